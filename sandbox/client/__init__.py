@@ -1,0 +1,1 @@
+"""The SDK: speaks HTTP, imports nothing of ours but `domain`."""

@@ -1,0 +1,1 @@
+"""The web console: one page to create and watch sandboxes."""

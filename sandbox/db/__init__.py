@@ -1,0 +1,1 @@
+"""Connection, migration runner, the embedded PostgreSQL."""

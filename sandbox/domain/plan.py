@@ -1,0 +1,103 @@
+"""What a launch will do, per role. Made by `projects/` from `sandbox.toml` or by detection, carried out by `launch/`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+#: A role is a DNS label: it names the container on the session's network.
+ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
+#: The role of a session with no project.
+BLANK_ROLE = "main"
+#: The port an app is told to use (`$PORT`) is what its plan says.
+ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+MAX_ROLES = 8
+
+Role = Annotated[str, StringConstraints(pattern=ROLE_PATTERN)]
+
+
+class RolePlan(BaseModel):
+    """One role: which runtime, where in the project, how to install, start and know that it answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: str = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
+    root: str = Field(".", max_length=500, description="Folder of this role within the project")
+    install: str | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
+    start: str | None = Field(None, max_length=4000, description="Shell command that starts the app; it runs until killed")
+    port: int | None = Field(None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses")
+    health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment of install and start")
+    framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")
+
+    @field_validator("root")
+    @classmethod
+    def _inside_the_project(cls, value: str) -> str:
+        parts = value.replace("\\", "/").split("/")
+        if value.startswith("/") or ".." in parts or "\0" in value:
+            raise ValueError("root must be a folder inside the project, without '..'")
+        return "/".join(p for p in parts if p not in ("", ".")) or "."
+
+    @field_validator("health")
+    @classmethod
+    def _a_path(cls, value: str) -> str:
+        if not value.startswith("/") or any(c in value for c in "\r\n\0 "):
+            raise ValueError("health must be a path that starts with '/'")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _sane_names(cls, value: dict[str, str]) -> dict[str, str]:
+        check_env(value)
+        return value
+
+
+class LaunchPlan(BaseModel):
+    """The whole launch: its roles in the order they are shown, and which of them the preview shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    roles: dict[Role, RolePlan] = Field(min_length=1, max_length=MAX_ROLES)
+
+    @model_validator(mode="after")
+    def _startable(self) -> LaunchPlan:
+        for name, role in self.roles.items():
+            if role.port is not None and role.start is None:
+                raise ValueError(f"role {name} has a port but no start command")
+        return self
+
+    @property
+    def preview_role(self) -> str | None:
+        """`frontend` if it has a port, else the first role that has one."""
+        served = [name for name, role in self.roles.items() if role.port is not None]
+        return "frontend" if "frontend" in served else (served[0] if served else None)
+
+    @property
+    def preview_port(self) -> int | None:
+        return self.roles[self.preview_role].port if self.preview_role else None
+
+    @property
+    def backend_port(self) -> int | None:
+        """The port of the role `backend`, else None."""
+        return self.roles["backend"].port if "backend" in self.roles else None
+
+    @property
+    def primary_runtime(self) -> str:
+        """The documented `runtime_type`: that of the backend, else of the first role."""
+        return self.roles["backend" if "backend" in self.roles else next(iter(self.roles))].runtime
+
+
+def blank_plan(runtime: str) -> LaunchPlan:
+    """The plan of a session without a project: one container, nothing installed, nothing started."""
+    return LaunchPlan(roles={BLANK_ROLE: RolePlan(runtime=runtime)})
+
+
+def check_env(env: dict[str, str]) -> None:
+    """Raise ValueError for a name or value that cannot be an environment variable."""
+    for name, value in env.items():
+        if not ENV_NAME.match(name):
+            raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
+        if "\0" in value or len(value) > 32_768:
+            raise ValueError(f"the value of {name} has a NUL or is longer than 32,768 characters")

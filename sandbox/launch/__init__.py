@@ -1,0 +1,1 @@
+"""The launch pipeline: an ordered list of stages, each checkpointed, each looking before it acts."""

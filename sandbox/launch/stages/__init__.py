@@ -1,0 +1,1 @@
+"""One launch stage a file; stages never import each other."""

@@ -1,0 +1,1 @@
+"""Lessons, their application to a run, and how it turned out."""

@@ -1,0 +1,1 @@
+"""The preview proxy: a session's app by host name."""

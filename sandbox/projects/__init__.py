@@ -1,0 +1,1 @@
+"""Where source comes from and what it is: archives, manifest, detection."""

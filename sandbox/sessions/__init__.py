@@ -1,0 +1,1 @@
+"""Sessions: create, get, list, terminate; the reconciler; expiry."""

@@ -1,0 +1,58 @@
+"""Settings: read once from the environment, passed down, never changed. The README's table is checked against this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_home() -> Path:
+    return Path.home() / ".purple8-sandbox"
+
+
+class Settings(BaseSettings):
+    """Every setting the service has. Names in the environment: `SANDBOX_` + the field, or the alias shown."""
+
+    model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(default_factory=_default_home, description="Data folder: embedded database, admin token, agent sockets")
+    host: str = Field("127.0.0.1", description="Address the service listens on")
+    port: int = Field(8000, ge=1, le=65535, description="Port the service listens on")
+    admin_token: str | None = Field(None, min_length=16, description="The first admin's token; made at first start if absent")
+    database_url: str | None = Field(
+        None, validation_alias="DATABASE_URL", description="PostgreSQL 14 or newer; without it an embedded one is started"
+    )
+    docker_host: str | None = Field(
+        None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"
+    )
+    preview_domain: str = Field("preview.localhost", description="Preview hosts are {session_id}.{this domain}")
+    engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
+    subnet_pool: str = Field("10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from")
+    subnet_prefix: int = Field(28, ge=16, le=29, description="Size of each such network")
+    memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
+    cpus: float = Field(2.0, gt=0, description="CPUs of each container")
+    pids: int = Field(512, ge=32, description="Processes and threads of each container")
+    max_sessions_per_user: int = Field(50, ge=1, description="Sessions a user may have that are not terminated")
+    concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
+    idle_timeout_seconds: int = Field(3600, ge=0, description="A session idle for this long ends; 0 means never")
+    max_lifetime_seconds: int = Field(86_400, ge=0, description="A session this old ends; 0 means never")
+    install_timeout_seconds: int = Field(900, ge=1, description="Longest that installing one role's dependencies may take")
+    health_timeout_seconds: int = Field(120, ge=1, description="Longest that an app may take to answer")
+    max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
+    max_project_mb: int = Field(512, ge=1, description="Largest project once unpacked, MiB")
+    max_project_files: int = Field(20_000, ge=1, description="Most files in a project")
+    max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR: what the service prints and records")
+    replica_lease_seconds: int = Field(15, ge=3, description="A replica silent for this long loses its sessions to others")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("database_url", "docker_host", "admin_token", "engine_runtime", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        return None if value == "" else value

@@ -1,0 +1,1 @@
+"""Recording our own logs and spans, in batches, off the way of requests."""
