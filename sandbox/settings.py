@@ -17,19 +17,27 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, extra="ignore", populate_by_name=True)
 
-    home: Path = Field(default_factory=_default_home, description="Data folder: embedded database, admin token, agent sockets")
+    home: Path = Field(
+        default_factory=_default_home, description="Data folder: embedded database, admin token, agent sockets"
+    )
     host: str = Field("127.0.0.1", description="Address the service listens on")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on")
-    admin_token: str | None = Field(None, min_length=16, description="The first admin's token; made at first start if absent")
+    admin_token: str | None = Field(
+        None, min_length=16, description="The first admin's token; made at first start if absent"
+    )
     database_url: str | None = Field(
-        None, validation_alias="DATABASE_URL", description="PostgreSQL 14 or newer; without it an embedded one is started"
+        None,
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL 14 or newer; without it an embedded one is started",
     )
     docker_host: str | None = Field(
         None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"
     )
     preview_domain: str = Field("preview.localhost", description="Preview hosts are {session_id}.{this domain}")
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
-    subnet_pool: str = Field("10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from")
+    subnet_pool: str = Field(
+        "10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from"
+    )
     subnet_prefix: int = Field(28, ge=16, le=29, description="Size of each such network")
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
@@ -38,14 +46,18 @@ class Settings(BaseSettings):
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
     idle_timeout_seconds: int = Field(3600, ge=0, description="A session idle for this long ends; 0 means never")
     max_lifetime_seconds: int = Field(86_400, ge=0, description="A session this old ends; 0 means never")
-    install_timeout_seconds: int = Field(900, ge=1, description="Longest that installing one role's dependencies may take")
+    install_timeout_seconds: int = Field(
+        900, ge=1, description="Longest that installing one role's dependencies may take"
+    )
     health_timeout_seconds: int = Field(120, ge=1, description="Longest that an app may take to answer")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest project once unpacked, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Most files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR: what the service prints and records")
-    replica_lease_seconds: int = Field(15, ge=3, description="A replica silent for this long loses its sessions to others")
+    replica_lease_seconds: int = Field(
+        15, ge=3, description="A replica silent for this long loses its sessions to others"
+    )
 
     @field_validator("home")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a launch will do, per role. Made by `projects/` from `sandbox.toml` or by detection, carried out by `launch/`."""
+"""What a launch will do, per role. Made by `projects/` from `sandbox.toml` or by detection; `launch/` carries it out."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ class RolePlan(BaseModel):
     runtime: str = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
     root: str = Field(".", max_length=500, description="Folder of this role within the project")
     install: str | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
-    start: str | None = Field(None, max_length=4000, description="Shell command that starts the app; it runs until killed")
-    port: int | None = Field(None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses")
+    start: str | None = Field(
+        None, max_length=4000, description="Shell command that starts the app; it runs until killed"
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses"
+    )
     health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
     env: dict[str, str] = Field(default_factory=dict, description="Environment of install and start")
     framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")

@@ -232,7 +232,7 @@ class Agent(Protocol):
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
     ) -> ProcessInfo:
-        """Start a named process, its output kept in the container. One that runs under this name is returned as it is
+        """Start a named process, its output kept in the container. One that runs under this name is returned as is
         (never started twice); a finished one is started anew unless `restart_finished` is False, then it is returned."""
 
     async def process(self, name: str) -> ProcessInfo | None:
@@ -285,8 +285,13 @@ class Agent(Protocol):
         ::1). AgentError `port_not_open` if nothing listens there."""
 
     async def pty(
-        self, command: str | list[str] | None = None, *, columns: int = 80, rows: int = 24,
-        cwd: str | None = None, env: dict[str, str] | None = None,
+        self,
+        command: str | list[str] | None = None,
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
     ) -> PtySession:
         """A terminal with a login shell, or with the command."""
 
