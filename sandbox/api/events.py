@@ -36,7 +36,7 @@ async def session_events(
 ) -> Response:
     """The launch as it happens: `stage`, `log`, `status`, `preview`, `problem` and `end` events.
 
-    Starts at the beginning, or after `Last-Event-ID` (or `?after=`), without gap or double, also across a restart of the
+    Starts at the beginning, or after `Last-Event-ID` (or `?after=`), without gap or double, across a restart of the
     service. The stream ends when the session is at rest; a viewer that has seen everything then gets 204.
     """
     position = await services.sessions.position(caller, session_id)

@@ -55,7 +55,7 @@ class CreateRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """Bounds and defaults of a session, from the settings."""
 
     idle_timeout_seconds: int
@@ -72,7 +72,7 @@ class SessionService:
         db: Database,
         engine: Engine,
         projects: Projects,
-        limits: Limits,
+        limits: SessionLimits,
         runtimes: Sequence[str],
     ) -> None:
         self._db = db
