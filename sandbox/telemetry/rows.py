@@ -34,7 +34,7 @@ class LogRow:
 
     def size(self) -> int:
         """About how many bytes it keeps in memory."""
-        return 500 + len(self.message) + len(self.stack_trace or "")
+        return 500 + len(self.message) + len(self.stack_trace or "") + _text_size(self.metadata)
 
     def values(self) -> tuple[Any, ...]:
         """In the order of `LOG_COLUMNS`, cleaned."""
@@ -68,7 +68,7 @@ class SpanRow:
 
     def size(self) -> int:
         """About how many bytes it keeps in memory."""
-        return 1000 + 300 * (len(self.tags) + len(self.logs))
+        return 1000 + _text_size(self.tags) + sum(_text_size(event) for event in self.logs)
 
     def values(self) -> tuple[Any, ...]:
         """In the order of `SPAN_COLUMNS`, cleaned."""
@@ -101,6 +101,10 @@ SPAN_COLUMNS = (
     "tags",
     "logs",
 )
+
+
+def _text_size(values: Mapping[str, Any]) -> int:
+    return sum(100 + (len(value) if isinstance(value, str) else 0) for value in values.values())
 
 
 def clean_text(value: str, limit: int) -> str:
