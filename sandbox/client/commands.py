@@ -9,13 +9,17 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
-from sandbox.client.errors import ConnectionFailed, StreamBroken
+from sandbox.client.errors import ConnectionFailed, SandboxError, StreamBroken
 from sandbox.client.models import CommandResult
 from sandbox.client.transport import Transport, event_data, raise_for_stream
 
 Callback = Callable[[str], None]
 #: Time for the answer itself, on top of what the command may take.
 _GRACE_SECONDS = 30.0
+#: What a result keeps of each stream, as the service does.
+_KEPT_CHARACTERS = 1_048_576
+#: The most the service lets a command take.
+LONGEST_SECONDS = 86_400.0
 
 
 class AsyncCommands:
@@ -39,29 +43,29 @@ class AsyncCommands:
     ) -> CommandResult:
         """Run a command to its end: a str by the shell, a list as it is. An exit code other than 0 is no error.
 
-        After `timeout` seconds it is killed, and the result says so. `role` is the container, by default the session's
-        first. `on_stdout` and `on_stderr` are called with what is printed as it is printed. Raises StreamBroken if
-        the connection breaks before the command has ended.
+        After `timeout` seconds (None: a day, the most there is) it is killed, and the result says so. `role` is the
+        container, by default the session's first. `on_stdout` and `on_stderr` are called with what is printed, as it is
+        printed and all of it; the result keeps the first MiB of each and says `truncated` if there was more. Raises
+        StreamBroken if the connection breaks before the command has ended.
         """
+        timeout = LONGEST_SECONDS if timeout is None else timeout
         wanted = {"command": cmd, "cwd": cwd, "env": env, "timeout_seconds": timeout, "role": role, "stdin": stdin}
         body = {name: value for name, value in wanted.items() if value is not None}
         if on_stdout is None and on_stderr is None:
-            answer_within = None if timeout is None else timeout + _GRACE_SECONDS
-            data = await self._transport.json("POST", self._path, body=body, timeout=answer_within)
+            data = await self._transport.json("POST", self._path, body=body, timeout=timeout + _GRACE_SECONDS)
             return _result(data, data.get("stdout", ""), data.get("stderr", ""))
-        printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+        printed = {"stdout": _Kept(on_stdout), "stderr": _Kept(on_stderr)}
         events = self._events(body)
         async with aclosing(events):
             async for kind, data in events:
-                if kind == "exit":
-                    return _result(data, "".join(printed["stdout"]), "".join(printed["stderr"]))
                 if kind in printed:
-                    text = str(data.get("data", ""))
-                    printed[kind].append(text)
-                    callback = callbacks[kind]
-                    if callback is not None:
-                        callback(text)
+                    printed[kind].add(str(data.get("data", "")))
+                elif kind == "exit" and data["exit_code"] is None:
+                    message = str(data.get("message") or "The command could not be run to its end")
+                    raise SandboxError(message, code=data.get("code"))
+                elif kind == "exit":
+                    data["truncated"] = any(kept.truncated for kept in printed.values())
+                    return _result(data, printed["stdout"].text, printed["stderr"].text)
         raise _broken()
 
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
@@ -75,6 +79,28 @@ class AsyncCommands:
             raise ConnectionFailed(self._transport.config.base_url, str(error)) from error
         except httpx.TransportError as error:
             raise _broken() from error
+
+
+class _Kept:
+    """One stream of a command: handed on whole, and its beginning kept for the result."""
+
+    def __init__(self, callback: Callback | None) -> None:
+        self._callback = callback
+        self._parts: list[str] = []
+        self._room = _KEPT_CHARACTERS
+        self.truncated = False
+
+    def add(self, text: str) -> None:
+        kept = text[: self._room]
+        self._parts.append(kept)
+        self._room -= len(kept)
+        self.truncated = self.truncated or len(kept) < len(text)
+        if self._callback is not None:
+            self._callback(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
 
 
 def _broken() -> StreamBroken:

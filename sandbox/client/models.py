@@ -117,7 +117,8 @@ class FileEntry:
     path: str
     type: str
     size: int
-    mode: int | None
+    #: Octal, such as 0644.
+    mode: str | None
     modified_at: Any
 
     @classmethod

@@ -146,7 +146,7 @@ def _app(peer: Peer) -> FastAPI:
     @app.get(f"{base}/files")
     async def read(path: str) -> Response:
         if path == ".":
-            items = [{"path": p, "type": "file", "size": len(c), "mode": 420} for p, c in peer.files.items()]
+            items = [{"path": p, "type": "file", "size": len(c), "mode": "0644"} for p, c in peer.files.items()]
             return JSONResponse({"items": items, "next_cursor": None})
         if path not in peer.files:
             problem = {"code": "file_not_found", "detail": f"{path} is not there", "hint": "look", "request_id": "rq"}

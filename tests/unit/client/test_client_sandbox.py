@@ -81,6 +81,14 @@ async def test_a_command_whose_end_was_not_seen_is_an_error(sandbox: AsyncSandbo
         await sandbox.commands.run("x", on_stdout=lambda text: None)
 
 
+async def test_a_command_that_could_not_be_run_says_why(sandbox: AsyncSandbox, launched: Any) -> None:
+    failed = {"exit_code": None, "timed_out": False, "code": "agent_unreachable", "message": "the agent is gone"}
+    launched.exec_events = [("exit", {"seq": 1, **failed})]
+    with pytest.raises(SandboxError, match="the agent is gone") as error:
+        await sandbox.commands.run("x", on_stderr=lambda text: None)
+    assert error.value.code == "agent_unreachable"
+
+
 async def test_files(sandbox: AsyncSandbox) -> None:
     await sandbox.files.write("a.json", '{"é": 1}')
     await sandbox.files.write("b", b"\x00\xff")
