@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal, Self
+from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +37,10 @@ class Settings(BaseSettings):
         None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"
     )
     preview_domain: str = Field("preview.localhost", description="Preview hosts are {session_id}.{this domain}")
+    public_scheme: Literal["http", "https"] = Field("http", description="Scheme of the preview links")
+    public_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the preview links; default the service's"
+    )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
     agent_transport: Literal["auto", "socket", "exec"] = Field(
         "auto", description="How agents are reached: a socket shared with the engine, its exec, or whichever works"
@@ -63,6 +68,17 @@ class Settings(BaseSettings):
     replica_lease_seconds: int = Field(
         15, ge=3, description="A replica silent for this long loses its sessions to others"
     )
+
+    def preview_url(self, session_id: UUID) -> str:
+        """Where a session's preview is, without the signature that opens it."""
+        port = (
+            "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
+        )
+        return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
+
+    @property
+    def preview_port(self) -> int:
+        return self.public_port or self.port
 
     @field_validator("home")
     @classmethod

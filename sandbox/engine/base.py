@@ -251,6 +251,9 @@ class Agent(Protocol):
     async def signal(self, name: str, signal: int) -> None:
         """Signal the whole process group of a named process; done already is success."""
 
+    async def forget(self, name: str) -> None:
+        """Kill the named process if it runs, and drop it and its output; unknown already is success."""
+
     async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None: ...
 
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
