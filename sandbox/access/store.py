@@ -8,9 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlalchemy.exc import IntegrityError
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
+from sandbox.errors import InvalidInput
 
 _COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked_at"
 
@@ -32,6 +34,12 @@ class TokenRecord:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
+class TokenTaken(InvalidInput):
+    """Another row has this token already."""
+
+    code = "admin_token_taken"
+
+
 class TokenStore:
     """Reads and writes tokens. Raises DatabaseUnavailable when PostgreSQL does not answer."""
 
@@ -42,7 +50,7 @@ class TokenStore:
         self, token_hash: bytes, user_id: str, role: CallerRole, expires_in_seconds: int | None
     ) -> TokenRecord:
         statement = text(
-            "INSERT INTO api_tokens (token_hash, user_id, role, created_at, expires_at) VALUES "
+            "INSERT INTO api_tokens (token_hash, user_id, role, created_at, expires_at) VALUES "  # noqa: S608
             f"(:token_hash, :user_id, :role, now(), now() + make_interval(secs => :seconds)) RETURNING {_COLUMNS}"
         )
         values = {"token_hash": token_hash, "user_id": user_id, "role": role.value, "seconds": expires_in_seconds}
@@ -52,7 +60,10 @@ class TokenStore:
     async def put(
         self, token_id: UUID, token_hash: bytes, user_id: str, role: CallerRole, *, replace: bool
     ) -> TokenRecord:
-        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good."""
+        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good.
+
+        Raises TokenTaken if another row has that hash.
+        """
         statement = text(
             "INSERT INTO api_tokens (token_id, token_hash, user_id, role, created_at) VALUES "
             "(:token_id, :token_hash, :user_id, :role, now()) ON CONFLICT (token_id) DO UPDATE SET "
@@ -61,8 +72,13 @@ class TokenStore:
         )
         values = {"token_id": token_id, "token_hash": token_hash, "user_id": user_id, "role": role.value}
         async with self._db.transaction() as connection:
-            await connection.execute(statement, values | {"replace": replace})
-            by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")
+            try:
+                await connection.execute(statement, values | {"replace": replace})
+            except IntegrityError:
+                raise TokenTaken(
+                    "This token is somebody else's already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
+                ) from None
+            by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")  # noqa: S608
             return _record((await connection.execute(by_id, {"token_id": token_id})).one())
 
     async def by_hash(self, token_hash: bytes) -> TokenRecord | None:
@@ -74,7 +90,7 @@ class TokenStore:
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
         """Newest first; `before` is `(created_at, token_id)` of the last one already seen."""
         statement = text(
-            f"SELECT {_COLUMNS} FROM api_tokens WHERE "
+            f"SELECT {_COLUMNS} FROM api_tokens WHERE "  # noqa: S608
             "CAST(:time AS timestamp) IS NULL "
             "OR (created_at, token_id) < (CAST(:time AS timestamp), CAST(:id AS uuid)) "
             "ORDER BY created_at DESC, token_id DESC LIMIT :limit"
@@ -87,7 +103,7 @@ class TokenStore:
     async def revoke(self, token_id: UUID) -> TokenRecord | None:
         """Revoke it, or leave it revoked; None if there is no such token."""
         statement = text(
-            f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "
+            f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "  # noqa: S608
             f"WHERE token_id = :token_id RETURNING {_COLUMNS}"
         )
         async with self._db.transaction() as connection:
@@ -95,7 +111,7 @@ class TokenStore:
             return None if row is None else _record(row)
 
     async def _one(self, condition: str, value: bytes | UUID) -> TokenRecord | None:
-        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")
+        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")  # noqa: S608
         async with self._db.transaction() as connection:
             row = (await connection.execute(statement, {"value": value})).one_or_none()
             return None if row is None else _record(row)
