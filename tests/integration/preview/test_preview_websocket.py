@@ -157,7 +157,12 @@ async def test_a_page_that_is_no_websocket_is_refused_as_the_app_does(world):
 
 async def test_a_server_that_never_answers_the_handshake_is_given_up(world):
     session_id = world.session()
-    async with await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0) as server:
+
+    async def listen_only(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen_only, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         world.sessions.agents[session_id, "main"].addresses[port] = "127.0.0.1"
         with pytest.raises(InvalidStatus) as refused:
