@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
         None, ge=1, le=65535, description="Port of the preview links; default the service's"
     )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
+    agent_transport: Literal["auto", "socket", "exec"] = Field(
+        "auto", description="How agents are reached: a socket shared with the engine, its exec, or whichever works"
+    )
     subnet_pool: str = Field(
         "10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from"
     )
@@ -85,3 +89,9 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _blocks_fit_in_the_pool(self) -> Self:
+        if IPv4Network(self.subnet_pool).prefixlen >= self.subnet_prefix:
+            raise ValueError(f"subnet_pool {self.subnet_pool} holds no more than one /{self.subnet_prefix}")
+        return self
