@@ -20,7 +20,7 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import events, exec, files, health, problems, projects, sessions, terminal, tokens
+from sandbox.api import commands, events, files, health, problems, projects, sessions, terminal, tokens
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
 from sandbox.api.services import Services
@@ -184,7 +184,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     app = FastAPI(title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     problems.install(app)
-    for room in (health, tokens, projects, sessions, events, exec, files, terminal, console):
+    for room in (health, tokens, projects, sessions, commands, events, files, terminal, console):
         app.include_router(room.router)
     limited = BodyLimit(app, settings.max_body_kb * 1024)
     return partial(_serve, app, routed)

@@ -151,10 +151,8 @@ class Pipeline:
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        if error:
-            status = SessionStatus.ERROR
-        else:
-            status = SessionStatus.RUNNING if session.project_id else SessionStatus.READY
+        healthy = SessionStatus.RUNNING if session.project_id else SessionStatus.READY
+        status = SessionStatus.ERROR if error else healthy
         crash_point("end:before-checkpoint")
         async with self._db.transaction() as conn:
             await journal.finish(conn, status, error, SessionStatus.CREATING)
