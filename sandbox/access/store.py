@@ -42,7 +42,7 @@ class TokenStore:
         self, token_hash: bytes, user_id: str, role: CallerRole, expires_in_seconds: int | None
     ) -> TokenRecord:
         statement = text(
-            "INSERT INTO api_tokens (token_hash, user_id, role, created_at, expires_at) VALUES "  # noqa: S608
+            "INSERT INTO api_tokens (token_hash, user_id, role, created_at, expires_at) VALUES "
             f"(:token_hash, :user_id, :role, now(), now() + make_interval(secs => :seconds)) RETURNING {_COLUMNS}"
         )
         values = {"token_hash": token_hash, "user_id": user_id, "role": role.value, "seconds": expires_in_seconds}
@@ -62,7 +62,7 @@ class TokenStore:
         values = {"token_id": token_id, "token_hash": token_hash, "user_id": user_id, "role": role.value}
         async with self._db.transaction() as connection:
             await connection.execute(statement, values | {"replace": replace})
-            by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")  # noqa: S608
+            by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")
             return _record((await connection.execute(by_id, {"token_id": token_id})).one())
 
     async def by_hash(self, token_hash: bytes) -> TokenRecord | None:
@@ -74,7 +74,7 @@ class TokenStore:
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
         """Newest first; `before` is `(created_at, token_id)` of the last one already seen."""
         statement = text(
-            f"SELECT {_COLUMNS} FROM api_tokens WHERE "  # noqa: S608
+            f"SELECT {_COLUMNS} FROM api_tokens WHERE "
             "CAST(:time AS timestamp) IS NULL "
             "OR (created_at, token_id) < (CAST(:time AS timestamp), CAST(:id AS uuid)) "
             "ORDER BY created_at DESC, token_id DESC LIMIT :limit"
@@ -87,7 +87,7 @@ class TokenStore:
     async def revoke(self, token_id: UUID) -> TokenRecord | None:
         """Revoke it, or leave it revoked; None if there is no such token."""
         statement = text(
-            f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "  # noqa: S608
+            f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "
             f"WHERE token_id = :token_id RETURNING {_COLUMNS}"
         )
         async with self._db.transaction() as connection:
@@ -95,7 +95,7 @@ class TokenStore:
             return None if row is None else _record(row)
 
     async def _one(self, condition: str, value: bytes | UUID) -> TokenRecord | None:
-        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")  # noqa: S608
+        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")
         async with self._db.transaction() as connection:
             row = (await connection.execute(statement, {"value": value})).one_or_none()
             return None if row is None else _record(row)
