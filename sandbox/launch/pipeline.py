@@ -151,7 +151,8 @@ class Pipeline:
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        healthy = SessionStatus.RUNNING if session.project_id else SessionStatus.READY
+        started = session.plan is not None and any(role["start"] for role in session.plan["roles"].values())
+        healthy = SessionStatus.RUNNING if started else SessionStatus.READY
         status = SessionStatus.ERROR if error else healthy
         crash_point("end:before-checkpoint")
         async with self._db.transaction() as conn:
