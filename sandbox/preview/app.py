@@ -79,6 +79,11 @@ class PreviewApp:
         if answer is not None:
             await call.respond(answer.status, *answer.render(scope, call.request_id))
 
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions have connections now, in use or kept for the next request."""
+        return self._channels.open_sessions
+
     async def aclose(self) -> None:
         """Close all connections to apps."""
         await self._channels.aclose()

@@ -14,6 +14,7 @@ MAX_JSON = 65_536
 _MAX_JSON_DEPTH = 8
 _MAX_JSON_ITEMS = 200
 _MAX_JSON_STRING = 8_192
+_MAX_JSON_BITS = 1_024
 _MAX_INTEGER = 2**31 - 1
 _NAME = 100
 _OPERATION = 200
@@ -134,8 +135,10 @@ def clean_json(value: Any) -> str:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= _MAX_JSON_BITS else f"an integer of {value.bit_length()} bits"
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth > 0 and isinstance(value, Mapping):
