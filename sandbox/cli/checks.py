@@ -9,14 +9,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import httpx
 
 from sandbox.cli import process
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.connection import engine_version
+from sandbox.engine.connection import default_bridge_mtu, engine_version
 from sandbox.engine.host_network import default_route_mtu
 from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
@@ -128,22 +127,17 @@ async def _disk(settings: Settings) -> Finding:
     return Finding("disk", verdict, f"{free:.1f} GiB free at {place}", hint)
 
 
-async def _mtu(_: Settings) -> Finding:
+async def _mtu(settings: Settings) -> Finding:
+    if settings.docker_host is not None and not settings.docker_host.startswith("unix://"):
+        return Finding("mtu", Verdict.OK, "the engine is on another machine")
     outer = default_route_mtu()
-    bridge = _bridge_mtu()
-    if bridge is None:
-        return Finding("mtu", Verdict.OK, f"default route {outer or 'unknown'}; no docker0 bridge on this machine")
-    if outer is not None and bridge > outer:
-        hint = f'Large downloads in containers can hang: set "mtu": {outer} in /etc/docker/daemon.json.'
-        return Finding("mtu", Verdict.WARN, f"docker0 {bridge} is above the default route's {outer}", hint)
-    return Finding("mtu", Verdict.OK, f"docker0 {bridge}, default route {outer or 'unknown'}")
-
-
-def _bridge_mtu() -> int | None:
-    try:
-        return int(Path("/sys/class/net/docker0/mtu").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    bridge = await asyncio.to_thread(default_bridge_mtu, settings.docker_host)
+    if outer is not None and bridge is not None and bridge > outer:
+        hint = (
+            f'Downloads while images are built can hang: set "mtu": {outer} in /etc/docker/daemon.json, restart Docker.'
+        )
+        return Finding("mtu", Verdict.WARN, f"containers {bridge}, above the default route's {outer}", hint)
+    return Finding("mtu", Verdict.OK, f"containers {bridge or 'unknown'}, default route {outer or 'unknown'}")
 
 
 Check = Callable[[Settings], Awaitable[Finding]]
