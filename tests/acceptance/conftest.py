@@ -11,10 +11,10 @@ from pathlib import Path
 
 import docker
 import pytest
-from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
 
 from sandbox.db.embedded import EmbeddedPostgres
+from tests.acceptance.api import Api
+from tests.acceptance.service import ADMIN_TOKEN, Service
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def docker_client() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def make_service() -> Iterator[Callable[..., Service]]:
-    """Services with a data folder of their own (short: sockets live in it); everything of theirs is removed at the end."""
+    """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
     made: list[Service] = []
 
     def make(home: Path | None = None, **env: str) -> Service:
