@@ -17,6 +17,7 @@ from sandbox.errors import AgentError, Conflict, DatabaseUnavailable, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.store import Position
 from sandbox.launch.concurrently import for_each
+from sandbox.projects.project import ProjectRef
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.telemetry import context
@@ -27,16 +28,8 @@ log = logging.getLogger(__name__)
 TOUCH_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectRef:
-    """The stored source a session is made of."""
-
-    digest: str
-    runtime_type: str
-
-
 class Projects(Protocol):
-    """Where a caller's projects are found (`projects/`, adapted in `app.py`)."""
+    """Where a caller's projects are found (`projects/`)."""
 
     async def reference(self, caller: Caller, project_id: str) -> ProjectRef: ...
 
