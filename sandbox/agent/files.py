@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -57,11 +56,7 @@ def _function(name: str) -> Callable[[Files, Request], None]:
 
 def _work(user: User, request: Request, work: Callable[[Files, Request], None]) -> int:
     """In the forked process. 0 if the connection can take another request."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _close_all_but(request.connection.sock.fileno())
-    user.become()
-    os.umask(0o022)
+    user.become({request.connection.sock.fileno()})
     try:
         os.chdir(user.workspace)
         work(Files(user.workspace), request)
@@ -80,13 +75,6 @@ def _refuse(request: Request, error: Refused) -> int:
     request.drain()
     request.refuse(error)
     return 0
-
-
-def _close_all_but(kept: int) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
 
 
 def refused(error: OSError) -> Refused:
