@@ -8,7 +8,6 @@ comes from a page of this very origin.
 from __future__ import annotations
 
 from typing import Annotated, Protocol, cast
-from urllib.parse import urlsplit
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -101,6 +100,6 @@ def _same_origin(connection: HTTPConnection) -> bool:
     fetch_site = connection.headers.get("sec-fetch-site")
     if fetch_site is not None:
         return fetch_site == "same-origin"
-    origin, host = connection.headers.get("origin"), connection.headers.get("host")
     # The scheme is left out: behind a proxy that ends TLS this side does not know it.
-    return bool(origin and host) and urlsplit(origin).netloc.lower() == str(host).lower()
+    host = connection.headers.get("origin", "").partition("://")[2]
+    return bool(host) and host.lower() == connection.headers.get("host", "").lower()

@@ -38,7 +38,13 @@ class Database:
     """
 
     def __init__(
-        self, dsn: str, *, application_name: str = "purple8-sandbox", pool_size: int = 10, max_overflow: int = 20
+        self,
+        dsn: str,
+        *,
+        application_name: str = "purple8-sandbox",
+        pool_size: int = 10,
+        max_overflow: int = 20,
+        pool_timeout: float = POOL_TIMEOUT,
     ) -> None:
         self._params = connection_params(dsn, application_name)
         self.engine = create_async_engine(
@@ -46,7 +52,7 @@ class Database:
             connect_args=self._params,
             pool_size=pool_size,
             max_overflow=max_overflow,
-            pool_timeout=POOL_TIMEOUT,
+            pool_timeout=pool_timeout,
             pool_pre_ping=True,
         )
 
@@ -94,10 +100,11 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
     scheme, separator, rest = dsn.partition("://")
     try:
         given = conninfo_to_dict(f"{scheme.partition('+')[0]}{separator}{rest}")
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # Its text may quote the URL, password and all.
         raise InvalidInput(
-            f"the database URL cannot be read: {error}",
-            hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
+            "the database URL cannot be read",
+            hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX.",
             code="database_url_invalid",
         ) from None
     return {
@@ -116,7 +123,7 @@ def translated_errors() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise DatabaseUnavailable(
-            f"no database connection became free within {POOL_TIMEOUT} s",
+            "no database connection became free in time",
             hint="The service is overloaded or a transaction hangs; see pg_stat_activity.",
         ) from error
     except DBAPIError as error:

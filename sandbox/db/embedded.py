@@ -23,6 +23,7 @@ import psutil
 import psycopg
 
 from sandbox.db.embedded_host import (
+    SOCKET_NAME,
     Account,
     EmbeddedPostgresError,
     find_account,
@@ -174,23 +175,27 @@ def _check_version(data: Path, programs: Path, account: Account) -> None:
 
 def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
     data = folder / "data"
-    # Left by a killed server; where its pid is another process's by now, PostgreSQL would take that for itself.
-    (data / "postmaster.pid").unlink(missing_ok=True)
+    socket = socket_folder(folder, account)
+    # Left by a killed server. Where its pid is by now another process's, PostgreSQL takes that for a server; what
+    # keeps two servers off one cluster is the shared memory, which goes by the folder and not by these files.
+    for left in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
+        left.unlink(missing_ok=True)
     allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
     files = {
-        "sandbox.conf": _SETTINGS.format(socket=socket_folder(folder, account)),
+        "sandbox.conf": _SETTINGS.format(socket=socket),
         "pg_hba.conf": "local all all peer map=service\n",
         "pg_ident.conf": "".join(f'service "{name}" {SUPERUSER}\n' for name in sorted(allowed)),
     }
     for name, content in files.items():
         _write(data / name, content, account)
     command = [programs / "pg_ctl", "start", "-D", data, "-l", data / "start.log", "-w", "-t", str(DEADLINE)]
-    for _attempt in range(5):
-        if account.run(*command, timeout=DEADLINE + 30).returncode == 0:
-            return
-        # Children of a server that was killed may hold its shared memory for a moment.
-        time.sleep(1)
-    raise EmbeddedPostgresError(f"PostgreSQL did not start: {_end_of_log(data)}", hint=_hint(data))
+    give_up = time.monotonic() + 15
+    while account.run(*command, timeout=DEADLINE + 30).returncode != 0:
+        log = _end_of_log(data)
+        # Children of a server that was killed hold its shared memory for a moment.
+        if "is still in use" not in log or time.monotonic() > give_up:
+            raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
+        time.sleep(0.2)
 
 
 def _make_database(data: Path) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from sandbox.db.connection import Database
@@ -17,6 +17,7 @@ from sandbox.errors import AgentError, Conflict, DatabaseUnavailable, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.store import Position
 from sandbox.launch.concurrently import for_each
+from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.telemetry import context
@@ -25,20 +26,6 @@ from sandbox.telemetry.tracing import current_ids, new_ids
 log = logging.getLogger(__name__)
 
 TOUCH_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectRef:
-    """The stored source a session is made of."""
-
-    digest: str
-    runtime_type: str
-
-
-class Projects(Protocol):
-    """Where a caller's projects are found (`projects/`, adapted in `app.py`)."""
-
-    async def reference(self, caller: Caller, project_id: str) -> ProjectRef: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +58,7 @@ class SessionService:
         self,
         db: Database,
         engine: Engine,
-        projects: Projects,
+        projects: ProjectService,
         limits: SessionLimits,
         runtimes: Sequence[str],
     ) -> None:
