@@ -6,7 +6,6 @@ the API like everybody else.
 
 from __future__ import annotations
 
-import asyncio
 import string
 from dataclasses import dataclass
 from html import escape
@@ -19,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from sandbox.access.signing import CALLER_COOKIE, COOKIE_SECONDS, Signer
 from sandbox.access.tokens import TokenService
-from sandbox.errors import InvalidInput, Kind, NotFound, SandboxError
+from sandbox.errors import Kind, NotFound, SandboxError
 from sandbox.settings import Settings
 
 router = APIRouter(include_in_schema=False)
@@ -40,6 +39,13 @@ _ASSETS = {
     name: _Asset(media_type, (_STATIC / name).read_bytes())
     for name, media_type in (("console.js", "text/javascript"), ("console.css", "text/css"))
 }
+
+
+class FormTooLarge(SandboxError):
+    """More was sent to the login form than a token."""
+
+    code = "body_too_large"
+    kind = Kind.TOO_LARGE
 
 
 class ConsoleServices(Protocol):
@@ -74,12 +80,11 @@ async def page(request: Request, token: str | None = None) -> Response:
 async def sign_in(request: Request) -> Response:
     """The login form: signs in without the token ever being part of an address."""
     body = b""
-    async with asyncio.timeout(30):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_FORM_BYTES:
-                raise InvalidInput("the login form is longer than a token can be", code="body_too_large")
-    fields = parse_qs(body.decode("latin-1"), max_num_fields=10)
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM_BYTES:
+            raise FormTooLarge("the login form is longer than a token can be", hint="Send the token alone.")
+    fields = parse_qs(body.decode("latin-1"))
     return await _sign_in(request, fields.get("token", [""])[0].strip())
 
 
