@@ -52,6 +52,8 @@ class Database:
             connect_args=self._params,
             pool_size=pool_size,
             max_overflow=max_overflow,
+            # Parameters may hold what callers keep secret; they have no place in a stack trace.
+            hide_parameters=True,
             pool_timeout=pool_timeout,
             pool_pre_ping=True,
         )
