@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.db.embedded import EmbeddedPostgres
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.acceptance.service import ADMIN_TOKEN, QuickService, Service
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,9 @@ def make_service() -> Iterator[Callable[..., Service]]:
     """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
     made: list[Service] = []
 
-    def make(home: Path | None = None, **env: str) -> Service:
-        service = Service(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
+    def make(home: Path | None = None, *, quick: bool = False, **env: str) -> Service:
+        kind = QuickService if quick else Service
+        service = kind(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
         made.append(service)
         return service
 
