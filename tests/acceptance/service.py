@@ -56,7 +56,7 @@ class Service:
         self.home.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "sandbox"), "serve"], env=env, stdout=out, stderr=out
+                [sys.executable, "-m", "sandbox.cli.main", "serve"], env=env, stdout=out, stderr=out
             )
 
     def wait_ready(self) -> None:
