@@ -84,7 +84,9 @@ CREATE TABLE sandbox_sessions (
     owner                INTEGER,
     lease_until          TIMESTAMP,
     -- Seq of the newest event: taking the row's lock to raise it is what keeps events gapless.
-    last_seq             BIGINT NOT NULL DEFAULT 0
+    last_seq             BIGINT NOT NULL DEFAULT 0,
+    -- Seq of the newest event that pipeline_log tells of.
+    logged_seq           BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX sandbox_sessions_user_idx ON sandbox_sessions (user_id, created_at DESC);
 CREATE INDEX sandbox_sessions_status_idx ON sandbox_sessions (status, created_at DESC);
@@ -122,6 +124,8 @@ CREATE TABLE session_stages (
     ended_at    TIMESTAMP,
     duration_ms INTEGER,
     error_code  VARCHAR(100),
+    -- How far a stage under way has got, such as the output already told of; committed with the events it tells of.
+    progress    JSONB NOT NULL DEFAULT '{}',
     PRIMARY KEY (run_id, stage)
 );
 
@@ -134,6 +138,17 @@ CREATE TABLE session_events (
     data       JSONB NOT NULL,
     PRIMARY KEY (session_id, seq)
 );
+
+-- One event as a line of pipeline_log.
+CREATE FUNCTION event_log_line(type TEXT, "time" TIMESTAMP, data JSONB) RETURNS TEXT LANGUAGE sql STABLE AS $$
+    SELECT to_char("time", 'HH24:MI:SS.MS') || ' ' || CASE type
+        WHEN 'stage' THEN concat('[', data->>'stage', '] ', data->>'state', ' ' || (data->>'duration_ms') || ' ms')
+        WHEN 'log' THEN concat('[', data->>'stage', '] ', NULLIF(data->>'role', '') || ': ', data->>'line')
+        WHEN 'status' THEN concat('status: ', data->>'previous' || ' -> ', data->>'status')
+        WHEN 'preview' THEN concat('preview: ', data->>'url')
+        WHEN 'problem' THEN concat('problem: ', data->>'code', ': ', data->>'message', ' ' || (data->>'hint'))
+        ELSE concat(type, ': ', data->>'status') END || E'\n'
+$$;
 
 -- The row before the resource: what we are about to make, or have made, on the engine.
 CREATE TABLE session_resources (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Literal, Self
+from uuid import UUID
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -34,7 +37,14 @@ class Settings(BaseSettings):
         None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"
     )
     preview_domain: str = Field("preview.localhost", description="Preview hosts are {session_id}.{this domain}")
+    public_scheme: Literal["http", "https"] = Field("http", description="Scheme of the preview links")
+    public_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the preview links; default the service's"
+    )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
+    agent_transport: Literal["auto", "socket", "exec"] = Field(
+        "auto", description="How agents are reached: a socket shared with the engine, its exec, or whichever works"
+    )
     subnet_pool: str = Field(
         "10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from"
     )
@@ -54,10 +64,25 @@ class Settings(BaseSettings):
     max_project_mb: int = Field(512, ge=1, description="Largest project once unpacked, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Most files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR: what the service prints and records")
+    log_level: str = Field(
+        "INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="DEBUG, INFO, WARNING or ERROR: what the service prints and records",
+    )
     replica_lease_seconds: int = Field(
         15, ge=3, description="A replica silent for this long loses its sessions to others"
     )
+
+    def preview_url(self, session_id: UUID) -> str:
+        """Where a session's preview is, without the signature that opens it."""
+        port = (
+            "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
+        )
+        return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
+
+    @property
+    def preview_port(self) -> int:
+        return self.public_port or self.port
 
     @field_validator("home")
     @classmethod
@@ -68,3 +93,9 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _blocks_fit_in_the_pool(self) -> Self:
+        if IPv4Network(self.subnet_pool).prefixlen >= self.subnet_prefix:
+            raise ValueError(f"subnet_pool {self.subnet_pool} holds no more than one /{self.subnet_prefix}")
+        return self

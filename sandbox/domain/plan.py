@@ -1,4 +1,4 @@
-"""What a launch will do, per role. Made by `projects/` from `sandbox.toml` or by detection; `launch/` carries it out."""
+"""What a launch will do, per role: made by `projects/` from `sandbox.toml` or by detection, done by `launch/`."""
 
 from __future__ import annotations
 

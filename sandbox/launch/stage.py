@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sandbox.domain.events import NewEvent
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Engine, Stream
+from sandbox.engine.base import Engine, ResourceKind
 
 
-class StageLog(Protocol):
-    """Where a stage's output goes: durable in batches, then to every viewer."""
+class StageJournal(Protocol):
+    """What a stage may write while it runs. Every write is durable when it returns and refused (`LostOwnership`) once
+    the session belongs to another replica or has been asked to do something else."""
 
-    async def lines(self, role: str, stream: Stream | str, lines: list[str]) -> None:
-        """Add lines of one role's output. Returns at once unless the log is far behind (then it pushes back)."""
+    #: What an earlier attempt at this stage left with `write(progress=…)`; empty at the first.
+    progress: dict[str, Any]
+
+    async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
+        """Append events and remember how far the stage has got, in one transaction."""
 
     async def say(self, line: str, *, role: str = "") -> None:
-        """Add a line of our own (stream `system`)."""
+        """Append a log line of our own (stream `system`)."""
+
+    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        """The row before the resource: record (kind, name, role) of what is about to be made on the engine."""
 
 
 @dataclass(slots=True)
@@ -27,7 +36,7 @@ class StageContext:
 
     session: Session
     engine: Engine
-    log: StageLog
+    journal: StageJournal
     #: None only before the plan stage has completed.
     maybe_plan: LaunchPlan | None
 
@@ -37,12 +46,18 @@ class StageContext:
             raise RuntimeError("a stage after `plan` ran before there was a plan")
         return self.maybe_plan
 
+    def process_name(self, what: str) -> str:
+        """The name of this run's process in a container: a run that is resumed finds it, a new run starts its own."""
+        return f"{what}-{self.session.run_id.hex[:12]}"
+
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
     """What a completed stage leaves: columns of the session's row to set in the checkpoint's own transaction."""
 
     changes: dict[str, Any] = field(default_factory=dict)
+    #: Events that tell of it, just before the stage's own `completed`.
+    events: tuple[NewEvent, ...] = ()
     #: True when there was nothing to do for this session at all.
     skipped: bool = False
 

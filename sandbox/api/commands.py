@@ -1,0 +1,133 @@
+"""Run a command in a sandbox, to its end or as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from codecs import getincrementaldecoder
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Header
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.events import event_stream
+from sandbox.api.services import Injected
+from sandbox.domain.plan import check_env
+from sandbox.engine.base import Agent, Stream
+from sandbox.errors import AgentError, SandboxError
+
+router = APIRouter(prefix="/api/v1/sessions", tags=["exec"])
+
+Argument = Annotated[str, StringConstraints(max_length=100_000)]
+
+
+class Command(BaseModel):
+    """A command for a sandbox. A string is run by its shell, a list as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: Argument | Annotated[list[Argument], Field(min_length=1, max_length=1000)]
+    role: str | None = Field(None, max_length=31, description="Which container; default the first")
+    cwd: str | None = Field(None, max_length=4096, description="Default /workspace")
+    env: dict[str, str] = Field(default_factory=dict, max_length=200)
+    timeout_seconds: float | None = Field(None, gt=0, le=86_400, description="Kill it after this long; default 60")
+    stdin: str | None = Field(None, max_length=1_000_000)
+
+    @field_validator("env")
+    @classmethod
+    def _sane_env(cls, value: dict[str, str]) -> dict[str, str]:
+        check_env(value)
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _no_nul(cls, value: str | list[str]) -> str | list[str]:
+        if any("\0" in part for part in ([value] if isinstance(value, str) else value)):
+            raise ValueError("a command cannot have a NUL")
+        if not value or value == [""]:
+            raise ValueError("the command is empty")
+        return value
+
+
+class CommandResult(BaseModel):
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration_ms: int
+    timed_out: bool
+    truncated: bool = Field(description="More was printed than the 1 MiB a stream that is kept")
+
+
+DEFAULT_TIMEOUT = 60.0
+
+
+@router.post("/{session_id}/exec", response_model=CommandResult)
+async def exec_command(
+    session_id: UUID,
+    body: Command,
+    caller: CurrentCaller,
+    services: Injected,
+    accept: Annotated[str, Header()] = "",
+) -> Any:
+    """Run a command. With `Accept: text/event-stream`: events `start`, `stdout`, `stderr` as they come, then `exit`."""
+    agent, _ = await services.sessions.agent(caller, session_id, body.role)
+    if "text/event-stream" in accept:
+        return event_stream(_stream(agent, body))
+    result = await agent.exec(
+        body.command,
+        cwd=body.cwd,
+        env=body.env,
+        stdin=body.stdin.encode() if body.stdin is not None else None,
+        timeout_seconds=body.timeout_seconds or DEFAULT_TIMEOUT,
+    )
+    return CommandResult(
+        exit_code=result.exit_code,
+        stdout=result.stdout.decode("utf-8", "replace"),
+        stderr=result.stderr.decode("utf-8", "replace"),
+        duration_ms=result.duration_ms,
+        timed_out=result.timed_out,
+        truncated=result.truncated,
+    )
+
+
+async def _stream(agent: Agent, body: Command) -> AsyncIterator[bytes]:
+    """The command as SSE, with a rising seq and always a last `exit`. A caller that goes away ends the command."""
+    name = f"exec-{uuid4().hex}"
+    seq = count(1)
+    try:
+        started = await agent.start(name, body.command, cwd=body.cwd, env=body.env)
+        yield _event(next(seq), "start", {"pid": started.pid})
+        await agent.write_stdin(name, (body.stdin or "").encode(), close=True)
+        decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}
+        timed_out = False
+        try:
+            async with asyncio.timeout(body.timeout_seconds or DEFAULT_TIMEOUT):
+                async for chunk in agent.output(name):
+                    text = decoders[chunk.stream].decode(chunk.data)
+                    yield _event(next(seq), chunk.stream.value, {"data": text})
+        except TimeoutError:
+            timed_out = True
+            await agent.signal(name, signal.SIGKILL)
+        ended = await agent.wait(name)
+        yield _event(next(seq), "exit", {"exit_code": ended.exit_code, "timed_out": timed_out})
+    except SandboxError as error:
+        data = {"exit_code": None, "timed_out": False, "code": error.code, "message": error.message}
+        yield _event(next(seq), "exit", data)
+    finally:
+        await asyncio.shield(_forget(agent, name))
+
+
+async def _forget(agent: Agent, name: str) -> None:
+    """Kill what may still run, and have the agent drop the process and its output."""
+    with contextlib.suppress(AgentError):
+        await agent.forget(name)
+
+
+def _event(seq: int, kind: str, data: dict[str, Any]) -> bytes:
+    return f"id: {seq}\nevent: {kind}\ndata: {json.dumps({'seq': seq, **data})}\n\n".encode()

@@ -1,0 +1,45 @@
+"""Whether the service lives, and whether it can work. Neither needs a token, neither tells a secret."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from sandbox.api.services import Injected
+from sandbox.errors import SandboxError
+
+router = APIRouter(tags=["health"])
+
+CHECK_SECONDS = 5.0
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(services: Injected, response: Response) -> dict[str, Any]:
+    """The database and the container engine answer; 503 with the cause when one does not."""
+    names = ("database", "engine")
+    results = await asyncio.gather(
+        *(asyncio.wait_for(check(), CHECK_SECONDS) for check in (services.db.ping, services.engine.ping)),
+        return_exceptions=True,
+    )
+    checks = dict(zip(names, map(_verdict, results), strict=True))
+    ready = all(verdict == "ok" for verdict in checks.values())
+    if not ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = "2"
+    return {"status": "ok" if ready else "unavailable", "checks": checks}
+
+
+def _verdict(result: object) -> str:
+    if not isinstance(result, BaseException):
+        return "ok"
+    if isinstance(result, SandboxError):
+        return result.code
+    return "timeout" if isinstance(result, TimeoutError) else "error"

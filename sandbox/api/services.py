@@ -1,0 +1,39 @@
+"""What the routes may use: built once in `app.py`, found at `app.state.services`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from sandbox.access.signing import Signer
+from sandbox.access.tokens import TokenService
+from sandbox.db.connection import Database
+from sandbox.engine.base import Engine
+from sandbox.events.broker import EventBroker
+from sandbox.projects.service import ProjectService
+from sandbox.sessions.service import SessionService
+from sandbox.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every object a route calls."""
+
+    settings: Settings
+    db: Database
+    engine: Engine
+    broker: EventBroker
+    tokens: TokenService
+    signer: Signer
+    projects: ProjectService
+    sessions: SessionService
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    return cast(Services, connection.app.state.services)
+
+
+Injected = Annotated[Services, Depends(services_of)]

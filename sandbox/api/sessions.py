@@ -1,0 +1,207 @@
+"""`/api/v1/sessions`: create, list, get, end, relaunch and renew sandbox sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.services import Injected, Services
+from sandbox.domain.caller import Caller
+from sandbox.domain.plan import check_env
+from sandbox.domain.session import Session
+from sandbox.sessions.service import CreateRequest
+
+router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+
+MAX_SECONDS = 30 * 86_400
+AgentName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class NewSession(BaseModel):
+    """What to launch. Everything has a default: `{}` makes a blank Python sandbox."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project_id: str | None = Field(
+        None, min_length=1, max_length=255, description="An uploaded project; without it blank"
+    )
+    runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
+    env: dict[str, str] = Field(default_factory=dict, max_length=200, description="Environment of install and start")
+    idle_timeout_seconds: int | None = Field(
+        None, ge=0, le=MAX_SECONDS, description="Ends when unused this long; 0 never"
+    )
+    max_lifetime_seconds: int | None = Field(None, ge=0, le=MAX_SECONDS, description="Ends at this age; 0 never")
+    pipeline_run_id: str | None = Field(None, min_length=1, max_length=255, description="The platform's id of this run")
+    agents: list[AgentName] = Field(default_factory=list, max_length=100, description="Agents whose lessons apply")
+
+    @field_validator("env")
+    @classmethod
+    def _sane_env(cls, value: dict[str, str]) -> dict[str, str]:
+        check_env(value)
+        return value
+
+
+class Relaunch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    pipeline_run_id: str | None = Field(None, min_length=1, max_length=255)
+
+
+class Renewal(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: int = Field(ge=1, le=MAX_SECONDS, description="The session lives at least this long from now")
+
+
+class ContainerView(BaseModel):
+    id: str
+    ip: str | None
+    runtime: str
+    status: str
+
+
+class ErrorView(BaseModel):
+    code: str
+    message: str
+    hint: str
+    stage: str | None
+
+
+class SessionView(BaseModel):
+    """A sandbox session. Times are UTC."""
+
+    session_id: UUID
+    user_id: str
+    project_id: str | None
+    status: Literal["creating", "ready", "running", "terminated", "error"]
+    runtime_type: str
+    containers: dict[str, ContainerView]
+    preview_port: int | None
+    backend_port: int | None
+    preview_url: str | None = Field(description="A link that signs its opener in to the preview; good for ten minutes")
+    pipeline_stage: str | None = Field(description="Last completed launch stage")
+    pipeline_run_id: str
+    created_at: datetime
+    last_active: datetime
+    terminated_at: datetime | None
+    expires_at: datetime | None
+    error: ErrorView | None
+
+
+class SessionPage(BaseModel):
+    items: list[SessionView]
+    next_cursor: str | None
+
+
+def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]:
+    """The session as JSON; its preview link is signed for this caller."""
+    return {
+        "session_id": str(session.session_id),
+        "user_id": session.user_id,
+        "project_id": session.project_id,
+        "status": session.status.value,
+        "runtime_type": session.runtime_type,
+        "containers": {role: info.to_json() for role, info in session.containers.items()},
+        "preview_port": session.preview_port,
+        "backend_port": session.backend_port,
+        "preview_url": _preview_url(session, services, caller),
+        "pipeline_stage": session.pipeline_stage,
+        "pipeline_run_id": session.pipeline_run_id,
+        "created_at": session.created_at,
+        "last_active": session.last_active,
+        "terminated_at": session.terminated_at,
+        "expires_at": session.expires_at,
+        "error": session.error.to_json() if session.error else None,
+    }
+
+
+def _preview_url(session: Session, services: Services, caller: Caller) -> str | None:
+    if session.preview_port is None or session.terminated_at is not None:
+        return None
+    base = services.settings.preview_url(session.session_id)
+    return f"{base}?_sbx={services.signer.sign_preview(session.session_id, caller.user_id)}"
+
+
+@router.post("", status_code=202, response_model=SessionView)
+async def create_session(
+    body: NewSession,
+    caller: CurrentCaller,
+    services: Injected,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Any:
+    """Create a session and start its launch. Answers at once; follow the launch at `…/events`.
+
+    A repeated request with the same `Idempotency-Key` answers the session that the first one made.
+    """
+    session, _ = await services.sessions.create(caller, CreateRequest(**body.model_dump()), idempotency_key)
+    response.headers["Location"] = f"/api/v1/sessions/{session.session_id}"
+    return view(session, services, caller)
+
+
+@router.get("", response_model=SessionPage)
+async def list_sessions(
+    caller: CurrentCaller,
+    services: Injected,
+    status: Annotated[Literal["creating", "ready", "running", "terminated", "error"] | None, Query()] = None,
+    project_id: Annotated[str | None, Query(max_length=255)] = None,
+    user_id: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+) -> Any:
+    """The caller's sessions (an admin's: all), newest first."""
+    filters = {"status": status, "project_id": project_id, "user_id": user_id}
+    sessions, more = await services.sessions.list_page(caller, filters, limit, cursor)
+    return {"items": [view(session, services, caller) for session in sessions], "next_cursor": more}
+
+
+@router.get("/{session_id}", response_model=SessionView)
+async def get_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
+    """One session."""
+    return view(await services.sessions.get(caller, session_id), services, caller)
+
+
+@router.delete("/{session_id}", status_code=202, response_model=SessionView)
+async def terminate_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
+    """End the session: its containers, network and volumes are removed. Asking again is success."""
+    return view(await services.sessions.terminate(caller, session_id), services, caller)
+
+
+@router.post("/{session_id}/relaunch", status_code=202, response_model=SessionView)
+async def relaunch_session(
+    session_id: UUID, caller: CurrentCaller, services: Injected, body: Relaunch | None = None
+) -> Any:
+    """A new run of the pipeline in the same session, with the project as it is now."""
+    session = await services.sessions.relaunch(caller, session_id, body.pipeline_run_id if body else None)
+    return view(session, services, caller)
+
+
+@router.post("/{session_id}/recover", status_code=202, response_model=SessionView)
+async def recover_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
+    """Bring a session back: what is gone is made anew on its volumes, what runs is kept, the app is started."""
+    return view(await services.sessions.relaunch(caller, session_id), services, caller)
+
+
+@router.post("/{session_id}/renew", response_model=SessionView)
+async def renew_session(session_id: UUID, body: Renewal, caller: CurrentCaller, services: Injected) -> Any:
+    """Put the session's expiry off."""
+    return view(await services.sessions.renew(caller, session_id, body.seconds), services, caller)
+
+
+@router.get("/{session_id}/pipeline-log", response_class=PlainTextResponse)
+async def pipeline_log(session_id: UUID, caller: CurrentCaller, services: Injected) -> str:
+    """The accumulated log of the session's launches, as text."""
+    return await services.sessions.pipeline_log(caller, session_id)
+
+
+@router.get("/{session_id}/stats")
+async def stats(session_id: UUID, caller: CurrentCaller, services: Injected) -> dict[str, Any]:
+    """What each role's container uses, as seen from inside."""
+    session = await services.sessions.get(caller, session_id)
+    return {"roles": await services.sessions.stats(session)}

@@ -1,0 +1,143 @@
+"""The few things that making images asks of the container engine. Every call blocks: run it in a thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import docker.utils
+
+from sandbox.engine.build_context import BuildContext
+from sandbox.engine.connection import FOREIGN_ERRORS, connected
+from sandbox.engine.docker_calls import unreachable
+from sandbox.errors import EngineError
+
+#: A registry that says nothing for this long is taken for absent.
+REGISTRY_DEADLINE_SECONDS = 5
+#: A step of a build that prints nothing for this long has hung.
+_SILENCE_SECONDS = 900
+_LINES_OF_A_FAILURE = 30
+_BUILD_HINT = "The lines above name the step that failed; package indexes must be reachable from containers."
+
+
+class ImageBuildFailed(EngineError):
+    """The engine could not build an image; the message has the end of what the build printed."""
+
+    code = "image_build_failed"
+
+
+class Pulled(StrEnum):
+    """How asking a registry for an image went."""
+
+    YES = "yes"
+    UNKNOWN_IMAGE = "unknown image"
+    NO_ANSWER = "no answer"
+
+
+class ImageBuilder:
+    """Pulls, builds and looks up images on one engine. `docker_host` None is the local socket."""
+
+    def __init__(self, docker_host: str | None = None) -> None:
+        self._docker_host = docker_host
+
+    def has(self, reference: str) -> bool:
+        """Whether the engine has this image. Raises EngineError if it does not answer."""
+        with self._client() as client:
+            try:
+                client.inspect_image(reference)
+            except docker.errors.ImageNotFound:
+                return False
+            except FOREIGN_ERRORS as error:
+                raise unreachable(str(error)) from error
+            return True
+
+    def pull(self, reference: str, progress: Callable[[str], None]) -> Pulled:
+        """Pull an image. Gives up within seconds if no registry answers at all."""
+        repository, tag = _split(reference)
+        if (begun := self._begin_pull(repository, tag)) is not Pulled.YES:
+            return begun
+        progress(f"Pulling {reference}")
+        with self._client() as client:
+            try:
+                for event in client.pull(repository, tag=tag, stream=True, decode=True):
+                    if "error" in event:
+                        progress(f"Pulling {reference} failed: {event['error']}")
+                        return Pulled.NO_ANSWER
+            except FOREIGN_ERRORS as error:
+                progress(f"Pulling {reference} failed: {error}")
+                return Pulled.NO_ANSWER
+        return Pulled.YES
+
+    def _begin_pull(self, repository: str, tag: str) -> Pulled:
+        """Whether a pull begins: the engine's first word on it comes after the registry's first answer."""
+        with self._client(REGISTRY_DEADLINE_SECONDS) as client:
+            try:
+                events: Iterator[dict[str, Any]] = client.pull(repository, tag=tag, stream=True, decode=True)
+                return Pulled.NO_ANSWER if "error" in next(events, {}) else Pulled.YES
+            except docker.errors.NotFound:
+                return Pulled.UNKNOWN_IMAGE
+            except FOREIGN_ERRORS:
+                return Pulled.NO_ANSWER
+
+    def build(
+        self,
+        context: BuildContext,
+        tag: str,
+        progress: Callable[[str], None],
+        *,
+        buildargs: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Build and tag an image. Each step is told to `progress`. Raises ImageBuildFailed."""
+        with context.finish() as archive, self._client() as client:
+            try:
+                events = client.build(
+                    fileobj=archive,
+                    custom_context=True,
+                    tag=tag,
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                    buildargs=dict(buildargs or {}),
+                    labels=dict(labels or {}),
+                )
+                _follow(events, tag, progress)
+            except FOREIGN_ERRORS as error:
+                raise ImageBuildFailed(f"Building {tag} failed: {error}", hint=_BUILD_HINT) from error
+
+    def import_archive(self, archive: Path, reference: str) -> None:
+        """Make an image of a root file system in a tar."""
+        repository, tag = _split(reference)
+        with self._client() as client:
+            try:
+                client.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])
+            except FOREIGN_ERRORS as error:
+                raise ImageBuildFailed(f"Importing {reference} failed: {error}", hint=_BUILD_HINT) from error
+
+    def _client(self, timeout_seconds: float = _SILENCE_SECONDS) -> AbstractContextManager[docker.APIClient]:
+        return connected(self._docker_host, timeout_seconds=timeout_seconds)
+
+
+def _split(reference: str) -> tuple[str, str]:
+    repository, tag = docker.utils.parse_repository_tag(reference)
+    return repository, tag or "latest"
+
+
+def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Callable[[str], None]) -> None:
+    """Tell the steps of a build as they begin. Raises ImageBuildFailed with the last lines if it fails."""
+    last: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
+    for event in events:
+        for line in str(event.get("stream", "")).splitlines():
+            if line.strip():
+                last.append(line.rstrip())
+            if line.startswith("Step "):
+                progress(line.strip())
+        if "error" in event:
+            printed = "\n".join(last)
+            raise ImageBuildFailed(f"Building {tag} failed: {event['error']}\n{printed}", hint=_BUILD_HINT)

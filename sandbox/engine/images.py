@@ -1,0 +1,146 @@
+"""The images that sessions' containers run: built from `runtimes/`, kept by the digest of all that goes into them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from sandbox.engine import labels
+from sandbox.engine.build_context import BuildContext, digest_tree, is_source
+from sandbox.engine.host_environment import CA_BUNDLE_PATH, HostPassthrough, container_environment
+from sandbox.engine.image_builder import ImageBuilder, Pulled
+from sandbox.engine.local_bases import BaseUnavailable, LocalBases
+from sandbox.engine.runtimes import Runtime, RuntimeCatalog
+
+Progress = Callable[[str], None]
+
+REPOSITORY = "purple8"
+BASE_LABEL = "sandbox.base"
+
+
+class BaseKind(StrEnum):
+    """Where the image below a runtime's own comes from."""
+
+    REGISTRY = "registry"
+    LOCAL = "local"
+
+
+class RuntimeImages:
+    """The image of each runtime, built when it is not there.
+
+    An image is `purple8/{runtime}:{digest}`; the digest covers the runtime's folder, the agent, the kind of base and
+    this machine's CA certificates, so that a change of any of them builds anew and nothing else does. Survives a
+    restart: the engine is asked, nothing is remembered but that no registry answered.
+    """
+
+    def __init__(
+        self,
+        catalog: RuntimeCatalog,
+        docker_host: str | None = None,
+        *,
+        host: HostPassthrough | None = None,
+        agent_folder: Path | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._builder = ImageBuilder(docker_host)
+        self._host = host or container_environment()
+        self._agent = agent_folder or Path(__file__).resolve().parent.parent / "agent"
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._registry_is_silent = False
+        self._bases = asyncio.Lock()
+
+    async def reference(self, name: str) -> str | None:
+        """The reference of the runtime's image if the engine has it as it should be now; else None.
+
+        Raises RuntimeUnknown, RuntimeInvalid, or EngineError if the engine does not answer.
+        """
+        return await asyncio.to_thread(self._find, self._catalog.get(name))
+
+    async def ensure(self, name: str, progress: Progress = lambda _: None) -> str:
+        """The reference of the runtime's image, built if it is not there; a minute or two the first time.
+
+        `progress` is given lines for people, on the event loop. Two callers at once build once. Raises RuntimeUnknown,
+        RuntimeInvalid, BaseUnavailable (`base_image_unavailable`) or ImageBuildFailed (`image_build_failed`).
+        """
+        runtime = self._catalog.get(name)
+        loop = asyncio.get_running_loop()
+
+        def say(line: str) -> None:
+            loop.call_soon_threadsafe(progress, line)
+
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            found = await asyncio.to_thread(self._find, runtime)
+            if found is not None:
+                return found
+            async with self._bases:
+                kind, base = await asyncio.to_thread(self._ensure_base, runtime, say)
+            return await asyncio.to_thread(self._build, runtime, kind, base, say)
+
+    def _find(self, runtime: Runtime) -> str | None:
+        for kind in BaseKind:
+            tag = self._tag(runtime, kind)
+            if self._builder.has(tag):
+                return tag
+        return None
+
+    def _tag(self, runtime: Runtime, kind: BaseKind) -> str:
+        parts = (digest_tree(runtime.folder), digest_tree(self._agent), kind, self._ca_digest())
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        return f"{REPOSITORY}/{runtime.name}:{digest}"
+
+    def _ca_digest(self) -> str:
+        return hashlib.sha256(self._host.ca_bundle or b"").hexdigest()
+
+    def _ensure_base(self, runtime: Runtime, say: Progress) -> tuple[BaseKind, str]:
+        """The base, from a registry if one answers, else made here; with this machine's CA certificates added."""
+        image, local = runtime.base.image, runtime.base.local
+        if self._from_registry(image, say):
+            return BaseKind.REGISTRY, self._with_certificates(image)
+        if local is None:
+            raise BaseUnavailable(
+                f"Runtime {runtime.name} is based on {image}, which no image registry gave",
+                hint="Allow the registry, or add [base.local] to its runtime.toml.",
+            )
+        say(f"No image registry gave {image}: building an equal base on this machine")
+        return BaseKind.LOCAL, self._with_certificates(LocalBases(self._builder).ensure(local, say))
+
+    def _from_registry(self, image: str, say: Progress) -> bool:
+        if self._builder.has(image):
+            return True
+        if self._registry_is_silent:
+            return False
+        say(f"Asking the image registry for {image}")
+        pulled = self._builder.pull(image, say)
+        self._registry_is_silent = pulled is Pulled.NO_ANSWER
+        return pulled is Pulled.YES
+
+    def _with_certificates(self, base: str) -> str:
+        if self._host.ca_bundle is None:
+            return base
+        digest = hashlib.sha256(f"{base}\n{self._ca_digest()}".encode()).hexdigest()[:12]
+        tag = f"{REPOSITORY}/base-with-host-ca:{digest}"
+        if not self._builder.has(tag):
+            context = BuildContext()
+            context.add_bytes("host.crt", self._host.ca_bundle)
+            context.add_bytes("Dockerfile", f"FROM {base}\nCOPY host.crt {CA_BUNDLE_PATH}\n".encode())
+            self._builder.build(context, tag, lambda _: None)
+        return tag
+
+    def _build(self, runtime: Runtime, kind: BaseKind, base: str, say: Progress) -> str:
+        tag = self._tag(runtime, kind)
+        context = BuildContext()
+        context.add_tree(".", runtime.folder, is_source)
+        context.add_tree("agent", self._agent, is_source)
+        say(f"Building {tag}")
+        self._builder.build(
+            context,
+            tag,
+            lambda line: say(f"{runtime.name}: {line}"),
+            buildargs={**self._host.env, "BASE": base},
+            labels={labels.RUNTIME: runtime.name, BASE_LABEL: kind},
+        )
+        say(f"Built {tag}")
+        return tag

@@ -1,0 +1,75 @@
+"""The event log in PostgreSQL: appended in batches under the session row's lock, read by seq."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database, to_utc
+from sandbox.domain.events import Event, EventType, NewEvent
+from sandbox.domain.session import Work
+
+#: NOTIFY channel that says "this session has new events"; the payload is the session's id.
+CHANNEL = "session_events"
+
+#: `base` is the seq before the first of these events: the caller has raised last_seq by their number already.
+_INSERT = text("""
+    INSERT INTO session_events (session_id, seq, run_id, type, data)
+    SELECT :session_id, :base + ordinality, :run_id, event->>'type', event->'data'
+      FROM jsonb_array_elements(CAST(:events AS jsonb)) WITH ORDINALITY AS e(event, ordinality)
+""")
+_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_READ = text("""
+    SELECT seq, run_id, type, time, data FROM session_events
+     WHERE session_id = :session_id AND seq > :after ORDER BY seq LIMIT :limit
+""")
+_POSITION = text("SELECT last_seq, work, user_id FROM sandbox_sessions WHERE session_id = :session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a session's log goes, and whether more is to come."""
+
+    last_seq: int
+    work: Work | None
+    user_id: str
+
+    def is_over_after(self, seq: int) -> bool:
+        """True when a viewer that has seen `seq` has seen everything there will be, until somebody asks for more."""
+        return self.work is None and seq >= self.last_seq
+
+
+async def insert(
+    conn: AsyncConnection, session_id: UUID, run_id: UUID, events: Sequence[NewEvent], *, last_seq: int
+) -> None:
+    """Write events whose seqs end at `last_seq` and tell the viewers, all in the caller's transaction.
+
+    The caller has raised `sandbox_sessions.last_seq` by `len(events)` in the same transaction: the row's lock is what
+    keeps seqs gapless and in order of commit.
+    """
+    if not events:
+        return
+    payload = json.dumps([{"type": event.type, "data": event.data} for event in events]).replace("\\u0000", "\\ufffd")
+    await conn.execute(
+        _INSERT, {"session_id": session_id, "run_id": run_id, "base": last_seq - len(events), "events": payload}
+    )
+    await conn.execute(_NOTIFY, {"channel": CHANNEL, "payload": str(session_id)})
+
+
+async def read(db: Database, session_id: UUID, *, after: int, limit: int) -> tuple[list[Event], Position | None]:
+    """Events after a seq, oldest first, and the log's position read before them (None: no such session)."""
+    async with db.read() as conn:
+        row = (await conn.execute(_POSITION, {"session_id": session_id})).one_or_none()
+        if row is None:
+            return [], None
+        position = Position(row.last_seq, Work(row.work) if row.work else None, row.user_id)
+        rows: Sequence[Any] = ()
+        if row.last_seq > after:
+            rows = (await conn.execute(_READ, {"session_id": session_id, "after": after, "limit": limit})).all()
+    return [Event(session_id, r.seq, r.run_id, EventType(r.type), to_utc(r.time), r.data) for r in rows], position

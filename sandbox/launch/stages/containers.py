@@ -1,0 +1,81 @@
+"""Stage `containers`: one container a role, its image, its `/workspace` volume, and an agent that answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from sandbox.domain.session import ContainerInfo
+from sandbox.domain.stages import StageName
+from sandbox.engine.base import ContainerSpec, Limits, ResourceKind
+from sandbox.engine.labels import container_name, network_name
+from sandbox.errors import AgentError, SandboxError, StageFailed
+from sandbox.launch.concurrently import for_each
+from sandbox.launch.stage import StageContext, StageResult
+
+log = logging.getLogger(__name__)
+
+AGENT_SECONDS = 20.0
+
+
+class Images(Protocol):
+    """Where a runtime's image comes from (`engine/images.py`)."""
+
+    async def reference(self, name: str) -> str | None: ...
+    async def ensure(self, name: str, progress: Callable[[str], None]) -> str: ...
+
+
+class ContainersStage:
+    name = StageName.CONTAINERS
+
+    def __init__(self, images: Images, limits: Limits) -> None:
+        self._images = images
+        self._limits = limits
+
+    async def run(self, context: StageContext) -> StageResult:
+        session_id, plan = context.session.session_id, context.plan
+        names = [(role, container_name(session_id, role)) for role in plan.roles]
+        await context.journal.about_to_make(
+            [(kind, name, role) for role, name in names for kind in (ResourceKind.VOLUME, ResourceKind.CONTAINER)]
+        )
+        network = network_name(session_id) if len(plan.roles) > 1 else None
+
+        async def launch(role: str) -> ContainerInfo:
+            runtime = plan.roles[role].runtime
+            image = await self._image(context, role, runtime)
+            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits)
+            state = await context.engine.ensure_container(spec)
+            await self._await_agent(context, role)
+            return ContainerInfo(state.id, state.ip, runtime, state.status)
+
+        infos = await for_each(plan.roles, launch)
+        return StageResult(changes={"containers": {role: info.to_json() for role, info in infos.items()}})
+
+    async def _image(self, context: StageContext, role: str, runtime: str) -> str:
+        """The runtime's image; built now if nobody did before, which the log of the launch says."""
+        image = await self._images.reference(runtime)
+        if image is not None:
+            return image
+        await context.journal.say(f"building the image of {runtime}: a minute or two, this once", role=role)
+        try:
+            return await self._images.ensure(runtime, lambda line: log.info("%s", line))
+        except SandboxError as error:
+            hint = error.hint or f"Build it by hand: sandbox runtimes build {runtime}"
+            raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
+
+    async def _await_agent(self, context: StageContext, role: str) -> None:
+        session_id = context.session.session_id
+        try:
+            await context.engine.agent(session_id, role).wait_ready(AGENT_SECONDS)
+        except AgentError as error:
+            state = await context.engine.inspect_container(session_id, role)
+            if state is not None and state.status == "running":
+                raise
+            printed = await context.engine.container_logs(session_id, role, tail=20)
+            code = state.exit_code if state else None
+            raise StageFailed(
+                "container_start_failed",
+                f"the container of role {role} ended at once (exit code {code}): {printed.strip()[-500:]}",
+                "Look at the engine's log, or rebuild the runtime: sandbox runtimes build",
+            ) from error

@@ -1,0 +1,87 @@
+"""Stage `dependencies`: every role's own install command, its output told line by line.
+
+The command runs in the container under a name of this run: it goes on while the service is away, is found again after
+a restart and never started twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+
+from sandbox.domain.stages import StageName
+from sandbox.engine.base import ProcessInfo
+from sandbox.errors import AgentError, StageFailed
+from sandbox.launch.concurrently import for_each
+from sandbox.launch.environment import role_environment, role_root
+from sandbox.launch.output import OutputTeller, offending_lines
+from sandbox.launch.stage import StageContext, StageResult
+
+
+class DependenciesStage:
+    name = StageName.DEPENDENCIES
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
+
+    async def run(self, context: StageContext) -> StageResult:
+        roles = [role for role, plan in context.plan.roles.items() if plan.install]
+        if not roles:
+            return StageResult(skipped=True)
+        await for_each(roles, lambda role: self._install(context, role))
+        return StageResult()
+
+    async def _install(self, context: StageContext, role: str) -> None:
+        plan = context.plan
+        command = plan.roles[role].install
+        if command is None:
+            return
+        agent = context.engine.agent(context.session.session_id, role)
+        name = context.process_name("install")
+        if await agent.process(name) is None:
+            await context.journal.say(f"$ {command}", role=role)
+        process = await agent.start(
+            name,
+            command,
+            cwd=role_root(plan, role),
+            env=role_environment(context.session, plan, role),
+            restart_finished=False,
+        )
+        # Nobody answers an installer's question: at the end of its input it takes its default or fails with a message.
+        with contextlib.suppress(AgentError):
+            await agent.write_stdin(name, b"", close=True)
+        teller = OutputTeller(agent, context.journal, self.name, role, name)
+        # The time counts from the process's own start, so a restart of the service gives no second helping.
+        left = self._timeout - (time.time() - process.started_at)
+        try:
+            await asyncio.wait_for(teller.follow(), max(1.0, left))
+        except TimeoutError:
+            await agent.signal(name, signal.SIGKILL)
+            await teller.flush()
+            raise StageFailed(
+                "dependency_install_timeout",
+                f"{role}: `{command}` was not done after {self._timeout:.0f} s; its last lines:\n"
+                + "\n".join(list(teller.tail)[-5:]),
+                "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
+            ) from None
+        _check(role, command, await agent.wait(name), list(teller.tail))
+
+
+def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None:
+    if ended.exit_code == 0:
+        return
+    if ended.out_of_memory:
+        raise StageFailed(
+            "out_of_memory",
+            f"{role}: `{command}` was killed because the container ran out of memory",
+            "Raise SANDBOX_MEMORY_MB, or install less.",
+        )
+    how = f"was killed by signal {ended.signal}" if ended.signal else f"ended with exit code {ended.exit_code}"
+    full = any("no space left on device" in line.lower() for line in tail)
+    raise StageFailed(
+        "disk_full" if full else "dependency_install_failed",
+        f"{role}: `{command}` {how}:\n{offending_lines(tail)}",
+        "Free disk space on the host." if full else "Correct the named dependency, upload again and relaunch.",
+    )

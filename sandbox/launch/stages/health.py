@@ -1,0 +1,144 @@
+"""Stage `health`: every app answers on its planned port; what it prints meanwhile is told.
+
+The probe goes through the agent's tunnel to the container's own loopback, so an app that listens on 127.0.0.1 or ::1
+only is as good as any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from sandbox.domain.plan import RolePlan
+from sandbox.domain.stages import StageName
+from sandbox.engine.base import Agent, ProcessInfo
+from sandbox.errors import StageFailed
+from sandbox.launch.concurrently import for_each
+from sandbox.launch.output import OutputTeller, offending_lines
+from sandbox.launch.probe import Answer, probe
+from sandbox.launch.stage import StageContext, StageResult
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+#: Another port open for this long while the planned one is not is worth a word.
+OTHER_PORT_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the probes of one role have seen so far."""
+
+    answer: Answer | None = None
+    ports: list[int] = field(default_factory=list)
+    told_of_ports: bool = False
+
+
+class HealthStage:
+    name = StageName.HEALTH
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
+
+    async def run(self, context: StageContext) -> StageResult:
+        roles = [role for role, plan in context.plan.roles.items() if plan.start]
+        if not roles:
+            return StageResult(skipped=True)
+        await for_each(roles, lambda role: self._await_app(context, role))
+        return StageResult()
+
+    async def _await_app(self, context: StageContext, role: str) -> None:
+        agent = context.engine.agent(context.session.session_id, role)
+        name = context.process_name("app")
+        teller = OutputTeller(agent, context.journal, self.name, role, name)
+        following = asyncio.create_task(teller.follow())
+        try:
+            await self._until_it_answers(context, role, agent, name, teller, following)
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            await teller.flush()
+
+    async def _until_it_answers(
+        self,
+        context: StageContext,
+        role: str,
+        agent: Agent,
+        name: str,
+        teller: OutputTeller,
+        following: asyncio.Task[None],
+    ) -> None:
+        plan = context.plan.roles[role]
+        seen = _Seen()
+        process = await agent.process(name)
+        began = process.started_at if process else time.time()
+        pause = FIRST_PAUSE
+        while True:
+            process = await agent.process(name)
+            if process is None or not process.running:
+                await asyncio.wait([following], timeout=2)
+                raise _exited(role, plan, process, list(teller.tail))
+            if plan.port is None:
+                return
+            seen.answer = await probe(agent, plan.port, plan.health)
+            if seen.answer.healthy:
+                return
+            waited = time.time() - began
+            if waited > self._timeout:
+                raise await _never_answered(role, plan, agent, seen, self._timeout, list(teller.tail))
+            if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.answer.connected:
+                await self._tell_of_other_ports(context, role, plan, agent, seen)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    async def _tell_of_other_ports(
+        self, context: StageContext, role: str, plan: RolePlan, agent: Agent, seen: _Seen
+    ) -> None:
+        seen.ports = await agent.listening_ports()
+        if seen.ports:
+            ports = ", ".join(map(str, seen.ports))
+            await context.journal.say(f"waiting for port {plan.port}; open so far: {ports}", role=role)
+            seen.told_of_ports = True
+
+
+def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str]) -> StageFailed:
+    if ended is not None and ended.out_of_memory:
+        return StageFailed(
+            "out_of_memory",
+            f"{role}: `{plan.start}` was killed because the container ran out of memory",
+            "Raise SANDBOX_MEMORY_MB, or have the app use less.",
+        )
+    how = "is gone" if ended is None else f"ended with exit code {ended.exit_code}"
+    if ended is not None and ended.signal:
+        how = f"was killed by signal {ended.signal}"
+    said = offending_lines(tail) or "it printed nothing"
+    return StageFailed(
+        "app_exited",
+        f"{role}: `{plan.start}` {how} before it answered:\n{said}",
+        "Run the command with `sandbox exec` to see more, correct it and relaunch.",
+    )
+
+
+async def _never_answered(
+    role: str, plan: RolePlan, agent: Agent, seen: _Seen, timeout: float, tail: list[str]
+) -> StageFailed:
+    if seen.answer is not None and seen.answer.connected:
+        return StageFailed(
+            "health_check_failed",
+            f"{role}: {plan.health} on port {plan.port} did not answer well in {timeout:.0f} s: {seen.answer.what}\n"
+            f"{offending_lines(tail)}",
+            "Correct the app, or name another `health` path in sandbox.toml.",
+        )
+    others = [port for port in await agent.listening_ports() if port != plan.port]
+    if others:
+        listed = ", ".join(map(str, others))
+        return StageFailed(
+            "other_port_opened",
+            f"{role}: the plan says port {plan.port}, but the app listens on {listed}",
+            f"Have the app listen on $PORT, or set port={others[0]} for [{role}] in sandbox.toml.",
+        )
+    return StageFailed(
+        "port_not_opened",
+        f"{role}: nothing listened on port {plan.port} within {timeout:.0f} s:\n{offending_lines(tail)}",
+        "Have the app listen on $PORT, or raise SANDBOX_HEALTH_TIMEOUT_SECONDS if it is slow to start.",
+    )

@@ -1,0 +1,37 @@
+"""Stage `plan`: what will be launched, from the project's own manifest or by detection."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sandbox.domain.plan import LaunchPlan, blank_plan
+from sandbox.domain.stages import StageName
+from sandbox.launch.stage import StageContext, StageResult
+
+
+class Plans(Protocol):
+    """Where the plan of a stored archive comes from (`projects/`)."""
+
+    async def plan_for(self, digest: str) -> LaunchPlan: ...
+
+
+class PlanStage:
+    """Settles the plan once; later stages and later attempts read it from the session's row."""
+
+    name = StageName.PLAN
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+
+    async def run(self, context: StageContext) -> StageResult:
+        session = context.session
+        if session.project_digest is None:
+            plan = blank_plan(session.runtime_type)
+        else:
+            plan = await self._plans.plan_for(session.project_digest)
+        for role, what in plan.roles.items():
+            summary = ", ".join(
+                part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
+            )
+            await context.journal.say(f"{summary}; start: {what.start or 'nothing'}", role=role)
+        return StageResult(changes={"plan": plan.model_dump(mode="json"), "runtime_type": plan.primary_runtime})

@@ -1,0 +1,26 @@
+"""Stage `preview`: which port is shown, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.stages import StageName
+from sandbox.launch.stage import StageContext, StageResult
+
+
+class PreviewStage:
+    name = StageName.PREVIEW
+
+    def __init__(self, preview_url: Callable[[UUID], str]) -> None:
+        self._preview_url = preview_url
+
+    async def run(self, context: StageContext) -> StageResult:
+        plan = context.plan
+        changes = {"preview_port": plan.preview_port, "backend_port": plan.backend_port}
+        if plan.preview_port is None:
+            return StageResult(changes=changes, skipped=True)
+        url = self._preview_url(context.session.session_id)
+        data = {"url": url, "port": plan.preview_port, "role": plan.preview_role}
+        return StageResult(changes=changes, events=(NewEvent(EventType.PREVIEW, data),))

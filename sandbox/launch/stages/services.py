@@ -1,0 +1,54 @@
+"""Stage `services`: starts every role's app, once a run; apps of an earlier run are stopped first."""
+
+from __future__ import annotations
+
+import signal
+
+from sandbox.domain.stages import StageName
+from sandbox.engine.base import Agent
+from sandbox.errors import AgentError, StageFailed
+from sandbox.launch.concurrently import for_each
+from sandbox.launch.environment import role_environment, role_root
+from sandbox.launch.stage import StageContext, StageResult
+
+
+class ServicesStage:
+    name = StageName.SERVICES
+
+    async def run(self, context: StageContext) -> StageResult:
+        roles = [role for role, plan in context.plan.roles.items() if plan.start]
+        if not roles:
+            return StageResult(skipped=True)
+        await for_each(roles, lambda role: self._start(context, role))
+        return StageResult()
+
+    async def _start(self, context: StageContext, role: str) -> None:
+        plan, command = context.plan, context.plan.roles[role].start
+        if command is None:
+            return
+        agent = context.engine.agent(context.session.session_id, role)
+        name = context.process_name("app")
+        await _stop_others(agent, name)
+        if await agent.process(name) is None:
+            await context.journal.say(f"$ {command}", role=role)
+        try:
+            await agent.start(
+                name,
+                command,
+                cwd=role_root(plan, role),
+                env=role_environment(context.session, plan, role),
+                restart_finished=False,
+            )
+        except AgentError as error:
+            if error.code == "agent_unreachable":
+                raise
+            raise StageFailed(
+                "app_start_failed", f"{role}: `{command}` could not be started: {error}", error.hint
+            ) from error
+
+
+async def _stop_others(agent: Agent, name: str) -> None:
+    for process in await agent.processes():
+        if process.running and process.name.startswith("app-") and process.name != name:
+            await agent.signal(process.name, signal.SIGKILL)
+            await agent.wait(process.name)

@@ -1,0 +1,213 @@
+"""What a run writes: checkpoints, events and changes of the session's row, each in one fenced transaction.
+
+Fenced means: every write names the run and its owner in the WHERE clause of the row it locks. A replica that froze
+and woke, or a run that was overtaken by DELETE, changes nothing and learns it by `LostOwnership`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database, to_utc
+from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.session import Session, SessionError, SessionStatus, may_become
+from sandbox.domain.stages import StageName, StageState
+from sandbox.engine.base import ResourceKind
+from sandbox.errors import LostOwnership
+from sandbox.events import store as events
+
+#: Columns a stage's checkpoint may set, with how each is bound.
+_COLUMNS = {
+    "plan": "CAST(:plan AS jsonb)",
+    "containers": "CAST(:containers AS jsonb)",
+    "runtime_type": ":runtime_type",
+    "preview_port": ":preview_port",
+    "backend_port": ":backend_port",
+    "project_digest": ":project_digest",
+    "pipeline_stage": ":pipeline_stage",
+    "status": ":status",
+    "error": "CAST(:error AS jsonb)",
+}
+_JSON = {"plan", "containers", "error"}
+
+#: Locks the row, proves ownership and reserves seqs, all at once.
+_ADVANCE = """
+    UPDATE sandbox_sessions SET last_seq = last_seq + :count, last_active = NOW(){changes}
+     WHERE session_id = :session_id AND run_id = :run_id AND owner = :owner AND work = 'launch'{condition}
+    RETURNING last_seq
+"""
+_RUN = text("SELECT trace_id, span_id, parent_span_id, request_id, started_at FROM session_runs WHERE run_id = :run_id")
+_STAGES = text("SELECT stage, state, started_at, progress FROM session_stages WHERE run_id = :run_id")
+_STAGE_STARTED = text("""
+    INSERT INTO session_stages (run_id, stage, state) VALUES (:run_id, :stage, 'started')
+    ON CONFLICT (run_id, stage) DO NOTHING
+""")
+_STAGE_ENDED = text("""
+    UPDATE session_stages SET state = :state, ended_at = NOW(), duration_ms = :duration_ms, error_code = :error_code
+     WHERE run_id = :run_id AND stage = :stage
+""")
+_PROGRESS = text("""
+    UPDATE session_stages SET progress = progress || CAST(:progress AS jsonb) WHERE run_id = :run_id AND stage = :stage
+""")
+_RESOURCES = text("""
+    INSERT INTO session_resources (kind, name, session_id, role)
+    SELECT r->>0, r->>1, :session_id, r->>2 FROM jsonb_array_elements(CAST(:resources AS jsonb)) AS r
+    ON CONFLICT (kind, name) DO UPDATE SET removed_at = NULL
+""")
+#: `pipeline_log` is brought up to date from the events themselves, so it cannot miss or double one. Bounded to 4 MiB.
+_PIPELINE_LOG = text("""
+    UPDATE sandbox_sessions s
+       SET pipeline_log = right(s.pipeline_log || coalesce(
+               (SELECT string_agg(event_log_line(e.type, e.time, e.data), '' ORDER BY e.seq) FROM session_events e
+                 WHERE e.session_id = s.session_id AND e.seq > s.logged_seq), ''), 4194304),
+           logged_seq = s.last_seq
+     WHERE session_id = :session_id
+""")
+_RUN_ENDED = text("""
+    UPDATE session_runs SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code
+     WHERE run_id = :run_id AND ended_at IS NULL
+""")
+_REST = text("UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Where a run's records belong: its trace, and the request that asked for it."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    request_id: str | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    state: StageState
+    started_at: datetime
+    progress: dict[str, Any]
+
+
+async def bring_log_up_to_date(conn: AsyncConnection, session_id: object) -> None:
+    """Append to `pipeline_log` whatever events it does not tell of yet, in the caller's transaction."""
+    await conn.execute(_PIPELINE_LOG, {"session_id": session_id})
+
+
+class RunJournal:
+    """The writing side of one run, for the replica that owns it."""
+
+    def __init__(self, db: Database, session: Session, owner: int) -> None:
+        self._db = db
+        self._session = session
+        self._owner = owner
+
+    async def identity(self) -> RunIdentity:
+        async with self._db.read() as conn:
+            row = (await conn.execute(_RUN, {"run_id": self._session.run_id})).one()
+        return RunIdentity(row.trace_id, row.span_id, row.parent_span_id, row.request_id, to_utc(row.started_at))
+
+    async def stages(self) -> dict[StageName, StageRecord]:
+        """The run's checkpoints so far."""
+        async with self._db.read() as conn:
+            rows = (await conn.execute(_STAGES, {"run_id": self._session.run_id})).all()
+        return {StageName(r.stage): StageRecord(StageState(r.state), to_utc(r.started_at), r.progress) for r in rows}
+
+    async def stage_started(self, stage: StageName, event: NewEvent) -> None:
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [event])
+            await conn.execute(_STAGE_STARTED, {"run_id": self._session.run_id, "stage": stage.value})
+
+    async def stage_ended(
+        self,
+        stage: StageName,
+        state: StageState,
+        told: Sequence[NewEvent],
+        *,
+        duration_ms: int,
+        changes: dict[str, Any] | None = None,
+        error_code: str | None = None,
+    ) -> None:
+        """The checkpoint: the stage's outcome, what it changed and its events, in one commit."""
+        async with self._db.transaction() as conn:
+            await self._advance(conn, told, changes or {})
+            await conn.execute(
+                _STAGE_ENDED,
+                {
+                    "run_id": self._session.run_id,
+                    "stage": stage.value,
+                    "state": state.value,
+                    "duration_ms": duration_ms,
+                    "error_code": error_code,
+                },
+            )
+            await bring_log_up_to_date(conn, self._session.session_id)
+
+    async def write(self, stage: StageName, told: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
+        async with self._db.transaction() as conn:
+            await self._advance(conn, told)
+            if progress:
+                values = {"run_id": self._session.run_id, "stage": stage.value, "progress": json.dumps(progress)}
+                await conn.execute(_PROGRESS, values)
+
+    async def keep_log_current(self) -> None:
+        """For a long stage: what viewers have seen so far reaches `pipeline_log` too."""
+        async with self._db.transaction() as conn:
+            await bring_log_up_to_date(conn, self._session.session_id)
+
+    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [])
+            values = {"session_id": self._session.session_id, "resources": json.dumps([list(r) for r in resources])}
+            await conn.execute(_RESOURCES, values)
+
+    async def finish(
+        self, conn: AsyncConnection, status: SessionStatus, error: SessionError | None, previous: SessionStatus
+    ) -> None:
+        """End the run in the caller's transaction: status, problem and `end` events, the whole log, and rest."""
+        told = [NewEvent(EventType.STATUS, {"status": status.value, "previous": previous.value})]
+        if error:
+            told.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
+        told.append(NewEvent(EventType.END, {"status": status.value}))
+        await self._advance(conn, told, {"status": status.value, "error": error.to_json() if error else None})
+        outcome = "failed" if error else "completed"
+        code = error.code if error else None
+        run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code}
+        await conn.execute(_RUN_ENDED, run)
+        await bring_log_up_to_date(conn, self._session.session_id)
+        await conn.execute(_REST, {"session_id": self._session.session_id})
+
+    async def _advance(
+        self, conn: AsyncConnection, told: Sequence[NewEvent], changes: dict[str, Any] | None = None
+    ) -> None:
+        changes = changes or {}
+        assignments = "".join(f", {name} = {_COLUMNS[name]}" for name in changes)
+        values: dict[str, Any] = {
+            name: json.dumps(value) if name in _JSON and value is not None else value for name, value in changes.items()
+        }
+        condition = ""
+        if "status" in changes:
+            condition = " AND status = ANY(:may_become)"
+            values["may_become"] = may_become(SessionStatus(changes["status"]))
+        values |= {
+            "session_id": self._session.session_id,
+            "run_id": self._session.run_id,
+            "owner": self._owner,
+            "count": len(told),
+        }
+        row = (
+            await conn.execute(text(_ADVANCE.format(changes=assignments, condition=condition)), values)
+        ).one_or_none()
+        if row is None:
+            raise LostOwnership(f"the launch of session {self._session.session_id} is not this replica's any more")
+        await events.insert(conn, self._session.session_id, self._session.run_id, told, last_seq=row.last_seq)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

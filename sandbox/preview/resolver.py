@@ -1,0 +1,60 @@
+"""The preview's view of the rooms below: sessions, their agents, the callers and the signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sandbox.access.tokens import TokenService, TokenUnknown
+from sandbox.domain.plan import LaunchPlan
+from sandbox.engine.base import Agent, Engine
+from sandbox.preview.target import PreviewTarget
+from sandbox.sessions.service import SessionService
+
+
+class SessionResolver:
+    """`PreviewResolver` over the sessions of the database."""
+
+    def __init__(self, sessions: SessionService, engine: Engine) -> None:
+        self._sessions = sessions
+        self._engine = engine
+
+    async def resolve(self, session_id: UUID) -> PreviewTarget | None:
+        session = await self._sessions.find(session_id)
+        if session is None:
+            return None
+        plan = LaunchPlan.model_validate(session.plan) if session.plan else None
+        ports = {what.port: role for role, what in plan.roles.items() if what.port is not None} if plan else {}
+        return PreviewTarget(
+            session_id=session_id,
+            user_id=session.user_id,
+            status=session.status,
+            preview_port=session.preview_port,
+            roles=tuple(session.containers),
+            port_roles=ports,
+            pipeline_stage=session.pipeline_stage,
+            error=session.error,
+        )
+
+    def agent(self, session_id: UUID, role: str) -> Agent:
+        return self._engine.agent(session_id, role)
+
+    async def touch(self, session_id: UUID) -> None:
+        self._sessions.touch(session_id)
+
+
+class TokenAuthenticator:
+    """`PreviewAuthenticator` over the callers' tokens."""
+
+    def __init__(self, tokens: TokenService) -> None:
+        self._tokens = tokens
+
+    async def may_view(self, headers: Mapping[str, str], target: PreviewTarget) -> bool:
+        token = headers.get("x-api-key") or headers.get("authorization", "").partition(" ")[2].strip()
+        if not token:
+            return False
+        try:
+            caller = await self._tokens.authenticate(token)
+        except TokenUnknown:
+            return False
+        return caller.may_see(target.user_id)

@@ -1,0 +1,89 @@
+"""What a session's apps print, as SSE events that can be resumed at the very byte.
+
+An event's id is the offset after it in every role's output (`backend=120&frontend=77`), with the run they belong to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qsl, urlencode
+
+from sandbox.domain.session import Session
+from sandbox.engine.base import Agent, OutputChunk, Stream
+from sandbox.errors import AgentError
+from sandbox.launch.output import LineAssembler
+
+QUEUE = 256
+
+
+def app_process(session: Session) -> str:
+    """The name of the current run's app in its container (see `StageContext.process_name`)."""
+    return f"app-{session.run_id.hex[:12]}"
+
+
+def read_resume(session: Session, resume: str | None) -> dict[str, int]:
+    """Offsets by role of an event id of ours; of another run, or not ours: from the beginning."""
+    values = dict(parse_qsl(resume or ""))
+    if values.pop("run", None) != session.run_id.hex[:12]:
+        return {}
+    return {role: int(text) for role, text in values.items() if text.isascii() and text.isdigit() and len(text) < 16}
+
+
+async def app_lines(
+    session: Session, agents: dict[str, Agent], offsets: dict[str, int], *, follow: bool
+) -> AsyncIterator[bytes]:
+    """`log` events `{role, stream, line}` of all given roles, in the order they were read; ends with `end`."""
+    queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE)
+    tasks = [
+        asyncio.create_task(_read(queue, role, agent, app_process(session), offsets.get(role, 0), follow=follow))
+        for role, agent in agents.items()
+    ]
+    done = dict(offsets)
+    lines = {(role, stream): LineAssembler(offsets.get(role, 0)) for role in agents for stream in Stream}
+    try:
+        open_roles = len(tasks)
+        while open_roles:
+            item = await queue.get()
+            if item is None:
+                open_roles -= 1
+                continue
+            role, chunk = item
+            told = lines[role, chunk.stream].feed(chunk)
+            # Resuming may repeat a line of the other stream, but never loses one.
+            done[role] = min(lines[role, stream].told_up_to(chunk.offset + len(chunk.data)) for stream in Stream)
+            if told:
+                yield b"".join(_event(session, done, role, chunk.stream.value, line) for line in told)
+        yield _event(session, done, None, "system", "")
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(
+    queue: asyncio.Queue[tuple[str, OutputChunk] | None],
+    role: str,
+    agent: Agent,
+    name: str,
+    offset: int,
+    *,
+    follow: bool,
+) -> None:
+    try:
+        async for chunk in agent.output(name, offset=offset, follow=follow):
+            await queue.put((role, chunk))
+    except AgentError as error:
+        if error.code != "process_not_found":
+            message = f"output of {role} is not available: {error}".encode()
+            await queue.put((role, OutputChunk(Stream.STDERR, offset, message + b"\n")))
+    finally:
+        await queue.put(None)
+
+
+def _event(session: Session, done: dict[str, int], role: str | None, stream: str, line: str) -> bytes:
+    ident = urlencode({"run": session.run_id.hex[:12], **done})
+    if role is None:
+        return f"id: {ident}\nevent: end\ndata: {{}}\n\n".encode()
+    data = json.dumps({"role": role, "stream": stream, "line": line}, ensure_ascii=False)
+    return f"id: {ident}\nevent: log\ndata: {data}\n\n".encode("utf-8", "replace")

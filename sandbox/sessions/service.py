@@ -1,0 +1,289 @@
+"""What callers can do with sessions. Everything here is one short transaction; the reconciler does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+from cachetools import TTLCache
+
+from sandbox.db.connection import Database
+from sandbox.domain.caller import Caller
+from sandbox.domain.session import Session, SessionStatus, Work
+from sandbox.engine.base import Agent, Engine
+from sandbox.errors import AgentError, Conflict, DatabaseUnavailable, InvalidInput, Kind, NotFound, SandboxError
+from sandbox.events import store as events
+from sandbox.events.store import Position
+from sandbox.launch.concurrently import for_each
+from sandbox.projects.service import ProjectService
+from sandbox.sessions import store
+from sandbox.sessions.app_output import app_lines, read_resume
+from sandbox.telemetry import context
+from sandbox.telemetry.tracing import current_ids, new_ids
+
+log = logging.getLogger(__name__)
+
+TOUCH_SECONDS = 2.0
+RECENT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """What a caller asks for, checked for shape already."""
+
+    project_id: str | None = None
+    runtime_type: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    idle_timeout_seconds: int | None = None
+    max_lifetime_seconds: int | None = None
+    pipeline_run_id: str | None = None
+    agents: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds and defaults of a session, from the settings."""
+
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
+    sessions_per_user: int
+    default_runtime: str = "python312"
+
+
+class SessionService:
+    """Create, read, end and relaunch sessions, on behalf of a caller. What is another's does not exist."""
+
+    def __init__(
+        self,
+        db: Database,
+        engine: Engine,
+        projects: ProjectService,
+        limits: SessionLimits,
+        runtimes: Sequence[str],
+    ) -> None:
+        self._db = db
+        self._engine = engine
+        self._projects = projects
+        self._limits = limits
+        self._runtimes = runtimes
+        self._recent: TTLCache[UUID, Session] = TTLCache(1024, RECENT_SECONDS)
+        self._touched: set[UUID] = set()
+        self._toucher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._toucher = asyncio.create_task(self._write_touches(), name="session-activity")
+
+    async def close(self) -> None:
+        if self._toucher:
+            self._toucher.cancel()
+            await asyncio.wait({self._toucher})
+        await self._flush_touches()
+
+    async def create(self, caller: Caller, request: CreateRequest, idempotency_key: str | None) -> tuple[Session, bool]:
+        """Record a new session and that it is to be launched; nothing else happens here.
+
+        Returns the session, and False when the idempotency key had made it before.
+        """
+        reference = await self._projects.reference(caller, request.project_id) if request.project_id else None
+        runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
+        if runtime not in self._runtimes:
+            known = ", ".join(self._runtimes)
+            raise InvalidInput(f"there is no runtime {runtime!r}", hint=f"Known are: {known}.", code="runtime_unknown")
+        new = store.NewSession(
+            user_id=caller.user_id,
+            project_id=request.project_id,
+            project_digest=reference.digest if reference else None,
+            runtime_type=runtime,
+            env=request.env,
+            agents=request.agents,
+            pipeline_run_id=request.pipeline_run_id,
+            idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
+            max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
+            idempotency_key=idempotency_key,
+        )
+        async with self._db.transaction() as conn:
+            if idempotency_key:
+                earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
+                if earlier:
+                    return self._same_request(earlier, request), False
+            if await store.count_live(conn, caller.user_id) >= self._limits.sessions_per_user:
+                raise SandboxError(
+                    f"{caller.user_id} has {self._limits.sessions_per_user} sessions already",
+                    hint="End one that is not needed: sandbox list, sandbox kill ID.",
+                    code="too_many_sessions",
+                    kind=Kind.TOO_MANY,
+                )
+            session = await store.insert(conn, new, self._origin())
+            if session is None:
+                raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
+        return session, True
+
+    async def get(self, caller: Caller, session_id: UUID) -> Session:
+        """The session; NotFound when there is none or it is another's."""
+        async with self._db.read() as conn:
+            session = await store.get(conn, session_id)
+        if session is None or not caller.may_see(session.user_id):
+            raise NotFound(
+                f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found"
+            )
+        return session
+
+    async def find(self, session_id: UUID) -> Session | None:
+        """The session, whoever asks: for the preview, which does its own checks."""
+        async with self._db.read() as conn:
+            return await store.get(conn, session_id)
+
+    async def list_page(
+        self, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
+    ) -> tuple[list[Session], str | None]:
+        async with self._db.read() as conn:
+            return await store.list_page(conn, caller, filters, limit, cursor)
+
+    async def terminate(self, caller: Caller, session_id: UUID) -> Session:
+        """Ask for the session's end; asking again, or after it has ended, is success."""
+        session = await self.get(caller, session_id)
+        async with self._db.transaction() as conn:
+            return await store.ask_termination(conn, session_id) or session
+
+    async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
+        """A new run of the pipeline, of the project as it is now. Conflict while one is under way or after the end."""
+        session = await self.get(caller, session_id)
+        self._refuse_over(session)
+        digest = None
+        if session.project_id:
+            digest = (await self._projects.reference(caller, session.project_id)).digest
+        async with self._db.transaction() as conn:
+            again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, self._origin())
+        if again is None:
+            raise Conflict(
+                "a launch of this session is under way",
+                hint="Follow it to its end first: sandbox logs, or GET …/events.",
+                code="session_busy",
+            )
+        return again
+
+    async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
+        """Put the session's expiry off to `seconds` from now."""
+        session = await self.get(caller, session_id)
+        async with self._db.transaction() as conn:
+            renewed = await store.renew(conn, session_id, seconds)
+        if renewed is None:
+            self._refuse_over(session)
+            raise Conflict("the session has ended meanwhile", code="session_over")
+        return renewed
+
+    async def pipeline_log(self, caller: Caller, session_id: UUID) -> str:
+        await self.get(caller, session_id)
+        async with self._db.read() as conn:
+            return await store.pipeline_log(conn, session_id)
+
+    async def position(self, caller: Caller, session_id: UUID) -> Position:
+        """How far the session's event log goes."""
+        await self.get(caller, session_id)
+        _, position = await events.read(self._db, session_id, after=2**62, limit=1)
+        if position is None:
+            raise NotFound(f"there is no session {session_id}", code="session_not_found")
+        return position
+
+    async def app_lines(
+        self, caller: Caller, session_id: UUID, role: str | None, *, follow: bool, resume: str | None
+    ) -> AsyncIterator[bytes]:
+        """What the apps of one role, or of all, print: encoded SSE, resumable by its event ids."""
+        session = await self.get(caller, session_id)
+        self.agent_of(session, role)
+        roles = [role] if role else list(session.containers)
+        agents = {name: self._engine.agent(session_id, name) for name in roles}
+        return app_lines(session, agents, read_resume(session, resume), follow=follow)
+
+    async def stats(self, session: Session) -> dict[str, dict[str, Any]]:
+        """Each role's figures; a container that does not answer has its error instead."""
+
+        async def one(role: str) -> dict[str, Any]:
+            try:
+                return asdict(await self._engine.agent(session.session_id, role).stats())
+            except AgentError as error:
+                return {"error": {"code": error.code, "message": error.message}}
+
+        self._refuse_over(session)
+        return await for_each(session.containers, one)
+
+    async def agent(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Agent, str]:
+        """The agent of a role's container (default the first), and the role.
+
+        Commands come many a second, so the row is looked at once a second: a session that ended meanwhile is noticed
+        by its agent not answering.
+        """
+        session = self._recent.get(session_id)
+        if session is None or not caller.may_see(session.user_id):
+            session = await self.get(caller, session_id)
+            if session.containers and session.work is None:
+                self._recent[session_id] = session
+        return self.agent_of(session, role)
+
+    def agent_of(self, session: Session, role: str | None) -> tuple[Agent, str]:
+        self._refuse_over(session)
+        if not session.containers:
+            raise Conflict(
+                "the session's containers are not up yet",
+                hint="Wait for the stage `containers`.",
+                code="session_not_ready",
+            )
+        chosen = role or next(iter(session.containers))
+        if chosen not in session.containers:
+            raise NotFound(
+                f"the session has no role {chosen!r}",
+                hint=f"Its roles: {', '.join(session.containers)}.",
+                code="role_not_found",
+            )
+        self.touch(session.session_id)
+        return self._engine.agent(session.session_id, chosen), chosen
+
+    def touch(self, session_id: UUID) -> None:
+        """Note that the session is in use; written for many at once, every few seconds."""
+        self._touched.add(session_id)
+
+    def _same_request(self, earlier: Session, request: CreateRequest) -> Session:
+        if earlier.project_id != request.project_id:
+            raise Conflict(
+                "this Idempotency-Key was used for another request", hint="Use a new key.", code="idempotency_conflict"
+            )
+        return earlier
+
+    @staticmethod
+    def _refuse_over(session: Session) -> None:
+        if session.status is SessionStatus.TERMINATED or session.work is Work.TERMINATE:
+            raise SandboxError(
+                "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
+            )
+
+    @staticmethod
+    def _origin() -> store.RunOrigin:
+        request_id, parent = context.current().request_id, current_ids()
+        trace_id, span_id = new_ids()
+        if parent:
+            return store.RunOrigin(request_id, parent[0], parent[1], span_id)
+        return store.RunOrigin(request_id, trace_id, None, span_id)
+
+    async def _write_touches(self) -> None:
+        while True:
+            await asyncio.sleep(TOUCH_SECONDS)
+            await self._flush_touches()
+
+    async def _flush_touches(self) -> None:
+        touched, self._touched = self._touched, set()
+        if not touched:
+            return
+        try:
+            async with self._db.transaction() as conn:
+                await store.touch(conn, sorted(touched))
+        except DatabaseUnavailable as error:
+            self._touched |= touched
+            log.info("activity is written later: %s", error)
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,387 @@
+"""`sandbox_sessions` and `session_runs` in SQL: creating, reading, asking for work, claiming it, resting."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import to_db, to_utc
+from sandbox.domain.caller import Caller
+from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
+from sandbox.errors import InvalidInput
+from sandbox.events import store as events
+from sandbox.launch.store import bring_log_up_to_date
+
+#: NOTIFY channel that says "a session has work"; the payload is its id.
+CHANNEL = "session_work"
+#: Advisory lock class: (this, replica_no) is held by each living replica.
+REPLICA_LOCK = 8741
+
+_COLUMNS = """
+    session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
+    pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
+    max_lifetime_seconds, error, work, env, agents, plan,
+    CASE WHEN status = 'terminated' THEN NULL ELSE
+        LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
+"""
+_INSERT = text(f"""
+    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
+        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, work, last_seq)
+    VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
+        CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
+        NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key, 'launch', 1)
+    ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+    RETURNING {_COLUMNS}
+""")
+_INSERT_RUN = text("""
+    INSERT INTO session_runs (run_id, session_id, pipeline_run_id, request_id, trace_id, parent_span_id, span_id)
+    VALUES (:run_id, :session_id, :pipeline_run_id, :request_id, :trace_id, :parent_span_id, :span_id)
+""")
+_BY_KEY = text(f"SELECT {_COLUMNS} FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key")
+_GET = text(f"SELECT {_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
+_LIVE = text("SELECT count(*) FROM sandbox_sessions WHERE user_id = :user_id AND status <> 'terminated'")
+_USER_LOCK = text("SELECT pg_advisory_xact_lock(8742, hashtext(:user_id))")
+_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_LIST = """
+    SELECT {columns} FROM sandbox_sessions WHERE {conditions} ORDER BY created_at DESC, session_id DESC LIMIT :limit
+"""
+_ASK = text(f"""
+    UPDATE sandbox_sessions SET work = 'terminate'
+     WHERE session_id = :session_id AND status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
+    RETURNING {_COLUMNS}
+""")
+_RELAUNCH = text(f"""
+    UPDATE sandbox_sessions
+       SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
+           pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
+           project_digest = coalesce(:project_digest, project_digest)
+     WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
+    RETURNING {_COLUMNS}, last_seq
+""")
+_RENEW = text(f"""
+    UPDATE sandbox_sessions
+       SET last_active = NOW(), expires_at = NOW() + make_interval(secs => :seconds),
+           idle_timeout_seconds = CASE WHEN idle_timeout_seconds > 0 THEN greatest(idle_timeout_seconds, :seconds)
+                                       ELSE idle_timeout_seconds END
+     WHERE session_id = :session_id AND status <> 'terminated'
+    RETURNING {_COLUMNS}
+""")
+_TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+#: Work nobody does: not owned, owned by a replica that died (its lock is free) or hangs (its lease ran out), or ours
+#: from before we lost the database.
+_CLAIM = text(f"""
+    UPDATE sandbox_sessions SET owner = :me, lease_until = NOW() + make_interval(secs => :lease)
+     WHERE session_id IN (
+        SELECT session_id FROM sandbox_sessions s
+         WHERE work = :work AND session_id <> ALL(:running)
+           AND (owner IS NULL OR owner = :me OR lease_until < NOW() OR NOT EXISTS (
+                SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
+                   AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
+                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING {_COLUMNS}
+""")
+_RENEW_LEASES = text("""
+    UPDATE sandbox_sessions SET lease_until = NOW() + make_interval(secs => :lease)
+     WHERE owner = :me AND session_id = ANY(:running)
+    RETURNING session_id, work, run_id
+""")
+_TERMINATED = text("""
+    UPDATE sandbox_sessions
+       SET status = 'terminated', terminated_at = NOW(), work = NULL, owner = NULL, lease_until = NULL, error = NULL,
+           containers = '{}', project_digest = NULL, last_seq = last_seq + 2
+     WHERE session_id = :session_id AND owner = :me AND work = 'terminate' AND status = ANY(:from_statuses)
+    RETURNING last_seq, run_id
+""")
+_CANCEL_RUN = text("""
+    UPDATE session_runs SET ended_at = NOW(), outcome = 'cancelled' WHERE session_id = :session_id AND ended_at IS NULL
+""")
+_RESOURCES_GONE = text("""
+    UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
+""")
+_DROP_ARCHIVES = text("""
+    DELETE FROM project_archives a WHERE a.created_at < NOW() - INTERVAL '1 hour'
+       AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.digest = a.digest)
+       AND NOT EXISTS (SELECT 1 FROM sandbox_sessions s WHERE s.project_digest = a.digest)
+""")
+_EXPIRE = text("""
+    UPDATE sandbox_sessions SET work = 'terminate'
+     WHERE status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
+       AND (expires_at < NOW() OR (idle_timeout_seconds > 0
+            AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()))
+    RETURNING session_id
+""")
+_LOG = text("SELECT pipeline_log FROM sandbox_sessions WHERE session_id = :session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """Everything a session's row starts with."""
+
+    user_id: str
+    project_id: str | None
+    project_digest: str | None
+    runtime_type: str
+    env: dict[str, str]
+    agents: Sequence[str]
+    pipeline_run_id: str | None
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrigin:
+    """The request that asks for a run: its id, and the trace the run belongs to."""
+
+    request_id: str | None
+    trace_id: str
+    parent_span_id: str | None
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the row of a session we work on says now."""
+
+    work: Work | None
+    run_id: UUID
+
+
+async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> Session | None:
+    """The row, its first run and first event; None when the idempotency key was used before."""
+    session_id, run_id = uuid4(), uuid4()
+    pipeline_run_id = new.pipeline_run_id or str(run_id)
+    values = {
+        "session_id": session_id,
+        "run_id": run_id,
+        "user_id": new.user_id,
+        "project_id": new.project_id,
+        "project_digest": new.project_digest,
+        "runtime_type": new.runtime_type,
+        "env": json.dumps(new.env),
+        "agents": json.dumps(list(new.agents)),
+        "pipeline_run_id": pipeline_run_id,
+        "idle_timeout_seconds": new.idle_timeout_seconds,
+        "max_lifetime_seconds": new.max_lifetime_seconds,
+        "idempotency_key": new.idempotency_key,
+    }
+    row = (await conn.execute(_INSERT, values)).one_or_none()
+    if row is None:
+        return None
+    session = _session(row)
+    await _begin_run(conn, session, origin, previous=None, last_seq=1)
+    return session
+
+
+async def relaunch(
+    conn: AsyncConnection,
+    session_id: UUID,
+    previous: SessionStatus,
+    project_digest: str | None,
+    pipeline_run_id: str | None,
+    origin: RunOrigin,
+) -> Session | None:
+    """A new run in the same session; None when it is busy, or its status changed meanwhile."""
+    run_id = uuid4()
+    values = {
+        "session_id": session_id,
+        "run_id": run_id,
+        "pipeline_run_id": pipeline_run_id or str(run_id),
+        "project_digest": project_digest,
+        "from_statuses": [previous.value] if previous.value in may_become(SessionStatus.CREATING) else [],
+    }
+    row = (await conn.execute(_RELAUNCH, values)).one_or_none()
+    if row is None:
+        return None
+    session = _session(row)
+    await _begin_run(conn, session, origin, previous=previous, last_seq=row.last_seq)
+    return session
+
+
+async def _begin_run(
+    conn: AsyncConnection, session: Session, origin: RunOrigin, *, previous: SessionStatus | None, last_seq: int
+) -> None:
+    await conn.execute(
+        _INSERT_RUN,
+        {
+            "run_id": session.run_id,
+            "session_id": session.session_id,
+            "pipeline_run_id": session.pipeline_run_id,
+            "request_id": origin.request_id,
+            "trace_id": origin.trace_id,
+            "parent_span_id": origin.parent_span_id,
+            "span_id": origin.span_id,
+        },
+    )
+    told = NewEvent(EventType.STATUS, {"status": "creating", "previous": previous.value if previous else None})
+    await events.insert(conn, session.session_id, session.run_id, [told], last_seq=last_seq)
+    await notify_work(conn, session.session_id)
+
+
+async def notify_work(conn: AsyncConnection, session_id: UUID) -> None:
+    await conn.execute(_NOTIFY, {"channel": CHANNEL, "payload": str(session_id)})
+
+
+async def by_idempotency_key(conn: AsyncConnection, user_id: str, key: str) -> Session | None:
+    row = (await conn.execute(_BY_KEY, {"user_id": user_id, "key": key})).one_or_none()
+    return _session(row) if row else None
+
+
+async def count_live(conn: AsyncConnection, user_id: str) -> int:
+    """Sessions of a user that are not terminated; holds the user's lock to the end of the transaction, so that two
+    creates cannot both take the last place."""
+    await conn.execute(_USER_LOCK, {"user_id": user_id})
+    return int((await conn.execute(_LIVE, {"user_id": user_id})).scalar_one())
+
+
+async def get(conn: AsyncConnection, session_id: UUID) -> Session | None:
+    row = (await conn.execute(_GET, {"session_id": session_id})).one_or_none()
+    return _session(row) if row else None
+
+
+async def list_page(
+    conn: AsyncConnection, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
+) -> tuple[list[Session], str | None]:
+    """A page of what the caller may see, newest first, and the cursor of the next."""
+    conditions = ["TRUE"]
+    values: dict[str, Any] = {"limit": limit + 1}
+    if not caller.is_admin:
+        conditions.append("user_id = :caller")
+        values["caller"] = caller.user_id
+    for column in ("status", "project_id", "user_id"):
+        if filters.get(column) is not None:
+            conditions.append(f"{column} = :{column}")
+            values[column] = filters[column]
+    if cursor is not None:
+        conditions.append("(created_at, session_id) < (:cursor_time, :cursor_id)")
+        values["cursor_time"], values["cursor_id"] = _read_cursor(cursor)
+    statement = text(_LIST.format(columns=_COLUMNS, conditions=" AND ".join(conditions)))
+    rows = (await conn.execute(statement, values)).all()
+    sessions = [_session(row) for row in rows[:limit]]
+    more = _cursor(sessions[-1]) if len(rows) > limit else None
+    return sessions, more
+
+
+async def ask_termination(conn: AsyncConnection, session_id: UUID) -> Session | None:
+    """Record that the session is to end; None when it has ended, or is asked already."""
+    row = (await conn.execute(_ASK, {"session_id": session_id})).one_or_none()
+    if row is not None:
+        await notify_work(conn, session_id)
+    return _session(row) if row else None
+
+
+async def renew(conn: AsyncConnection, session_id: UUID, seconds: int) -> Session | None:
+    row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds})).one_or_none()
+    return _session(row) if row else None
+
+
+async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
+    await conn.execute(_TOUCH, {"ids": list(ids)})
+
+
+async def claim(
+    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
+) -> list[Session]:
+    """Take up to `limit` sessions with work that nobody does, oldest first."""
+    values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
+    return [_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
+
+
+async def renew_leases(conn: AsyncConnection, me: int, running: Sequence[UUID], lease: float) -> dict[UUID, Held]:
+    """Say we live; what the rows of our sessions say now. One that is missing is not ours any more."""
+    rows = (await conn.execute(_RENEW_LEASES, {"me": me, "running": list(running), "lease": lease})).all()
+    return {row.session_id: Held(Work(row.work) if row.work else None, row.run_id) for row in rows}
+
+
+async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> bool:
+    """The end of a session in one transaction; False when it is not ours to end."""
+    values = {
+        "session_id": session.session_id,
+        "me": me,
+        "from_statuses": may_become(SessionStatus.TERMINATED),
+    }
+    row = (await conn.execute(_TERMINATED, values)).one_or_none()
+    if row is None:
+        return False
+    told = [
+        NewEvent(EventType.STATUS, {"status": "terminated", "previous": session.status.value}),
+        NewEvent(EventType.END, {"status": "terminated"}),
+    ]
+    await events.insert(conn, session.session_id, row.run_id, told, last_seq=row.last_seq)
+    await bring_log_up_to_date(conn, session.session_id)
+    await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
+    await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
+    return True
+
+
+async def expire(conn: AsyncConnection) -> list[UUID]:
+    """Ask for the end of every session whose time is up; their ids."""
+    ids = [row.session_id for row in (await conn.execute(_EXPIRE)).all()]
+    for session_id in ids:
+        await notify_work(conn, session_id)
+    return ids
+
+
+async def drop_unused_archives(conn: AsyncConnection) -> int:
+    """Remove archives that no project and no living session refers to (an hour's grace); how many."""
+    return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
+
+
+async def pipeline_log(conn: AsyncConnection, session_id: UUID) -> str:
+    return str((await conn.execute(_LOG, {"session_id": session_id})).scalar_one())
+
+
+def _session(row: Any) -> Session:
+    return Session(
+        session_id=row.session_id,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        project_digest=row.project_digest,
+        status=SessionStatus(row.status),
+        runtime_type=row.runtime_type,
+        containers={role: ContainerInfo(**info) for role, info in row.containers.items()},
+        preview_port=row.preview_port,
+        backend_port=row.backend_port,
+        pipeline_stage=row.pipeline_stage,
+        pipeline_run_id=row.pipeline_run_id,
+        run_id=row.run_id,
+        created_at=to_utc(row.created_at),
+        last_active=to_utc(row.last_active),
+        terminated_at=to_utc(row.terminated_at) if row.terminated_at else None,
+        expires_at=to_utc(row.expires_at) if row.expires_at else None,
+        idle_timeout_seconds=row.idle_timeout_seconds,
+        max_lifetime_seconds=row.max_lifetime_seconds,
+        error=SessionError(**row.error) if row.error else None,
+        work=Work(row.work) if row.work else None,
+        env=row.env,
+        agents=tuple(row.agents),
+        plan=row.plan,
+    )
+
+
+def _cursor(session: Session) -> str:
+    raw = f"{session.created_at.isoformat()}|{session.session_id}"
+    return base64.urlsafe_b64encode(raw.encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        time, _, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
+        return to_db(datetime.fromisoformat(time)), UUID(session_id)
+    except (ValueError, binascii.Error) as error:
+        raise InvalidInput(
+            "the cursor is not one this service gave",
+            hint="Take `next_cursor` of the page before.",
+            code="cursor_invalid",
+        ) from error
