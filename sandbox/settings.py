@@ -64,7 +64,11 @@ class Settings(BaseSettings):
     max_project_mb: int = Field(512, ge=1, description="Largest project once unpacked, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Most files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR: what the service prints and records")
+    log_level: str = Field(
+        "INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="DEBUG, INFO, WARNING or ERROR: what the service prints and records",
+    )
     replica_lease_seconds: int = Field(
         15, ge=3, description="A replica silent for this long loses its sessions to others"
     )

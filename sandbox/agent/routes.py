@@ -150,6 +150,11 @@ def _signal(agent: Agent, request: Request) -> None:
     request.answer({})
 
 
+def _forget(agent: Agent, request: Request) -> None:
+    agent.processes.forget(argument(request.args, "name", str))
+    request.answer({})
+
+
 def _kill_all(agent: Agent, request: Request) -> None:
     request.answer({"killed": agent.children.kill_all()})
 
@@ -207,6 +212,7 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "processes": _processes,
     "wait": _wait,
     "signal": _signal,
+    "forget": _forget,
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,

@@ -232,8 +232,11 @@ class Agent(Protocol):
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
     ) -> ProcessInfo:
-        """Start a named process, its output kept in the container. One that runs under this name is returned as is
-        (never started twice); a finished one is started anew unless `restart_finished` is False, then it is returned."""
+        """Start a named process, its output kept in the container.
+
+        One that runs under this name is returned as it is, never started twice. A finished one is started anew, or
+        returned if `restart_finished` is False.
+        """
 
     async def process(self, name: str) -> ProcessInfo | None:
         """The named process, running or finished; None if there never was one."""

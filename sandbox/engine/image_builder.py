@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
-import requests
-import urllib3.exceptions
+import docker.utils
 
 from sandbox.engine.build_context import BuildContext
+from sandbox.engine.connection import FOREIGN_ERRORS, connected
+from sandbox.engine.docker_calls import unreachable
 from sandbox.errors import EngineError
 
 #: A registry that says nothing for this long is taken for absent.
@@ -24,7 +24,6 @@ REGISTRY_DEADLINE_SECONDS = 5
 _SILENCE_SECONDS = 900
 _LINES_OF_A_FAILURE = 30
 _BUILD_HINT = "The lines above name the step that failed; package indexes must be reachable from containers."
-_FOREIGN = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 class ImageBuildFailed(EngineError):
@@ -54,13 +53,13 @@ class ImageBuilder:
                 client.inspect_image(reference)
             except docker.errors.ImageNotFound:
                 return False
-            except _FOREIGN as error:
-                raise _unreachable(error) from error
+            except FOREIGN_ERRORS as error:
+                raise unreachable(str(error)) from error
             return True
 
     def pull(self, reference: str, progress: Callable[[str], None]) -> Pulled:
         """Pull an image. Gives up within seconds if no registry answers at all."""
-        repository, _, tag = reference.partition(":")
+        repository, tag = _split(reference)
         if (begun := self._begin_pull(repository, tag)) is not Pulled.YES:
             return begun
         progress(f"Pulling {reference}")
@@ -70,7 +69,7 @@ class ImageBuilder:
                     if "error" in event:
                         progress(f"Pulling {reference} failed: {event['error']}")
                         return Pulled.NO_ANSWER
-            except _FOREIGN as error:
+            except FOREIGN_ERRORS as error:
                 progress(f"Pulling {reference} failed: {error}")
                 return Pulled.NO_ANSWER
         return Pulled.YES
@@ -83,7 +82,7 @@ class ImageBuilder:
                 return Pulled.NO_ANSWER if "error" in next(events, {}) else Pulled.YES
             except docker.errors.NotFound:
                 return Pulled.UNKNOWN_IMAGE
-            except _FOREIGN:
+            except FOREIGN_ERRORS:
                 return Pulled.NO_ANSWER
 
     def build(
@@ -109,35 +108,25 @@ class ImageBuilder:
                     labels=dict(labels or {}),
                 )
                 _follow(events, tag, progress)
-            except _FOREIGN as error:
+            except FOREIGN_ERRORS as error:
                 raise ImageBuildFailed(f"Building {tag} failed: {error}", hint=_BUILD_HINT) from error
 
     def import_archive(self, archive: Path, reference: str) -> None:
         """Make an image of a root file system in a tar."""
-        repository, _, tag = reference.partition(":")
+        repository, tag = _split(reference)
         with self._client() as client:
             try:
                 client.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])
-            except _FOREIGN as error:
+            except FOREIGN_ERRORS as error:
                 raise ImageBuildFailed(f"Importing {reference} failed: {error}", hint=_BUILD_HINT) from error
 
-    @contextmanager
-    def _client(self, timeout: int = _SILENCE_SECONDS) -> Iterator[docker.APIClient]:
-        environment = {**os.environ, "DOCKER_HOST": self._docker_host} if self._docker_host else None
-        try:
-            client = docker.from_env(timeout=timeout, environment=environment).api
-        except _FOREIGN as error:
-            raise _unreachable(error) from error
-        with closing(client):
-            yield client
+    def _client(self, timeout_seconds: float = _SILENCE_SECONDS) -> AbstractContextManager[docker.APIClient]:
+        return connected(self._docker_host, timeout_seconds=timeout_seconds)
 
 
-def _unreachable(error: Exception) -> EngineError:
-    return EngineError(
-        f"The container engine does not answer: {error}",
-        hint="Start it, or set DOCKER_HOST to one that runs.",
-        code="engine_unreachable",
-    )
+def _split(reference: str) -> tuple[str, str]:
+    repository, tag = docker.utils.parse_repository_tag(reference)
+    return repository, tag or "latest"
 
 
 def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Callable[[str], None]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import uv
 
+from sandbox.engine import apt
 from sandbox.engine.build_context import BuildContext
 from sandbox.engine.image_builder import ImageBuilder
 from sandbox.engine.local_python import find_python
@@ -153,19 +153,14 @@ def _run(command: list[str], failure: str, hint: str, *, cwd: Path | None = None
 
 
 def _ensure_mmdebstrap(progress: Progress) -> str:
-    found = shutil.which("mmdebstrap")
-    if found:
+    if found := shutil.which("mmdebstrap"):
         return found
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if not apt.can_install():
         raise BaseUnavailable(
             "No image registry answers, and mmdebstrap, which makes the base image here, is not installed",
             hint=_INSTALL_HINT,
         )
-    progress("Installing mmdebstrap with apt-get")
-    failure = "mmdebstrap could not be installed"
-    _run(["apt-get", "update", "-q"], failure, _INSTALL_HINT)
-    packages = ["mmdebstrap", "debian-archive-keyring"]
-    _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages], failure, _INSTALL_HINT)
+    apt.install(["mmdebstrap", "debian-archive-keyring"], progress)
     return shutil.which("mmdebstrap") or "mmdebstrap"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.access.tokens import TokenService, TokenUnknown
 from sandbox.domain.plan import LaunchPlan
 from sandbox.engine.base import Agent, Engine

@@ -254,7 +254,8 @@ async def list_page(
     conn: AsyncConnection, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
 ) -> tuple[list[Session], str | None]:
     """A page of what the caller may see, newest first, and the cursor of the next."""
-    conditions, values = ["TRUE"], {"limit": limit + 1}
+    conditions = ["TRUE"]
+    values: dict[str, Any] = {"limit": limit + 1}
     if not caller.is_admin:
         conditions.append("user_id = :caller")
         values["caller"] = caller.user_id

@@ -1,0 +1,1 @@
+"""Who may call: tokens kept hashed, and the signatures of cookies and preview links."""

@@ -1,0 +1,129 @@
+"""The rows of `api_tokens`. Times are timezone-aware UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.exc import IntegrityError
+
+from sandbox.db.connection import Database
+from sandbox.domain.caller import CallerRole
+from sandbox.errors import InvalidInput
+
+_COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked_at"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token as kept; the token itself is not."""
+
+    token_id: UUID
+    token_hash: bytes
+    user_id: str
+    role: CallerRole
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def is_good(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class TokenTaken(InvalidInput):
+    """Another row has this token already."""
+
+    code = "admin_token_taken"
+
+
+class TokenStore:
+    """Reads and writes tokens. Raises DatabaseUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def insert(
+        self, token_hash: bytes, user_id: str, role: CallerRole, expires_in_seconds: int | None
+    ) -> TokenRecord:
+        statement = text(
+            "INSERT INTO api_tokens (token_hash, user_id, role, created_at, expires_at) VALUES "
+            f"(:token_hash, :user_id, :role, now(), now() + make_interval(secs => :seconds)) RETURNING {_COLUMNS}"
+        )
+        values = {"token_hash": token_hash, "user_id": user_id, "role": role.value, "seconds": expires_in_seconds}
+        async with self._db.transaction() as connection:
+            return _record((await connection.execute(statement, values)).one())
+
+    async def put(
+        self, token_id: UUID, token_hash: bytes, user_id: str, role: CallerRole, *, replace: bool
+    ) -> TokenRecord:
+        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good.
+
+        Raises TokenTaken if another row has that hash.
+        """
+        statement = text(
+            "INSERT INTO api_tokens (token_id, token_hash, user_id, role, created_at) VALUES "
+            "(:token_id, :token_hash, :user_id, :role, now()) ON CONFLICT (token_id) DO UPDATE SET "
+            "token_hash = excluded.token_hash, revoked_at = NULL, expires_at = NULL "
+            "WHERE :replace AND api_tokens.token_hash <> excluded.token_hash"
+        )
+        values = {"token_id": token_id, "token_hash": token_hash, "user_id": user_id, "role": role.value}
+        async with self._db.transaction() as connection:
+            try:
+                await connection.execute(statement, values | {"replace": replace})
+            except IntegrityError:
+                raise TokenTaken(
+                    "This token is somebody else's already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
+                ) from None
+            by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")
+            return _record((await connection.execute(by_id, {"token_id": token_id})).one())
+
+    async def by_hash(self, token_hash: bytes) -> TokenRecord | None:
+        return await self._one("token_hash = :value", token_hash)
+
+    async def by_id(self, token_id: UUID) -> TokenRecord | None:
+        return await self._one("token_id = :value", token_id)
+
+    async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
+        """Newest first; `before` is `(created_at, token_id)` of the last one already seen."""
+        statement = text(
+            f"SELECT {_COLUMNS} FROM api_tokens WHERE "
+            "CAST(:time AS timestamp) IS NULL "
+            "OR (created_at, token_id) < (CAST(:time AS timestamp), CAST(:id AS uuid)) "
+            "ORDER BY created_at DESC, token_id DESC LIMIT :limit"
+        )
+        time, token_id = before or (None, None)
+        async with self._db.read() as connection:
+            rows = await connection.execute(statement, {"time": time, "id": token_id, "limit": limit})
+            return [_record(row) for row in rows]
+
+    async def revoke(self, token_id: UUID) -> TokenRecord | None:
+        """Revoke it, or leave it revoked; None if there is no such token."""
+        statement = text(
+            f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "
+            f"WHERE token_id = :token_id RETURNING {_COLUMNS}"
+        )
+        async with self._db.transaction() as connection:
+            row = (await connection.execute(statement, {"token_id": token_id})).one_or_none()
+            return None if row is None else _record(row)
+
+    async def _one(self, condition: str, value: bytes | UUID) -> TokenRecord | None:
+        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")
+        async with self._db.read() as connection:
+            row = (await connection.execute(statement, {"value": value})).one_or_none()
+            return None if row is None else _record(row)
+
+
+def _record(row: Row[Any]) -> TokenRecord:
+    return TokenRecord(
+        token_id=row.token_id,
+        token_hash=bytes(row.token_hash),
+        user_id=row.user_id,
+        role=CallerRole(row.role),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )

@@ -1,0 +1,130 @@
+"""Callers' tokens: made, listed, revoked, and recognised without a query most of the time.
+
+A token is `sbx_` and 32 random bytes; only its SHA-256 is kept (a fast hash is right for a value nobody can guess).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from cachetools import TTLCache
+
+from sandbox.access.signing import Signer
+from sandbox.access.store import TokenRecord, TokenStore
+from sandbox.db.connection import Database
+from sandbox.domain.caller import Caller, CallerRole
+from sandbox.errors import InvalidInput, Kind, NotFound, SandboxError
+
+TOKEN_PREFIX = "sbx_"  # noqa: S105 - what every token begins with
+USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,99}$"
+MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
+#: A token revoked by another replica is refused here this many seconds later at most.
+CACHE_SECONDS = 5.0
+_CACHE_SIZE = 10_000
+_MAX_TOKEN_LENGTH = 500
+
+KeyT = TypeVar("KeyT", bytes, UUID)
+
+
+class TokenMissing(SandboxError):
+    """The request carries nothing that says who is calling."""
+
+    code = "token_missing"
+    kind = Kind.UNAUTHENTICATED
+
+
+class TokenUnknown(SandboxError):
+    """The token is not one of this deployment's, or is no longer good."""
+
+    code = "token_unknown"
+    kind = Kind.UNAUTHENTICATED
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token just made. `token` is not kept anywhere: this is the only time it is seen."""
+
+    record: TokenRecord
+    token: str
+
+
+class TokenService:
+    """Who a token or cookie stands for. Used from one event loop."""
+
+    def __init__(self, db: Database, signer: Signer, *, cache_seconds: float = CACHE_SECONDS) -> None:
+        self._store = TokenStore(db)
+        self._signer = signer
+        self._known: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
+        self._revocations = 0
+
+    async def create(self, user_id: str, role: CallerRole, expires_in_seconds: int | None = None) -> NewToken:
+        """Make a token. Raises InvalidInput for a user id or a lifetime that is not taken."""
+        if not re.fullmatch(USER_ID_PATTERN, user_id):
+            raise InvalidInput(
+                "user_id: only letters, digits and . _ @ : + - are taken, 100 at most, a letter or digit first.",
+                hint="Choose another user_id.",
+            )
+        if expires_in_seconds is not None and not 1 <= expires_in_seconds <= MAX_LIFETIME_SECONDS:
+            raise InvalidInput(
+                f"expires_in_seconds: from 1 to {MAX_LIFETIME_SECONDS}.", hint="Leave it out for a token without end."
+            )
+        token = generate_token()
+        record = await self._store.insert(hash_token(token), user_id, role, expires_in_seconds)
+        return NewToken(record, token)
+
+    async def list(self, limit: int, before: tuple[datetime, UUID] | None = None) -> list[TokenRecord]:
+        """Tokens newest first, expired and revoked ones too."""
+        return await self._store.list_newest(limit, before)
+
+    async def revoke(self, token_id: UUID) -> None:
+        """From now on nobody calls with it. Revoked already is success; NotFound if there never was one."""
+        self._revocations += 1
+        record = await self._store.revoke(token_id)
+        if record is None:
+            raise NotFound(
+                f"There is no token {token_id}.", code="token_not_found", hint="List them: GET /api/v1/tokens."
+            )
+        self._revocations += 1
+        self._known.pop(record.token_hash, None)
+        self._known.pop(record.token_id, None)
+
+    async def authenticate(self, token: str) -> Caller:
+        """Who this token stands for. Raises TokenUnknown."""
+        if len(token) > _MAX_TOKEN_LENGTH:
+            raise _unknown()
+        return await self._caller(hash_token(token), self._store.by_hash)
+
+    async def authenticate_cookie(self, cookie: str) -> Caller:
+        """Who this cookie's token stands for now. Raises SignatureRefused, or TokenUnknown once the token is gone."""
+        return await self._caller(self._signer.read_cookie(cookie), self._store.by_id)
+
+    async def _caller(self, key: KeyT, read: Callable[[KeyT], Awaitable[TokenRecord | None]]) -> Caller:
+        record = self._known.get(key)
+        if record is None:
+            revocations = self._revocations
+            record = await read(key)
+            # What was read while something was being revoked may be what was revoked: use it once, do not keep it.
+            if record is not None and revocations == self._revocations:
+                self._known[key] = record
+        if record is None or not record.is_good(datetime.now(UTC)):
+            raise _unknown()
+        return Caller(user_id=record.user_id, role=record.role, token_id=str(record.token_id))
+
+
+def generate_token() -> str:
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _unknown() -> TokenUnknown:
+    return TokenUnknown("This token is not known here, has expired or was revoked.", hint="Ask an admin for a new one.")

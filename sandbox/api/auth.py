@@ -1,0 +1,105 @@
+"""Who is calling, as dependencies of the routes.
+
+A token by `Authorization: Bearer` or `X-API-Key`, or a browser's cookie. A browser sends its cookie along with whatever
+any page asks of it, previews included, so a cookie alone opens neither unsafe methods nor WebSockets unless the request
+comes from a page of this very origin.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from sandbox.access.signing import CALLER_COOKIE, SignatureRefused
+from sandbox.access.tokens import TokenMissing, TokenService
+from sandbox.domain.caller import Caller
+from sandbox.errors import Kind, SandboxError
+from sandbox.telemetry import context
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class AdminRequired(SandboxError):
+    """The caller is known and is not an admin."""
+
+    code = "admin_required"
+    kind = Kind.FORBIDDEN
+
+
+class CrossOrigin(SandboxError):
+    """A page of another origin tried to act with this browser's cookie."""
+
+    code = "cross_origin"
+    kind = Kind.FORBIDDEN
+
+
+class AuthServices(Protocol):
+    """What this needs of `app.state.services`."""
+
+    @property
+    def tokens(self) -> TokenService: ...
+
+
+def services(connection: HTTPConnection) -> AuthServices:
+    """The running service's parts, as far as they are needed here."""
+    return cast(AuthServices, connection.app.state.services)
+
+
+async def require_caller(connection: HTTPConnection) -> Caller:
+    """The authenticated caller of a request or WebSocket. Raises `token_missing`, `token_unknown`, `cross_origin`."""
+    tokens = services(connection).tokens
+    token = _header_token(connection)
+    if token is not None:
+        caller = await tokens.authenticate(token)
+    else:
+        caller = await _by_cookie(connection, tokens)
+    context.set_user(caller.user_id)
+    return caller
+
+
+async def require_admin(caller: Annotated[Caller, Depends(require_caller)]) -> Caller:
+    """The caller, if it is an admin. Raises `admin_required`."""
+    if not caller.is_admin:
+        raise AdminRequired("Only an admin may do this.", hint="Call with an admin's token.")
+    return caller
+
+
+CurrentCaller = Annotated[Caller, Depends(require_caller)]
+CurrentAdmin = Annotated[Caller, Depends(require_admin)]
+
+
+def _header_token(connection: HTTPConnection) -> str | None:
+    scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return connection.headers.get("x-api-key") or None
+
+
+async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller:
+    cookie = connection.cookies.get(CALLER_COOKIE)
+    if not cookie:
+        raise TokenMissing(
+            "This needs a token and none was sent.", hint="Send `Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`."
+        )
+    unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in _SAFE_METHODS
+    if unsafe and not _same_origin(connection):
+        raise CrossOrigin(
+            "A page of another origin may not act with this browser's cookie.",
+            hint="Act from the console itself, or send a token.",
+        )
+    try:
+        return await tokens.authenticate_cookie(cookie)
+    except SignatureRefused as error:
+        raise TokenMissing(error.message, hint=error.hint) from error
+
+
+def _same_origin(connection: HTTPConnection) -> bool:
+    # Not "same-site": the hosts of previews, where other people's code runs, are of the same site as this one.
+    fetch_site = connection.headers.get("sec-fetch-site")
+    if fetch_site is not None:
+        return fetch_site == "same-origin"
+    # The scheme is left out: behind a proxy that ends TLS this side does not know it.
+    host = connection.headers.get("origin", "").partition("://")[2]
+    return bool(host) and host.lower() == connection.headers.get("host", "").lower()

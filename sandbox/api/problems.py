@@ -1,0 +1,191 @@
+"""Every error as RFC 9457 `application/problem+json`: one shape, a stable code, and the request's id.
+
+`type` is `urn:purple8-sandbox:problem:{code}`. What is not one of our own errors is answered as `internal_error`: its
+stack is logged, and shown to nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketState
+
+from sandbox.errors import InvalidInput, Kind, SandboxError
+from sandbox.telemetry import context
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+MAX_FIELD_ERRORS = 20
+
+STATUS: dict[Kind, int] = {
+    Kind.INVALID: 422,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.GONE: 410,
+    Kind.TOO_LARGE: 413,
+    Kind.UNSUPPORTED: 415,
+    Kind.TOO_MANY: 429,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.INTERNAL: 500,
+}
+
+_HTTP_CODES = {
+    400: ("malformed_request", "Check that the body is what its Content-Type says."),
+    404: ("route_not_found", "The routes are listed at /docs."),
+    405: ("method_not_allowed", "The methods of this route are in the Allow header."),
+    413: ("body_too_large", "Send a smaller body."),
+}
+#: WebSocket close codes (RFC 6455 and its registry) by the kind of failure.
+_POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1008, 1011, 1013
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
+#: What nginx logs, and never sends, for a client that has gone.
+_CLIENT_GONE = 499
+
+logger = logging.getLogger(__name__)
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    hint: str = "",
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem response. 401 carries `WWW-Authenticate`, 429 and 503 `Retry-After` unless `headers` say otherwise."""
+    body: dict[str, Any] = {
+        "type": f"urn:purple8-sandbox:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "hint": hint,
+        "request_id": context.current().request_id,
+    }
+    if errors:
+        body["errors"] = [dict(error) for error in errors]
+    sent = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        sent["WWW-Authenticate"] = 'Bearer realm="sandbox"'
+    elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        sent["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return JSONResponse(body, status_code=status, headers=sent | dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def render(error: SandboxError) -> JSONResponse:
+    """One of our errors as a problem. An internal one is logged with its stack and says nothing of itself."""
+    status = STATUS[error.kind]
+    if error.kind is Kind.INTERNAL:
+        return internal_error(error)
+    if error.kind in (Kind.UNAVAILABLE, Kind.TIMEOUT):
+        logger.warning("%s: %s", error.code, error, extra={"code": error.code})
+    return problem(status, error.code, error.message, hint=error.hint)
+
+
+def internal_error(error: BaseException) -> JSONResponse:
+    """The answer to our own mistake, which is logged here with its stack."""
+    logger.error("unexpected %s while answering a request", type(error).__name__, exc_info=error)
+    return problem(
+        500,
+        "internal_error",
+        "The service made a mistake while answering this request.",
+        hint="The service's log has the cause under this request_id.",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error it raises with a problem. Unexpected ones are `RequestMiddleware`'s to catch."""
+
+    app.add_exception_handler(SandboxError, _handler(lambda _, error: render(error)))
+    for invalid in (RequestValidationError, WebSocketRequestValidationError):
+        app.add_exception_handler(invalid, _handler(lambda _, error: _invalid_request(error.errors())))
+    app.add_exception_handler(HTTPException, _handler(_http_exception))
+    app.add_exception_handler(ClientDisconnect, _handler(lambda _, __: Response(status_code=_CLIENT_GONE)))
+
+
+async def refuse_websocket(websocket: WebSocket, response: Response, *, accepted: bool) -> None:
+    """Answer a WebSocket with `response`: as the refusal of its handshake, or, once accepted, as a close frame."""
+    if not accepted and "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(response)
+        return
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        code = _TRY_AGAIN_LATER
+    else:
+        code = _INTERNAL_ERROR if response.status_code >= 500 else _POLICY_VIOLATION
+    await websocket.close(code, reason=HTTPStatus(response.status_code).phrase)
+
+
+def _handler(make: Callable[[HTTPConnection, Any], Response]) -> Any:
+    async def handle(connection: HTTPConnection, error: Exception) -> Response | None:
+        response = make(connection, error)
+        if not isinstance(connection, WebSocket):
+            return response
+        accepted = connection.application_state is not WebSocketState.CONNECTING
+        await refuse_websocket(connection, response, accepted=accepted)
+        return None
+
+    return handle
+
+
+def _http_exception(connection: HTTPConnection, error: HTTPException) -> Response:
+    if error.status_code < 400 or error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    phrase = HTTPStatus(error.status_code).phrase
+    code, hint = _HTTP_CODES.get(error.status_code, (phrase.lower().replace(" ", "_").replace("-", "_"), ""))
+    path = _printable(connection.url.path, 200)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"There is no {path} here."
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{path} does not answer {connection.scope.get('method', 'this method')}."
+    else:
+        detail = str(error.detail)
+    return problem(error.status_code, code, detail, hint=hint, headers=error.headers)
+
+
+def _invalid_request(errors: Sequence[Any]) -> JSONResponse:
+    malformed = next((error for error in errors if error["type"] == "json_invalid"), None)
+    if malformed is not None:
+        position, cause = malformed["loc"][-1], malformed.get("ctx", {}).get("error", malformed["msg"])
+        return problem(
+            400, "malformed_json", f"The body is not JSON: {cause} at character {position}.", hint="Send valid JSON."
+        )
+    fields = [_field_error(error) for error in errors[:MAX_FIELD_ERRORS]]
+    detail = "; ".join(f"{error['field']}: {error['message']}" for error in fields)
+    if len(errors) > MAX_FIELD_ERRORS:
+        detail += f"; and {len(errors) - MAX_FIELD_ERRORS} more"
+    return problem(
+        STATUS[Kind.INVALID],
+        InvalidInput.code,
+        f"The request is not valid. {detail}",
+        hint="Correct the fields named in `errors`.",
+        errors=fields,
+    )
+
+
+def _field_error(error: Mapping[str, Any]) -> dict[str, str]:
+    # The input itself stays out of it: it may be a secret, and it may be large.
+    place, *path = [str(part) for part in error["loc"]] or ["request"]
+    return {
+        "in": place,
+        "field": _printable(".".join(path) or place, 200),
+        "message": _printable(str(error["msg"]).removeprefix("Value error, "), 500),
+        "code": str(error["type"]),
+    }
+
+
+def _printable(text: str, limit: int) -> str:
+    text = _UNPRINTABLE.sub("?", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

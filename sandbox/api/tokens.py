@@ -1,0 +1,83 @@
+"""`/api/v1/tokens`: an admin makes, lists and revokes callers' tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandbox.access.tokens import MAX_LIFETIME_SECONDS, USER_ID_PATTERN
+from sandbox.api.auth import CurrentAdmin, services
+from sandbox.api.pages import CursorText, Limit, Page, cursor_refused, decode_cursor, next_cursor
+from sandbox.domain.caller import CallerRole
+
+router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
+
+
+class NewToken(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: str = Field(pattern=USER_ID_PATTERN, description="Who calls with it")
+    role: CallerRole = Field(CallerRole.USER, description="`user` sees its own sessions and projects, `admin` all")
+    expires_in_seconds: int | None = Field(
+        None, ge=1, le=MAX_LIFETIME_SECONDS, description="Without it the token is good until revoked"
+    )
+
+
+class TokenView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    token_id: UUID
+    user_id: str
+    role: CallerRole
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class MadeToken(BaseModel):
+    token_id: UUID
+    token: str = Field(description="Shown this once; only its hash is kept")
+    user_id: str
+    role: CallerRole
+    expires_at: datetime | None
+
+
+@router.post("", status_code=201)
+async def create_token(body: NewToken, _: CurrentAdmin, request: Request, response: Response) -> MadeToken:
+    """Make a token."""
+    made = await services(request).tokens.create(body.user_id, body.role, body.expires_in_seconds)
+    response.headers["Cache-Control"] = "no-store"
+    record = made.record
+    return MadeToken(
+        token_id=record.token_id,
+        token=made.token,
+        user_id=record.user_id,
+        role=record.role,
+        expires_at=record.expires_at,
+    )
+
+
+@router.get("")
+async def list_tokens(
+    _: CurrentAdmin, request: Request, limit: Limit = 100, cursor: CursorText = None
+) -> Page[TokenView]:
+    """Tokens newest first, expired and revoked ones too; never the tokens themselves."""
+    place = decode_cursor(cursor)
+    try:
+        before = (place[0], UUID(place[1])) if place else None
+    except ValueError as error:
+        raise cursor_refused() from error
+    records = await services(request).tokens.list(limit, before)
+    return Page(
+        items=[TokenView.model_validate(record) for record in records],
+        next_cursor=next_cursor(records, limit, lambda record: (record.created_at, str(record.token_id))),
+    )
+
+
+@router.delete("/{token_id}", status_code=204)
+async def revoke_token(token_id: UUID, _: CurrentAdmin, request: Request) -> None:
+    """Revoke a token; one revoked already stays so."""
+    await services(request).tokens.revoke(token_id)

@@ -1,0 +1,137 @@
+"""The commands that start and stop the service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sandbox.cli import output, process
+from sandbox.cli.environment import admin_token, load_settings
+from sandbox.cli.setup import bring_up_database, set_up, step
+from sandbox.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
+
+
+def serve() -> None:
+    """Be the service, in the foreground, until told to stop: what `sandbox up` starts.
+
+    Example: sandbox serve
+    """
+    import uvicorn
+
+    from sandbox.app import create_app
+
+    settings = load_settings()
+    with process.claim(settings):
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(settings),
+                host=settings.host,
+                port=settings.port,
+                log_level=settings.log_level.lower(),
+                access_log=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        server.run()
+        if not server.started:
+            raise typer.Exit(output.Exit.FAILED)
+
+
+def up(
+    foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and serve until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set everything up and start the service in the background.
+
+    Brings up the container engine, the runtime images, the database and its migrations, then the service. What is there
+    already is left as it is, so this may be run again at any time. SANDBOX_PORT, SANDBOX_HOME, DATABASE_URL, … say how.
+
+    Example: SANDBOX_PORT=9000 sandbox up
+    """
+    settings = load_settings()
+    output.run(set_up(settings, output.err()))
+    if foreground:
+        serve()
+        return
+    start(settings)
+    if as_json:
+        url, token = process.base_url(settings), admin_token(settings)
+        output.print_json({"url": url, "console": f"{url}/?token={token}" if token else None, "token": token})
+    else:
+        print_next(settings)
+
+
+def start(settings: Settings) -> None:
+    """Start the service in the background and wait until it is ready, unless it runs and is."""
+    with step(output.err(), "service") as work:
+        running = process.running_pid(process.pid_file(settings))
+        if running is None:
+            process.check_port(settings)
+            work.result = f"pid {process.start_detached(settings)}, log {process.log_file(settings)}"
+        else:
+            process.wait_ready(settings)
+            work.result = f"runs already, pid {running}"
+
+
+def print_next(settings: Settings) -> None:
+    """Where the service is, how to open its console, what to type next."""
+    console, url, token = output.out(), process.base_url(settings), admin_token(settings)
+    console.print(Text.assemble("\nservice  ", (url, "bold")))
+    if token is not None:
+        console.print(Text.assemble("console  ", (f"{url}/?token={token}", "bold")), soft_wrap=True)
+    if settings.port != 8000:
+        console.print(f"For the next commands: export SANDBOX_PORT={settings.port}", style="dim")
+    console.print(
+        "Next: sandbox demo · sandbox create PATH · sandbox list · sandbox doctor · sandbox down", style="dim"
+    )
+
+
+def down(as_json: Json = False) -> None:
+    """Stop the service, and the database and engine that `sandbox up` started for it.
+
+    Data is kept, and sandboxes too where the engine was there before; with an engine that `sandbox up` started their
+    containers end, and their volumes stay. Not running is success.
+
+    Example: sandbox down
+    """
+    settings, console, stopped = load_settings(), output.err(), []
+    for path in sorted(settings.home.glob("service-*.pid")):
+        pid = process.stop(path)
+        if pid is not None:
+            stopped.append(pid)
+            console.print(Text.assemble(("✓ ", "green"), f"service stopped (pid {pid})"))
+    if not stopped:
+        console.print(Text("- no service was running", style="dim"))
+    output.run(_stop_what_it_stood_on(settings))
+    if as_json:
+        output.print_json({"stopped": stopped})
+
+
+async def _stop_what_it_stood_on(settings: Settings) -> None:
+    from sandbox.db.embedded import EmbeddedPostgres
+    from sandbox.engine.setup import stop_engine
+
+    console = output.err()
+    if (await EmbeddedPostgres(settings.home).status()).running:
+        with step(console, "database stopped"):
+            await EmbeddedPostgres(settings.home).stop()
+    if await asyncio.to_thread(stop_engine, settings.home):
+        console.print(Text.assemble(("✓ ", "green"), "container engine stopped"))
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring the database up to date. Starts the embedded one if DATABASE_URL names no other.
+
+    Example: DATABASE_URL=postgresql://user:password@host/purple8 sandbox migrate
+    """
+    applied = output.run(bring_up_database(load_settings(), output.err()))
+    if as_json:
+        output.print_json({"applied": applied})
+        return
+    for name in applied:
+        output.out().print(f"applied {name}")

@@ -1,0 +1,95 @@
+"""`sandbox shell`: this terminal, in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from sandbox.cli import output
+from sandbox.cli.sessions import Role, Session, find
+from sandbox.client import SandboxError, Terminal
+
+
+def shell(ctx: typer.Context, session: Session, role: Role = None) -> None:
+    """Open a shell in a sandbox. It ends with exit, or Ctrl-D.
+
+    Example: sandbox shell 3f2a --role frontend
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise SandboxError(
+            "A shell needs a terminal",
+            hint="To run a command from a script: sandbox exec ID -- COMMAND",
+            code="not_a_tty",
+        )
+
+    async def work() -> None:
+        sandbox = await find(output.config_of(ctx), session)
+        size = shutil.get_terminal_size()
+        async with sandbox.terminal(role, columns=size.columns, rows=size.lines) as terminal:
+            with _raw(sys.stdin.fileno()):
+                await _connect(terminal)
+
+    output.run(work())
+
+
+async def _connect(terminal: Terminal) -> None:
+    """Carry keys to the terminal and what it prints back, and follow the window's size, until the shell ends."""
+    loop = asyncio.get_running_loop()
+    keys: asyncio.Queue[bytes] = asyncio.Queue()
+    resized = asyncio.Event()
+    source = sys.stdin.fileno()
+
+    def typed() -> None:
+        data = os.read(source, 65_536)
+        keys.put_nowait(data)
+        if not data:
+            loop.remove_reader(source)
+
+    async def send_keys() -> None:
+        while data := await keys.get():
+            await terminal.send(data)
+
+    async def send_sizes() -> None:
+        while True:
+            await resized.wait()
+            resized.clear()
+            size = shutil.get_terminal_size()
+            await terminal.resize(size.columns, size.lines)
+
+    loop.add_reader(source, typed)
+    loop.add_signal_handler(signal.SIGWINCH, resized.set)
+    senders = [asyncio.create_task(send_keys()), asyncio.create_task(send_sizes())]
+    try:
+        async for data in terminal:
+            _write_all(sys.stdout.fileno(), data)
+    finally:
+        loop.remove_reader(source)
+        loop.remove_signal_handler(signal.SIGWINCH)
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
+
+
+def _write_all(target: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(target, data) :]
+
+
+@contextmanager
+def _raw(source: int) -> Iterator[None]:
+    """The terminal passes every key on while the block runs; as it was afterwards, whatever happened."""
+    before = termios.tcgetattr(source)
+    tty.setraw(source)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(source, termios.TCSADRAIN, before)

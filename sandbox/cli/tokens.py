@@ -1,0 +1,86 @@
+"""`sandbox token`: who may call the service."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sandbox.cli import output
+from sandbox.cli.sessions import Json
+from sandbox.client.aio import pages
+from sandbox.client.transport import Transport
+from sandbox.domain.caller import CallerRole
+
+app = typer.Typer(help="Make, list and revoke callers' tokens (admin).", no_args_is_help=True)
+_PATH = "/api/v1/tokens"
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    user_id: Annotated[str, typer.Argument(metavar="USER", help="Whose token it is.")],
+    role: Annotated[CallerRole, typer.Option(help="user: own sessions only; admin: everything.")] = CallerRole.USER,
+    expires_in: Annotated[
+        int | None, typer.Option(min=1, help="Seconds it is valid; without it, until revoked.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a token. It is shown this once.
+
+    Example: sandbox token create alice --expires-in 86400
+    """
+    body: dict[str, Any] = {"user_id": user_id, "role": role.value}
+    if expires_in is not None:
+        body["expires_in_seconds"] = expires_in
+    made = output.run(_call(ctx, "POST", _PATH, body=body))
+    if as_json:
+        output.print_json(made)
+    else:
+        sys.stdout.write(f"{made['token']}\n")
+        output.err().print(f"Token {made['token_id']} of {user_id}; it is not shown again.", style="dim")
+
+
+@app.command("list")
+def list_tokens(ctx: typer.Context, as_json: Json = False) -> None:
+    """List tokens, without the tokens themselves.
+
+    Example: sandbox token list
+    """
+    items = output.run(_all(ctx))
+    if as_json:
+        output.print_json({"items": items})
+        return
+    listing = output.table("TOKEN ID", "USER", "ROLE", "CREATED", "EXPIRES", "REVOKED")
+    for item in items:
+        names = ("token_id", "user_id", "role", "created_at", "expires_at", "revoked_at")
+        listing.add_row(*(Text(output.plain(str(item.get(name) or "-"))) for name in names))
+    output.out().print(listing)
+
+
+@app.command("revoke")
+def revoke(ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID")]) -> None:
+    """Make a token worthless, now.
+
+    Example: sandbox token revoke 5b1e0c9a-7d3f-4a51-9f0e-0a4cb2a1c7de
+    """
+    output.run(_call(ctx, "DELETE", f"{_PATH}/{token_id}"))
+    output.out().print(f"revoked {token_id}")
+
+
+async def _call(ctx: typer.Context, method: str, path: str, **options: Any) -> dict[str, Any]:
+    transport = Transport(output.config_of(ctx))
+    try:
+        return await transport.json(method, path, **options)
+    finally:
+        await transport.aclose()
+
+
+async def _all(ctx: typer.Context) -> list[dict[str, Any]]:
+    transport = Transport(output.config_of(ctx))
+    try:
+        return [item async for item in pages(transport, _PATH, {})]
+    finally:
+        await transport.aclose()

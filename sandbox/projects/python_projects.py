@@ -1,0 +1,194 @@
+"""Recognises Python apps: Django, FastAPI and its kin, Flask, Streamlit, and scripts that serve by themselves."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from sandbox.domain.plan import RolePlan
+from sandbox.projects.candidate import BACKEND, FRONTEND, PYTHON_RUNTIME, Candidate
+from sandbox.projects.python_install import MANIFESTS, Dependencies
+from sandbox.projects.python_modules import Module, read_modules
+from sandbox.projects.source import Folder
+
+_ASGI = frozenset({"fastapi", "starlette", "quart", "litestar"})
+_VARIABLES = ("app", "application", "api", "server")
+_STREAMLIT_NAMES = ("streamlit_app", "app", "main", "Home", "home", "dashboard", "Hello", "index")
+#: What a script that serves by itself imports: the package to install, and the port it listens on if told none.
+_SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
+    "gradio": ("gradio", 7860),
+    "dash": ("dash", 8050),
+    "nicegui": ("nicegui", 8080),
+    "flask_socketio": ("flask-socketio", 5000),
+    "aiohttp.web": ("aiohttp", 8080),
+    "bottle": ("bottle", 8080),
+    "tornado": ("tornado", 8888),
+    "cherrypy": ("cherrypy", 8080),
+    "sanic": ("sanic", 8000),
+    "websockets": ("websockets", 8765),
+    "waitress": ("waitress", 8080),
+    "uvicorn": ("uvicorn", 8000),
+    "http.server": (None, 8000),
+    "socketserver": (None, 8000),
+    "wsgiref": (None, 8000),
+}
+#: Ports below are for root.
+_FIRST_FREE_PORT = 1024
+
+
+def detect_python(folder: Folder) -> list[Candidate]:
+    """The Python apps of a folder: none, one, or a web app and the Streamlit page in front of it."""
+    dependencies = Dependencies(folder)
+    modules = read_modules(_without_projects(folder))
+    imports = {name for module in modules for name in module.packages} - _local_names(folder)
+    django = _django(folder, dependencies, imports)
+    if django is not None:
+        return [django]
+    web = _web_app(folder, modules, dependencies, imports)
+    streamlit = _streamlit(modules, dependencies, imports, FRONTEND if web else BACKEND, folder)
+    if web or streamlit:
+        return [candidate for candidate in (web, streamlit) if candidate]
+    script = _script(folder, modules, dependencies, imports)
+    return [script] if script else []
+
+
+def _plan(folder: Folder, framework: str, install: str | None, start: str, port: int, **more: object) -> RolePlan:
+    return RolePlan.model_validate(
+        {
+            "runtime": PYTHON_RUNTIME,
+            "root": folder.path,
+            "framework": framework,
+            "install": install,
+            "start": start,
+            "port": port,
+            **more,
+        }
+    )
+
+
+def _django(folder: Folder, dependencies: Dependencies, imports: set[str]) -> Candidate | None:
+    depth = 2 if dependencies.declared else 0
+    found = [path for path in folder.files if path.rpartition("/")[2] == "manage.py" and path.count("/") <= depth]
+    for path in sorted(found, key=lambda path: (path.count("/"), path)):
+        text = folder.read(path) or ""
+        if "django" not in text:
+            continue
+        where = path.rpartition("/")[0]
+        start = "python manage.py migrate --noinput && exec python manage.py runserver 0.0.0.0:8000"
+        if where:
+            start = f"cd {shlex.quote(where)} && {start}"
+        install = dependencies.install({"django": "django"}, imports)
+        return Candidate(BACKEND, _plan(folder, "django", install, start, 8000), text)
+    return None
+
+
+def _web_app(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
+    makers = [m for m in modules if (m.apps or m.factories) and "flask_socketio" not in m.packages]
+    if not dependencies.declared and len({module.path.split("/")[0] for module in makers}) > 1:
+        # Folders side by side, with nothing that holds them together, are several apps.
+        makers = [module for module in makers if not module.folder]
+    for module in makers:
+        made = _best(module.apps) or _best(module.factories)
+        if made is None:
+            continue
+        name, framework = made
+        is_factory = not module.apps
+        base = _import_base(folder, module)
+        dotted = _dotted_path(module.path, base)
+        port = module.port if module.port and module.port >= _FIRST_FREE_PORT else None
+        env = {} if base == "" else {"PYTHONPATH": base}
+        if framework in _ASGI:
+            port = port or 8000
+            needs = {framework: framework, "uvicorn": "uvicorn[standard]"}
+            factory = "--factory " if is_factory else ""
+            start = f"uvicorn {factory}{dotted}:{name} --host 0.0.0.0 --port {port} --reload"
+        else:
+            port = port or 5000
+            needs = {"flask": "flask"}
+            start = f"flask --app {dotted}:{name} run --host 0.0.0.0 --port {port} --debug"
+        install = dependencies.install(needs, imports)
+        return Candidate(BACKEND, _plan(folder, framework, install, start, port, env=env), module.text)
+    return None
+
+
+def _streamlit(
+    modules: list[Module], dependencies: Dependencies, imports: set[str], role: str, folder: Folder
+) -> Candidate | None:
+    pages = [m for m in modules if "streamlit" in m.packages and not m.apps and "pages" not in m.folder.split("/")]
+    if not pages:
+        return None
+
+    def rank(module: Module) -> tuple[int, int, str]:
+        stem = module.path.rpartition("/")[2][:-3]
+        order = _STREAMLIT_NAMES.index(stem) if stem in _STREAMLIT_NAMES else len(_STREAMLIT_NAMES)
+        return module.path.count("/"), order, module.path
+
+    page = min(pages, key=rank)
+    start = (
+        f"streamlit run {shlex.quote(page.path)} --server.port 8501 --server.address 0.0.0.0 --server.headless true "
+        "--server.enableCORS false --server.enableXsrfProtection false --browser.gatherUsageStats false"
+    )
+    install = dependencies.install({"streamlit": "streamlit"}, imports)
+    return Candidate(role, _plan(folder, "streamlit", install, start, 8501, health="/_stcore/health"), page.text)
+
+
+def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
+    """A script of the folder itself that serves when it is run."""
+    for module in modules:
+        if module.folder:
+            break
+        for library, (package, port) in _SCRIPT_SERVERS.items():
+            if not any(name == library or name.startswith(f"{library}.") for name in module.imports):
+                continue
+            needs = {package: package} if package else {}
+            install = dependencies.install(needs, imports) if needs or dependencies.declared else None
+            start = f"python {shlex.quote(module.path)}"
+            plan = _plan(folder, package or "python", install, start, module.port or port)
+            return Candidate(BACKEND, plan, module.text)
+    return None
+
+
+def _without_projects(folder: Folder) -> Folder:
+    """The folder without those in it that are installed on their own."""
+    nested = {path.rpartition("/")[0] for path in folder.files if path.rpartition("/")[2] in MANIFESTS} - {""}
+    return replace(folder, without=folder.without | nested)
+
+
+def _best(made: dict[str, str]) -> tuple[str, str] | None:
+    if not made:
+        return None
+    name = next((name for name in _VARIABLES if name in made), next(iter(made)))
+    return name, made[name]
+
+
+def _local_names(folder: Folder) -> set[str]:
+    """Top-level names that are the project's own: modules and folders anywhere a module may be imported from."""
+    names = set()
+    for path in folder.files:
+        if path.endswith(".py"):
+            *folders, name = path.split("/")
+            names.update(folders)
+            names.add(name[:-3])
+    return names
+
+
+def _import_base(folder: Folder, module: Module) -> str:
+    """The folder a module's own absolute imports start from: where most of them are found, the outermost if equal."""
+    parts = module.folder.split("/") if module.folder else []
+    bases = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
+    if module.uses_relative_imports and parts:
+        bases.pop()  # the module must be part of a package
+
+    def resolved(base: str) -> int:
+        prefix = f"{base}/" if base else ""
+        return sum(
+            folder.has(f"{prefix}{name}.py") or any(path.startswith(f"{prefix}{name}/") for path in folder.files)
+            for name in module.packages
+        )
+
+    return max(bases, key=resolved)
+
+
+def _dotted_path(path: str, base: str) -> str:
+    inner = path[len(base) + 1 :] if base else path
+    return inner.removesuffix(".py").removesuffix("/__init__").replace("/", ".")

@@ -1,0 +1,118 @@
+"""A read-only look at a project's files, for finding out what it is without unpacking it."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Protocol
+
+#: Larger files are not looked into.
+MAX_TEXT_BYTES = 512 * 1024
+#: Unpacked projects up to this size are looked at in memory, larger ones from a temporary file.
+_SPOOL_BYTES = 8 << 20
+
+
+class ProjectSource(Protocol):
+    """The files of a project. Links are not among them."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of all files, sorted, with '/' between their parts."""
+
+    def read_text(self, path: str, limit: int = MAX_TEXT_BYTES) -> str | None:
+        """The text of a file; None if there is no such file or it has more than `limit` bytes."""
+
+
+class TarSource:
+    """The files of a normalised project, by `open_source`."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self._members = {member.name: member for member in tar if member.isreg()}
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        return tuple(self._members)
+
+    def read_text(self, path: str, limit: int = MAX_TEXT_BYTES) -> str | None:
+        member = self._members.get(path)
+        opened = self._tar.extractfile(member) if member is not None and member.size <= limit else None
+        if opened is None:
+            return None
+        with opened:
+            return decode(opened.read())
+
+
+@contextmanager
+def open_source(archive: Path | IO[bytes]) -> Iterator[TarSource]:
+    """Look into a `.tar.gz` that `archive.normalise` wrote. Blocks: call it in a thread."""
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as raw:
+        with gzip.open(archive) as packed:
+            shutil.copyfileobj(packed, raw)
+        raw.seek(0)
+        with tarfile.open(fileobj=raw, mode="r:") as tar:
+            yield TarSource(tar)
+
+
+def decode(data: bytes) -> str:
+    """Text as people's editors save it: UTF-8 with or without a mark, or UTF-16 with one."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "replace")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of a source; paths are relative to it. `without` are folders within it that are somebody else's."""
+
+    source: ProjectSource
+    path: str = "."
+    without: frozenset[str] = frozenset()
+    #: What was found wrong on the way, for the message when nothing is detected.
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """All files below it, sorted."""
+        prefix = "" if self.path == "." else f"{self.path}/"
+        inner = (path[len(prefix) :] for path in self.source.files if path.startswith(prefix))
+        excluded = tuple(f"{name}/" for name in self.without)
+        return tuple(path for path in inner if not path.startswith(excluded))
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the files directly in it."""
+        return frozenset(path for path in self.files if "/" not in path)
+
+    @cached_property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders directly in it, sorted."""
+        return tuple(sorted({path.split("/", 1)[0] for path in self.files if "/" in path}))
+
+    def has(self, path: str) -> bool:
+        return path in self._all
+
+    def read(self, path: str) -> str | None:
+        """The text of a file, None if there is none or it is too large to be looked into."""
+        if not self.has(path):
+            return None
+        return self.source.read_text(self.place(path))
+
+    def place(self, path: str) -> str:
+        """Where a path of this folder is in the project."""
+        return path if self.path == "." else f"{self.path}/{path}"
+
+    def inner(self, path: str) -> Folder:
+        """A folder below this one."""
+        return Folder(self.source, self.place(path), notes=self.notes)
+
+    @cached_property
+    def _all(self) -> frozenset[str]:
+        return frozenset(self.files)

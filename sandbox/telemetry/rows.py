@@ -1,0 +1,155 @@
+"""Rows of `logs` and `traces`, and their cleaning: whatever is handed in, PostgreSQL takes what comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+MAX_TEXT = 65_536
+MAX_JSON = 65_536
+_MAX_JSON_DEPTH = 8
+_MAX_JSON_ITEMS = 200
+_MAX_JSON_STRING = 8_192
+_MAX_JSON_BITS = 1_024
+_MAX_INTEGER = 2**31 - 1
+_NAME = 100
+_OPERATION = 200
+
+
+class Row(Protocol):
+    """Something to be written to one of the tables."""
+
+    def size(self) -> int:
+        """About how many bytes it keeps in memory."""
+
+    def values(self) -> tuple[Any, ...]:
+        """In the order of the table's columns, cleaned."""
+
+
+@dataclass(slots=True)
+class LogRow:
+    """One row of `logs` (`LOG_COLUMNS`). `level` is one of the documented five."""
+
+    timestamp: datetime
+    level: str
+    service: str
+    message: str
+    stack_trace: str | None = None
+    request_id: str | None = None
+    user_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def size(self) -> int:
+        return 500 + len(self.message) + len(self.stack_trace or "") + _text_size(self.metadata)
+
+    def values(self) -> tuple[Any, ...]:
+        return (
+            self.timestamp,
+            self.level,
+            clean_text(self.service, _NAME),
+            clean_text(self.message, MAX_TEXT),
+            clean_optional(self.stack_trace, MAX_TEXT),
+            clean_optional(self.request_id, _NAME),
+            clean_optional(self.user_id, _NAME),
+            clean_json(self.metadata) if self.metadata else None,
+        )
+
+
+@dataclass(slots=True)
+class SpanRow:
+    """One row of `traces` (`SPAN_COLUMNS`). `status` is success, error or timeout."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    operation_name: str
+    service_name: str
+    start_time: datetime
+    end_time: datetime
+    duration_ms: int
+    status: str
+    tags: dict[str, Any] = field(default_factory=dict)
+    logs: list[dict[str, Any]] = field(default_factory=list)
+
+    def size(self) -> int:
+        return 1000 + _text_size(self.tags) + sum(_text_size(event) for event in self.logs)
+
+    def values(self) -> tuple[Any, ...]:
+        return (
+            clean_text(self.trace_id, _NAME),
+            clean_text(self.span_id, _NAME),
+            clean_optional(self.parent_span_id, _NAME),
+            clean_text(self.operation_name, _OPERATION),
+            clean_text(self.service_name, _NAME),
+            self.start_time,
+            self.end_time,
+            min(max(self.duration_ms, 0), _MAX_INTEGER),
+            self.status,
+            clean_json(self.tags),
+            clean_json(self.logs),
+        )
+
+
+LOG_COLUMNS = ("timestamp", "level", "service", "message", "stack_trace", "request_id", "user_id", "metadata")
+SPAN_COLUMNS = (
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "operation_name",
+    "service_name",
+    "start_time",
+    "end_time",
+    "duration_ms",
+    "status",
+    "tags",
+    "logs",
+)
+
+
+def _text_size(values: Mapping[str, Any]) -> int:
+    return sum(100 + (len(value) if isinstance(value, str) else 0) for value in values.values())
+
+
+def clean_text(value: str, limit: int) -> str:
+    """Without NUL and lone surrogates, which PostgreSQL refuses, and no longer than `limit` characters."""
+    if len(value) > limit:
+        value = value[: limit - 1] + "…"
+    if "\0" in value:
+        value = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        value = value.encode("utf-8", "replace").decode()
+    return value
+
+
+def clean_optional(value: str | None, limit: int) -> str | None:
+    return None if value is None else clean_text(value, limit)
+
+
+def clean_json(value: Any) -> str:
+    """JSON text that a JSONB column takes. What has no JSON form is written as its text; too much of it is cut."""
+    try:
+        encoded = json.dumps(_plain(value, _MAX_JSON_DEPTH), ensure_ascii=False, allow_nan=False)
+    except Exception as error:  # noqa: BLE001 - any object may be in it, and its __str__ may do anything
+        return json.dumps({"unrecordable": type(error).__name__})
+    return encoded if len(encoded) <= MAX_JSON else json.dumps({"too_large": len(encoded)})
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= _MAX_JSON_BITS else f"an integer of {value.bit_length()} bits"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if depth > 0 and isinstance(value, Mapping):
+        items = list(value.items())[:_MAX_JSON_ITEMS]
+        return {clean_text(str(key), _MAX_JSON_STRING): _plain(item, depth - 1) for key, item in items}
+    if depth > 0 and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth - 1) for item in list(value)[:_MAX_JSON_ITEMS]]
+    return clean_text(value if isinstance(value, str) else str(value), _MAX_JSON_STRING)

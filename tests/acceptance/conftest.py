@@ -1,0 +1,99 @@
+"""One running service for all acceptance tests; tests that kill it start their own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from sandbox.db.embedded import EmbeddedPostgres
+from tests.acceptance.api import Api
+from tests.acceptance.service import ADMIN_TOKEN, Service
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def make_service() -> Iterator[Callable[..., Service]]:
+    """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
+    made: list[Service] = []
+
+    def make(home: Path | None = None, **env: str) -> Service:
+        service = Service(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
+        made.append(service)
+        return service
+
+    yield make
+    for service in made:
+        service.stop()
+    for home in {service.home for service in made}:
+        _remove_everything(home)
+
+
+def _remove_everything(home: Path) -> None:
+    """End the sessions that tests left, stop the embedded database, remove the folder."""
+    cleaner = Service(home)
+    if any(home.iterdir()):
+        cleaner.start()
+        api = Api(cleaner.url, ADMIN_TOKEN)
+        for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
+            if session["status"] != "terminated":
+                api.end(session["session_id"])
+        api.http.close()
+        cleaner.stop()
+    asyncio.run(EmbeddedPostgres(home).stop())
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def service(make_service: Callable[..., Service]) -> Service:
+    running = make_service()
+    running.start()
+    return running
+
+
+@pytest.fixture(scope="session")
+def admin(service: Service) -> Iterator[Api]:
+    api = Api(service.url, ADMIN_TOKEN)
+    yield api
+    api.http.close()
+
+
+@pytest.fixture
+def make_user(admin: Api, service: Service) -> Iterator[Callable[[], Api]]:
+    """Callers of role `user`, each somebody new."""
+    made: list[Api] = []
+
+    def make() -> Api:
+        body = {"user_id": f"user-{uuid.uuid4().hex[:8]}", "role": "user"}
+        made.append(Api(service.url, admin.http.post("/api/v1/tokens", json=body).json()["token"]))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.http.close()
+
+
+@pytest.fixture
+def user(make_user: Callable[[], Api]) -> Api:
+    return make_user()
+
+
+@pytest.fixture(scope="session")
+def blank(admin: Api) -> Iterator[str]:
+    """A blank Python session that many tests share."""
+    session, _ = admin.launch()
+    assert session["status"] == "ready", session
+    yield session["session_id"]
+    admin.end(session["session_id"])

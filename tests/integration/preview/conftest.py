@@ -1,0 +1,378 @@
+"""A real app behind a real proxy: three uvicorn servers on loopback, and sockets between them for tunnels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest_asyncio
+import uvicorn
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from sandbox.domain.session import SessionStatus
+from sandbox.errors import AgentError, Kind, SandboxError
+from sandbox.preview.app import PreviewApp, PreviewLimits
+from sandbox.preview.router import HostRouter
+from sandbox.preview.target import PreviewTarget
+
+DOMAIN = "preview.localhost"
+LIMITS = PreviewLimits(
+    connections=20,
+    connect_timeout_seconds=1.0,
+    keepalive_seconds=0.5,
+    handshake_timeout_seconds=2.0,
+    resolve_seconds=0.05,
+    touch_seconds=0.05,
+)
+
+
+@dataclass
+class Upstream:
+    """The sandboxed app. What it saw and how far it got is kept for the tests to look at."""
+
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    produced: int = 0
+    received: int = 0
+    cancelled: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        self.seen.append(scope)
+        name = scope["path"].strip("/").replace("-", "_") or "index"
+        handler = getattr(self, f"{'ws' if scope['type'] == 'websocket' else 'on'}_{name}", self.on_index)
+        try:
+            await handler(scope, receive, send)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def _start(self, send: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def _reply(self, send: Any, body: bytes, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+        await self._start(send, status, (b"content-length", str(len(body)).encode()), *headers)
+        await send({"type": "http.response.body", "body": body})
+
+    async def on_index(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._reply(send, b"hello from the app", 200, (b"content-type", b"text/plain"), (b"x-app", b"1"))
+
+    async def on_echo(self, scope: Any, receive: Any, send: Any) -> None:
+        more, total, sample = True, 0, b""
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.cancelled += 1
+                return
+            total += len(message.get("body", b""))
+            self.received = total
+            sample = (sample + message.get("body", b""))[:64]
+            more = message.get("more_body", False)
+        await self._reply(send, f"{scope['method']} {total} ".encode() + sample)
+
+    async def on_two_halves(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send)
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await self.gate.wait()
+        await send({"type": "http.response.body", "body": b"second"})
+
+    async def on_events(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send, 200, (b"content-type", b"text/event-stream"))
+        for number in range(3):
+            await send({"type": "http.response.body", "body": f"data: {number}\n\n".encode(), "more_body": True})
+            if number == 0:
+                await self.gate.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def on_forever(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send)
+        sender = asyncio.create_task(self._pump(send, 1 << 40))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        sender.cancel()
+        self.cancelled += 1
+
+    async def on_waits(self, scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.cancelled += 1
+
+    async def on_large(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send, 200, (b"content-length", str(100 * 1024 * 1024).encode()))
+        await self._pump(send, 100 * 1024 * 1024)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _pump(self, send: Any, total: int) -> None:
+        self.produced = 0
+        block = bytes(range(256)) * 1024
+        while self.produced < total:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            self.produced += len(block)
+
+    async def on_nothing(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send, 204)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def on_same(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send, 304, (b"etag", b'"v1"'))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def on_away(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._reply(
+            send,
+            b"",
+            302,
+            (b"location", b"http://elsewhere.example/x"),
+            (b"set-cookie", b"a=1"),
+            (b"set-cookie", b"b=2"),
+        )
+
+    async def on_zipped(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._reply(send, b"not really gzip \x00\xff", 200, (b"content-encoding", b"gzip"))
+
+    async def on_theft(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._reply(send, b"", 200, (b"set-cookie", b"__sbx_preview=evil; Path=/"), (b"set-cookie", b"mine=1"))
+
+    async def on_breaks(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._start(send)
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+
+    async def ws_echo(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        offered = scope["subprotocols"]
+        await send(
+            {
+                "type": "websocket.accept",
+                "subprotocol": offered[-1] if offered else None,
+                "headers": [(b"set-cookie", b"ws=1")],
+            }
+        )
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.seen.append({"closed": message.get("code"), "reason": message.get("reason")})
+                return
+            if (text := message.get("text")) and text.startswith("close "):
+                await send({"type": "websocket.close", "code": int(text[6:]), "reason": "as asked"})
+                return
+            await send({"type": "websocket.send", "text": text, "bytes": message.get("bytes")})
+
+    async def ws_refuse(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"because")]})
+        await send({"type": "websocket.http.response.body", "body": b"not you"})
+
+
+class TcpAgent:
+    """The one call of an agent that a preview makes: a connected socket to a port on a loopback address."""
+
+    def __init__(self, addresses: dict[int, str]) -> None:
+        self.addresses = addresses
+        self.hangs = False
+        self.sockets: list[socket.socket] = []
+
+    async def tunnel(self, port: int) -> socket.socket:
+        if self.hangs:
+            await asyncio.sleep(3600)
+        if port not in self.addresses:
+            raise AgentError(f"nothing listens on port {port}", code="port_not_open")
+        address = self.addresses[port]
+        connected = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        connected.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connected, (address, port))
+        self.sockets.append(connected)
+        return connected
+
+
+@dataclass
+class Sessions:
+    """The sessions the proxy is told of."""
+
+    targets: dict[UUID, PreviewTarget] = field(default_factory=dict)
+    agents: dict[tuple[UUID, str], TcpAgent] = field(default_factory=dict)
+    touched: list[UUID] = field(default_factory=list)
+    resolved: int = 0
+    failure: Exception | None = None
+    touch_failure: Exception | None = None
+
+    async def resolve(self, session_id: UUID) -> PreviewTarget | None:
+        self.resolved += 1
+        await asyncio.sleep(0)
+        if self.failure:
+            raise self.failure
+        return self.targets.get(session_id)
+
+    def agent(self, session_id: UUID, role: str) -> Any:
+        return self.agents[session_id, role]
+
+    async def touch(self, session_id: UUID) -> None:
+        self.touched.append(session_id)
+        if self.touch_failure:
+            raise self.touch_failure
+
+    def add(self, **changes: Any) -> UUID:
+        """A session of user `ann`; `changes` are fields of its target."""
+        session_id = uuid4()
+        fields: dict[str, Any] = {
+            "session_id": session_id,
+            "user_id": "ann",
+            "status": SessionStatus.RUNNING,
+            "preview_port": None,
+            "roles": ("main",),
+        }
+        self.targets[session_id] = PreviewTarget(**(fields | changes))
+        return session_id
+
+
+class Signer:
+    """Links and cookies, really signed."""
+
+    def __init__(self) -> None:
+        self.link_seconds = 300
+        self._link = URLSafeTimedSerializer("a secret of this test", salt="link")
+        self._cookie = URLSafeTimedSerializer("a secret of this test", salt="cookie")
+
+    def sign_preview(self, session_id: UUID, user_id: str) -> str:
+        return self._sign(self._link, session_id, user_id)
+
+    def read_preview(self, value: str, session_id: UUID) -> str:
+        return self._read(self._link, value, session_id, self.link_seconds)
+
+    def sign_preview_cookie(self, session_id: UUID, user_id: str) -> str:
+        return self._sign(self._cookie, session_id, user_id)
+
+    def read_preview_cookie(self, value: str, session_id: UUID) -> str:
+        return self._read(self._cookie, value, session_id, 3600)
+
+    def _sign(self, serializer: URLSafeTimedSerializer, session_id: UUID, user_id: str) -> str:
+        return str(serializer.dumps([str(session_id), user_id]))
+
+    def _read(self, serializer: URLSafeTimedSerializer, value: str, session_id: UUID, max_age: int) -> str:
+        try:
+            bound_to, user_id = serializer.loads(value, max_age=max_age)
+        except BadSignature as error:
+            raise SandboxError("not signed here, or expired", kind=Kind.UNAUTHENTICATED) from error
+        if bound_to != str(session_id):
+            raise SandboxError("signed for another session", kind=Kind.UNAUTHENTICATED)
+        return str(user_id)
+
+
+class Callers:
+    """Tokens of the API: `sbx_NAME` is NAME's, `operator-secret` the admin's."""
+
+    async def may_view(self, headers: Any, target: PreviewTarget) -> bool:
+        token = headers.get("x-api-key") or headers.get("authorization", "").partition(" ")[2]
+        return token in (f"sbx_{target.user_id}", "operator-secret")
+
+
+async def _main_app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"the service itself"})
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Any, host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """A uvicorn server on a free port of that address alone."""
+    config = uvicorn.Config(
+        app, host=host, port=0, log_level="warning", lifespan="off", proxy_headers=False, ws_max_size=64 << 20
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        await task
+
+
+@dataclass
+class World:
+    """Everything a test needs to look through the proxy."""
+
+    port: int
+    app_port: int
+    app6_port: int
+    app: Upstream
+    sessions: Sessions
+    signer: Signer
+    preview: PreviewApp
+
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Return once the condition holds; TimeoutError if it never does."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    def session(self, **changes: Any) -> UUID:
+        """A running session whose preview is the app on 127.0.0.1."""
+        fields: dict[str, Any] = {"preview_port": self.app_port, "port_roles": {self.app_port: "main"}}
+        session_id = self.sessions.add(**(fields | changes))
+        for role in self.sessions.targets[session_id].roles:
+            self.sessions.agents[session_id, role] = TcpAgent(
+                {self.app_port: "127.0.0.1", self.app6_port: "::1"} if role == "main" else {}
+            )
+        return session_id
+
+    def host(self, session_id: UUID, port: int | None = None) -> str:
+        return f"{f'{port}-' if port else ''}{session_id}.{DOMAIN}:{self.port}"
+
+    def cookie(self, session_id: UUID, user_id: str = "ann") -> str:
+        return f"__sbx_preview={self.signer.sign_preview_cookie(session_id, user_id)}"
+
+    def headers(self, session_id: UUID, port: int | None = None, **more: str) -> dict[str, str]:
+        """Host and a good cookie."""
+        named = {name.replace("_", "-"): value for name, value in more.items()}
+        return {"host": self.host(session_id, port), "cookie": self.cookie(session_id)} | named
+
+
+class Switch:
+    """Passes on to the application of the test that runs, so that the servers start once for all of them."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Servers:
+    app: Switch
+    front: Switch
+    app_port: int
+    app6_port: int
+    port: int
+
+
+@pytest_asyncio.fixture(scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    app, front = Switch(), Switch()
+    async with serve(app) as app_port, serve(app, "::1") as app6_port, serve(front) as port:
+        yield Servers(app, front, app_port, app6_port, port)
+
+
+@pytest_asyncio.fixture
+async def world(servers: Servers) -> AsyncIterator[World]:
+    app, sessions, signer = Upstream(), Sessions(), Signer()
+    preview = PreviewApp(sessions, signer, DOMAIN, authenticator=Callers(), limits=LIMITS)
+    servers.app.app, servers.front.app = app, HostRouter(_main_app, preview, DOMAIN)
+    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, preview)
+    app.gate.set()
+    await preview.aclose()
+
+
+@pytest_asyncio.fixture
+async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{world.port}", trust_env=False, timeout=30) as opened:
+        yield opened

@@ -1,0 +1,100 @@
+"""`sandbox.toml`: what it says is done, what it leaves out is detected, what it gets wrong is said where."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sandbox.domain.plan import LaunchPlan
+from sandbox.projects.detection import EXAMPLE
+from sandbox.projects.manifest import PlanInvalid
+
+PlanOf = Callable[..., LaunchPlan]
+
+FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
+
+
+def test_everything_stated(plan_of: PlanOf) -> None:
+    text = """
+[worker]
+runtime = "python312"
+root = "jobs"
+install = ""
+start = "python jobs.py"
+[backend]
+runtime = "python312"
+root = "api/"
+install = "true"
+start = "python serve.py"
+port = 9000
+health = "/health"
+env = { A = "b" }
+"""
+    plan = plan_of({"sandbox.toml": text, "jobs/jobs.py": "", "api/serve.py": ""})
+    assert list(plan.roles) == ["worker", "backend"]
+    worker, backend = plan.roles.values()
+    assert (worker.root, worker.install, worker.start, worker.port) == ("jobs", None, "python jobs.py", None)
+    assert (backend.root, backend.port, backend.health, backend.env) == ("api", 9000, "/health", {"A": "b"})
+    assert plan.preview_role == "backend"
+
+
+def test_the_example_in_hints_works(plan_of: PlanOf) -> None:
+    assert plan_of({"sandbox.toml": EXAMPLE, "main.py": FASTAPI}).roles["backend"].port == 8000
+
+
+def test_what_is_left_out_is_detected(plan_of: PlanOf) -> None:
+    files = {"api/main.py": FASTAPI, "api/requirements.txt": "fastapi[all]"}
+    plan = plan_of({**files, "sandbox.toml": '[backend]\nroot = "api"\nhealth = "/health"\nenv = { A = "b" }\n'})
+    backend = plan.roles["backend"]
+    assert backend.start == "uvicorn main:app --host 0.0.0.0 --port 8000 --reload"
+    assert (backend.port, backend.health, backend.framework, backend.env) == (8000, "/health", "fastapi", {"A": "b"})
+    started = plan_of({**files, "sandbox.toml": '[worker]\nroot = "api"\nstart = "celery worker"\n'}).roles["worker"]
+    assert started.port is None
+    assert started.install is not None
+    assert started.install.endswith("uv pip install -r requirements.txt")
+
+
+def test_a_role_that_starts_nothing(plan_of: PlanOf) -> None:
+    plan = plan_of({"sandbox.toml": '[tools]\nruntime = "node20"\nstart = ""\n'})
+    assert plan.roles["tools"].start is None
+    assert plan.preview_port is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ["empty"]),
+        ("[backend\n", ["not TOML", "line 1"]),
+        ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
+        ('[Back_End]\nstart = "a"', ["[Back_End]", "no name for a role", "line 1"]),
+        ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "not known", "runtime, root", "line 3"]),
+        ('[backend]\nruntime = "cobol"\nstart = "a"', ["[backend] runtime", "'cobol'", "node20, python312", "line 2"]),
+        ('[backend]\nport = "8000"', ["[backend] port", "integer", "line 2"]),
+        ('[backend]\nport = 70000', ["[backend] port", "65535", "line 2"]),
+        ('[backend]\nroot = "../x"', ["[backend] root", "inside the project", "line 2"]),
+        ('[backend]\nroot = "/etc"', ["[backend] root", "line 2"]),
+        ('[backend]\nroot = "nowhere"', ["[backend] root", "'nowhere'", "line 2"]),
+        ('[backend]\nhealth = "health"', ["[backend] health", "starts with '/'", "line 2"]),
+        ('[a]\nstart = "x"\nruntime = "node20"\n[b]\nenv = { "1x" = "y" }', ["[b] env", "'1x'", "line 5"]),
+        ('[backend]\nenv = { A = 1 }', ["[backend] env", "(A)", "string"]),
+        ('[backend]\nstart = ["a"]', ["[backend] start", "string", "line 2"]),
+        ('[backend]\nport = 80\nstart = ""', ["[backend] port", "starts nothing", "line 2"]),
+        ('[backend]\nruntime = "python312"', ["[backend]", "does not say start", "line 1"]),
+        ('[backend]\nstart = "a"', ["[backend]", "does not say runtime", "line 1"]),
+        ("\n".join(f"[r{i}]\nstart='a'\nruntime='node20'" for i in range(9)), ["9 tables", "at most 8"]),
+        ("#" * 70_000, ["larger than 64 KiB"]),
+        ("x = " + "[" * 50_000, ["not TOML"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_where(plan_of: PlanOf, text: str, said: list[str]) -> None:
+    with pytest.raises(PlanInvalid) as refused:
+        plan_of({"sandbox.toml": text, "README.md": ""})
+    assert refused.value.code == "plan_invalid"
+    assert refused.value.hint
+    for part in said:
+        assert part in refused.value.message
+
+
+def test_another_runtime_than_the_detected_one_needs_its_own_start(plan_of: PlanOf) -> None:
+    files = {"main.py": FASTAPI, "sandbox.toml": '[backend]\nruntime = "node20"\n'}
+    with pytest.raises(PlanInvalid, match="runs in python312"):
+        plan_of(files)
