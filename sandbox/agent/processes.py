@@ -210,12 +210,12 @@ class Processes:
         for process in finished[: max(0, len(finished) - KEPT)]:
             del self._named[process.name]
 
-    def forget(self, name: str) -> None:
+    def forget(self, children: Children, name: str) -> None:
         """Kill it if it runs and drop it with its output; unknown already is success."""
         with self._lock:
             process = self._named.pop(name, None)
         if process is not None:
-            process.signal(self._children, signal.SIGKILL)
+            process.signal(children, signal.SIGKILL)
 
     def get(self, name: str) -> Process:
         """The process; Refused `process_not_found` if there never was one."""

@@ -151,7 +151,7 @@ def _signal(agent: Agent, request: Request) -> None:
 
 
 def _forget(agent: Agent, request: Request) -> None:
-    agent.processes.forget(argument(request.args, "name", str))
+    agent.processes.forget(agent.children, argument(request.args, "name", str))
     request.answer({})
 
 
