@@ -174,7 +174,6 @@ class View {
     this.clearRun();
     $("#detail").hidden = true;
     this.removePreview();
-    this.toggleOutput();
   }
 
   close() {
@@ -216,6 +215,7 @@ class View {
     this.drawFacts();
     if (session.error && (this.ended || session.status === "error")) this.drawProblem(session.error);
     this.drawPreview();
+    this.toggleOutput();
   }
 
   drawFacts() {
@@ -352,16 +352,24 @@ class View {
   // What the app prints; followed while it is shown.
 
   toggleOutput() {
-    const wanted = $("#app-output").open;
-    if (!wanted) this.closeOutput();
-    else if (!this.output) {
-      const log = this.outputLog = new Log($("#app-output .log"));
-      this.output = new EventSource(`/api/v1${this.path}/logs?follow=1`);
-      this.output.addEventListener("log", (event) => {
-        const data = JSON.parse(event.data);
-        log.add(data.line, data.stream, data.role);
-      });
+    if (!$("#app-output").open) {
+      this.closeOutput();
+      return;
     }
+    // Before the app was started and after the session is over there is nothing to ask for.
+    const status = this.session?.status;
+    if (this.output || this.refusedIn === status || (status !== "running" && status !== "error")) return;
+    const log = this.outputLog = new Log($("#app-output .log"));
+    const output = this.output = new EventSource(`/api/v1${this.path}/logs?follow=1`);
+    output.addEventListener("log", (event) => {
+      const data = JSON.parse(event.data);
+      log.add(data.line, data.stream, data.role);
+    });
+    output.addEventListener("error", () => {
+      if (output.readyState !== EventSource.CLOSED || output !== this.output) return;
+      this.output = null;
+      this.refusedIn = status;
+    });
   }
 
   closeOutput() {
