@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import figures
-from .children import outcome, spawn
+from .children import outcome
 from .run import HungUpMeanwhile, Run, to_argv
 from .tunnel import open_tunnel
 from .wire import HungUp, Refused, Request, argument, bad_request
@@ -98,7 +98,7 @@ def _exec(agent: Agent, request: Request) -> None:
     stdin = request.read_all(STDIN_LIMIT)
     try:
         result = Run(agent.children, request.connection.sock, limit).run(
-            lambda files: spawn(agent.children, agent.user, to_argv(command), cwd=cwd, env=env, files=files),
+            lambda files: agent.launcher.start(to_argv(command), cwd=cwd, env=env, files=files),
             stdin,
             seconds,
             agent.hub.drain,
@@ -151,7 +151,7 @@ def _signal(agent: Agent, request: Request) -> None:
 
 
 def _forget(agent: Agent, request: Request) -> None:
-    agent.processes.forget(argument(request.args, "name", str))
+    agent.processes.forget(agent.children, argument(request.args, "name", str))
     request.answer({})
 
 

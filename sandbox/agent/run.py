@@ -60,7 +60,7 @@ class Run:
 
     def run(
         self,
-        start: Callable[[tuple[int, int, int]], Child],
+        start: Callable[[list[int]], Child],
         stdin: bytes,
         seconds: float | None,
         leave: Callable[[int], None],
@@ -86,7 +86,7 @@ class Run:
         result.out_of_memory = result.status != 0 and out_of_memory_kills() > kills
         return result
 
-    def _start(self, start: Callable[[tuple[int, int, int]], Child], stdin: bytes) -> Child:
+    def _start(self, start: Callable[[list[int]], Child], stdin: bytes) -> Child:
         theirs: list[int] = []
         ours: list[int] = []
         try:
@@ -101,7 +101,7 @@ class Run:
                 read, write = os.pipe()
                 theirs.append(write)
                 ours.append(read)
-            child = start((theirs[0], theirs[1], theirs[2]))
+            child = start(theirs)
         except BaseException:
             for fd in ours:
                 os.close(fd)
