@@ -6,55 +6,28 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import docker
 import pytest
-from docker.models.containers import Container
+from running_agents import (
+    AGENT,
+    BASE_IMAGE,
+    CAPABILITIES,
+    MEMORY,
+    PIDS,
+    AgentContainer,
+    BridgeConnector,
+    RunningAgent,
+    start_agent,
+)
 
-import sandbox.agent
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.agent_wire import UnixConnector
-
-AGENT = Path(sandbox.agent.__file__).parent
-USER = 1000
-CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
-PIDS = 100
-MEMORY = 192 * 1024 * 1024
-BASE_IMAGE = "sbx-test-agent-base:dev"
-
-
-@dataclass
-class RunningAgent:
-    """A running agent and where its things are."""
-
-    process: subprocess.Popen[bytes]
-    socket: Path
-    workspace: Path
-    spool: Path
-
-
-def start_agent(folder: Path) -> RunningAgent:
-    """An agent on its own socket, workspace and spool below the folder."""
-    workspace = folder / "workspace"
-    workspace.mkdir()
-    path = folder / "run" / "agent.sock"
-    spool = folder / "spool"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-I", "-S", str(AGENT), "serve", "--socket", str(path),
-            "--workspace", str(workspace), "--user-uid", str(USER), "--spool", str(spool),
-        ],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
-    )  # fmt: skip
-    return RunningAgent(process, path, workspace, spool)
 
 
 @pytest.fixture(scope="session")
@@ -79,22 +52,6 @@ async def client(running_agent: RunningAgent) -> AsyncIterator[AgentClient]:
     await agent.wait_ready(10)
     yield agent
     await agent.aclose()
-
-
-class BridgeConnector:
-    """Reaches the agent through its own `connect` command, as `docker exec -i` would."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.bridges: list[subprocess.Popen[bytes]] = []
-
-    async def __call__(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-I", "-S", str(AGENT), "connect", "--socket", str(self._path)]
-            self.bridges.append(await asyncio.to_thread(subprocess.Popen, command, stdin=theirs, stdout=theirs))
-        ours.setblocking(False)
-        return ours
 
 
 @pytest.fixture
@@ -124,14 +81,6 @@ def agent_image() -> str:
     finally:
         engine.close()
     return BASE_IMAGE
-
-
-@dataclass
-class AgentContainer:
-    """A container whose main process is the agent."""
-
-    container: Container
-    client: AgentClient
 
 
 @pytest.fixture
