@@ -7,6 +7,7 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
+forget {name}                                        {}; kills it if it runs and drops its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
@@ -18,12 +19,13 @@ CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import figures
-from .children import outcome, spawn
+from .children import outcome
 from .run import HungUpMeanwhile, Run, to_argv
 from .tunnel import open_tunnel
 from .wire import HungUp, Refused, Request, argument, bad_request
@@ -98,7 +100,7 @@ def _exec(agent: Agent, request: Request) -> None:
     stdin = request.read_all(STDIN_LIMIT)
     try:
         result = Run(agent.children, request.connection.sock, limit).run(
-            lambda files: spawn(agent.children, agent.user, to_argv(command), cwd=cwd, env=env, files=files),
+            lambda files: agent.launcher.start(to_argv(command), cwd=cwd, env=env, files=files),
             stdin,
             seconds,
             agent.hub.drain,
@@ -151,7 +153,9 @@ def _signal(agent: Agent, request: Request) -> None:
 
 
 def _forget(agent: Agent, request: Request) -> None:
-    agent.processes.forget(argument(request.args, "name", str))
+    process = agent.processes.forget(argument(request.args, "name", str))
+    if process is not None:
+        process.signal(agent.children, signal.SIGKILL)
     request.answer({})
 
 

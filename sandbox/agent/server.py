@@ -13,12 +13,15 @@ import resource
 import select
 import signal
 import socket
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .children import Children, User, become_subreaper
+from .launcher import Launcher
 from .processes import Processes
 from .wire import Connection, HungUp, Refused, refuse_unread
 
@@ -126,8 +129,12 @@ class Workers:
                     self._changed.wait()
                 self._idle -= 1
                 sock = self._waiting.popleft()
-            with contextlib.closing(sock):
+            try:
                 self._serve(sock)
+            except Exception:  # noqa: BLE001 - this connection is lost; at the limit there may be no other thread
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sock.close()
             with self._changed:
                 if self._idle >= 2 * STANDBY:
                     return
@@ -138,9 +145,10 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.hub = Hub()
-        self.children = Children()
+        self.children = Children(self.hub.call)
         self.user = User(options.user_uid, options.workspace)
-        self.processes = Processes(self.hub, self.children, self.user, options.spool)
+        self.launcher = Launcher(self.children, self.user)
+        self.processes = Processes(self.hub, self.launcher, options.spool)
 
 
 def serve(options: Options) -> int:
@@ -152,6 +160,7 @@ def serve(options: Options) -> int:
     workers = Workers(lambda sock: _serve_connection(agent, sock))
     agent.hub.listen_for_wakeups()
     agent.hub.watch(listener.fileno(), lambda: _accept(listener, workers))
+    agent.hub.watch(agent.launcher.endings, agent.launcher.read_endings)
     agent.hub.run(agent.children.reap)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
@@ -188,6 +197,9 @@ def _accept(listener: socket.socket, workers: Workers) -> None:
     try:
         sock, _ = listener.accept()
     except BlockingIOError:
+        return
+    except OSError:  # no descriptor or memory for it now; whoever waits is served a little later
+        time.sleep(0.05)
         return
     sock.setblocking(True)
     workers.give(sock)

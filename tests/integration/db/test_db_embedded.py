@@ -253,3 +253,15 @@ def test_a_folder_of_somebody_elses_is_refused(short_folder: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(EmbeddedPostgresError, match="is not a folder of"):
         Account("me", os.getuid(), os.getgid(), foreign=False).own(folder)
+
+
+async def test_a_server_that_is_kept_from_us_is_not_waited_for(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    await server.start()
+    found = await running(home)
+    names = found.folder / "data" / "pg_ident.conf"
+    names.write_text("service nobody postgres\n")
+    os.kill(found.pid, signal.SIGHUP)
+    with pytest.raises(EmbeddedPostgresError, match="authentication failed"):  # noqa: PT012 - until it has read the file
+        for _ in range(100):
+            await server.start()
