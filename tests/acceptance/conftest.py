@@ -30,7 +30,10 @@ def make_service() -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def make(home: Path | None = None, **env: str) -> Service:
-        service = Service(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
+        if home is None:
+            home = Path(tempfile.mkdtemp(prefix="sbx-"))
+            home.chmod(0o711)  # else the database, whose user is another, goes elsewhere
+        service = Service(home, env=env)
         made.append(service)
         return service
 
