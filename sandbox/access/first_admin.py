@@ -38,6 +38,8 @@ async def ensure_admin(db: Database, settings: Settings) -> str | None:
     Otherwise the first start, of however many at once in one data folder, makes one and keeps it in `admin-token`, mode
     0600. None if the token in force is known to its holder only (it came from the environment, another data folder
     has it, or it was revoked): then set SANDBOX_ADMIN_TOKEN to choose a new one.
+
+    Raises TokenTaken and AdminTokenFileError.
     """
     store, path = TokenStore(db), admin_token_path(settings.home)
     given = settings.admin_token

@@ -8,9 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlalchemy.exc import IntegrityError
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
+from sandbox.errors import InvalidInput
 
 _COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked_at"
 
@@ -30,6 +32,12 @@ class TokenRecord:
     def is_good(self, now: datetime) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class TokenTaken(InvalidInput):
+    """Another row has this token already."""
+
+    code = "admin_token_taken"
 
 
 class TokenStore:
@@ -52,7 +60,10 @@ class TokenStore:
     async def put(
         self, token_id: UUID, token_hash: bytes, user_id: str, role: CallerRole, *, replace: bool
     ) -> TokenRecord:
-        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good."""
+        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good.
+
+        Raises TokenTaken if another row has that hash.
+        """
         statement = text(
             "INSERT INTO api_tokens (token_id, token_hash, user_id, role, created_at) VALUES "
             "(:token_id, :token_hash, :user_id, :role, now()) ON CONFLICT (token_id) DO UPDATE SET "
@@ -61,7 +72,12 @@ class TokenStore:
         )
         values = {"token_id": token_id, "token_hash": token_hash, "user_id": user_id, "role": role.value}
         async with self._db.transaction() as connection:
-            await connection.execute(statement, values | {"replace": replace})
+            try:
+                await connection.execute(statement, values | {"replace": replace})
+            except IntegrityError:
+                raise TokenTaken(
+                    "This token is somebody else's already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
+                ) from None
             by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")
             return _record((await connection.execute(by_id, {"token_id": token_id})).one())
 
@@ -80,7 +96,7 @@ class TokenStore:
             "ORDER BY created_at DESC, token_id DESC LIMIT :limit"
         )
         time, token_id = before or (None, None)
-        async with self._db.transaction() as connection:
+        async with self._db.read() as connection:
             rows = await connection.execute(statement, {"time": time, "id": token_id, "limit": limit})
             return [_record(row) for row in rows]
 
@@ -96,7 +112,7 @@ class TokenStore:
 
     async def _one(self, condition: str, value: bytes | UUID) -> TokenRecord | None:
         statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")
-        async with self._db.transaction() as connection:
+        async with self._db.read() as connection:
             row = (await connection.execute(statement, {"value": value})).one_or_none()
             return None if row is None else _record(row)
 

@@ -58,10 +58,10 @@ class NewToken:
 class TokenService:
     """Who a token or cookie stands for. Used from one event loop."""
 
-    def __init__(self, db: Database, signer: Signer) -> None:
+    def __init__(self, db: Database, signer: Signer, *, cache_seconds: float = CACHE_SECONDS) -> None:
         self._store = TokenStore(db)
         self._signer = signer
-        self._known: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
+        self._known: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
         self._revocations = 0
 
     async def create(self, user_id: str, role: CallerRole, expires_in_seconds: int | None = None) -> NewToken:
@@ -123,7 +123,7 @@ def generate_token() -> str:
 
 
 def hash_token(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _unknown() -> TokenUnknown:

@@ -8,18 +8,16 @@ comes from a page of this very origin.
 from __future__ import annotations
 
 from typing import Annotated, Protocol, cast
-from urllib.parse import urlsplit
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from sandbox.access.signing import SignatureRefused
+from sandbox.access.signing import CALLER_COOKIE, SignatureRefused
 from sandbox.access.tokens import TokenMissing, TokenService
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 
-COOKIE_NAME = "sandbox_caller"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -80,7 +78,7 @@ def _header_token(connection: HTTPConnection) -> str | None:
 
 
 async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller:
-    cookie = connection.cookies.get(COOKIE_NAME)
+    cookie = connection.cookies.get(CALLER_COOKIE)
     if not cookie:
         raise TokenMissing(
             "This needs a token and none was sent.", hint="Send `Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`."
@@ -102,6 +100,6 @@ def _same_origin(connection: HTTPConnection) -> bool:
     fetch_site = connection.headers.get("sec-fetch-site")
     if fetch_site is not None:
         return fetch_site == "same-origin"
-    origin, host = connection.headers.get("origin"), connection.headers.get("host")
     # The scheme is left out: behind a proxy that ends TLS this side does not know it.
-    return bool(origin and host) and urlsplit(origin).netloc.lower() == str(host).lower()
+    host = connection.headers.get("origin", "").partition("://")[2]
+    return bool(host) and host.lower() == connection.headers.get("host", "").lower()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import output, service, sessions, shell, tokens
+from sandbox.cli import demo, doctor, output, runtimes, service, sessions, shell, tokens
 from sandbox.client import SandboxError as ClientError
 from sandbox.client import resolve
 from sandbox.errors import SandboxError as ServiceError
@@ -46,8 +46,15 @@ def options(
 
 _SERVICE = "Service"
 _SESSIONS = "Sandboxes"
+_ADMINISTRATION = "Administration"
 
-for name, command in (("up", service.up), ("down", service.down)):
+for name, command in (
+    ("up", service.up),
+    ("demo", demo.demo),
+    ("doctor", doctor.doctor),
+    ("migrate", service.migrate),
+    ("down", service.down),
+):
     app.command(name, rich_help_panel=_SERVICE)(command)
 app.command("serve", hidden=True)(service.serve)
 
@@ -64,7 +71,8 @@ for name, session_command in (
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
-app.add_typer(tokens.app, name="token", rich_help_panel="Administration")
+app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
+app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 
 
 def main() -> None:
@@ -72,7 +80,8 @@ def main() -> None:
     try:
         app()
     except (ClientError, ServiceError) as error:
-        output.print_error(error, as_json="--json" in sys.argv)
+        own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+        output.print_error(error, as_json="--json" in own)
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         sys.exit(output.Exit.INTERRUPTED)

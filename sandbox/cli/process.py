@@ -9,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -45,14 +47,12 @@ def claim(settings: Settings) -> Iterator[None]:
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = pid_file(settings)
     with path.open("a+") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(held, patience=1.0):
             raise Conflict(
                 f"A service of {settings.home} runs at port {settings.port} already",
                 hint="Stop it with `sandbox down`, or set SANDBOX_PORT.",
                 code="already_running",
-            ) from None
+            )
         held.seek(0)
         held.truncate()
         held.write(f"{os.getpid()}\n")
@@ -64,13 +64,25 @@ def claim(settings: Settings) -> Iterator[None]:
             held.truncate()
 
 
+def _lock(held: IO[str], patience: float = 0.0) -> bool:
+    """Lock the file. With patience, because one who only looks whether it is locked holds it for a moment too."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
 def running_pid(path: Path) -> int | None:
     """The pid of the live service that holds this pid file; None if none does."""
     try:
         with path.open("r+") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(held):
                 return int(held.read().strip() or 0) or None
     except (FileNotFoundError, ValueError):
         return None
@@ -80,10 +92,13 @@ def running_pid(path: Path) -> int | None:
 def start_detached(settings: Settings) -> int:
     """Start `sandbox serve` so that it outlives this process and its terminal, and wait until it is ready; its pid.
 
-    Blocks. Raises Unavailable with the end of its log if it ends, or is not ready in time (then it is stopped).
+    Blocks. Raises Unavailable with the end of its log if it ends, or is not ready in time; then it is told to end. The
+    log of the run before is kept beside it.
     """
     log = log_file(settings)
-    with log.open("ab") as sink:
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "sandbox.cli.main", "serve"],
             stdin=subprocess.DEVNULL,
@@ -92,23 +107,49 @@ def start_detached(settings: Settings) -> int:
             start_new_session=True,
             env={**os.environ, "SANDBOX_HOME": str(settings.home), "SANDBOX_PORT": str(settings.port)},
         )
+    try:
+        wait_ready(settings, process.poll)
+    except BaseException:
+        process.terminate()
+        raise
+    return process.pid
+
+
+def wait_ready(settings: Settings, ended: Callable[[], int | None] = lambda: None) -> None:
+    """Wait until the service is ready. Blocks.
+
+    Raises Unavailable with the end of its log if `ended` gives an exit code, or it is not ready in time.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise Unavailable(
-                f"The service ended at once, with code {process.returncode}:\n{tail(log)}",
-                hint=f"Its whole log: {log}",
-                code="service_start_failed",
-            )
+        code = ended()
+        if code is not None:
+            raise _start_failed(f"The service ended at once, with code {code}", log_file(settings))
         if is_ready(settings):
-            return process.pid
+            return
         time.sleep(0.1)
-    process.terminate()
-    raise Unavailable(
-        f"The service was not ready after {_START_SECONDS:.0f} s:\n{tail(log)}",
-        hint=f"Its whole log: {log}",
-        code="service_start_failed",
+    raise _start_failed(f"The service was not ready after {_START_SECONDS:.0f} s", log_file(settings))
+
+
+def _start_failed(cause: str, log: Path) -> Unavailable:
+    return Unavailable(
+        f"{cause}. The end of its log:\n{tail(log)}", hint=f"All of it: {log}", code="service_start_failed"
     )
+
+
+def check_port(settings: Settings) -> None:
+    """Raise Conflict if something listens where the service is to listen."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        raise Conflict(
+            f"The service cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            hint="Set SANDBOX_PORT to a free port, or end what listens there.",
+            code="port_taken",
+        ) from error
 
 
 def is_ready(settings: Settings) -> bool:

@@ -1,37 +1,29 @@
-"""The commands about the service itself."""
+"""The commands that start and stop the service."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
-import uvicorn
-from pydantic import ValidationError
 from rich.text import Text
 
 from sandbox.cli import output, process
-from sandbox.client.config import TOKEN_FILE
-from sandbox.errors import InvalidInput
+from sandbox.cli.environment import admin_token, load_settings
+from sandbox.cli.setup import bring_up_database, set_up, step
 from sandbox.settings import Settings
 
-
-def load_settings() -> Settings:
-    """The settings of the environment. Raises InvalidInput that names each variable that is wrong."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidInput(
-            f"The settings are not right: {wrong}", hint="The README lists every setting.", code="bad_settings"
-        ) from error
+Json = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
 
 
 def serve() -> None:
-    """Be the service, in the foreground, until told to stop. What `sandbox up` starts.
+    """Be the service, in the foreground, until told to stop: what `sandbox up` starts.
 
     Example: sandbox serve
     """
-    from sandbox.app import create_app  # noqa: PLC0415 - the whole service; no other command needs it
+    import uvicorn
+
+    from sandbox.app import create_app
 
     settings = load_settings()
     with process.claim(settings):
@@ -51,63 +43,95 @@ def serve() -> None:
 
 
 def up(
-    foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Run here, until Ctrl-C.")] = False,
+    foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and serve until Ctrl-C.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Set everything up and start the service.
+    """Set everything up and start the service in the background.
 
-    Brings up the container engine, the runtime images and the database, then the service in the background. What is
-    there already is left as it is, so it may be run again at any time.
+    Brings up the container engine, the runtime images, the database and its migrations, then the service. What is there
+    already is left as it is, so this may be run again at any time. SANDBOX_PORT, SANDBOX_HOME, DATABASE_URL, … say how.
 
     Example: SANDBOX_PORT=9000 sandbox up
     """
     settings = load_settings()
-    start(settings, foreground=foreground)
-    if not foreground:
-        print_next(settings)
-
-
-def start(settings: Settings, *, foreground: bool = False) -> None:
-    """Start the service, unless it runs."""
-    if process.running_pid(process.pid_file(settings)) is not None and process.is_ready(settings):
-        output.err().print(Text("✓ the service runs already", style="green"))
-        return
+    output.run(set_up(settings, output.err()))
     if foreground:
         serve()
         return
-    with output.err().status("starting the service"):
-        pid = process.start_detached(settings)
-    output.err().print(Text.assemble(("✓ ", "green"), f"service (pid {pid}, log {process.log_file(settings)})"))
+    start(settings)
+    if as_json:
+        url, token = process.base_url(settings), admin_token(settings)
+        output.print_json({"url": url, "console": f"{url}/?token={token}" if token else None, "token": token})
+    else:
+        print_next(settings)
+
+
+def start(settings: Settings) -> None:
+    """Start the service in the background and wait until it is ready, unless it runs and is."""
+    with step(output.err(), "service") as work:
+        running = process.running_pid(process.pid_file(settings))
+        if running is None:
+            process.check_port(settings)
+            work.result = f"pid {process.start_detached(settings)}, log {process.log_file(settings)}"
+        else:
+            process.wait_ready(settings)
+            work.result = f"runs already, pid {running}"
 
 
 def print_next(settings: Settings) -> None:
     """Where the service is, how to open its console, what to type next."""
-    console, url, token = output.out(), process.base_url(settings), _token(settings)
-    console.print(Text.assemble("service  ", (url, "bold")))
+    console, url, token = output.out(), process.base_url(settings), admin_token(settings)
+    console.print(Text.assemble("\nservice  ", (url, "bold")))
     if token is not None:
         console.print(Text.assemble("console  ", (f"{url}/?token={token}", "bold")), soft_wrap=True)
     if settings.port != 8000:
         console.print(f"For the next commands: export SANDBOX_PORT={settings.port}", style="dim")
-    console.print("Next: sandbox create PATH · sandbox demo · sandbox list · sandbox down", style="dim")
+    console.print(
+        "Next: sandbox demo · sandbox create PATH · sandbox list · sandbox doctor · sandbox down", style="dim"
+    )
 
 
-def _token(settings: Settings) -> str | None:
-    if settings.admin_token:
-        return settings.admin_token
-    try:
-        return (settings.home / TOKEN_FILE).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+def down(as_json: Json = False) -> None:
+    """Stop the service, and the database and engine that `sandbox up` started for it.
 
-
-def down() -> None:
-    """Stop the service, and what `sandbox up` started for it. Data and sandboxes stay.
+    Data is kept, and sandboxes too where the engine was there before; with an engine that `sandbox up` started their
+    containers end, and their volumes stay. Not running is success.
 
     Example: sandbox down
     """
-    settings = load_settings()
-    console = output.err()
-    stopped = [path for path in sorted(settings.home.glob("service-*.pid")) if process.stop(path) is not None]
-    for path in stopped:
-        console.print(Text.assemble(("✓ ", "green"), f"stopped the service of {path.stem.removeprefix('service-')}"))
+    settings, console, stopped = load_settings(), output.err(), []
+    for path in sorted(settings.home.glob("service-*.pid")):
+        pid = process.stop(path)
+        if pid is not None:
+            stopped.append(pid)
+            console.print(Text.assemble(("✓ ", "green"), f"service stopped (pid {pid})"))
     if not stopped:
-        console.print("No service was running.")
+        console.print(Text("- no service was running", style="dim"))
+    output.run(_stop_what_it_stood_on(settings))
+    if as_json:
+        output.print_json({"stopped": stopped})
+
+
+async def _stop_what_it_stood_on(settings: Settings) -> None:
+    from sandbox.db.embedded import EmbeddedPostgres
+    from sandbox.engine.setup import stop_engine
+
+    console = output.err()
+    if (await EmbeddedPostgres(settings.home).status()).running:
+        with step(console, "database stopped"):
+            await EmbeddedPostgres(settings.home).stop()
+    if await asyncio.to_thread(stop_engine, settings.home):
+        console.print(Text.assemble(("✓ ", "green"), "container engine stopped"))
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring the database up to date. Starts the embedded one if DATABASE_URL names no other.
+
+    Example: DATABASE_URL=postgresql://user:password@host/purple8 sandbox migrate
+    """
+    applied = output.run(bring_up_database(load_settings(), output.err()))
+    if as_json:
+        output.print_json({"applied": applied})
+        return
+    for name in applied:
+        output.out().print(f"applied {name}")

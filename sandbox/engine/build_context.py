@@ -23,7 +23,7 @@ class BuildContext:
     def add_bytes(self, name: str, content: bytes, *, mode: int = 0o644) -> None:
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(content), mode
-        self._tar.addfile(info, io.BytesIO(content))
+        self._tar.addfile(_anonymous(info), io.BytesIO(content))
 
     def add_file(self, name: str, path: Path) -> None:
         self._tar.add(path, name, recursive=False, filter=_anonymous)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
+from sandbox.errors import InvalidInput
 
 #: Where the agent listens in the container. Root's alone, so that sandboxed code cannot reach the socket.
 AGENT_FOLDER = "/run/sandbox-agent"
@@ -17,6 +18,8 @@ WORKSPACE = "/workspace"
 
 #: What the agent needs to start commands as another user, end them and keep their files; commands have none of it.
 _AGENT_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
+
+_LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
 
 
 def container_config(
@@ -31,8 +34,10 @@ def container_config(
     """The body of the engine's create call. Command and entrypoint are the image's: the agent.
 
     `environment` is the host's (proxy, certificates, package indexes); the caller's own variables win over it.
-    `agent_folder` is the host's folder for the agent's socket; None where the engine cannot share one.
+    `agent_folder` is the host's folder for the agent's socket; None where the engine cannot share one. InvalidInput
+    `env_refused` for a variable that the agent's own process would obey.
     """
+    _check_environment(spec.env)
     return {
         "Image": spec.image,
         "Hostname": spec.role,
@@ -95,3 +100,15 @@ def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
         "Target": WORKSPACE,
         "VolumeOptions": {"Labels": labels.of(deployment_id, spec.session_id, spec.role)},
     }
+
+
+def _check_environment(env: Mapping[str, str]) -> None:
+    """The container's environment is also the agent's, and the agent is root: nothing in it may tell the loader what to
+    load, or a restart would run the sandbox's code as root."""
+    refused = sorted(name for name in env if name.startswith("LD_") or name in _LOADER_VARIABLES)
+    if refused:
+        raise InvalidInput(
+            f"{', '.join(refused)} cannot be set for a whole container",
+            code="env_refused",
+            hint="set it in the command that needs it, such as `LD_PRELOAD=... npm start`",
+        )

@@ -35,8 +35,11 @@ class LocalDaemon:
     beside another.
     """
 
-    def __init__(self, folder: Path, host: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, host: str, arguments: Sequence[str] = (), *, program: Sequence[str] = ("dockerd",)
+    ) -> None:
         self.host = host
+        self._program = tuple(program)
         self._arguments = tuple(arguments)
         self._folder = folder
         self._record = folder / "dockerd.json"
@@ -45,7 +48,7 @@ class LocalDaemon:
     def start(self) -> int:
         """Start it and wait until it answers; its pid. It outlives this process. Raises DaemonFailed with its log."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        command = ["dockerd", f"--host={self.host}", *self._arguments]
+        command = [*self._program, f"--host={self.host}", *self._arguments]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"

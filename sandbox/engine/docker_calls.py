@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,21 @@ import docker
 import docker.errors
 import docker.utils
 import requests.exceptions
+import urllib3.exceptions
 
 from sandbox.errors import EngineError, Kind
 
 T = TypeVar("T")
 
 _DOCTOR = "run `sandbox doctor`: it says which engine is expected and how to start it"
+_LOCAL_HOST = "unix:///var/run/docker.sock"
+_FOREIGN = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
 
 
 class EngineNotFound(EngineError):
@@ -58,9 +68,10 @@ class DockerCalls:
 
     async def call(self, work: Callable[[docker.APIClient], T], *, deadline_seconds: float = 30.0) -> T:
         """Run `work(client)` in the pool. Raises EngineError, `EngineNotFound` and `EngineConflict` among them."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, partial(self.run, work))
         try:
-            return await asyncio.wait_for(future, deadline_seconds)
+            # Not wait_for, which (before Python 3.12) loses a cancellation that meets the result.
+            async with asyncio.timeout(deadline_seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, partial(self.run, work))
         except TimeoutError:
             raise EngineError(
                 f"the container engine did not answer within {deadline_seconds:g} s",
@@ -75,7 +86,7 @@ class DockerCalls:
             return work(self._connected())
         except EngineError:
             raise
-        except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
+        except _FOREIGN as error:
             raise translated(error) from error
 
     async def aclose(self) -> None:
@@ -95,6 +106,10 @@ class DockerCalls:
         environment.pop("DOCKER_HOST", None)
         if self._docker_host is not None:
             environment["DOCKER_HOST"] = self._docker_host
+        if self.local:
+            # The SDK would leave the socket of a refused connection open.
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect((self._docker_host or _LOCAL_HOST).removeprefix("unix://"))
         try:
             client = docker.APIClient(
                 **docker.utils.kwargs_from_env(environment=environment), version="auto", max_pool_size=self._threads

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sandbox.engine import docker_events, labels
-from sandbox.engine.agent_connectors import Connector, FolderConnector
-from sandbox.engine.base import Agent, ContainerSpec, ContainerState, EngineEvent, Resource
+from sandbox.engine.agent_transport import AgentTransport
+from sandbox.engine.agent_wire import Connector
+from sandbox.engine.base import Agent, ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.container_config import container_config
 from sandbox.engine.docker_calls import DockerCalls, EngineConflict, EngineNotFound
 from sandbox.engine.docker_networks import DockerNetworks
@@ -47,14 +49,12 @@ class DockerEngine:
         self._networks = DockerNetworks(self._calls, deployment_id, settings.subnet_pool, settings.subnet_prefix)
         self._removal = DockerRemoval(self._calls, deployment_id)
         self._folders = SocketFolders(settings.home)
+        self._transport = AgentTransport(settings.agent_transport, self._calls, self._folders, settings.engine_runtime)
         self._agents: dict[tuple[UUID, str], Agent] = {}
 
     async def aclose(self) -> None:
         """Close the agents' connections and the engine's. Containers go on."""
-        agents = list(self._agents.values())
-        self._agents.clear()
-        for agent in agents:
-            await agent.aclose()
+        await self._close_agents(lambda *_: True)
         await self._calls.aclose()
 
     async def ping(self) -> dict[str, Any]:
@@ -80,6 +80,7 @@ class DockerEngine:
         a container of another image or owner, `image_missing` if the engine does not have the image.
         """
         name = labels.container_name(spec.session_id, spec.role)
+        refusal = ""
         for attempt in range(_ENSURE_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(_ENSURE_PAUSE_SECONDS * attempt)
@@ -94,12 +95,13 @@ class DockerEngine:
                         return container_state(found)
                     await self._revive(name, found["State"]["Status"], spec)
                 found = await self._inspect(name)
-            except (EngineNotFound, EngineConflict):
+            except (EngineNotFound, EngineConflict) as error:
+                refusal = error.message
                 continue  # made, started or removed by somebody else since we looked: look again
             if found is not None:
                 return container_state(found)
         raise EngineError(
-            f"the container {name} kept being made and removed by others",
+            f"the container {name} keeps changing under our hands: {refusal}",
             code="container_contended",
             kind=Kind.CONFLICT,
             hint="see `docker ps -a` for its state; another replica may be removing the session",
@@ -125,8 +127,7 @@ class DockerEngine:
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
         """Remove every container, network and volume with the session's label, and the agents' socket folders."""
-        for key in [key for key in self._agents if key[0] == session_id]:
-            await self._agents.pop(key).aclose()
+        await self._close_agents(lambda session, _: session == session_id)
         removed = await self._removal.remove_session(session_id)
         await asyncio.to_thread(self._folders.remove_session, session_id)
         return removed
@@ -134,6 +135,10 @@ class DockerEngine:
     async def remove(self, resource: Resource) -> bool:
         """Remove one resource by name; False if it was gone already or is not this deployment's."""
         removed = await self._removal.remove(resource)
+        session_id, role = resource.session_id, resource.role
+        if resource.kind is ResourceKind.CONTAINER and session_id is not None and role is not None:
+            await self._close_agents(lambda *key: key == (session_id, role))
+            await asyncio.to_thread(self._folders.remove, session_id, role)
         if resource.name == labels.shared_network_name(self._deployment_id):
             self._networks.forget_shared()
         return removed
@@ -146,8 +151,12 @@ class DockerEngine:
         """The agent in the role's container, the same object at every call until the container is removed."""
         key = (session_id, role)
         if key not in self._agents:
-            self._agents[key] = self._agent_factory(FolderConnector(self._folders.socket(session_id, role)))
+            self._agents[key] = self._agent_factory(self._transport.connector(session_id, role))
         return self._agents[key]
+
+    async def _close_agents(self, of: Callable[[UUID, str], bool]) -> None:
+        for key in [key for key in self._agents if of(*key)]:
+            await self._agents.pop(key).aclose()
 
     async def _inspect(self, name: str) -> dict[str, Any] | None:
         try:
@@ -157,16 +166,26 @@ class DockerEngine:
         return found
 
     async def _create(self, name: str, spec: ContainerSpec) -> None:
-        folder = await asyncio.to_thread(self._folders.ensure, spec.session_id, spec.role)
         config = container_config(
             spec,
             deployment_id=self._deployment_id,
             network=spec.network or await self._networks.ensure_shared(),
             environment=self._environment,
-            agent_folder=folder,
+            agent_folder=await self._agent_folder(spec),
             oci_runtime=self._settings.engine_runtime,
         )
-        await self._calls.call(lambda client: client.create_container_from_config(config, name))
+        try:
+            await self._calls.call(lambda client: client.create_container_from_config(config, name))
+        except EngineError as error:
+            if "bind source path does not exist" in error.message and self._transport.cannot_share():
+                raise EngineConflict(error.message) from error
+            raise
+
+    async def _agent_folder(self, spec: ContainerSpec) -> Path | None:
+        """The host's folder for the agent's socket, made if absent; None where sockets cannot be shared."""
+        if not await self._transport.shares_sockets():
+            return None
+        return await asyncio.to_thread(self._folders.ensure, spec.session_id, spec.role)
 
     async def _start(self, name: str, spec: ContainerSpec) -> None:
         try:
@@ -195,7 +214,7 @@ class DockerEngine:
             await self._calls.call(lambda client: client.remove_container(name, force=True))
             raise EngineConflict(f"the container {name} was {status}")
         else:
-            await asyncio.to_thread(self._folders.ensure, spec.session_id, spec.role)
+            await self._agent_folder(spec)
             await self._start(name, spec)
 
     def _check_same(self, found: Mapping[str, Any], spec: ContainerSpec) -> None:

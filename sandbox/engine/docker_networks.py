@@ -4,6 +4,8 @@ roles."""
 from __future__ import annotations
 
 import asyncio
+import zlib
+from collections import Counter
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
@@ -13,13 +15,16 @@ import docker
 from docker.types import IPAMConfig, IPAMPool
 
 from sandbox.engine import labels
-from sandbox.engine.docker_calls import DockerCalls, EngineConflict, EngineNotFound
+from sandbox.engine.docker_calls import DockerCalls, EngineConflict
 from sandbox.engine.host_network import default_route_mtu, routed_networks
 from sandbox.engine.subnets import free_subnets
 from sandbox.errors import EngineError, Kind
 
 #: Addresses for the 1,023 ports that a Linux bridge takes at most.
 _SHARED_PREFIX = 22
+#: A network being made is listed after some 0.1 s; a subnet refused for longer is taken by what is never listed.
+_LOOKS_AFTER_A_REFUSAL = 30
+_PAUSE_AFTER_A_REFUSAL_SECONDS = 0.1
 
 
 class DockerNetworks:
@@ -59,57 +64,65 @@ class DockerNetworks:
 
     async def exists(self, name: str) -> bool:
         """Whether the engine has this network of ours. EngineError `network_mismatch` if it is somebody else's."""
-        try:
-            found = await self._calls.call(lambda client: client.inspect_network(name))
-        except EngineNotFound:
-            return False
-        owner = (found.get("Labels") or {}).get(labels.DEPLOYMENT)
-        if owner != str(self._deployment_id):
+        # By list, not by inspect: names of networks are not unique to every engine, and then inspect refuses.
+        return self._is_among(await self._calls.call(lambda client: client.networks(names=[name])), name)
+
+    def _is_among(self, networks: list[dict[str, Any]], name: str) -> bool:
+        same = [network for network in networks if network["Name"] == name]
+        if any((network.get("Labels") or {}).get(labels.DEPLOYMENT) != str(self._deployment_id) for network in same):
             raise EngineError(
                 f"a network named {name} exists and is not this deployment's",
                 code="network_mismatch",
                 kind=Kind.CONFLICT,
                 hint=f"remove it with `docker network rm {name}` if nothing uses it",
             )
-        return True
+        return bool(same)
 
     async def _make(self, name: str, marks: dict[str, str], prefix: int, options: dict[str, str]) -> None:
-        networks = await self._calls.call(lambda client: client.networks())
-        taken = [subnet for network in networks for subnet in _subnets(network)]
-        if self._calls.local:
-            taken += await asyncio.to_thread(routed_networks)
-            mtu = await asyncio.to_thread(default_route_mtu)
-            if mtu is not None:
-                options = options | {"com.docker.network.driver.mtu": str(mtu)}
-        for subnet in free_subnets(self._pool, prefix, taken):
-            try:
-                made = await self._calls.call(partial(_create, name=name, subnet=subnet, marks=marks, options=options))
-            except EngineConflict:
-                return  # made by somebody else since we looked
-            except EngineError as error:
-                if "overlap" in error.message:
-                    continue  # taken by somebody else since we looked
-                raise
-            await self._keep_one(name, made["Id"])
-            return
-        raise EngineError(
-            f"no free /{prefix} subnet is left in {self._pool} ({len(networks)} networks on the engine)",
-            code="subnet_pool_exhausted",
-            hint="set SANDBOX_SUBNET_POOL to a larger range, or end sessions",
-        )
+        """Make the network in a free block.
 
-    async def _keep_one(self, name: str, ours: str) -> None:
-        """Names of networks are not unique to every engine: of several made at once, all keep the same one."""
-        found = await self._calls.call(lambda client: client.networks(names=[name]))
-        same = sorted((n["Created"], n["Id"]) for n in found if n["Name"] == name)
-        if same and same[0][1] != ours:
-            await self._calls.call(lambda client: client.remove_network(ours))
+        The engine does not refuse a second network of the same name made at the same moment, but it does refuse a
+        subnet that is taken. So everybody who makes this one begins at the same block: all but one are refused, wait
+        until the network they lost to can be seen, and find that it is theirs or go on to the next block.
+        """
+        routed, mtu = await asyncio.to_thread(self._host)
+        if mtu is not None:
+            options = options | {"com.docker.network.driver.mtu": str(mtu)}
+        refusals: Counter[IPv4Network] = Counter()
+        while True:
+            networks = await self._calls.call(lambda client: client.networks())
+            if self._is_among(networks, name):
+                return
+            unseen = [subnet for subnet, times in refusals.items() if times > _LOOKS_AFTER_A_REFUSAL]
+            taken = [*(subnet for network in networks for subnet in _subnets(network)), *routed, *unseen]
+            subnet = next(free_subnets(self._pool, prefix, taken, zlib.crc32(name.encode())), None)
+            if subnet is None:
+                raise EngineError(
+                    f"no free /{prefix} subnet is left in {self._pool} ({len(networks)} networks on the engine)",
+                    code="subnet_pool_exhausted",
+                    hint="set SANDBOX_SUBNET_POOL to a larger range, or end sessions",
+                )
+            try:
+                await self._calls.call(partial(_create, name=name, subnet=subnet, marks=marks, options=options))
+            except EngineConflict:
+                continue  # made by somebody else since we looked
+            except EngineError as error:
+                if "overlap" not in error.message:
+                    raise
+                refusals[subnet] += 1
+                await asyncio.sleep(_PAUSE_AFTER_A_REFUSAL_SECONDS)
+            else:
+                return
+
+    def _host(self) -> tuple[list[IPv4Network], int | None]:
+        """What the engine's host routes already and its MTU, as far as the engine is on this host."""
+        return (routed_networks(), default_route_mtu()) if self._calls.local else ([], None)
 
 
 def _create(
     client: docker.APIClient, name: str, subnet: IPv4Network, marks: dict[str, str], options: dict[str, str]
-) -> dict[str, Any]:
-    result: dict[str, Any] = client.create_network(
+) -> None:
+    client.create_network(
         name,
         driver="bridge",
         ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))]),
@@ -117,7 +130,6 @@ def _create(
         labels=marks,
         check_duplicate=True,
     )
-    return result
 
 
 def _subnets(network: dict[str, Any]) -> list[IPv4Network]:

@@ -97,11 +97,11 @@ def _remove_container(client: docker.APIClient, name: str) -> None:
 
 
 def _remove_network(client: docker.APIClient, name: str) -> None:
-    found = client.inspect_network(name)
-    for endpoint in found.get("Containers") or {}:
-        with contextlib.suppress(docker.errors.NotFound):
-            client.disconnect_container_from_network(endpoint, found["Id"], force=True)
-    client.remove_network(found["Id"])
+    for network in _networks(client, name):
+        for endpoint in client.inspect_network(network["Id"]).get("Containers") or {}:
+            with contextlib.suppress(docker.errors.NotFound):
+                client.disconnect_container_from_network(endpoint, network["Id"], force=True)
+        client.remove_network(network["Id"])
 
 
 def _remove_volume(client: docker.APIClient, name: str) -> None:
@@ -113,7 +113,15 @@ def _container_labels(client: docker.APIClient, name: str) -> dict[str, Any]:
 
 
 def _network_labels(client: docker.APIClient, name: str) -> dict[str, Any]:
-    return client.inspect_network(name).get("Labels") or {}
+    return _networks(client, name)[0].get("Labels") or {}
+
+
+def _networks(client: docker.APIClient, name: str) -> list[dict[str, Any]]:
+    """All networks of exactly this name: an engine may have several. Raises if there is none."""
+    found = [network for network in client.networks(names=[name]) if network["Name"] == name]
+    if not found:
+        raise EngineNotFound(f"no network named {name}")
+    return found
 
 
 def _volume_labels(client: docker.APIClient, name: str) -> dict[str, Any]:

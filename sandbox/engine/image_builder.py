@@ -11,6 +11,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.utils
 
 from sandbox.engine.build_context import BuildContext
 from sandbox.engine.connection import FOREIGN_ERRORS, connected
@@ -58,7 +59,7 @@ class ImageBuilder:
 
     def pull(self, reference: str, progress: Callable[[str], None]) -> Pulled:
         """Pull an image. Gives up within seconds if no registry answers at all."""
-        repository, _, tag = reference.partition(":")
+        repository, tag = _split(reference)
         if (begun := self._begin_pull(repository, tag)) is not Pulled.YES:
             return begun
         progress(f"Pulling {reference}")
@@ -112,7 +113,7 @@ class ImageBuilder:
 
     def import_archive(self, archive: Path, reference: str) -> None:
         """Make an image of a root file system in a tar."""
-        repository, _, tag = reference.partition(":")
+        repository, tag = _split(reference)
         with self._client() as client:
             try:
                 client.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])
@@ -121,6 +122,11 @@ class ImageBuilder:
 
     def _client(self, timeout_seconds: float = _SILENCE_SECONDS) -> AbstractContextManager[docker.APIClient]:
         return connected(self._docker_host, timeout_seconds=timeout_seconds)
+
+
+def _split(reference: str) -> tuple[str, str]:
+    repository, tag = docker.utils.parse_repository_tag(reference)
+    return repository, tag or "latest"
 
 
 def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Callable[[str], None]) -> None:

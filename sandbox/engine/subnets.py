@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 
 
-def free_subnets(pool: IPv4Network, prefix: int, taken: Iterable[IPv4Network]) -> Iterator[IPv4Network]:
-    """Every /`prefix` block of `pool` that overlaps nothing in `taken`, from a random one on, so that replicas that
-    allocate at the same moment seldom try the same.
+def free_subnets(pool: IPv4Network, prefix: int, taken: Iterable[IPv4Network], start: int = 0) -> Iterator[IPv4Network]:
+    """Every /`prefix` block of `pool` that overlaps nothing in `taken`, from the block numbered `start` (taken modulo
+    their count) on and round.
 
     A network in `taken` that covers the whole pool (a VPN's route to 10.0.0.0/8) is left out of account: no choice of
     block could avoid it, and the bridge's more specific route wins.
@@ -23,7 +22,6 @@ def free_subnets(pool: IPv4Network, prefix: int, taken: Iterable[IPv4Network]) -
         start = (int(network.network_address) - first) // size
         end = (int(network.broadcast_address) - first) // size
         used.update(range(start, end + 1))
-    free = [index for index in range(count) if index not in used]
-    offset = random.randrange(len(free)) if free else 0  # noqa: S311 - spreads load, guards nothing
-    for index in free[offset:] + free[:offset]:
-        yield IPv4Network((first + index * size, prefix))
+    for number in range(start, start + count):
+        if number % count not in used:
+            yield IPv4Network((first + number % count * size, prefix))

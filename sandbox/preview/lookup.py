@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import OrderedDict
-from typing import TypeVar
 from uuid import UUID
+
+from cachetools import TTLCache
 
 from sandbox.preview.target import PreviewResolver, PreviewTarget
 
 log = logging.getLogger(__name__)
-V = TypeVar("V")
 
-#: Sessions remembered at once; beyond that the one asked about longest ago is forgotten.
+#: Sessions remembered at once.
 _MAX_ENTRIES = 4096
 
 
@@ -23,35 +21,31 @@ class Lookup:
 
     def __init__(self, resolver: PreviewResolver, remember_seconds: float, touch_seconds: float) -> None:
         self._resolver = resolver
-        self._remember = remember_seconds
-        self._touch_every = touch_seconds
-        self._answers: OrderedDict[UUID, tuple[float, asyncio.Task[PreviewTarget | None]]] = OrderedDict()
-        self._touched: OrderedDict[UUID, float] = OrderedDict()
+        self._answers: TTLCache[UUID, asyncio.Task[PreviewTarget | None]] = TTLCache(_MAX_ENTRIES, remember_seconds)
+        self._touched: TTLCache[UUID, bool] = TTLCache(_MAX_ENTRIES, touch_seconds)
         self._touches: set[asyncio.Task[None]] = set()
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
         """The session as of `remember_seconds` ago at most. Callers at the same time share one question."""
-        known = self._answers.get(session_id)
-        if known is None or known[0] < time.monotonic() or _failed(known[1]):
-            task = asyncio.create_task(self._resolver.resolve(session_id), name=f"resolve preview {session_id}")
-            known = (time.monotonic() + self._remember, task)
-            _put(self._answers, session_id, known)
+        asked = self._answers.get(session_id)
+        if asked is None or _failed(asked):
+            asked = asyncio.create_task(self._resolver.resolve(session_id), name=f"resolve preview {session_id}")
+            self._answers[session_id] = asked
         # Shielded: the client that asked first may hang up while others wait for the same answer.
-        return await asyncio.shield(known[1])
+        return await asyncio.shield(asked)
 
     def touch(self, session_id: UUID) -> None:
         """Say that the session is in use, unless that was said just now. Does not wait and does not fail."""
-        now = time.monotonic()
-        if now - self._touched.get(session_id, float("-inf")) < self._touch_every:
+        if session_id in self._touched:
             return
-        _put(self._touched, session_id, now)
+        self._touched[session_id] = True
         task = asyncio.create_task(self._touch(session_id), name=f"touch {session_id}")
         self._touches.add(task)
         task.add_done_callback(self._touches.discard)
 
     async def aclose(self) -> None:
         """Let what is under way come to its end."""
-        await asyncio.gather(*self._touches, *(task for _, task in self._answers.values()), return_exceptions=True)
+        await asyncio.gather(*self._touches, *self._answers.values(), return_exceptions=True)
 
     async def _touch(self, session_id: UUID) -> None:
         try:
@@ -63,10 +57,3 @@ class Lookup:
 
 def _failed(task: asyncio.Task[PreviewTarget | None]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _put(entries: OrderedDict[UUID, V], key: UUID, value: V) -> None:
-    entries[key] = value
-    entries.move_to_end(key)
-    if len(entries) > _MAX_ENTRIES:
-        entries.popitem(last=False)

@@ -72,7 +72,7 @@ class ProjectService:
         """
         found = None
         if PROJECT_ID.fullmatch(project_id):
-            async with self._db.transaction() as conn:
+            async with self._db.read() as conn:
                 found = await store.find_own(conn, caller.user_id, project_id)
                 others = await store.find_named(conn, project_id) if found is None and caller.is_admin else []
             if len(others) > 1:
@@ -92,7 +92,7 @@ class ProjectService:
 
     async def list(self, caller: Caller, limit: int, before: tuple[datetime, str] | None = None) -> list[Project]:
         """The caller's projects (an admin's: all), newest first, after the place `before` (`created_at`, `key`)."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             return await store.list_newest(conn, None if caller.is_admin else caller.user_id, limit, before)
 
     async def delete(self, caller: Caller, project_id: str) -> None:
@@ -108,7 +108,7 @@ class ProjectService:
 
     async def archive(self, digest: str) -> bytes:
         """The `.tar.gz` of a stored source. Raises NotFound."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             content = await store.archive_content(conn, digest)
         if content is None:
             raise NotFound(
@@ -120,7 +120,7 @@ class ProjectService:
 
     async def plan_for(self, digest: str) -> LaunchPlan:
         """The plan of a stored source, also when its project was replaced or deleted. Raises as `archive` does."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             plan = await store.plan_of(conn, digest)
         if plan is not None:
             return plan

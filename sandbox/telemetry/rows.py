@@ -7,21 +7,32 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 MAX_TEXT = 65_536
 MAX_JSON = 65_536
 _MAX_JSON_DEPTH = 8
 _MAX_JSON_ITEMS = 200
 _MAX_JSON_STRING = 8_192
+_MAX_JSON_BITS = 1_024
 _MAX_INTEGER = 2**31 - 1
 _NAME = 100
 _OPERATION = 200
 
 
+class Row(Protocol):
+    """Something to be written to one of the tables."""
+
+    def size(self) -> int:
+        """About how many bytes it keeps in memory."""
+
+    def values(self) -> tuple[Any, ...]:
+        """In the order of the table's columns, cleaned."""
+
+
 @dataclass(slots=True)
 class LogRow:
-    """One row of `logs`. `level` is one of the documented five."""
+    """One row of `logs` (`LOG_COLUMNS`). `level` is one of the documented five."""
 
     timestamp: datetime
     level: str
@@ -33,11 +44,9 @@ class LogRow:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def size(self) -> int:
-        """About how many bytes it keeps in memory."""
         return 500 + len(self.message) + len(self.stack_trace or "") + _text_size(self.metadata)
 
     def values(self) -> tuple[Any, ...]:
-        """In the order of `LOG_COLUMNS`, cleaned."""
         return (
             self.timestamp,
             self.level,
@@ -52,7 +61,7 @@ class LogRow:
 
 @dataclass(slots=True)
 class SpanRow:
-    """One row of `traces`. `status` is success, error or timeout."""
+    """One row of `traces` (`SPAN_COLUMNS`). `status` is success, error or timeout."""
 
     trace_id: str
     span_id: str
@@ -67,11 +76,9 @@ class SpanRow:
     logs: list[dict[str, Any]] = field(default_factory=list)
 
     def size(self) -> int:
-        """About how many bytes it keeps in memory."""
         return 1000 + _text_size(self.tags) + sum(_text_size(event) for event in self.logs)
 
     def values(self) -> tuple[Any, ...]:
-        """In the order of `SPAN_COLUMNS`, cleaned."""
         return (
             clean_text(self.trace_id, _NAME),
             clean_text(self.span_id, _NAME),
@@ -134,8 +141,10 @@ def clean_json(value: Any) -> str:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= _MAX_JSON_BITS else f"an integer of {value.bit_length()} bits"
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth > 0 and isinstance(value, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +23,12 @@ from sandbox.preview.target import PreviewTarget
 
 DOMAIN = "preview.localhost"
 LIMITS = PreviewLimits(
-    connections=20, connect_timeout_seconds=1.0, keepalive_seconds=0.5, resolve_seconds=0.05, touch_seconds=0.05
+    connections=20,
+    connect_timeout_seconds=1.0,
+    keepalive_seconds=0.5,
+    handshake_timeout_seconds=2.0,
+    resolve_seconds=0.05,
+    touch_seconds=0.05,
 )
 
 
@@ -92,6 +97,11 @@ class Upstream:
         while (await receive())["type"] != "http.disconnect":
             pass
         sender.cancel()
+        self.cancelled += 1
+
+    async def on_waits(self, scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
         self.cancelled += 1
 
     async def on_large(self, scope: Any, receive: Any, send: Any) -> None:
@@ -163,21 +173,21 @@ class Upstream:
 class TcpAgent:
     """The one call of an agent that a preview makes: a connected socket to a port on a loopback address."""
 
-    def __init__(self, addresses: dict[int, str], *, hangs: bool = False) -> None:
-        self._addresses = addresses
-        self._hangs = hangs
-        self.opened = 0
+    def __init__(self, addresses: dict[int, str]) -> None:
+        self.addresses = addresses
+        self.hangs = False
+        self.sockets: list[socket.socket] = []
 
     async def tunnel(self, port: int) -> socket.socket:
-        if self._hangs:
+        if self.hangs:
             await asyncio.sleep(3600)
-        if port not in self._addresses:
+        if port not in self.addresses:
             raise AgentError(f"nothing listens on port {port}", code="port_not_open")
-        self.opened += 1
-        address = self._addresses[port]
+        address = self.addresses[port]
         connected = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         connected.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connected, (address, port))
+        self.sockets.append(connected)
         return connected
 
 
@@ -190,6 +200,7 @@ class Sessions:
     touched: list[UUID] = field(default_factory=list)
     resolved: int = 0
     failure: Exception | None = None
+    touch_failure: Exception | None = None
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
         self.resolved += 1
@@ -203,8 +214,8 @@ class Sessions:
 
     async def touch(self, session_id: UUID) -> None:
         self.touched.append(session_id)
-        if self.failure:
-            raise self.failure
+        if self.touch_failure:
+            raise self.touch_failure
 
     def add(self, **changes: Any) -> UUID:
         """A session of user `ann`; `changes` are fields of its target."""
@@ -270,7 +281,9 @@ async def _main_app(scope: Any, receive: Any, send: Any) -> None:
 @contextlib.asynccontextmanager
 async def serve(app: Any, host: str = "127.0.0.1") -> AsyncIterator[int]:
     """A uvicorn server on a free port of that address alone."""
-    config = uvicorn.Config(app, host=host, port=0, log_level="warning", lifespan="off", ws_max_size=64 << 20)
+    config = uvicorn.Config(
+        app, host=host, port=0, log_level="warning", lifespan="off", proxy_headers=False, ws_max_size=64 << 20
+    )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve())
@@ -296,6 +309,12 @@ class World:
     signer: Signer
     preview: PreviewApp
 
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Return once the condition holds; TimeoutError if it never does."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
+
     def session(self, **changes: Any) -> UUID:
         """A running session whose preview is the app on 127.0.0.1."""
         fields: dict[str, Any] = {"preview_port": self.app_port, "port_roles": {self.app_port: "main"}}
@@ -318,18 +337,39 @@ class World:
         return {"host": self.host(session_id, port), "cookie": self.cookie(session_id)} | named
 
 
+class Switch:
+    """Passes on to the application of the test that runs, so that the servers start once for all of them."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Servers:
+    app: Switch
+    front: Switch
+    app_port: int
+    app6_port: int
+    port: int
+
+
+@pytest_asyncio.fixture(scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    app, front = Switch(), Switch()
+    async with serve(app) as app_port, serve(app, "::1") as app6_port, serve(front) as port:
+        yield Servers(app, front, app_port, app6_port, port)
+
+
 @pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
+async def world(servers: Servers) -> AsyncIterator[World]:
     app, sessions, signer = Upstream(), Sessions(), Signer()
     preview = PreviewApp(sessions, signer, DOMAIN, authenticator=Callers(), limits=LIMITS)
-    async with (
-        serve(app) as app_port,
-        serve(app, "::1") as app6_port,
-        serve(HostRouter(_main_app, preview, DOMAIN)) as port,
-    ):
-        yield World(port, app_port, app6_port, app, sessions, signer, preview)
-        app.gate.set()
-        await preview.aclose()
+    servers.app.app, servers.front.app = app, HostRouter(_main_app, preview, DOMAIN)
+    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, preview)
+    app.gate.set()
+    await preview.aclose()
 
 
 @pytest_asyncio.fixture

@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The machine's own Python, 3.11 or newer. Everything else runs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo up down test check format lock clean environment
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: environment ## Start everything, launch examples/fullstack and print the URL of its preview
+	@$(BIN)/sandbox demo
+
+up: environment ## Start everything: container engine, runtime images, database, service
+	@$(BIN)/sandbox up
+
+down: ## Stop what was started; data stays
+	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
+
+test: check ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
+	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
+
+check: environment ## Lint, formatting, types, and which room may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: environment ## Format the code and repair what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: environment ## Bring requirements.lock up to date with pyproject.toml and the package index
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --group dev --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the environment and the caches; data stays
+	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Quick when it is as requirements.lock says already.
+environment:
+	@$(PYTHON) -I sandbox/bootstrap.py

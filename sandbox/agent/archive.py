@@ -1,0 +1,125 @@
+"""Folders as tar archives, in and out, as the sandbox's user (`files.py`).
+
+put_tar {path}    raw body, a tar or gzipped tar: unpacked below the folder, which is made if missing. Looked through
+                  before the first file is written: a link, a device, a path out of the folder, or too much of it, and
+                  nothing is unpacked.
+get_tar {path}    a stream: the folder as a gzipped tar, its names relative to it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import tarfile
+from typing import IO, TYPE_CHECKING, Any
+
+from .wire import ChunkedWriter, Refused, Request
+
+if TYPE_CHECKING:
+    from .files import Files
+
+MEMBERS_LIMIT = 200_000
+UNPACKED_LIMIT = 8 * 1024 * 1024 * 1024
+PIECE = 256 * 1024
+
+
+def put_tar(files: Files, request: Request) -> None:
+    folder = files.path(request.args)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    with _temporary(folder) as spooled:
+        while data := request.read():
+            spooled.write(data)
+        try:
+            spooled.seek(0)
+            with tarfile.open(fileobj=spooled, mode="r|*") as tar:
+                check(tar, os.path.realpath(folder))
+            spooled.seek(0)
+            with tarfile.open(fileobj=spooled, mode="r|*") as tar:
+                _unpack(tar, folder)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise Refused("file_refused", f"not a readable tar archive: {error}", 400) from None
+    request.answer({})
+
+
+def _temporary(folder: str) -> IO[bytes]:
+    """A file without a name, on the disk of the folder."""
+    path = os.path.join(folder, f".archive.{os.urandom(6).hex()}.tmp")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return open(fd, "w+b")
+
+
+def check(tar: tarfile.TarFile, folder: str) -> None:
+    """Refuse the archive if any member may not be unpacked below the (real) folder."""
+    size = 0
+    for count, member in enumerate(tar, 1):
+        parts = member.name.split("/")
+        if member.name.startswith("/") or ".." in parts or "\0" in member.name:
+            raise Refused("file_refused", f"{member.name}: a path out of the folder", 400)
+        if not (member.isreg() or member.isdir()):
+            raise Refused("file_refused", f"{member.name}: a link or device; only files and folders are taken", 400)
+        target = os.path.realpath(os.path.join(folder, os.path.dirname(member.name.rstrip("/"))))
+        if target != folder and not target.startswith(folder.rstrip("/") + "/"):
+            raise Refused("file_refused", f"{member.name}: a link in the folder leads out of it", 400)
+        size += member.size
+        if count > MEMBERS_LIMIT or size > UNPACKED_LIMIT:
+            raise Refused("file_refused", "the archive has too many members or is too large unpacked", 413)
+
+
+def _unpack(tar: tarfile.TarFile, folder: str) -> None:
+    for member in tar:
+        target = os.path.join(folder, os.path.normpath(member.name))
+        if member.isdir():
+            os.makedirs(target, mode=0o755, exist_ok=True)
+            continue
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        source = tar.extractfile(member)
+        if source is None:
+            raise tarfile.TarError(f"{member.name} has no content")
+        # A new file, never one written through: what is there may be a link or open elsewhere.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            while data := source.read(PIECE):
+                file.write(data)
+            os.fchmod(fd, (member.mode & 0o755) | 0o600)
+
+
+class _Stream:
+    """What tarfile writes to."""
+
+    def __init__(self, stream: ChunkedWriter) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def get_tar(files: Files, request: Request) -> None:
+    folder = files.path(request.args)
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    stream = request.stream()
+    target: Any = _Stream(stream)
+    with (
+        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", bufsize=PIECE) as tar,
+    ):
+        for name in names:
+            tar.add(os.path.join(folder, name), arcname=name, filter=_anonymous)
+    stream.end()
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Without owner; sockets and the like are left out."""
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

@@ -1,0 +1,99 @@
+"""What the container uses, as seen from inside: cgroup version 1 or 2, the workspace's disk, network, open ports."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+CGROUP = "/sys/fs/cgroup"
+#: Version 1 says "no limit" by a number near 2**63.
+UNLIMITED = 1 << 60
+LISTENING = "0A"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(f"{CGROUP}/{path}", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _number(*paths: str) -> int | None:
+    """The first of these files that holds a number."""
+    for path in paths:
+        text = _read(path).strip()
+        if text.isdecimal():
+            return int(text)
+    return None
+
+
+def _table(*paths: str) -> dict[str, int]:
+    """The first of these files that holds lines of `name number`."""
+    for path in paths:
+        if text := _read(path):
+            rows = (line.split() for line in text.splitlines())
+            return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+    return {}
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed something in this container for memory."""
+    return _table("memory.events", "memory/memory.oom_control").get("oom_kill", 0)
+
+
+def stats(workspace: str) -> dict[str, Any]:
+    """The figures of `AgentStats`."""
+    disk = os.statvfs(workspace)
+    received, sent = _network()
+    usage = _number("memory.current", "memory/memory.usage_in_bytes") or 0
+    cache = _table("memory.stat", "memory/memory.stat")
+    limit = _number("memory.max", "memory/memory.limit_in_bytes")
+    return {
+        "cpu_seconds": _cpu_seconds(),
+        "memory_bytes": max(0, usage - cache.get("total_inactive_file", cache.get("inactive_file", 0))),
+        "memory_limit_bytes": None if limit is None or limit > UNLIMITED else limit,
+        "pids": _number("pids.current", "pids/pids.current") or 0,
+        "disk_used_bytes": (disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+        "disk_total_bytes": disk.f_blocks * disk.f_frsize,
+        "network_received_bytes": received,
+        "network_sent_bytes": sent,
+    }
+
+
+def _cpu_seconds() -> float:
+    usage = _table("cpu.stat").get("usage_usec")
+    if usage is not None:
+        return usage / 1e6
+    return (_number("cpuacct/cpuacct.usage", "cpu,cpuacct/cpuacct.usage") or 0) / 1e9
+
+
+def _network() -> tuple[int, int]:
+    """Bytes received and sent on everything but the loopback."""
+    received = sent = 0
+    with open("/proc/net/dev", encoding="ascii") as file:
+        for line in file.readlines()[2:]:
+            name, _, rest = line.partition(":")
+            columns = rest.split()
+            if name.strip() != "lo" and len(columns) >= 9:
+                received += int(columns[0])
+                sent += int(columns[8])
+    return received, sent
+
+
+def parse_listening(table: str) -> set[int]:
+    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTENING}
+
+
+def listening_ports() -> list[int]:
+    """TCP ports something listens on, on any address."""
+    ports: set[int] = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/net/{name}", encoding="ascii") as file:
+                ports |= parse_listening(file.read())
+        except FileNotFoundError:
+            continue
+    return sorted(ports)

@@ -1,0 +1,180 @@
+"""Tokens on a real database: made, recognised, expired, revoked; and the first admin's."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from sandbox.access.first_admin import FIRST_ADMIN_TOKEN_ID, admin_token_path, ensure_admin
+from sandbox.access.signing import Signer
+from sandbox.access.tokens import TokenService, TokenUnknown, hash_token
+from sandbox.db.connection import Database
+from sandbox.db.deployment import load_deployment
+from sandbox.domain.caller import Caller, CallerRole
+from sandbox.errors import DatabaseUnavailable, InvalidInput, NotFound
+from sandbox.settings import Settings
+
+
+@pytest.fixture
+async def signer(database):
+    return Signer((await load_deployment(database)).signing_key)
+
+
+@pytest.fixture
+def tokens(database, signer):
+    return TokenService(database, signer, cache_seconds=3600)
+
+
+async def execute(database: Database, statement: str, **values: object) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text(statement), values)
+
+
+async def test_deployment_is_the_same_at_every_read_and_keeps_its_key_to_itself(database):
+    first, second = await load_deployment(database), await load_deployment(database)
+    assert first == second
+    assert len(first.signing_key) >= 32
+    assert first.signing_key not in repr(first)
+
+
+async def test_token_is_recognised_and_kept_as_a_hash_only(tokens, database):
+    made = await tokens.create("ada", CallerRole.USER)
+    assert made.token.startswith("sbx_")
+    assert len(made.token) == 47
+    caller = await tokens.authenticate(made.token)
+    assert caller == Caller("ada", CallerRole.USER, str(made.record.token_id))
+    async with database.transaction() as connection:
+        row = str((await connection.execute(text("SELECT * FROM api_tokens"))).one())
+    assert made.token not in row
+    assert made.token.removeprefix("sbx_") not in row
+
+
+@pytest.mark.parametrize("token", ["", "sbx_unknown", "x" * 100_000, "nul\0", "\udcff"])
+async def test_unknown_token_is_refused(tokens, token):
+    with pytest.raises(TokenUnknown):
+        await tokens.authenticate(token)
+
+
+async def test_expired_token_is_refused_cached_or_not(tokens, database, signer):
+    made = await tokens.create("ada", CallerRole.USER, expires_in_seconds=3600)
+    assert abs(made.record.expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
+    await tokens.authenticate(made.token)
+    await execute(database, "UPDATE api_tokens SET expires_at = now() - interval '1 second'")
+    with pytest.raises(TokenUnknown):
+        await TokenService(database, signer).authenticate(made.token)
+
+
+async def test_token_expires_while_it_is_cached(tokens):
+    made = await tokens.create("ada", CallerRole.USER, expires_in_seconds=1)
+    await tokens.authenticate(made.token)
+    while datetime.now(UTC) <= made.record.expires_at:
+        await asyncio.sleep(0.05)
+    with pytest.raises(TokenUnknown):
+        await tokens.authenticate(made.token)
+
+
+async def test_revoked_token_is_refused_at_once_and_its_cookie_too(tokens, signer):
+    made = await tokens.create("ada", CallerRole.USER)
+    caller = await tokens.authenticate(made.token)
+    cookie = signer.sign_cookie(caller)
+    assert await tokens.authenticate_cookie(cookie) == caller
+    await tokens.revoke(made.record.token_id)
+    await tokens.revoke(made.record.token_id)
+    with pytest.raises(TokenUnknown):
+        await tokens.authenticate(made.token)
+    with pytest.raises(TokenUnknown):
+        await tokens.authenticate_cookie(cookie)
+    with pytest.raises(NotFound) as missing:
+        await tokens.revoke(uuid4())
+    assert missing.value.code == "token_not_found"
+
+
+async def test_known_token_costs_no_query(tokens, database):
+    made = await tokens.create("ada", CallerRole.ADMIN)
+    await tokens.authenticate(made.token)
+    await execute(database, "ALTER TABLE api_tokens RENAME TO gone")
+    assert (await tokens.authenticate(made.token)).is_admin
+
+
+async def test_database_that_does_not_answer_is_not_an_unknown_token():
+    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(DatabaseUnavailable):
+        await TokenService(away, Signer("k" * 32)).authenticate("sbx_whatever")
+    await away.close()
+
+
+async def test_tokens_are_listed_newest_first_page_by_page(tokens):
+    made = [(await tokens.create(f"user{number}", CallerRole.USER)).record for number in range(5)]
+    await tokens.revoke(made[0].token_id)
+    seen, before = [], None
+    while page := await tokens.list(2, before):
+        seen += page
+        before = page[-1].created_at, page[-1].token_id
+    assert [record.user_id for record in seen] == ["user4", "user3", "user2", "user1", "user0"]
+    assert seen[-1].revoked_at is not None
+
+
+@pytest.mark.parametrize(
+    ("user_id", "seconds"), [("", None), ("a b", None), ("a\n", None), ("x" * 101, None), ("a", 0)]
+)
+async def test_bad_input_makes_no_token(tokens, user_id, seconds):
+    with pytest.raises(InvalidInput):
+        await tokens.create(user_id, CallerRole.USER, seconds)
+    assert await tokens.list(10) == []
+
+
+async def test_first_admin_token_is_made_once_and_kept_private(database, tokens, tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    first, *others = await asyncio.gather(*(ensure_admin(database, settings) for _ in range(4)))
+    assert others == [first] * 3
+    path = admin_token_path(settings.home)
+    assert path.read_text().strip() == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in settings.home.iterdir()] == ["admin-token"]
+    caller = await tokens.authenticate(first)
+    assert (caller.user_id, caller.role) == ("admin", CallerRole.ADMIN)
+
+
+async def test_admin_token_of_the_environment_replaces_the_one_before(database, signer, tmp_path):
+    made = await ensure_admin(database, Settings(home=tmp_path))
+    assert await ensure_admin(database, Settings(home=tmp_path, admin_token="first-of-the-environment"))
+    assert not admin_token_path(tmp_path).exists()
+    given = await ensure_admin(database, Settings(home=tmp_path, admin_token="second-of-the-environment"))
+    assert given == "second-of-the-environment"
+    tokens = TokenService(database, signer)
+    assert (await tokens.authenticate(given)).is_admin
+    for old in (made, "first-of-the-environment"):
+        with pytest.raises(TokenUnknown):
+            await tokens.authenticate(old)
+
+
+async def test_admin_token_known_to_another_is_left_alone(database, tokens, tmp_path):
+    given = await ensure_admin(database, Settings(home=tmp_path / "one", admin_token="of-the-environment"))
+    assert await ensure_admin(database, Settings(home=tmp_path / "two")) is None
+    assert (await tokens.authenticate(given)).is_admin
+
+
+async def test_revoked_admin_token_stays_revoked_until_another_is_set(database, tokens, signer, tmp_path):
+    given = Settings(home=tmp_path, admin_token="of-the-environment")
+    assert await ensure_admin(database, given)
+    await tokens.revoke(FIRST_ADMIN_TOKEN_ID)
+    assert await ensure_admin(database, given) is None
+    assert await ensure_admin(database, Settings(home=tmp_path, admin_token="another-of-the-environment"))
+    assert (await TokenService(database, signer).authenticate("another-of-the-environment")).is_admin
+
+
+async def test_admin_token_that_is_somebody_elses_is_refused(database, tokens, tmp_path):
+    made = await tokens.create("ada", CallerRole.USER)
+    with pytest.raises(InvalidInput) as refused:
+        await ensure_admin(database, Settings(home=tmp_path, admin_token=made.token))
+    assert refused.value.code == "admin_token_taken"
+    assert not (await tokens.authenticate(made.token)).is_admin
+
+
+def test_hash_is_sha256():
+    assert hash_token("abc").hex().startswith("ba7816bf8f01cfea")

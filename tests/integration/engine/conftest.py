@@ -1,0 +1,68 @@
+"""Engines of deployments made for one test, on the real Docker engine; whatever a test leaves is removed."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from sandbox.engine.agent_client import AgentClient
+from sandbox.engine.base import ContainerSpec, Limits
+from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.images import RuntimeImages
+from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.settings import Settings
+
+MakeEngine = Callable[..., DockerEngine]
+
+
+@pytest.fixture(scope="session")
+async def image() -> str:
+    """The project's own runtime, with the agent in it; built once if it is not there."""
+    return await RuntimeImages(RuntimeCatalog()).ensure("python312")
+
+
+@pytest.fixture
+async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
+    """`make_engine(deployment_id=..., **settings)`: engines that share one home, closed and emptied after the test."""
+    made: list[DockerEngine] = []
+
+    def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
+        engine = DockerEngine(
+            Settings(home=tmp_path / "home", **settings), deployment_id or uuid4(), agent_factory=AgentClient
+        )
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        await empty(engine)
+        await engine.aclose()
+
+
+async def empty(engine: DockerEngine) -> None:
+    left = await engine.list_resources()
+    for session_id in {resource.session_id for resource in left if resource.session_id is not None}:
+        await engine.remove_session(session_id)
+    for resource in left:
+        if resource.session_id is None:
+            await engine.remove(resource)
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine) -> DockerEngine:
+    return make_engine()
+
+
+@pytest.fixture
+def make_spec(image: str) -> Callable[..., ContainerSpec]:
+    def make(session_id: UUID, role: str = "main", **changes: object) -> ContainerSpec:
+        given = {
+            "image": image,
+            "runtime": "python312",
+            "network": None,
+            "limits": Limits(memory_bytes=256 << 20, cpus=1.0, pids=64),
+        }
+        return ContainerSpec(session_id=session_id, role=role, **(given | changes))
+
+    return make

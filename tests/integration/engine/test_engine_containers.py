@@ -1,0 +1,208 @@
+"""Containers, volumes and their removal on a real engine: every call may be repeated, and nothing is left."""
+
+import asyncio
+import subprocess
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from sandbox.engine import labels
+from sandbox.engine.agent_client import AgentClient
+from sandbox.engine.base import Resource, ResourceKind
+from sandbox.engine.docker_engine import DockerEngine
+from sandbox.errors import EngineError
+from sandbox.settings import Settings
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+async def test_ping_tells_the_version(engine):
+    assert (await engine.ping())["version"] == docker("version", "--format", "{{.Server.Version}}")
+
+
+async def test_ensure_makes_and_starts_then_finds(engine, make_spec):
+    spec = make_spec(uuid4())
+    made = await engine.ensure_container(spec)
+    assert (made.status, made.session_id, made.role) == ("running", spec.session_id, "main")
+    assert made.ip is not None
+    assert made.started_at is not None
+    assert await engine.ensure_container(spec) == made
+    assert await engine.inspect_container(spec.session_id, "main") == made
+
+
+async def test_ensures_at_the_same_time_make_one(make_engine, make_spec):
+    deployment_id, spec = uuid4(), make_spec(uuid4())
+    engines = [make_engine(deployment_id) for _ in range(2)]
+    states = await asyncio.gather(*(engine.ensure_container(spec) for engine in engines * 3))
+    assert len({state.id for state in states}) == 1
+    kinds = [r.kind for r in await engines[0].list_resources()]
+    assert sorted(kinds) == [ResourceKind.CONTAINER, ResourceKind.NETWORK, ResourceKind.VOLUME]
+
+
+async def test_one_that_was_killed_is_started_again_with_its_files(engine, make_spec):
+    spec = make_spec(uuid4())
+    first = await engine.ensure_container(spec)
+    agent = engine.agent(spec.session_id, "main")
+    await agent.wait_ready(20)
+    await agent.write_file("kept", b"kept")
+    docker("kill", first.id)
+    ended = await engine.inspect_container(spec.session_id, "main")
+    assert (ended.status, ended.exit_code) == ("exited", 137)
+    again = await engine.ensure_container(spec)
+    assert (again.id, again.status) == (first.id, "running")
+    # The socket of the agent that was killed is still there: the new one takes its place.
+    await agent.wait_ready(20)
+    assert [file.path for file in await agent.list_files(".")] == ["kept"]
+
+
+async def test_one_that_was_only_created_is_started(engine, make_spec):
+    spec = make_spec(uuid4())
+    first = await engine.ensure_container(spec)
+    docker("rm", "-f", first.id)
+    marks = labels.of(engine._deployment_id, spec.session_id, "main")
+    flags = [flag for key, value in marks.items() for flag in ("--label", f"{key}={value}")]
+    created = docker("create", "--name", first.name, "--network", "none", *flags, spec.image)
+    state = await engine.ensure_container(spec)
+    assert (state.id, state.status) == (created, "running")
+
+
+async def test_a_paused_one_goes_on(engine, make_spec):
+    spec = make_spec(uuid4())
+    first = await engine.ensure_container(spec)
+    docker("pause", first.id)
+    assert (await engine.ensure_container(spec)).status == "running"
+
+
+async def test_another_image_under_the_name_is_refused(engine, make_spec):
+    spec = make_spec(uuid4())
+    await engine.ensure_container(spec)
+    with pytest.raises(EngineError, match="image") as refused:
+        await engine.ensure_container(replace(spec, image="something:else"))
+    assert refused.value.code == "container_mismatch"
+
+
+async def test_a_missing_image_says_what_to_do(engine, make_spec):
+    session_id = uuid4()
+    with pytest.raises(EngineError, match="sbx-test-nothing:here") as refused:
+        await engine.ensure_container(make_spec(session_id, image="sbx-test-nothing:here"))
+    assert refused.value.code == "image_missing"
+    assert "runtimes build" in refused.value.hint
+    assert await engine.inspect_container(session_id, "main") is None
+
+
+async def test_gone_is_an_answer(engine):
+    session_id = uuid4()
+    assert await engine.inspect_container(session_id, "main") is None
+    assert await engine.container_logs(session_id, "main") == ""
+    assert await engine.remove_session(session_id) == []
+    for kind in ResourceKind:
+        gone = Resource(kind, labels.container_name(session_id, "main"), session_id, "main", None)
+        assert await engine.remove(gone) is False
+
+
+async def test_logs_are_what_the_container_printed(engine, make_spec):
+    spec = make_spec(uuid4())
+    state = await engine.ensure_container(spec)
+    assert await engine.container_logs(spec.session_id, "main") == docker("logs", state.id)
+
+
+async def test_two_deployments_do_not_see_each_other(make_engine, make_spec):
+    ours, theirs = make_engine(), make_engine()
+    spec = make_spec(uuid4())
+    state = await ours.ensure_container(spec)
+    assert await theirs.list_resources() == []
+    assert await theirs.remove_session(spec.session_id) == []
+    for resource in await ours.list_resources():
+        assert await theirs.remove(resource) is False
+    assert (await ours.inspect_container(spec.session_id, "main")) == state
+    with pytest.raises(EngineError) as refused:
+        await theirs.ensure_container(spec)
+    assert refused.value.code == "container_mismatch"
+
+
+async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
+    session_id, other = uuid4(), uuid4()
+    network = await engine.ensure_network(session_id)
+    roles = ("backend", "frontend")
+    await asyncio.gather(*(engine.ensure_container(make_spec(session_id, role, network=network)) for role in roles))
+    kept = await engine.ensure_container(make_spec(other))
+    # Things of the session that nobody recorded: removed all the same.
+    mark = f"{labels.SESSION}={session_id}", f"{labels.DEPLOYMENT}={engine._deployment_id}"
+    docker("volume", "create", "--label", mark[0], "--label", mark[1], f"sbx-test-stray-{session_id.hex}")
+    docker("network", "connect", network, kept.id)
+
+    removed = await engine.remove_session(session_id)
+
+    names = [labels.container_name(session_id, role) for role in roles]
+    assert sorted((r.kind, r.name) for r in removed) == sorted(
+        [(ResourceKind.CONTAINER, name) for name in names]
+        + [(ResourceKind.NETWORK, network)]
+        + [(ResourceKind.VOLUME, name) for name in (*names, f"sbx-test-stray-{session_id.hex}")]
+    )
+    assert {r.session_id for r in await engine.list_resources()} == {other, None}
+    assert await engine.remove_session(session_id) == []
+    folders = [path.name for path in (tmp_path / "home" / "run").iterdir()]
+    assert folders == [other.hex[-12:]]
+    assert (await engine.inspect_container(other, "main")).status == "running"
+
+
+async def test_removing_one_container_leaves_its_volume(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
+    spec = make_spec(uuid4())
+    await engine.ensure_container(spec)
+    resources = {r.kind: r for r in await engine.list_resources()}
+    assert await engine.remove(resources[ResourceKind.CONTAINER]) is True
+    assert await engine.remove(resources[ResourceKind.CONTAINER]) is False
+    assert ResourceKind.VOLUME in {r.kind for r in await engine.list_resources()}
+    assert list((tmp_path / "home" / "run").iterdir()) == []
+
+
+async def test_the_socket_folder_is_private_and_made_anew(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
+    spec = make_spec(uuid4())
+    state = await engine.ensure_container(spec)
+    folder = tmp_path / "home" / "run" / spec.session_id.hex[-12:] / "main"
+    assert [path.stat().st_mode & 0o777 for path in (folder.parent.parent, folder.parent, folder)] == [0o700] * 3
+    docker("kill", state.id)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert (await engine.ensure_container(spec)).status == "running"
+    await engine.agent(spec.session_id, "main").wait_ready(20)
+    assert [path.name for path in folder.iterdir()] == ["agent.sock"]
+
+
+async def test_a_removed_shared_network_is_made_anew_with_the_container(engine, make_spec):
+    spec = make_spec(uuid4())
+    state = await engine.ensure_container(spec)
+    docker("exec", state.id, "touch", "/workspace/kept")
+    docker("kill", state.id)
+    docker("network", "rm", labels.shared_network_name(engine._deployment_id))
+    again = await engine.ensure_container(spec)
+    assert again.status == "running"
+    assert docker("exec", again.id, "ls", "/workspace") == "kept"
+
+
+async def test_a_missing_session_network_is_said(engine, make_spec):
+    spec = make_spec(uuid4(), network="sbx-test-no-such-network")
+    with pytest.raises(EngineError, match="sbx-test-no-such-network") as refused:
+        await engine.ensure_container(spec)
+    assert refused.value.code == "network_missing"
+    assert await engine.inspect_container(spec.session_id, "main") is None
+
+
+async def test_an_engine_that_is_not_there_is_said(make_spec, tmp_path):
+    for host in (f"unix://{tmp_path}/nothing.sock", "tcp://127.0.0.1:9"):
+        engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), agent_factory=AgentClient)
+        for call in (engine.ping(), engine.ensure_container(make_spec(uuid4())), engine.list_resources()):
+            with pytest.raises(EngineError) as refused:
+                await call
+            assert refused.value.code == "engine_unreachable"
+            assert "doctor" in refused.value.hint
+        with pytest.raises(EngineError):
+            await anext(engine.events())
+        await engine.aclose()

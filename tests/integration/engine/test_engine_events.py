@@ -1,0 +1,90 @@
+"""The engine's events as they reach the service."""
+
+import asyncio
+import subprocess
+import threading
+from contextlib import aclosing
+from uuid import uuid4
+
+import pytest
+
+from sandbox.engine.agent_client import AgentClient
+from sandbox.engine.docker_engine import DockerEngine
+from sandbox.errors import EngineError
+from sandbox.settings import Settings
+
+
+async def until(events, action: str) -> list:
+    seen = []
+    async with asyncio.timeout(30), aclosing(events):
+        async for event in events:
+            seen.append(event)
+            if event.action == action:
+                break
+    return seen
+
+
+async def test_a_containers_life_is_told_to_its_deployment_alone(make_engine, make_spec):
+    engine, other = make_engine(), make_engine()
+    told, told_other = engine.events(), other.events()
+    spec = make_spec(uuid4())
+    state = await engine.ensure_container(spec)
+    subprocess.run(["docker", "kill", "--signal", "KILL", state.id], check=True, capture_output=True)
+    await engine.remove_session(spec.session_id)
+    seen = await until(told, "destroy")
+    assert [(e.action, e.exit_code) for e in seen] == [("start", None), ("die", 137), ("destroy", None)]
+    assert {(e.session_id, e.role, e.container_id) for e in seen} == {(spec.session_id, "main", state.id)}
+
+    theirs = make_spec(uuid4())
+    await other.ensure_container(theirs)
+    assert {e.session_id for e in await until(told_other, "start")} == {theirs.session_id}
+
+
+async def test_closing_ends_the_reader(engine, make_spec):
+    events = engine.events()
+    reading = asyncio.ensure_future(anext(events))
+    await engine.ensure_container(make_spec(uuid4()))
+    await reading
+    reading = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    async with asyncio.timeout(10):
+        while any(thread.name == "docker-events" for thread in threading.enumerate()):
+            await asyncio.sleep(0.02)
+
+
+async def test_an_engine_that_goes_away_ends_the_events(tmp_path):
+    """A relay to the real engine stands in its place, and is cut."""
+    path = tmp_path / "engine.sock"
+    writers: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection("/var/run/docker.sock")
+        writers.extend((writer, far_writer))
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_unix_server(relay, path)
+    engine = DockerEngine(Settings(home=tmp_path, docker_host=f"unix://{path}"), uuid4(), agent_factory=AgentClient)
+    await engine.ping()
+    events = engine.events()
+    reading = asyncio.ensure_future(anext(events))
+    before = len(writers)
+    async with asyncio.timeout(10):
+        while len(writers) == before:
+            await asyncio.sleep(0.02)
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    async with asyncio.timeout(10):
+        with pytest.raises(EngineError) as ended:
+            await reading
+    assert ended.value.code == "engine_unreachable"
+    await engine.aclose()

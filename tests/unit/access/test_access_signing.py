@@ -1,0 +1,85 @@
+"""What is signed is good for its purpose, its session and its time, and for nothing else."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID, uuid4
+
+import pytest
+
+from sandbox.access import signing
+from sandbox.access.signing import SignatureRefused, Signer
+from sandbox.domain.caller import Caller, CallerRole
+
+SESSION = UUID("11111111-2222-4333-8444-555555555555")
+TOKEN_ID = UUID("99999999-2222-4333-8444-555555555555")
+CALLER = Caller("ada", CallerRole.USER, str(TOKEN_ID))
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer("a" * 64)
+
+
+def test_what_is_signed_is_read(signer):
+    assert signer.read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
+    assert signer.read_preview(signer.sign_preview(SESSION, "ada"), SESSION) == "ada"
+    assert signer.read_preview_cookie(signer.sign_preview_cookie(SESSION, "ada"), SESSION) == "ada"
+    assert Signer("a" * 64).read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
+
+
+def test_nothing_is_taken_for_another_purpose(signer):
+    link, cookie = signer.sign_preview(SESSION, "ada"), signer.sign_preview_cookie(SESSION, "ada")
+    for read, value in (
+        (lambda value: signer.read_preview_cookie(value, SESSION), link),
+        (lambda value: signer.read_preview(value, SESSION), cookie),
+        (lambda value: signer.read_preview(value, SESSION), signer.sign_cookie(CALLER)),
+        (signer.read_cookie, link),
+    ):
+        with pytest.raises(SignatureRefused):
+            read(value)
+
+
+def test_preview_of_another_session_is_refused(signer):
+    with pytest.raises(SignatureRefused, match="another session"):
+        signer.read_preview(signer.sign_preview(SESSION, "ada"), uuid4())
+    with pytest.raises(SignatureRefused, match="another session"):
+        signer.read_preview_cookie(signer.sign_preview_cookie(SESSION, "ada"), uuid4())
+
+
+@pytest.mark.parametrize(
+    ("sign", "read", "seconds"),
+    [
+        (lambda s: s.sign_cookie(CALLER), lambda s, v: s.read_cookie(v), signing.COOKIE_SECONDS),
+        (
+            lambda s: s.sign_preview(SESSION, "ada"),
+            lambda s, v: s.read_preview(v, SESSION),
+            signing.PREVIEW_LINK_SECONDS,
+        ),
+        (
+            lambda s: s.sign_preview_cookie(SESSION, "ada"),
+            lambda s, v: s.read_preview_cookie(v, SESSION),
+            signing.PREVIEW_COOKIE_SECONDS,
+        ),
+    ],
+)
+def test_time_ends(signer, monkeypatch, sign, read, seconds):
+    value, now = sign(signer), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds - 5)
+    read(signer, value)
+    monkeypatch.setattr(time, "time", lambda: now + seconds + 5)
+    with pytest.raises(SignatureRefused, match="over"):
+        read(signer, value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda v: v[:-2], lambda v: "x" + v, lambda v: "", lambda v: "ü", lambda v: v * 100]
+)
+def test_changed_values_are_refused(signer, change):
+    with pytest.raises(SignatureRefused):
+        signer.read_cookie(change(signer.sign_cookie(CALLER)))
+
+
+def test_another_key_is_refused(signer):
+    with pytest.raises(SignatureRefused):
+        Signer("b" * 64).read_cookie(signer.sign_cookie(CALLER))

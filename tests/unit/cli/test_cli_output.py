@@ -1,0 +1,105 @@
+"""Errors end a command with a message, a hint and the exit code that is documented, and never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from sandbox.cli import output
+from sandbox.cli.output import Exit, exit_code
+from sandbox.client import ConnectionFailed, LaunchFailed, PackingFailed
+from sandbox.client.errors import api_error
+from sandbox.errors import EngineError, InvalidInput, NotFound
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionFailed("http://x", "refused"), Exit.UNREACHABLE),
+        (api_error(404, {}, None), Exit.NOT_FOUND),
+        (api_error(401, {}, None), Exit.NOT_ALLOWED),
+        (api_error(403, {}, None), Exit.NOT_ALLOWED),
+        (api_error(422, {}, None), Exit.USAGE),
+        (api_error(409, {}, None), Exit.FAILED),
+        (api_error(500, {}, None), Exit.FAILED),
+        (LaunchFailed("s", "port_not_opened", "no"), Exit.FAILED),
+        (PackingFailed("no"), Exit.FAILED),
+        (InvalidInput("no"), Exit.USAGE),
+        (NotFound("no"), Exit.NOT_FOUND),
+        (EngineError("no"), Exit.FAILED),
+    ],
+)
+def test_exit_codes(error: output.AnyError, code: Exit) -> None:
+    assert exit_code(error) is code
+
+
+def test_an_error_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_error(api_error(500, {"code": "c", "detail": "[bold]cause", "hint": "do that"}, "req-1"))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == ["error: [bold]cause  [c]", "hint: do that", "request id: req-1"]
+
+
+def test_an_error_is_json_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_error(LaunchFailed("s", "c", "m", hint="h", stage="health", log_tail=["x"]), as_json=True)
+    output.print_error(EngineError("m"), as_json=True)
+    launch, engine = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    said = {"code": "c", "message": "m", "hint": "h"}
+    assert launch == {**said, "session_id": "s", "stage": "health", "log_tail": ["x"]}
+    assert engine == {"code": "engine_error", "message": "m", "hint": ""}
+
+
+def _sandbox(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sandbox.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "SANDBOX_URL": "http://127.0.0.1:9", **env},
+    )
+
+
+def test_no_service_is_five_with_a_hint_and_no_traceback(tmp_path: Path) -> None:
+    done = _sandbox("list", home=tmp_path)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "sandbox up" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_wrong_settings_name_the_variable(tmp_path: Path) -> None:
+    done = _sandbox("migrate", home=tmp_path, SANDBOX_PORT="none")
+    assert done.returncode == 2
+    assert "SANDBOX_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_a_session_is_wrong_usage(tmp_path: Path) -> None:
+    done = _sandbox("logs", "not-an-id", home=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_environment_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_HERE", "there")
+    assert output.parse_env(["A=1", "B=x=y", "C=", "FROM_HERE"]) == {
+        "A": "1",
+        "B": "x=y",
+        "C": "",
+        "FROM_HERE": "there",
+    }
+    assert output.parse_env(None) is None
+    for wrong in ("=1", "NOT_SET_ANYWHERE"):
+        with pytest.raises(typer.BadParameter):
+            output.parse_env([wrong])
+
+
+def test_what_could_steer_the_terminal_is_left_out() -> None:
+    assert output.plain("a\x1b[2Jb\r\nc\x07é") == "a [2Jb  c é"

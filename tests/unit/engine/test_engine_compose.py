@@ -1,0 +1,46 @@
+"""What docker-compose.yml must keep to: reached from this machine only, no more rights than it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FILE = Path(__file__).resolve().parents[3] / "docker-compose.yml"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return yaml.safe_load(FILE.read_text())["services"]
+
+
+def test_only_the_service_is_published_and_on_loopback_only(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"service"}
+    assert all(port.startswith("127.0.0.1:") for port in published["service"])
+
+
+def test_the_service_has_the_socket_and_nothing_else_has(services: dict[str, Any]) -> None:
+    holders = [name for name, s in services.items() if any("docker.sock" in str(v) for v in s.get("volumes", []))]
+    assert holders == ["service"]
+    assert services["service"]["cap_drop"] == ["ALL"]
+    assert services["service"]["security_opt"] == ["no-new-privileges:true"]
+    assert services["service"]["read_only"] is True
+    assert "privileged" not in services["service"]
+
+
+def test_the_data_folder_has_one_path_inside_and_outside(services: dict[str, Any]) -> None:
+    home = services["service"]["environment"]["SANDBOX_HOME"]
+    assert f"{home}:{home}" in services["service"]["volumes"]
+
+
+def test_there_is_no_password_in_it(services: dict[str, Any]) -> None:
+    assert services["database"]["environment"]["POSTGRES_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
+
+
+def test_the_service_is_installed_as_the_lock_says(services: dict[str, Any]) -> None:
+    steps = services["service"]["build"]["dockerfile_inline"]
+    assert "--constraint requirements.lock" in steps
+    assert steps.startswith("FROM python:3.12-slim-bookworm\n")

@@ -1,0 +1,82 @@
+"""The body of the create call: what keeps sandboxed code in is asked for, and nothing that would let it out."""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from sandbox.engine.base import ContainerSpec, Limits
+from sandbox.engine.container_config import container_config
+from sandbox.errors import InvalidInput
+
+DEPLOYMENT = UUID(int=1)
+SPEC = ContainerSpec(
+    session_id=UUID(int=2),
+    role="backend",
+    image="purple8/python312:1",
+    runtime="python312",
+    network="sbx-own",
+    limits=Limits(memory_bytes=512 << 20, cpus=1.5, pids=100),
+    env={"A": "caller"},
+)
+
+
+def config(spec=SPEC, agent_folder=Path("/home/run/x/backend")):
+    return container_config(
+        spec,
+        deployment_id=DEPLOYMENT,
+        network=spec.network or "sbx-shared",
+        environment={"A": "host", "B": "host"},
+        agent_folder=agent_folder,
+        oci_runtime=None,
+    )
+
+
+def test_only_the_agents_capabilities_are_added():
+    host = config()["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert set(host["CapAdd"]) == {"SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"}
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["Privileged"] is False
+
+
+def test_limits_are_in_the_engines_units_and_leave_no_swap():
+    host = config()["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (
+        536_870_912,
+        536_870_912,
+        1_500_000_000,
+        100,
+    )
+
+
+def test_the_only_mounts_are_the_volume_and_the_agents_folder():
+    assert [(m["Type"], m["Source"], m["Target"]) for m in config()["HostConfig"]["Mounts"]] == [
+        ("volume", f"sbx-{SPEC.session_id.hex}-backend", "/workspace"),
+        ("bind", "/home/run/x/backend", "/run/sandbox-agent"),
+    ]
+
+
+def test_without_a_shared_folder_the_agents_is_roots_own_in_memory():
+    host = config(agent_folder=None)["HostConfig"]
+    assert [m["Target"] for m in host["Mounts"]] == ["/workspace"]
+    assert host["Tmpfs"] == {"/run/sandbox-agent": "mode=0700,size=1m"}
+
+
+def test_the_callers_variables_win_over_the_hosts():
+    assert config()["Env"] == ["A=caller", "B=host"]
+
+
+def test_a_role_is_a_name_on_its_own_network_only():
+    assert config()["NetworkingConfig"]["EndpointsConfig"] == {"sbx-own": {"Aliases": ["backend"]}}
+    shared = config(replace(SPEC, network=None))
+    assert shared["NetworkingConfig"]["EndpointsConfig"] == {"sbx-shared": {"Aliases": []}}
+    assert shared["HostConfig"]["NetworkMode"] == "sbx-shared"
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES", "GCONV_PATH"])
+def test_variables_that_would_load_code_into_the_agent_are_refused(name: str):
+    with pytest.raises(InvalidInput, match=name) as refused:
+        config(replace(SPEC, env={name: "/workspace/evil.so"}))
+    assert refused.value.code == "env_refused"

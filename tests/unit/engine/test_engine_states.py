@@ -1,0 +1,42 @@
+"""The engine's answers as plain data."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sandbox.engine.docker_states import container_state, moment, session_of
+
+SESSION = UUID(int=7)
+
+
+def inspected(**state):
+    return {
+        "Id": "abc",
+        "Name": "/sbx-x",
+        "State": {"Status": "running", "ExitCode": 0, "OOMKilled": False, "StartedAt": "0001-01-01T00:00:00Z"} | state,
+        "Config": {"Labels": {"sandbox.session_id": str(SESSION), "sandbox.role": "main"}},
+        "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.2"}}},
+    }
+
+
+def test_a_running_container_has_no_exit_code():
+    state = container_state(inspected())
+    assert (state.name, state.status, state.exit_code, state.ip) == ("sbx-x", "running", None, "10.0.0.2")
+    assert (state.session_id, state.role, state.started_at) == (SESSION, "main", None)
+
+
+def test_an_ended_one_tells_how():
+    found = inspected(Status="exited", ExitCode=137, OOMKilled=True)
+    found["NetworkSettings"]["Networks"]["n"]["IPAddress"] = ""
+    state = container_state(found)
+    assert (state.exit_code, state.out_of_memory, state.ip) == (137, True, None)
+
+
+def test_times_have_nanoseconds_and_zones():
+    assert moment("2026-11-23T16:49:16.599067123Z") == datetime(2026, 11, 23, 16, 49, 16, 599067, UTC)
+    assert moment("2026-11-23T18:49:16+02:00") == datetime(2026, 11, 23, 16, 49, 16, tzinfo=UTC)
+    assert moment(None) is None
+
+
+def test_a_label_that_is_no_id_is_no_session():
+    assert session_of({"sandbox.session_id": "nonsense"}) is None
+    assert session_of(None) is None
