@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -158,41 +157,36 @@ def _limits(settings: Settings) -> SessionLimits:
     return SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
 
 
-class _Late:
-    """An ASGI application that exists once the lifespan has begun."""
+class Application:
+    """The whole service as one ASGI application. Lifespan goes to FastAPI, which brings the parts up; everything else
+    goes the way of a request: its id and span, then by host name to a preview or to the API."""
 
-    def __init__(self) -> None:
-        self.app: ASGIApp | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.app is None:
-            raise RuntimeError("a request came before the service was up")
-        await self.app(scope, receive, send)
-
-
-def create_app(settings: Settings) -> ASGIApp:
-    """The whole service as one ASGI application; nothing is started before its lifespan."""
-    routed = _Late()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.api = FastAPI(
+            title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
+        )
+        problems.install(self.api)
+        for room in (health, tokens, projects, sessions, events, commands, files, terminal, console):
+            self.api.include_router(room.router)
+        self._requests: ASGIApp = self.api
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings) as parts:
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        async with running(self._settings) as parts:
             app.state.services = parts.services
-            router = HostRouter(limited, parts.previews, settings.preview_domain)
-            routed.app = RequestMiddleware(router, parts.tracing)
+            limited = BodyLimit(app, self._settings.max_body_kb * 1024)
+            router = HostRouter(limited, parts.previews, self._settings.preview_domain)
+            self._requests = RequestMiddleware(router, parts.tracing)
             yield
 
-    app = FastAPI(title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
-    problems.install(app)
-    for room in (health, tokens, projects, sessions, commands, events, files, terminal, console):
-        app.include_router(room.router)
-    limited = BodyLimit(app, settings.max_body_kb * 1024)
-    return partial(_serve, app, routed)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.api if scope["type"] == "lifespan" else self._requests)(scope, receive, send)
 
 
-async def _serve(app: FastAPI, routed: _Late, scope: Scope, receive: Receive, send: Send) -> None:
-    """Lifespan goes to the application itself, everything else the way of a request."""
-    await (app if scope["type"] == "lifespan" else routed)(scope, receive, send)
+def create_app(settings: Settings) -> Application:
+    """The service, not started: that is its lifespan's."""
+    return Application(settings)
 
 
 _DESCRIPTION = """\

@@ -14,6 +14,8 @@ from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 
+#: The browser's cookie that says who calls.
+CALLER_COOKIE = "sandbox_caller"
 #: Seconds that each is good for.
 COOKIE_SECONDS = 7 * 24 * 3600
 PREVIEW_LINK_SECONDS = 10 * 60

@@ -96,7 +96,7 @@ class TokenStore:
             "ORDER BY created_at DESC, token_id DESC LIMIT :limit"
         )
         time, token_id = before or (None, None)
-        async with self._db.transaction() as connection:
+        async with self._db.read() as connection:
             rows = await connection.execute(statement, {"time": time, "id": token_id, "limit": limit})
             return [_record(row) for row in rows]
 
@@ -112,7 +112,7 @@ class TokenStore:
 
     async def _one(self, condition: str, value: bytes | UUID) -> TokenRecord | None:
         statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE {condition}")
-        async with self._db.transaction() as connection:
+        async with self._db.read() as connection:
             row = (await connection.execute(statement, {"value": value})).one_or_none()
             return None if row is None else _record(row)
 

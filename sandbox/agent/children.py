@@ -1,7 +1,7 @@
-"""Processes: forking as the sandbox's user, reaping, and finding and killing whole trees.
+"""Processes: forking, reaping, and finding and killing whole trees.
 
-A fork is made by whichever thread needs it; everything is reaped by one thread (`Children.reap`, on SIGCHLD), orphans
-of the sandbox included: the agent is their subreaper, so all that was ever started here stays its descendant.
+Commands are started by the launcher (`launcher.py`), which reaps them; what works on files is forked here. Orphans of
+the sandbox become the agent's children: it is their subreaper, so all that was ever started stays its descendant.
 
 What escapes `kill_tree`: a process that left its session *and* whose parent has ended is a child of the agent like any
 other orphan, and cannot be told from those of another command. `kill_all` takes these too.
@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from .wire import Refused
 
@@ -38,22 +37,33 @@ class User:
         """The container's own environment, the user's, and what the caller adds."""
         return {**os.environ, "HOME": self.home, "USER": "sandbox", "LOGNAME": "sandbox", **extra}
 
-    def become(self) -> None:
-        """Turn this (forked) process into the user's, for good: no groups, no capability, killed first for memory."""
-        with contextlib.suppress(OSError):
-            score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-            os.write(score, OOM_SCORE)
-            os.close(score)
+    def become(self, kept: set[int]) -> None:
+        """Turn this forked process into the user's, for good: of the agent's descriptors those kept, no groups, no
+        capability, killed first for memory. From here its memory is closed to other processes of the user."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) not in kept:
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
+            score.write(OOM_SCORE)
         os.setgroups([])
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
+        os.umask(0o022)
 
 
 class Child:
-    """A process the agent forked. `status` is what waitpid said, None while it runs."""
+    """A process that was started here. `status` is what waitpid said, None while it runs.
 
-    def __init__(self, pid: int, on_exit: Callable[[], None] | None) -> None:
+    `helper` is one that runs the agent's own code as the user: whoever stops it has it killed, for it must not hang.
+    """
+
+    def __init__(self, pid: int, on_exit: Callable[[], None] | None = None, *, helper: bool = False) -> None:
         self.pid = pid
+        self.helper = helper
         self.status: int | None = None
         #: Readable once the process has been reaped.
         self.done_fd, self._done_write = os.pipe()
@@ -77,6 +87,11 @@ class Child:
         os.close(self.done_fd)
 
 
+def no_process(error: OSError) -> Refused:
+    """The kernel gives no process."""
+    return Refused("agent_refused", f"no process could be started, the container is at its limit: {error.strerror}")
+
+
 def outcome(status: int) -> tuple[int, int | None]:
     """Exit code and signal of a wait status; a signal counts as 128 + its number, as shells have it."""
     code = os.waitstatus_to_exitcode(status)
@@ -87,46 +102,63 @@ class Children:
     """All children that run."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        #: Held while a child is started, so that its end cannot be seen before it is known.
+        self.lock = threading.Lock()
         self._running: dict[int, Child] = {}
+
+    def add(self, child: Child) -> None:
+        """It has been started. With the lock held."""
+        self._running[child.pid] = child
 
     def fork(self, body: Callable[[], int], on_exit: Callable[[], None] | None = None) -> Child:
         """Run `body` in a forked process that ends with the status it returns, or 1 if it raises."""
-        with self._lock:
+        with self.lock:
+            return self.fork_locked(body, on_exit)
+
+    def fork_locked(self, body: Callable[[], int], on_exit: Callable[[], None] | None = None) -> Child:
+        """`fork`, with the lock held already."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise no_process(error) from None
+        if pid == 0:
+            status = 1
             try:
-                pid = os.fork()
-            except OSError as error:
-                raise Refused(
-                    "agent_refused", f"no process could be started, the container is at its limit: {error.strerror}"
-                ) from None
-            if pid == 0:
-                status = 1
-                try:
-                    status = body()
-                except BaseException:  # noqa: BLE001 - nothing may return into the agent's code from a fork
-                    sys.excepthook(*sys.exc_info())
-                finally:
-                    os._exit(status)
-            child = self._running[pid] = Child(pid, on_exit)
-            return child
+                status = body()
+            except BaseException:  # noqa: BLE001 - nothing may return into the agent's code from a fork
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(status)
+        child = Child(pid, on_exit, helper=True)
+        self.add(child)
+        return child
 
     def reap(self) -> None:
         """Collect everything that has ended."""
         while True:
-            with self._lock:
+            with self.lock:
                 try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
+                    pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
                 except ChildProcessError:
                     return
                 if pid == 0:
                     return
-                child = self._running.pop(pid, None)
-            if child is not None:
-                child.finished(status)
+                if os.WIFSTOPPED(status):
+                    if pid in self._running and self._running[pid].helper:
+                        os.kill(pid, signal.SIGKILL)
+                    continue
+            self.ended(pid, status)
+
+    def ended(self, pid: int, status: int) -> None:
+        """That process has ended. What was said before is not taken again."""
+        with self.lock:
+            child = self._running.pop(pid, None)
+        if child is not None:
+            child.finished(status)
 
     def signal_group(self, child: Child, number: int) -> None:
         """Signal the child's process group; its members may outlive the child itself."""
-        with self._lock:
+        with self.lock:
             if child.status is not None and child.pid in self._running:
                 return  # the number belongs to another process by now
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -134,7 +166,7 @@ class Children:
 
     def kill_tree(self, child: Child) -> None:
         """Kill the child's session, its group and all their descendants."""
-        with self._lock:
+        with self.lock:
             if child.status is not None and child.pid in self._running:
                 return
             _freeze_and_kill(lambda: _tree([child.pid]))
@@ -142,7 +174,8 @@ class Children:
     def kill_all(self) -> int:
         """Kill everything the agent ever started; how many processes that was."""
         me = os.getpid()
-        return _freeze_and_kill(lambda: _tree([me]) - {me})
+        helpers = {child.pid for child in list(self._running.values()) if child.helper}
+        return _freeze_and_kill(lambda: _tree([me]) - helpers - {me})
 
 
 def _freeze_and_kill(find: Callable[[], set[int]]) -> int:
@@ -190,89 +223,6 @@ def _tree(roots: list[int]) -> set[int]:
         if not more:
             return found
         found |= more
-
-
-def spawn(
-    children: Children,
-    user: User,
-    argv: list[str],
-    *,
-    cwd: str,
-    env: dict[str, str],
-    files: tuple[int, int, int],
-    terminal: bool = False,
-    on_exit: Callable[[], None] | None = None,
-) -> Child:
-    """Start a program as the user, in its own session, with these descriptors as its 0, 1 and 2.
-
-    Returns once it runs. Raises Refused: `command_not_found`, `file_not_found` (the folder), `agent_refused`.
-    """
-    program = _Program(argv, cwd, user.environment(env), files, terminal)
-    report_read, report_write = os.pipe()
-    try:
-        child = children.fork(lambda: program.run(user, report_write), on_exit)
-    except Refused:
-        os.close(report_read)
-        raise
-    finally:
-        os.close(report_write)
-    with open(report_read, "rb") as report:
-        problem = report.read()
-    if problem:
-        child.wait()
-        child.close()
-        step, _, number = problem.decode("ascii").partition(":")
-        raise _spawn_refused(step, int(number), argv[0], cwd)
-    return child
-
-
-@dataclass
-class _Program:
-    """What a forked process is to become."""
-
-    argv: list[str]
-    cwd: str
-    environment: dict[str, str]
-    files: tuple[int, int, int]
-    terminal: bool
-
-    def run(self, user: User, report: int) -> int:
-        """In the forked process: become the program, or tell the agent why not."""
-        step = "start"
-        try:
-            self._arrange()
-            user.become()
-            step = "cwd"
-            os.chdir(self.cwd)
-            step = "exec"
-            os.execvpe(self.argv[0], self.argv, self.environment)  # noqa: S606 - to start what it is asked to is its work
-        except OSError as error:
-            os.write(report, f"{step}:{error.errno}".encode("ascii"))
-        return 127
-
-    def _arrange(self) -> None:
-        """Its own session, its descriptors, and the signals as a program expects them."""
-        os.setsid()
-        if self.terminal:
-            import fcntl
-            import termios
-
-            fcntl.ioctl(self.files[0], termios.TIOCSCTTY, 0)
-        for target, source in enumerate(self.files):
-            os.dup2(source, target)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.umask(0o022)
-
-
-def _spawn_refused(step: str, number: int, program: str, cwd: str) -> Refused:
-    reason = os.strerror(number)
-    if step == "cwd":
-        return Refused("file_not_found", f"cannot work in the folder {cwd}: {reason}", 404)
-    if step == "exec":
-        return Refused("command_not_found", f"cannot run {program}: {reason}", 404)
-    return Refused("agent_refused", f"cannot start {program}: {reason}")
 
 
 def become_subreaper() -> None:

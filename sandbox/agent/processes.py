@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from .children import Child, Children, User, outcome, spawn
+from .children import Child, Children, outcome
 from .figures import out_of_memory_kills
+from .launcher import Launcher
 from .run import to_argv
 from .spool import Spool
 from .wire import Refused
@@ -53,7 +54,7 @@ class Process:
         self._ended_at: float | None = None
         self._ended = threading.Event()
 
-    def start(self, children: Children, user: User, argv: list[str], cwd: str, env: dict[str, str]) -> None:
+    def start(self, launcher: Launcher, argv: list[str], cwd: str, env: dict[str, str]) -> None:
         """Start it. Raises Refused, and nothing is left then."""
         stdin, self._stdin = os.pipe()
         theirs = [stdin]
@@ -64,15 +65,7 @@ class Process:
             theirs.append(write)
         os.set_blocking(self._stdin, False)
         try:
-            self._child = spawn(
-                children,
-                user,
-                argv,
-                cwd=cwd,
-                env=env,
-                files=(theirs[0], theirs[1], theirs[2]),
-                on_exit=self._exited,
-            )
+            self._child = launcher.start(argv, cwd=cwd, env=env, files=theirs, on_exit=self._exited)
         except Refused:
             for fd in self._outputs:
                 os.close(fd)
@@ -191,10 +184,9 @@ class Process:
 class Processes:
     """All named processes."""
 
-    def __init__(self, loop: Loop, children: Children, user: User, folder: str) -> None:
+    def __init__(self, loop: Loop, launcher: Launcher, folder: str) -> None:
         self._loop = loop
-        self._children = children
-        self._user = user
+        self._launcher = launcher
         self._folder = folder
         self._lock = threading.Lock()
         self._named: dict[str, Process] = {}
@@ -208,7 +200,7 @@ class Processes:
             if present is not None and (present.running or not restart_finished):
                 return present
             process = Process(self._loop, name, command, Spool(self._folder))
-            process.start(self._children, self._user, to_argv(command), cwd, env)
+            process.start(self._launcher, to_argv(command), cwd, env)
             self._named[name] = process
             self._forget_oldest()
             return process
@@ -217,6 +209,13 @@ class Processes:
         finished = sorted((p for p in self._named.values() if not p.running), key=lambda p: p.ended_at)
         for process in finished[: max(0, len(finished) - KEPT)]:
             del self._named[process.name]
+
+    def forget(self, children: Children, name: str) -> None:
+        """Kill it if it runs and drop it with its output; unknown already is success."""
+        with self._lock:
+            process = self._named.pop(name, None)
+        if process is not None:
+            process.signal(children, signal.SIGKILL)
 
     def get(self, name: str) -> Process:
         """The process; Refused `process_not_found` if there never was one."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import figures
-from .children import outcome, spawn
+from .children import outcome
 from .run import HungUpMeanwhile, Run, to_argv
 from .tunnel import open_tunnel
 from .wire import HungUp, Refused, Request, argument, bad_request
@@ -98,7 +98,7 @@ def _exec(agent: Agent, request: Request) -> None:
     stdin = request.read_all(STDIN_LIMIT)
     try:
         result = Run(agent.children, request.connection.sock, limit).run(
-            lambda files: spawn(agent.children, agent.user, to_argv(command), cwd=cwd, env=env, files=files),
+            lambda files: agent.launcher.start(to_argv(command), cwd=cwd, env=env, files=files),
             stdin,
             seconds,
             agent.hub.drain,
@@ -147,6 +147,11 @@ def _signal(agent: Agent, request: Request) -> None:
     if not 1 <= number <= 64:
         raise bad_request(f"there is no signal {number}")
     agent.processes.get(argument(request.args, "name", str)).signal(agent.children, number)
+    request.answer({})
+
+
+def _forget(agent: Agent, request: Request) -> None:
+    agent.processes.forget(agent.children, argument(request.args, "name", str))
     request.answer({})
 
 
@@ -207,6 +212,7 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "processes": _processes,
     "wait": _wait,
     "signal": _signal,
+    "forget": _forget,
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,

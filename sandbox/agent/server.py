@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .children import Children, User, become_subreaper
+from .launcher import Launcher
 from .processes import Processes
 from .wire import Connection, HungUp, Refused, refuse_unread
 
@@ -140,7 +141,8 @@ class Agent:
         self.hub = Hub()
         self.children = Children()
         self.user = User(options.user_uid, options.workspace)
-        self.processes = Processes(self.hub, self.children, self.user, options.spool)
+        self.launcher = Launcher(self.children, self.user)
+        self.processes = Processes(self.hub, self.launcher, options.spool)
 
 
 def serve(options: Options) -> int:
@@ -152,6 +154,7 @@ def serve(options: Options) -> int:
     workers = Workers(lambda sock: _serve_connection(agent, sock))
     agent.hub.listen_for_wakeups()
     agent.hub.watch(listener.fileno(), lambda: _accept(listener, workers))
+    agent.hub.watch(agent.launcher.endings, agent.launcher.read_endings)
     agent.hub.run(agent.children.reap)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)

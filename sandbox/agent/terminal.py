@@ -16,7 +16,7 @@ import struct
 import termios
 from typing import TYPE_CHECKING
 
-from .children import Child, outcome, spawn
+from .children import Child, outcome
 from .run import shell, to_argv
 from .wire import HungUp, Request, argument, bad_request
 
@@ -44,9 +44,7 @@ def serve_terminal(
         _resize(master, columns, rows)
         os.fchown(slave, agent.user.uid, agent.user.gid)
         environment = {"TERM": "xterm-256color", **env}
-        child = spawn(
-            agent.children, agent.user, argv, cwd=cwd, env=environment, files=(slave, slave, slave), terminal=True
-        )
+        child = agent.launcher.start(argv, cwd=cwd, env=environment, files=[], terminal=os.ttyname(slave))
     except BaseException:
         os.close(master)
         raise

@@ -75,7 +75,11 @@ def _gone(sock: socket.socket) -> bool:
 
 
 def bridge(path: str) -> int:
-    """Stdin to the agent's socket and its answers to stdout, until the agent closes. For `docker exec -i`."""
+    """Stdin to the agent's socket and its answers to stdout, until either side closes. For `docker exec -i`.
+
+    Stdin comes in frames of 4 bytes of length (big endian) and as many bytes. A length of 0 is the end of what is sent,
+    an end of stdin that of the connection: behind an exec nothing else tells the one from the other.
+    """
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         agent.connect(path)
@@ -92,8 +96,10 @@ def bridge(path: str) -> int:
 
 
 def _send_stdin(agent: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := os.read(0, PIECE):
-            agent.sendall(data)
-    with contextlib.suppress(OSError):
-        agent.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError), os.fdopen(0, "rb", buffering=PIECE) as stdin:
+        while len(head := stdin.read(4)) == 4:
+            if length := int.from_bytes(head, "big"):
+                agent.sendall(stdin.read(length))
+            else:
+                agent.shutdown(socket.SHUT_WR)
+    os._exit(0)

@@ -12,13 +12,12 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from sandbox.access.signing import SignatureRefused
+from sandbox.access.signing import CALLER_COOKIE, SignatureRefused
 from sandbox.access.tokens import TokenMissing, TokenService
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 
-COOKIE_NAME = "sandbox_caller"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -79,7 +78,7 @@ def _header_token(connection: HTTPConnection) -> str | None:
 
 
 async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller:
-    cookie = connection.cookies.get(COOKIE_NAME)
+    cookie = connection.cookies.get(CALLER_COOKIE)
     if not cookie:
         raise TokenMissing(
             "This needs a token and none was sent.", hint="Send `Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`."

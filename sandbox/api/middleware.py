@@ -26,6 +26,7 @@ REQUEST_ID_HEADER = b"x-request-id"
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _SWITCHING_PROTOCOLS = 101
 _MAX_LOGGED_PATH = 500
+_PLAIN_PATH = re.compile(rf"[A-Za-z0-9/._-]{{1,{_MAX_LOGGED_PATH}}}")
 
 access_log = logging.getLogger("sandbox.access")
 
@@ -113,7 +114,9 @@ class _Exchange:
         is_http = scope["type"] == "http"
         method = scope["method"] if is_http else "WEBSOCKET"
         route = _route(scope)
-        path = quote(scope["path"], safe="/:@~!$&'()*+,;=-._")[:_MAX_LOGGED_PATH]
+        path: str = scope["path"]
+        if not _PLAIN_PATH.fullmatch(path):
+            path = quote(path, safe="/:@~!$&'()*+,;=-._")[:_MAX_LOGGED_PATH]
         duration_ms = round(seconds * 1000, 1)
         attributes: dict[str, Any] = {
             "http.request.method": method,

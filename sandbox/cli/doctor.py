@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import platform
-import shutil
-import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated
 
-import httpx
 import typer
 from rich.text import Text
 
-from sandbox.cli import output, process
+from sandbox.cli import output
 from sandbox.cli.environment import load_settings
-from sandbox.db import migrations
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.connection import engine_version
-from sandbox.engine.host_network import default_route_mtu
-from sandbox.engine.images import RuntimeImages
-from sandbox.engine.runtimes import RuntimeCatalog
-from sandbox.errors import SandboxError
-from sandbox.settings import Settings
-
-_GIB = 1024**3
-
-
-class Verdict(StrEnum):
-    OK = "ok"
-    #: It works, or is not needed yet.
-    WARN = "warn"
-    FAIL = "fail"
-
-
-_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `hint` says what to type or change."""
-
-    check: str
-    verdict: Verdict
-    detail: str
-    hint: str = ""
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")] = False) -> None:
@@ -57,131 +19,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON docume
 
     Example: sandbox doctor
     """
+    from sandbox.cli.checks import Verdict, examine
+
+    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
     findings = output.run(examine(load_settings()))
     if as_json:
         output.print_json({"items": [asdict(finding) for finding in findings]})
     else:
         listing = output.table("CHECK", "", "FOUND", "WHAT TO DO")
         for found in findings:
-            verdict = Text(found.verdict.value, style=_STYLES[found.verdict])
+            verdict = Text(found.verdict.value, style=styles[found.verdict])
             listing.add_row(found.check, verdict, Text(output.plain(found.detail)), Text(output.plain(found.hint)))
         output.out().print(listing)
     if any(found.verdict is Verdict.FAIL for found in findings):
         raise typer.Exit(output.Exit.FAILED)
-
-
-async def examine(settings: Settings) -> list[Finding]:
-    """Look at each thing in turn; a check that fails in a way of its own is a finding too."""
-    findings = []
-    for name, check in _CHECKS.items():
-        try:
-            findings.append(await check(settings))
-        except SandboxError as error:
-            findings.append(Finding(name, Verdict.FAIL, error.message, error.hint))
-    return findings
-
-
-async def _python(_: Settings) -> Finding:
-    found = f"{platform.python_version()} at {sys.executable}"
-    verdict = Verdict.OK if sys.version_info >= (3, 11) else Verdict.FAIL
-    return Finding("python", verdict, found, "" if verdict is Verdict.OK else "Python 3.11 or newer is needed.")
-
-
-async def _data_folder(settings: Settings) -> Finding:
-    home = settings.home
-    if not home.exists():
-        return Finding("data folder", Verdict.WARN, f"{home} is not there yet", "sandbox up makes it.")
-    token = home / "admin-token"
-    if token.exists() and token.stat().st_mode & 0o077:
-        return Finding("data folder", Verdict.FAIL, f"others can read {token}", f"chmod 600 {token}")
-    return Finding("data folder", Verdict.OK, str(home))
-
-
-async def _engine(settings: Settings) -> Finding:
-    version = await asyncio.to_thread(engine_version, settings.docker_host)
-    return Finding("engine", Verdict.OK, f"Docker {version} at {settings.docker_host or 'the local socket'}")
-
-
-async def _images(settings: Settings) -> Finding:
-    catalog = RuntimeCatalog()
-    images = RuntimeImages(catalog, settings.docker_host)
-    missing = [runtime.name for runtime in catalog.list() if await images.reference(runtime.name) is None]
-    if missing:
-        hint = "sandbox runtimes build (a launch builds what it needs, and takes that much longer)"
-        return Finding("images", Verdict.WARN, f"not built: {', '.join(missing)}", hint)
-    return Finding("images", Verdict.OK, ", ".join(runtime.name for runtime in catalog.list()))
-
-
-async def _database(settings: Settings) -> Finding:
-    dsn, what = settings.database_url, "DATABASE_URL"
-    if dsn is None:
-        state = await EmbeddedPostgres(settings.home).status()
-        dsn, what = state.dsn, f"embedded PostgreSQL, pid {state.pid}"
-        if dsn is None:
-            return Finding("database", Verdict.WARN, "the embedded PostgreSQL does not run", "sandbox up starts it.")
-    found = await migrations.status(dsn)
-    if found.pending:
-        return Finding("database", Verdict.WARN, f"{what}; to migrate: {', '.join(found.pending)}", "sandbox migrate")
-    return Finding("database", Verdict.OK, f"{what}; all {len(found.applied)} migrations applied")
-
-
-async def _port(settings: Settings) -> Finding:
-    where = f"{settings.host}:{settings.port}"
-    pid = process.running_pid(process.pid_file(settings))
-    if pid is not None:
-        return Finding("port", Verdict.OK, f"{where}, the service's own (pid {pid})")
-    process.check_port(settings)
-    return Finding("port", Verdict.OK, f"{where} is free")
-
-
-async def _service(settings: Settings) -> Finding:
-    url = process.base_url(settings)
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
-            answer = await client.get(f"{url}/readyz")
-    except httpx.TransportError:
-        return Finding("service", Verdict.WARN, f"nothing answers at {url}", "Start it: sandbox up")
-    if answer.status_code == 200:
-        return Finding("service", Verdict.OK, f"{url} is ready")
-    hint = f"Its log: {process.log_file(settings)}"
-    return Finding("service", Verdict.FAIL, f"{url} is not ready: {answer.text[:200]}", hint)
-
-
-async def _disk(settings: Settings) -> Finding:
-    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / _GIB
-    verdict = Verdict.FAIL if free < 1 else Verdict.WARN if free < 5 else Verdict.OK
-    hint = "" if verdict is Verdict.OK else "Images take about 1 GiB, each sandbox what it installs: make room."
-    return Finding("disk", verdict, f"{free:.1f} GiB free at {place}", hint)
-
-
-async def _mtu(_: Settings) -> Finding:
-    outer = default_route_mtu()
-    bridge = _bridge_mtu()
-    if bridge is None:
-        return Finding("mtu", Verdict.OK, f"default route {outer or 'unknown'}; no docker0 bridge on this machine")
-    if outer is not None and bridge > outer:
-        hint = f'Large downloads in containers can hang: set "mtu": {outer} in /etc/docker/daemon.json.'
-        return Finding("mtu", Verdict.WARN, f"docker0 {bridge} is above the default route's {outer}", hint)
-    return Finding("mtu", Verdict.OK, f"docker0 {bridge}, default route {outer or 'unknown'}")
-
-
-def _bridge_mtu() -> int | None:
-    try:
-        return int(Path("/sys/class/net/docker0/mtu").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
-Check = Callable[[Settings], Awaitable[Finding]]
-_CHECKS: dict[str, Check] = {
-    "python": _python,
-    "data folder": _data_folder,
-    "engine": _engine,
-    "images": _images,
-    "database": _database,
-    "port": _port,
-    "service": _service,
-    "disk": _disk,
-    "mtu": _mtu,
-}

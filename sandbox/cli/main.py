@@ -80,7 +80,8 @@ def main() -> None:
     try:
         app()
     except (ClientError, ServiceError) as error:
-        output.print_error(error, as_json="--json" in sys.argv)
+        own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+        output.print_error(error, as_json="--json" in own)
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         sys.exit(output.Exit.INTERRUPTED)

@@ -59,14 +59,18 @@ def exit_code(error: AnyError) -> Exit:
     return Exit.FAILED
 
 
+#: Where there is no window, nothing is folded to fit one.
+_WIDE = 1000
+
+
 def out() -> Console:
     """For results. Made when used, so that it writes to where stdout is now."""
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def err() -> Console:
     """For progress and errors."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
 
 
 def print_json(value: Any) -> None:

@@ -98,7 +98,7 @@ def start_detached(settings: Settings) -> int:
     log = log_file(settings)
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
-    with log.open("ab") as sink:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "sandbox.cli.main", "serve"],
             stdin=subprocess.DEVNULL,

@@ -11,8 +11,6 @@ from sandbox.cli import output
 from sandbox.cli.environment import load_settings
 from sandbox.cli.sessions import Json
 from sandbox.cli.setup import build_images
-from sandbox.engine.images import RuntimeImages
-from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import EngineError
 
 app = typer.Typer(help="List the runtimes and build their images.", no_args_is_help=True)
@@ -24,6 +22,9 @@ def list_runtimes(as_json: Json = False) -> None:
 
     Example: sandbox runtimes list
     """
+    from sandbox.engine.images import RuntimeImages
+    from sandbox.engine.runtimes import RuntimeCatalog
+
     settings = load_settings()
 
     async def images() -> dict[str, str | None]:

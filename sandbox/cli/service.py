@@ -6,14 +6,11 @@ import asyncio
 from typing import Annotated
 
 import typer
-import uvicorn
 from rich.text import Text
 
 from sandbox.cli import output, process
 from sandbox.cli.environment import admin_token, load_settings
 from sandbox.cli.setup import bring_up_database, set_up, step
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.setup import stop_engine
 from sandbox.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
@@ -24,8 +21,9 @@ def serve() -> None:
 
     Example: sandbox serve
     """
-    # The whole service; no other command needs it, and loading it takes a while.
-    from sandbox.app import create_app  # noqa: PLC0415
+    import uvicorn
+
+    from sandbox.app import create_app
 
     settings = load_settings()
     with process.claim(settings):
@@ -115,6 +113,9 @@ def down(as_json: Json = False) -> None:
 
 
 async def _stop_what_it_stood_on(settings: Settings) -> None:
+    from sandbox.db.embedded import EmbeddedPostgres
+    from sandbox.engine.setup import stop_engine
+
     console = output.err()
     if (await EmbeddedPostgres(settings.home).status()).running:
         with step(console, "database stopped"):

@@ -11,11 +11,6 @@ from rich.text import Text
 
 from sandbox.cli.output import plain
 from sandbox.cli.progress import seconds
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.db.migrations import migrate
-from sandbox.engine.images import RuntimeImages
-from sandbox.engine.runtimes import RuntimeCatalog
-from sandbox.engine.setup import ensure_engine
 from sandbox.settings import Settings
 
 Progress = Callable[[str], None]
@@ -52,6 +47,8 @@ def step(console: Console, title: str) -> Iterator[Step]:
 
 async def set_up(settings: Settings, console: Console) -> None:
     """Bring up all that the service needs. What is there already is left as it is. Raises the cause of what fails."""
+    from sandbox.engine.setup import ensure_engine
+
     with step(console, "container engine") as work:
         engine = await ensure_engine(settings, work)
         work.result = f"{engine.version}{', started by sandbox up' if engine.started_by_us else ''}"
@@ -61,6 +58,9 @@ async def set_up(settings: Settings, console: Console) -> None:
 
 async def build_images(settings: Settings, console: Console, names: list[str] | None = None) -> dict[str, str]:
     """Build the images of these runtimes, by default of all, where they are not there; the reference of each."""
+    from sandbox.engine.images import RuntimeImages
+    from sandbox.engine.runtimes import RuntimeCatalog
+
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
     references = {}
@@ -72,6 +72,9 @@ async def build_images(settings: Settings, console: Console, names: list[str] | 
 
 async def bring_up_database(settings: Settings, console: Console) -> list[str]:
     """Start the embedded PostgreSQL, unless DATABASE_URL names another, and migrate; the names of what was applied."""
+    from sandbox.db.embedded import EmbeddedPostgres
+    from sandbox.db.migrations import migrate
+
     dsn = settings.database_url
     if dsn is None:
         with step(console, "database") as work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -55,9 +56,13 @@ def list_tokens(ctx: typer.Context, as_json: Json = False) -> None:
         return
     listing = output.table("TOKEN ID", "USER", "ROLE", "CREATED", "EXPIRES", "REVOKED")
     for item in items:
-        names = ("token_id", "user_id", "role", "created_at", "expires_at", "revoked_at")
-        listing.add_row(*(Text(output.plain(str(item.get(name) or "-"))) for name in names))
+        times = (_minute(item.get(name)) for name in ("created_at", "expires_at", "revoked_at"))
+        listing.add_row(item["token_id"], Text(output.plain(item["user_id"])), item["role"], *times)
     output.out().print(listing)
+
+
+def _minute(time: str | None) -> str:
+    return "-" if time is None else f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M}"
 
 
 @app.command("revoke")

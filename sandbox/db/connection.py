@@ -38,7 +38,13 @@ class Database:
     """
 
     def __init__(
-        self, dsn: str, *, application_name: str = "purple8-sandbox", pool_size: int = 10, max_overflow: int = 20
+        self,
+        dsn: str,
+        *,
+        application_name: str = "purple8-sandbox",
+        pool_size: int = 10,
+        max_overflow: int = 20,
+        pool_timeout: float = POOL_TIMEOUT,
     ) -> None:
         self._params = connection_params(dsn, application_name)
         self.engine = create_async_engine(
@@ -46,9 +52,15 @@ class Database:
             connect_args=self._params,
             pool_size=pool_size,
             max_overflow=max_overflow,
-            pool_timeout=POOL_TIMEOUT,
-            pool_pre_ping=True,
+            # Parameters may hold what callers keep secret; they have no place in a stack trace.
+            hide_parameters=True,
+            pool_timeout=pool_timeout,
+            # Not asked on every use, which costs a round trip: when PostgreSQL was away one request learns it, the pool
+            # is emptied, and the next one connects anew.
+            pool_pre_ping=False,
         )
+
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
         @event.listens_for(self.engine.sync_engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
@@ -62,6 +74,16 @@ class Database:
         """
         with translated_errors():
             async with self.engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for single statements, each its own transaction: one round trip instead of three.
+
+        For reads that need no common snapshot. Raises `DatabaseUnavailable` like `transaction`.
+        """
+        with translated_errors():
+            async with self._reading.connect() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -94,10 +116,11 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
     scheme, separator, rest = dsn.partition("://")
     try:
         given = conninfo_to_dict(f"{scheme.partition('+')[0]}{separator}{rest}")
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # Its text may quote the URL, password and all.
         raise InvalidInput(
-            f"the database URL cannot be read: {error}",
-            hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
+            "the database URL cannot be read",
+            hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX.",
             code="database_url_invalid",
         ) from None
     return {
@@ -116,7 +139,7 @@ def translated_errors() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise DatabaseUnavailable(
-            f"no database connection became free within {POOL_TIMEOUT} s",
+            "no database connection became free in time",
             hint="The service is overloaded or a transaction hangs; see pg_stat_activity.",
         ) from error
     except DBAPIError as error:

@@ -22,7 +22,9 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
+from sandbox.db.connection import CONNECT_TIMEOUT
 from sandbox.db.embedded_host import (
+    SOCKET_NAME,
     Account,
     EmbeddedPostgresError,
     find_account,
@@ -102,13 +104,17 @@ class EmbeddedPostgres:
         with self._locked():
             folder = find_folder(self._home, account)
             data = folder / "data"
-            if _postmaster(data) is None:
-                programs = find_programs(folder, account)
-                if not (data / "PG_VERSION").exists():
-                    _make_cluster(folder, programs, account)
-                _check_version(data, programs, account)
-                _start_cluster(folder, programs, account)
-            return _make_database(data)
+            # A server that was found may be dying at that moment: then it is started.
+            for _attempt in range(3):
+                if _postmaster(data) is None:
+                    programs = find_programs(folder, account)
+                    if not (data / "PG_VERSION").exists():
+                        _make_cluster(folder, programs, account)
+                    _check_version(data, programs, account)
+                    _start_cluster(folder, programs, account)
+                if (dsn := _make_database(data)) is not None:
+                    return dsn
+            raise EmbeddedPostgresError(f"PostgreSQL ends as soon as it runs: {_end_of_log(data)}", hint=_hint(data))
 
     def _stop(self) -> None:
         if not (self._home / "postgres").exists():
@@ -174,43 +180,49 @@ def _check_version(data: Path, programs: Path, account: Account) -> None:
 
 def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
     data = folder / "data"
-    # Left by a killed server; where its pid is another process's by now, PostgreSQL would take that for itself.
-    (data / "postmaster.pid").unlink(missing_ok=True)
+    socket = socket_folder(folder, account)
+    # Left by a killed server. Where its pid is by now another process's, PostgreSQL takes that for a server; what
+    # keeps two servers off one cluster is the shared memory, which goes by the folder and not by these files.
+    for left in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
+        left.unlink(missing_ok=True)
     allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
     files = {
-        "sandbox.conf": _SETTINGS.format(socket=socket_folder(folder, account)),
+        "sandbox.conf": _SETTINGS.format(socket=socket),
         "pg_hba.conf": "local all all peer map=service\n",
         "pg_ident.conf": "".join(f'service "{name}" {SUPERUSER}\n' for name in sorted(allowed)),
     }
     for name, content in files.items():
         _write(data / name, content, account)
     command = [programs / "pg_ctl", "start", "-D", data, "-l", data / "start.log", "-w", "-t", str(DEADLINE)]
-    for _attempt in range(5):
-        if account.run(*command, timeout=DEADLINE + 30).returncode == 0:
-            return
-        # Children of a server that was killed may hold its shared memory for a moment.
-        time.sleep(1)
-    raise EmbeddedPostgresError(f"PostgreSQL did not start: {_end_of_log(data)}", hint=_hint(data))
+    give_up = time.monotonic() + 15
+    while account.run(*command, timeout=DEADLINE + 30).returncode != 0:
+        log = _end_of_log(data)
+        # Children of a server that was killed hold its shared memory for a moment.
+        if "is still in use" not in log or time.monotonic() > give_up:
+            raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
+        time.sleep(0.2)
 
 
-def _make_database(data: Path) -> str:
-    """Wait until the server answers, make our database if it is missing, and answer its URL."""
+def _make_database(data: Path) -> str | None:
+    """Wait until the server answers, make our database if it is missing, answer its URL; None if the server ends."""
     give_up = time.monotonic() + DEADLINE
+    reason = "it does not say where its socket is"
     while (postmaster := _postmaster(data)) is not None:
         try:
             if postmaster.socket is not None:
-                with psycopg.connect(_dsn(postmaster.socket, "postgres"), autocommit=True) as connection:
+                dsn = _dsn(postmaster.socket, "postgres")
+                with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
                     found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
                     if found is None:
                         connection.execute(f'CREATE DATABASE "{DATABASE}"')
                 return _dsn(postmaster.socket, DATABASE)
         except psycopg.OperationalError as error:
-            if time.monotonic() > give_up:
-                raise EmbeddedPostgresError(f"PostgreSQL does not answer: {error}", hint=_hint(data)) from error
-        if time.monotonic() > give_up:
-            break
+            reason = str(error)
+        # Started by another user, who alone may use it: waiting does not change that.
+        if time.monotonic() > give_up or "authentication failed" in reason:
+            raise EmbeddedPostgresError(f"PostgreSQL runs and does not answer: {reason}", hint=_hint(data))
         time.sleep(0.05)
-    raise EmbeddedPostgresError(f"PostgreSQL ended while starting: {_end_of_log(data)}", hint=_hint(data))
+    return None
 
 
 def _postmaster(data: Path) -> _Postmaster | None:

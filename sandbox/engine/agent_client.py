@@ -114,6 +114,9 @@ class AgentClient:
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
 
+    async def forget(self, name: str) -> None:
+        await self._http.call("forget", {"name": name})
+
     async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None:
         await self._http.call("stdin", {"name": name, "close": close}, raw=data)
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
 from sandbox.engine import labels
+from sandbox.engine.agent_wire import Connector, UnixConnector
 from sandbox.engine.docker_calls import DockerCalls
 from sandbox.engine.exec_bridge import ExecConnector
 from sandbox.engine.socket_folders import SocketFolders
 from sandbox.errors import AgentError
-
-Connector = Callable[[], Awaitable[socket.socket]]
 
 #: An agent takes some 50 ms to listen; a socket absent for this long is taken for one that is not shared.
 _PATIENCE_SECONDS = 2.0
@@ -63,7 +60,7 @@ class AgentTransport:
 
     def connector(self, session_id: UUID, role: str) -> Connector:
         bridge = ExecConnector(self._calls, labels.container_name(session_id, role))
-        folder = FolderConnector(self._folders.socket(session_id, role))
+        folder = UnixConnector(self._folders.socket(session_id, role))
         if self._mode == "exec":
             return bridge
         if self._mode == "socket":
@@ -78,37 +75,6 @@ class AgentTransport:
         return not any(mark in options for mark in ("name=userns", "name=rootless")) and "Desktop" not in str(
             found.get("OperatingSystem")
         )
-
-
-class FolderConnector:
-    """The agent's unix socket in a shared folder.
-
-    Connects through the folder's descriptor, so that the path's length does not matter (a socket's is at most 107).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def __call__(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        try:
-            folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                await asyncio.get_running_loop().sock_connect(connection, f"/proc/self/fd/{folder}/{self._path.name}")
-            finally:
-                os.close(folder)
-        except OSError as error:
-            connection.close()
-            raise AgentError(
-                f"the agent's socket does not answer: {error.strerror or error}",
-                code="agent_unreachable",
-                hint="the container may be starting, or gone",
-            ) from error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
 
 class AutoConnector:
@@ -130,7 +96,7 @@ class AutoConnector:
             self._first_tried = time.monotonic()
         try:
             connection = await self._folder()
-        except AgentError:
+        except OSError:
             if time.monotonic() - self._first_tried < _PATIENCE_SECONDS or not await self._answers_by_exec():
                 raise
             return await self._settle()
@@ -139,12 +105,13 @@ class AutoConnector:
 
     async def _settle(self) -> socket.socket:
         """The agent is up: if its socket is there now, it was only late."""
-        with contextlib.suppress(AgentError):
+        try:
             connection = await self._folder()
-            self._settled = self._folder
-            return connection
-        self._settled = self._bridge
-        return await self._bridge()
+        except OSError:
+            self._settled = self._bridge
+            return await self._bridge()
+        self._settled = self._folder
+        return connection
 
     async def _answers_by_exec(self) -> bool:
         try:

@@ -55,3 +55,20 @@ def engine_version(docker_host: str | None) -> str:
             return str(client.version()["Version"])
         except FOREIGN_ERRORS as error:
             raise unreachable(str(error)) from error
+
+
+def default_bridge_mtu(docker_host: str | None) -> int | None:
+    """MTU of the network that image builds use, as the engine gives it to containers; None if it does not say.
+
+    Asked of the engine: the bridge's own device shows its real MTU only while a container is on it. Raises EngineError
+    `engine_unreachable`.
+    """
+    with connected(docker_host, timeout_seconds=10) as client:
+        try:
+            options = client.inspect_network("bridge").get("Options") or {}
+        except docker.errors.NotFound:
+            return None
+        except FOREIGN_ERRORS as error:
+            raise unreachable(str(error)) from error
+    mtu = options.get("com.docker.network.driver.mtu", "")
+    return int(mtu) if mtu.isdigit() else None

@@ -68,9 +68,10 @@ class DockerCalls:
 
     async def call(self, work: Callable[[docker.APIClient], T], *, deadline_seconds: float = 30.0) -> T:
         """Run `work(client)` in the pool. Raises EngineError, `EngineNotFound` and `EngineConflict` among them."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, partial(self.run, work))
         try:
-            return await asyncio.wait_for(future, deadline_seconds)
+            # Not wait_for, which (before Python 3.12) loses a cancellation that meets the result.
+            async with asyncio.timeout(deadline_seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, partial(self.run, work))
         except TimeoutError:
             raise EngineError(
                 f"the container engine did not answer within {deadline_seconds:g} s",

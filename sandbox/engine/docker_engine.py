@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.engine import docker_events, labels
-from sandbox.engine.agent_transport import AgentTransport, Connector
+from sandbox.engine.agent_transport import AgentTransport
+from sandbox.engine.agent_wire import Connector
 from sandbox.engine.base import Agent, ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.container_config import container_config
 from sandbox.engine.docker_calls import DockerCalls, EngineConflict, EngineNotFound

@@ -3,7 +3,7 @@ machine, a service that is not root.
 
 `docker exec -i ... connect` bridges its stdin and stdout to the agent's socket in the container. Two threads a
 connection pump the engine's multiplexed stream into one end of a socket pair; the other end is given out. An exec costs
-about 50 ms, so connections are worth keeping.
+about 50 ms, so connections are worth keeping. A service that goes away takes its bridges with it: their stdin ends.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ class ExecConnector:
 
     async def __call__(self) -> socket.socket:
         try:
-            stream = await self._calls.call(self._open, deadline_seconds=_DEADLINE_SECONDS)
+            return await self._calls.call(self._open, deadline_seconds=_DEADLINE_SECONDS)
         except EngineError as error:
             raise AgentError(
                 f"the bridge to the agent in {self._container} cannot be run: {error.message}",
                 code="agent_unreachable",
                 hint=error.hint or "the container may have ended: see its status",
             ) from error
+
+    def _open(self, client: docker.APIClient) -> socket.socket:
+        """Pumps from the start: if nobody waits for the result any more, dropping it closes all."""
+        made = client.exec_create(self._container, _COMMAND, stdin=True, user="0", environment=_ENVIRONMENT)
+        stream = client.exec_start(made["Id"], socket=True)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         _Pump(stream, theirs).start()
         return ours
-
-    def _open(self, client: docker.APIClient) -> Any:
-        made = client.exec_create(self._container, _COMMAND, stdin=True, user="0", environment=_ENVIRONMENT)
-        return client.exec_start(made["Id"], socket=True)
 
 
 class _Pump:
@@ -97,10 +98,11 @@ class _Pump:
             raise
 
     def _outwards(self) -> None:
-        """To the container. An end of what we send is passed on; a closed socket ends the exec."""
+        """To the container, in the frames that `connect` reads. An end of what we send is passed on as an empty one; a
+        closed socket ends the exec."""
         while data := self._near.recv(_BLOCK):
-            self._far.sendall(data)
-        self._far.shutdown(socket.SHUT_WR)
+            self._far.sendall(len(data).to_bytes(4, "big") + data)
+        self._far.sendall(bytes(4))
         closed = select.poll()
         closed.register(self._near, 0)  # tells of a full close only
         closed.poll()
@@ -108,7 +110,9 @@ class _Pump:
 
     def _close(self) -> None:
         self._near.close()
-        self._stream.close()
+        # The response first: closing flushes a file object on top of the stream.
         response = getattr(self._stream, "_response", None)
         if response is not None:
             response.close()
+        self._stream.close()
+        self._far.close()

@@ -64,7 +64,7 @@ async def insert(
 
 async def read(db: Database, session_id: UUID, *, after: int, limit: int) -> tuple[list[Event], Position | None]:
     """Events after a seq, oldest first, and the log's position read before them (None: no such session)."""
-    async with db.transaction() as conn:
+    async with db.read() as conn:
         row = (await conn.execute(_POSITION, {"session_id": session_id})).one_or_none()
         if row is None:
             return [], None

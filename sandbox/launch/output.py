@@ -34,20 +34,21 @@ class LineAssembler:
         #: Where the chunk that began the unfinished line starts.
         self._began = told
 
-    def feed(self, chunk: OutputChunk) -> list[str]:
+    def feed(self, chunk: OutputChunk) -> list[tuple[int, str]]:
+        """The lines that are whole now, each with the offset after it."""
         end = chunk.offset + len(chunk.data)
         if end <= self.told:
             return []
-        data = chunk.data[max(0, self.told - chunk.offset) :] if not self._partial else chunk.data
-        *whole, rest = data.split(b"\n")
+        start = chunk.offset if self._partial else max(chunk.offset, self.told)
+        *whole, rest = chunk.data[start - chunk.offset :].split(b"\n")
         lines = []
         for piece in whole:
-            lines.append(_clean(self._partial + piece, cut=self._cut))
+            start += len(piece) + 1
+            lines.append((start, _clean(self._partial + piece, cut=self._cut)))
             self._partial, self._cut = b"", False
-        if whole:
-            self.told = end - len(rest)
+            self.told = start
         if rest and not self._partial:
-            self._began = end - len(rest)
+            self._began = start
         self._keep(rest)
         return lines
 
@@ -118,7 +119,7 @@ class OutputTeller:
     async def _read(self) -> None:
         start = min(lines.told for lines in self._streams.values())
         async for chunk in self._agent.output(self._process, offset=start, follow=True):
-            for line in self._streams[chunk.stream].feed(chunk):
+            for _, line in self._streams[chunk.stream].feed(chunk):
                 self._add(chunk.stream, line)
             if len(self._pending) >= BATCH_LINES:
                 await self.flush()

@@ -155,9 +155,10 @@ class Pipeline:
         healthy = SessionStatus.RUNNING if started else SessionStatus.READY
         status = SessionStatus.ERROR if error else healthy
         crash_point("end:before-checkpoint")
+        records = await journal.stages()
         async with self._db.transaction() as conn:
             await journal.finish(conn, status, error, SessionStatus.CREATING)
-            await self._verify_lessons(conn, session, error)
+            await self._verify_lessons(conn, session, error, records)
         crash_point("end:after-checkpoint")
         self._tracing.record_span(
             "launch",
@@ -185,11 +186,17 @@ class Pipeline:
                 project_name=session.project_id or "",
             )
 
-    async def _verify_lessons(self, conn: AsyncConnection, session: Session, error: SessionError | None) -> None:
+    async def _verify_lessons(
+        self,
+        conn: AsyncConnection,
+        session: Session,
+        error: SessionError | None,
+        records: dict[StageName, StageRecord],
+    ) -> None:
         """Whether each lesson helped: the run's failure code against what the lesson was learned from."""
-        names = PROJECT_STAGES if session.project_id else BLANK_STAGES
         failed = StageName(error.stage) if error and error.stage else None
-        reached = set(names[: names.index(failed) + 1] if failed else names)
+        # A skipped stage had nothing to do, so it shows nothing about a lesson.
+        reached = {name for name, record in records.items() if record.state is not StageState.SKIPPED}
         await verify_outcomes(
             conn,
             pipeline_run_id=session.pipeline_run_id,

@@ -109,13 +109,13 @@ class RunJournal:
         self._owner = owner
 
     async def identity(self) -> RunIdentity:
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             row = (await conn.execute(_RUN, {"run_id": self._session.run_id})).one()
         return RunIdentity(row.trace_id, row.span_id, row.parent_span_id, row.request_id, to_utc(row.started_at))
 
     async def stages(self) -> dict[StageName, StageRecord]:
         """The run's checkpoints so far."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             rows = (await conn.execute(_STAGES, {"run_id": self._session.run_id})).all()
         return {StageName(r.stage): StageRecord(StageState(r.state), to_utc(r.started_at), r.progress) for r in rows}
 

@@ -32,10 +32,12 @@ _PARAMETER = LINK_PARAMETER.encode()
 class Grant:
     """A request that may go on."""
 
-    #: Whom the link was signed for, if that is what lets it go on.
-    link_user_id: str | None = None
-    #: It carried the link's parameter, good or not: the address bar should lose it.
-    by_link: bool = False
+    #: Whom the link or cookie was signed for; None for a token of the API.
+    user_id: str | None = None
+    #: The link's parameter is there, good or not: the address bar should lose it.
+    has_link: bool = False
+    #: The link is what lets it go on, and should become a cookie.
+    needs_cookie: bool = False
     #: Headers that held our credentials and are not the app's business.
     consumed: frozenset[bytes] = frozenset()
 
@@ -44,12 +46,12 @@ def browser_grant(scope: Scope, host: PreviewHost, domain: str, signer: PreviewS
     """What the link or the cookie allows; None if neither is there and good."""
     link = link_token(scope["query_string"])
     if link is not None and (user_id := _signed_for(signer.read_preview, link, host)):
-        return Grant(user_id, by_link=True)
+        return Grant(user_id, has_link=True, needs_cookie=True)
     if not _asked_by_itself(scope, host, domain):
         return None
-    cookies = cookie_values(scope["headers"])
-    if any(_signed_for(signer.read_preview_cookie, value, host) for value in cookies):
-        return Grant(by_link=link is not None)
+    for value in cookie_values(scope["headers"]):
+        if user_id := _signed_for(signer.read_preview_cookie, value, host):
+            return Grant(user_id, has_link=link is not None)
     return None
 
 

@@ -5,7 +5,6 @@ It only ever looks. A request for a session that is over, lost or not started sa
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
@@ -24,8 +23,7 @@ from sandbox.preview.pages import Answer
 from sandbox.preview.target import PreviewAuthenticator, PreviewResolver, PreviewSigner, PreviewTarget
 from sandbox.preview.tunnels import Channels
 from sandbox.preview.websocket import HandshakeDenied, relay
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+from sandbox.telemetry import context
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class PreviewApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return
-        call = Call(scope, receive, send, _request_id(scope))
+        call = Call(scope, receive, send, context.current().request_id or uuid4().hex)
         try:
             answer = await self._serve(call)
         except SandboxError as error:
@@ -96,7 +94,9 @@ class PreviewApp:
         if host is None or admitted is None:
             return pages.not_found()
         target, grant = admitted
-        if grant.by_link and call.is_http and call.scope["method"] in ("GET", "HEAD"):
+        if grant.user_id:
+            context.set_user(grant.user_id)
+        if grant.has_link and call.is_http and call.scope["method"] in ("GET", "HEAD"):
             await self._redirect(call, host, grant)
             return None
         if answer := pages.of_status(target):
@@ -154,13 +154,7 @@ class PreviewApp:
             location = b"/." + location
         headers = [(b"location", location), (b"content-length", b"0"), (b"x-request-id", call.request_id.encode())]
         headers += [(b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
-        if grant.link_user_id:
-            value = self._signer.sign_preview_cookie(host.session_id, grant.link_user_id)
+        if grant.needs_cookie and grant.user_id:
+            value = self._signer.sign_preview_cookie(host.session_id, grant.user_id)
             headers.append(cookie_header(call.scope, value))
         await call.respond(302, headers, b"")
-
-
-def _request_id(scope: Scope) -> str:
-    """The caller's, if it is sane, else a new one."""
-    sent = values(scope["headers"], b"x-request-id")
-    return sent[0] if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) else uuid4().hex

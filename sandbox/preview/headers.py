@@ -155,8 +155,8 @@ def strip_cookie(value: bytes) -> bytes:
 
 def cookie_values(headers: Headers) -> list[str]:
     """Every value sent for our cookie. More than one: an app on a sibling host can set one for the whole domain."""
-    parts = [part for value in values(headers, b"cookie") for part in value.split(";")]
-    return [value.strip() for name, _, value in (part.partition("=") for part in parts) if name.strip() == COOKIE_NAME]
+    parts = (part.partition(b"=") for k, v in headers if k.lower() == b"cookie" for part in v.split(b";"))
+    return [value.strip().decode("latin-1") for name, _, value in parts if name.strip() == _COOKIE]
 
 
 def _passed(headers: Headers, drop: frozenset[bytes]) -> Headers:

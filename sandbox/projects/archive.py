@@ -93,6 +93,7 @@ async def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, targ
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait([work])
+        work.exception()
         await asyncio.to_thread(target.unlink, missing_ok=True)
         raise
 

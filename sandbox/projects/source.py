@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 #: Larger files are not looked into.
 MAX_TEXT_BYTES = 512 * 1024
@@ -51,7 +51,7 @@ class TarSource:
 
 
 @contextmanager
-def open_source(archive: Path) -> Iterator[TarSource]:
+def open_source(archive: Path | IO[bytes]) -> Iterator[TarSource]:
     """Look into a `.tar.gz` that `archive.normalise` wrote. Blocks: call it in a thread."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as raw:
         with gzip.open(archive) as packed:

@@ -51,10 +51,15 @@ async def app_lines(
                 continue
             role, chunk = item
             told = lines[role, chunk.stream].feed(chunk)
+            other = lines[role, Stream.STDERR if chunk.stream is Stream.STDOUT else Stream.STDOUT]
             # Resuming may repeat a line of the other stream, but never loses one.
-            done[role] = min(lines[role, stream].told_up_to(chunk.offset + len(chunk.data)) for stream in Stream)
-            if told:
-                yield b"".join(_event(session, done, role, chunk.stream.value, line) for line in told)
+            unfinished = other.told_up_to(chunk.offset)
+            pieces = []
+            for end, line in told:
+                done[role] = min(end, unfinished) if unfinished < chunk.offset else end
+                pieces.append(_event(session, done, role, chunk.stream.value, line))
+            if pieces:
+                yield b"".join(pieces)
         yield _event(session, done, None, "system", "")
     finally:
         for task in tasks:

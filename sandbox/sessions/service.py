@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
+
+from cachetools import TTLCache
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
@@ -17,6 +19,7 @@ from sandbox.errors import AgentError, Conflict, DatabaseUnavailable, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.store import Position
 from sandbox.launch.concurrently import for_each
+from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.telemetry import context
@@ -25,20 +28,7 @@ from sandbox.telemetry.tracing import current_ids, new_ids
 log = logging.getLogger(__name__)
 
 TOUCH_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectRef:
-    """The stored source a session is made of."""
-
-    digest: str
-    runtime_type: str
-
-
-class Projects(Protocol):
-    """Where a caller's projects are found (`projects/`, adapted in `app.py`)."""
-
-    async def reference(self, caller: Caller, project_id: str) -> ProjectRef: ...
+RECENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ class SessionService:
         self,
         db: Database,
         engine: Engine,
-        projects: Projects,
+        projects: ProjectService,
         limits: SessionLimits,
         runtimes: Sequence[str],
     ) -> None:
@@ -80,6 +70,7 @@ class SessionService:
         self._projects = projects
         self._limits = limits
         self._runtimes = runtimes
+        self._recent: TTLCache[UUID, Session] = TTLCache(1024, RECENT_SECONDS)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -133,7 +124,7 @@ class SessionService:
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             session = await store.get(conn, session_id)
         if session is None or not caller.may_see(session.user_id):
             raise NotFound(
@@ -143,13 +134,13 @@ class SessionService:
 
     async def find(self, session_id: UUID) -> Session | None:
         """The session, whoever asks: for the preview, which does its own checks."""
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             return await store.get(conn, session_id)
 
     async def list_page(
         self, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
     ) -> tuple[list[Session], str | None]:
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             return await store.list_page(conn, caller, filters, limit, cursor)
 
     async def terminate(self, caller: Caller, session_id: UUID) -> Session:
@@ -187,7 +178,7 @@ class SessionService:
 
     async def pipeline_log(self, caller: Caller, session_id: UUID) -> str:
         await self.get(caller, session_id)
-        async with self._db.transaction() as conn:
+        async with self._db.read() as conn:
             return await store.pipeline_log(conn, session_id)
 
     async def position(self, caller: Caller, session_id: UUID) -> Position:
@@ -221,8 +212,16 @@ class SessionService:
         return await for_each(session.containers, one)
 
     async def agent(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Agent, str]:
-        """The agent of a role's container (default: the preview's role, else the first), and the role."""
-        session = await self.get(caller, session_id)
+        """The agent of a role's container (default the first), and the role.
+
+        Commands come many a second, so the row is looked at once a second: a session that ended meanwhile is noticed
+        by its agent not answering.
+        """
+        session = self._recent.get(session_id)
+        if session is None or not caller.may_see(session.user_id):
+            session = await self.get(caller, session_id)
+            if session.containers and session.work is None:
+                self._recent[session_id] = session
         return self.agent_of(session, role)
 
     def agent_of(self, session: Session, role: str | None) -> tuple[Agent, str]:

@@ -16,10 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
 
 from sandbox.db.connection import Database
-from sandbox.telemetry.rows import LogRow, SpanRow
+from sandbox.telemetry.rows import Row
 from sandbox.telemetry.store import RecordStore, RowRefused
 
 logger = logging.getLogger(__name__)
@@ -42,18 +41,11 @@ class Dropped:
         return bool(self.logs or self.spans)
 
 
-class _Sized(Protocol):
-    def size(self) -> int: ...
-
-
-RowT = TypeVar("RowT", bound=_Sized)
-
-
-class _Queue(Generic[RowT]):
+class _Queue:
     """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
-        self._rows: deque[RowT] = deque()
+        self._rows: deque[Row] = deque()
         self._max_rows = max_rows
         self._room = max_bytes
         #: Rows ever taken, rows that left again, and rows that were not kept.
@@ -62,7 +54,7 @@ class _Queue(Generic[RowT]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: RowT) -> bool:
+    def add(self, row: Row) -> bool:
         size = row.size()
         if len(self._rows) >= self._max_rows or size > self._room:
             self.dropped += 1
@@ -72,7 +64,7 @@ class _Queue(Generic[RowT]):
         self.taken += 1
         return True
 
-    def head(self, count: int) -> list[RowT]:
+    def head(self, count: int) -> list[Row]:
         return list(islice(self._rows, count))
 
     def remove_head(self, count: int) -> None:
@@ -98,8 +90,8 @@ class Recorder:
         self._batch_rows = batch_rows
         self._interval = interval_seconds
         self._lock = threading.Lock()
-        self._logs: _Queue[LogRow] = _Queue(max_rows, max_bytes)
-        self._spans: _Queue[SpanRow] = _Queue(max_rows, max_bytes)
+        self._logs: _Queue = _Queue(max_rows, max_bytes)
+        self._spans: _Queue = _Queue(max_rows, max_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -110,13 +102,13 @@ class Recorder:
         self._away = False
         self._said = Dropped(0, 0)
 
-    def add_log(self, row: LogRow) -> None:
-        """Take a log line. Never waits, never raises; dropped and counted if there is no room."""
+    def add_log(self, row: Row) -> None:
+        """Take a log line (columns of `LogRow`). Never waits, never raises; dropped and counted if there is no room."""
         with self._lock:
             self._add(self._logs, row)
 
-    def add_span(self, row: SpanRow) -> None:
-        """Take a finished span. Never waits, never raises; dropped and counted if there is no room."""
+    def add_span(self, row: Row) -> None:
+        """Take a finished span (columns of `SpanRow`), in the same way."""
         with self._lock:
             self._add(self._spans, row)
 
@@ -165,7 +157,7 @@ class Recorder:
             self._spans.dropped += len(self._spans)
         self._say_dropped()
 
-    def _add(self, queue: _Queue[RowT], row: RowT) -> None:
+    def _add(self, queue: _Queue, row: Row) -> None:
         if self._closed:
             queue.dropped += 1
             return
@@ -223,7 +215,7 @@ class Recorder:
             if max(len(self._logs), len(self._spans)) < self._batch_rows:
                 return
 
-    async def _write(self, logs: Sequence[LogRow], spans: Sequence[SpanRow]) -> None:
+    async def _write(self, logs: Sequence[Row], spans: Sequence[Row]) -> None:
         """Write all of it but the rows that PostgreSQL refuses, which are found by halving, dropped and counted."""
         try:
             await self._store.write(logs, spans)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 MAX_TEXT = 65_536
 MAX_JSON = 65_536
@@ -20,9 +20,19 @@ _NAME = 100
 _OPERATION = 200
 
 
+class Row(Protocol):
+    """Something to be written to one of the tables."""
+
+    def size(self) -> int:
+        """About how many bytes it keeps in memory."""
+
+    def values(self) -> tuple[Any, ...]:
+        """In the order of the table's columns, cleaned."""
+
+
 @dataclass(slots=True)
 class LogRow:
-    """One row of `logs`. `level` is one of the documented five."""
+    """One row of `logs` (`LOG_COLUMNS`). `level` is one of the documented five."""
 
     timestamp: datetime
     level: str
@@ -34,11 +44,9 @@ class LogRow:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def size(self) -> int:
-        """About how many bytes it keeps in memory."""
         return 500 + len(self.message) + len(self.stack_trace or "") + _text_size(self.metadata)
 
     def values(self) -> tuple[Any, ...]:
-        """In the order of `LOG_COLUMNS`, cleaned."""
         return (
             self.timestamp,
             self.level,
@@ -53,7 +61,7 @@ class LogRow:
 
 @dataclass(slots=True)
 class SpanRow:
-    """One row of `traces`. `status` is success, error or timeout."""
+    """One row of `traces` (`SPAN_COLUMNS`). `status` is success, error or timeout."""
 
     trace_id: str
     span_id: str
@@ -68,11 +76,9 @@ class SpanRow:
     logs: list[dict[str, Any]] = field(default_factory=list)
 
     def size(self) -> int:
-        """About how many bytes it keeps in memory."""
         return 1000 + _text_size(self.tags) + sum(_text_size(event) for event in self.logs)
 
     def values(self) -> tuple[Any, ...]:
-        """In the order of `SPAN_COLUMNS`, cleaned."""
         return (
             clean_text(self.trace_id, _NAME),
             clean_text(self.span_id, _NAME),

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 
 from sandbox.db.connection import Database
-from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS, LogRow, SpanRow
+from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS, Row
 
 #: Rows encoded before the event loop gets its turn again: about a millisecond's worth.
 _ROWS_AT_ONCE = 100
@@ -26,7 +26,7 @@ class RecordStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def write(self, logs: Sequence[LogRow], spans: Sequence[SpanRow]) -> None:
+    async def write(self, logs: Sequence[Row], spans: Sequence[Row]) -> None:
         """Write all or nothing. A span that is there already is left as it is.
 
         Raises RowRefused, DatabaseUnavailable, or another psycopg error when the tables cannot be written now.
@@ -39,7 +39,7 @@ class RecordStore:
         except (psycopg.DataError, psycopg.IntegrityError, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(str(error).strip()) from error
 
-    async def _write(self, logs: Sequence[LogRow], spans: Sequence[SpanRow], *, staged: bool) -> None:
+    async def _write(self, logs: Sequence[Row], spans: Sequence[Row], *, staged: bool) -> None:
         async with self._db.transaction() as connection:
             driver: psycopg.AsyncConnection[Any] | None = (await connection.get_raw_connection()).driver_connection
             if driver is None:
@@ -56,9 +56,7 @@ class RecordStore:
                 await cursor.execute("INSERT INTO traces SELECT * FROM new_traces ON CONFLICT DO NOTHING")
 
 
-async def _copy(
-    cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[str], rows: Sequence[LogRow | SpanRow]
-) -> None:
+async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     if not rows:
         return
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(

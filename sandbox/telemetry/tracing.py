@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -33,6 +33,7 @@ SpanStatus = Literal["success", "error", "timeout"]
 
 _TIMEOUT: SpanStatus = "timeout"
 _ERROR_TYPE = "error.type"
+_KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -71,20 +72,17 @@ class Tracing:
             given.setdefault("session_id", bound.session_id)
         if bound.user_id is not None:
             given.setdefault("user_id", bound.user_id)
-        with self._tracer.start_as_current_span(
-            name,
-            context=parent,
-            kind=SpanKind[kind.upper()],
-            attributes=given,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except BaseException as error:
-                span.record_exception(error)
-                set_status(span, _TIMEOUT if _is_timeout(error) else "error", str(error))
-                raise
+        span = self._tracer.start_span(name, context=parent, kind=_KINDS[kind], attributes=given)
+        token = attach(trace.set_span_in_context(span))
+        try:
+            yield span
+        except BaseException as error:
+            span.record_exception(error)
+            set_status(span, _TIMEOUT if _is_timeout(error) else "error", str(error))
+            raise
+        finally:
+            detach(token)
+            span.end()
 
     def record_span(
         self,
@@ -165,14 +163,29 @@ class _ToRecorder(SpanProcessor):
         self._recorder = recorder
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._recorder.add_span(_to_row(span))
+        self._recorder.add_span(_FinishedSpan(span))
+
+
+class _FinishedSpan:
+    """Becomes a row when it is written, not while the work it measured waits."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: ReadableSpan) -> None:
+        self._span = span
+
+    def size(self) -> int:
+        return 2000 + sum(len(value) for value in (self._span.attributes or {}).values() if isinstance(value, str))
+
+    def values(self) -> tuple[Any, ...]:
+        return _to_row(self._span).values()
 
 
 def _to_row(span: ReadableSpan) -> SpanRow:
     own = span.get_span_context()
-    started, ended = span.start_time or 0, span.end_time or span.start_time or 0
     if own is None:
         raise ValueError("a finished span has no context")
+    started, ended = span.start_time or 0, span.end_time or span.start_time or 0
     tags = {key: list(value) if isinstance(value, tuple) else value for key, value in (span.attributes or {}).items()}
     status: SpanStatus = "success"
     if span.status.status_code is StatusCode.ERROR:

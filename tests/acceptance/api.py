@@ -27,7 +27,9 @@ class Api:
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self.token = token
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
+        self.http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
+        )
 
     def create(self, **body: Any) -> dict[str, Any]:
         answer = self.http.post("/api/v1/sessions", json=body)

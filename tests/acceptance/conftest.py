@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import uuid
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import docker
 import pytest
-from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
 
 from sandbox.db.embedded import EmbeddedPostgres
+from tests.acceptance.api import Api
+from tests.acceptance.service import ADMIN_TOKEN, Service
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +26,14 @@ def docker_client() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def make_service() -> Iterator[Callable[..., Service]]:
-    """Services with a data folder of their own (short: sockets live in it); everything of theirs is removed at the end."""
+    """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
     made: list[Service] = []
 
     def make(home: Path | None = None, **env: str) -> Service:
-        service = Service(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
+        if home is None:
+            home = Path(tempfile.mkdtemp(prefix="sbx-"))
+            home.chmod(0o711)  # else the database, whose user is another, goes elsewhere
+        service = Service(home, env=env)
         made.append(service)
         return service
 
@@ -42,10 +46,8 @@ def make_service() -> Iterator[Callable[..., Service]]:
 
 def _remove_everything(home: Path) -> None:
     """End the sessions that tests left, stop the embedded database, remove the folder."""
-    import asyncio
-
     cleaner = Service(home)
-    if (home / "postgres").exists() or any(home.iterdir()):
+    if any(home.iterdir()):
         cleaner.start()
         api = Api(cleaner.url, ADMIN_TOKEN)
         for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:

@@ -43,7 +43,11 @@ class Service:
     def start(self, **extra: str) -> None:
         """Start it and wait until it answers ready."""
         self.spawn(**extra)
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def spawn(self, **extra: str) -> None:
         env = os.environ | {

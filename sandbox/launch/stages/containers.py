@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, Limits, ResourceKind
 from sandbox.engine.labels import container_name, network_name
-from sandbox.errors import AgentError, StageFailed
+from sandbox.errors import AgentError, SandboxError, StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.stage import StageContext, StageResult
+
+log = logging.getLogger(__name__)
 
 AGENT_SECONDS = 20.0
 
 
 class Images(Protocol):
-    """Where a runtime's image reference comes from (`engine/images.py`)."""
+    """Where a runtime's image comes from (`engine/images.py`)."""
 
     async def reference(self, name: str) -> str | None: ...
+    async def ensure(self, name: str, progress: Callable[[str], None]) -> str: ...
 
 
 class ContainersStage:
@@ -38,7 +43,7 @@ class ContainersStage:
 
         async def launch(role: str) -> ContainerInfo:
             runtime = plan.roles[role].runtime
-            image = await self._image(runtime)
+            image = await self._image(context, role, runtime)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits)
             state = await context.engine.ensure_container(spec)
             await self._await_agent(context, role)
@@ -47,15 +52,17 @@ class ContainersStage:
         infos = await for_each(plan.roles, launch)
         return StageResult(changes={"containers": {role: info.to_json() for role, info in infos.items()}})
 
-    async def _image(self, runtime: str) -> str:
+    async def _image(self, context: StageContext, role: str, runtime: str) -> str:
+        """The runtime's image; built now if nobody did before, which the log of the launch says."""
         image = await self._images.reference(runtime)
-        if image is None:
-            raise StageFailed(
-                "image_missing",
-                f"there is no image for the runtime {runtime}",
-                f"Build it: sandbox runtimes build {runtime}",
-            )
-        return image
+        if image is not None:
+            return image
+        await context.journal.say(f"building the image of {runtime}: a minute or two, this once", role=role)
+        try:
+            return await self._images.ensure(runtime, lambda line: log.info("%s", line))
+        except SandboxError as error:
+            hint = error.hint or f"Build it by hand: sandbox runtimes build {runtime}"
+            raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
     async def _await_agent(self, context: StageContext, role: str) -> None:
         session_id = context.session.session_id

@@ -7,12 +7,13 @@ a restart and never started twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ProcessInfo
-from sandbox.errors import StageFailed
+from sandbox.errors import AgentError, StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.output import OutputTeller, offending_lines
@@ -48,6 +49,9 @@ class DependenciesStage:
             env=role_environment(context.session, plan, role),
             restart_finished=False,
         )
+        # Nobody answers an installer's question: at the end of its input it takes its default or fails with a message.
+        with contextlib.suppress(AgentError):
+            await agent.write_stdin(name, b"", close=True)
         teller = OutputTeller(agent, context.journal, self.name, role, name)
         # The time counts from the process's own start, so a restart of the service gives no second helping.
         left = self._timeout - (time.time() - process.started_at)

@@ -6,16 +6,20 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import ContainerSpec, Limits
 from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.images import RuntimeImages
+from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.settings import Settings
 
 MakeEngine = Callable[..., DockerEngine]
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
-    return "sbx-test-engine-base:dev"
+async def image() -> str:
+    """The project's own runtime, with the agent in it; built once if it is not there."""
+    return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
 
     def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
         engine = DockerEngine(
-            Settings(home=tmp_path / "home", **settings), deployment_id or uuid4(), agent_factory=lambda c: c
+            Settings(home=tmp_path / "home", **settings), deployment_id or uuid4(), agent_factory=AgentClient
         )
         made.append(engine)
         return engine

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.engine import labels
+from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import Resource, ResourceKind
 from sandbox.engine.docker_engine import DockerEngine
 from sandbox.errors import EngineError
@@ -44,13 +45,17 @@ async def test_ensures_at_the_same_time_make_one(make_engine, make_spec):
 async def test_one_that_was_killed_is_started_again_with_its_files(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
-    docker("exec", first.id, "touch", "/workspace/kept")
+    agent = engine.agent(spec.session_id, "main")
+    await agent.wait_ready(20)
+    await agent.write_file("kept", b"kept")
     docker("kill", first.id)
     ended = await engine.inspect_container(spec.session_id, "main")
     assert (ended.status, ended.exit_code) == ("exited", 137)
     again = await engine.ensure_container(spec)
     assert (again.id, again.status) == (first.id, "running")
-    assert docker("exec", first.id, "ls", "/workspace") == "kept"
+    # The socket of the agent that was killed is still there: the new one takes its place.
+    await agent.wait_ready(20)
+    assert [file.path for file in await agent.list_files(".")] == ["kept"]
 
 
 async def test_one_that_was_only_created_is_started(engine, make_spec):
@@ -118,7 +123,8 @@ async def test_two_deployments_do_not_see_each_other(make_engine, make_spec):
     assert refused.value.code == "container_mismatch"
 
 
-async def test_remove_session_leaves_nothing(engine, make_spec, tmp_path):
+async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
     session_id, other = uuid4(), uuid4()
     network = await engine.ensure_network(session_id)
     roles = ("backend", "frontend")
@@ -144,7 +150,8 @@ async def test_remove_session_leaves_nothing(engine, make_spec, tmp_path):
     assert (await engine.inspect_container(other, "main")).status == "running"
 
 
-async def test_removing_one_container_leaves_its_volume(engine, make_spec, tmp_path):
+async def test_removing_one_container_leaves_its_volume(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
     spec = make_spec(uuid4())
     await engine.ensure_container(spec)
     resources = {r.kind: r for r in await engine.list_resources()}
@@ -154,7 +161,8 @@ async def test_removing_one_container_leaves_its_volume(engine, make_spec, tmp_p
     assert list((tmp_path / "home" / "run").iterdir()) == []
 
 
-async def test_the_socket_folder_is_roots_alone_and_made_anew(engine, make_spec, tmp_path):
+async def test_the_socket_folder_is_private_and_made_anew(make_engine, make_spec, tmp_path):
+    engine = make_engine(agent_transport="socket")
     spec = make_spec(uuid4())
     state = await engine.ensure_container(spec)
     folder = tmp_path / "home" / "run" / spec.session_id.hex[-12:] / "main"
@@ -164,7 +172,8 @@ async def test_the_socket_folder_is_roots_alone_and_made_anew(engine, make_spec,
         path.unlink()
     folder.rmdir()
     assert (await engine.ensure_container(spec)).status == "running"
-    assert folder.is_dir()
+    await engine.agent(spec.session_id, "main").wait_ready(20)
+    assert [path.name for path in folder.iterdir()] == ["agent.sock"]
 
 
 async def test_a_removed_shared_network_is_made_anew_with_the_container(engine, make_spec):
@@ -188,7 +197,7 @@ async def test_a_missing_session_network_is_said(engine, make_spec):
 
 async def test_an_engine_that_is_not_there_is_said(make_spec, tmp_path):
     for host in (f"unix://{tmp_path}/nothing.sock", "tcp://127.0.0.1:9"):
-        engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), agent_factory=lambda c: c)
+        engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), agent_factory=AgentClient)
         for call in (engine.ping(), engine.ensure_container(make_spec(uuid4())), engine.list_resources()):
             with pytest.raises(EngineError) as refused:
                 await call

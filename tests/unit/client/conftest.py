@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from sandbox.client import ClientConfig
@@ -34,6 +34,8 @@ class Peer:
     keys: list[str] = field(default_factory=list)
     exec_events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    #: Sessions besides the one; lists have one session a page.
+    others: list[dict[str, Any]] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
     _server: uvicorn.Server | None = None
     _task: asyncio.Task[None] | None = None
@@ -93,8 +95,10 @@ def _app(peer: Peer) -> FastAPI:
 
     @app.get("/api/v1/sessions")
     async def list_sessions(limit: int, cursor: str | None = None) -> dict[str, Any]:
-        first = cursor is None
-        return {"items": [peer.session()], "next_cursor": "more" if first else None}
+        everything = [peer.session(), *peer.others]
+        at = int(cursor or 0)
+        more = at + 1 < len(everything)
+        return {"items": everything[at : at + 1], "next_cursor": str(at + 1) if more else None}
 
     @app.post("/api/v1/sessions", status_code=202)
     async def create(request: Request) -> dict[str, Any]:
@@ -142,6 +146,24 @@ def _app(peer: Peer) -> FastAPI:
             return Response(b"".join(_frame(*e) for e in peer.exec_events), media_type="text/event-stream")
         result = {"exit_code": 3, "stdout": "o", "stderr": "e", "duration_ms": 5, "timed_out": False, "truncated": True}
         return JSONResponse(result)
+
+    @app.websocket(f"{base}/terminal")
+    async def terminal(websocket: WebSocket) -> None:
+        """Echoes what is typed in upper case, says what size the window has, and ends at `q`."""
+        assert websocket.headers["Authorization"] == "Bearer secret-token"
+        await websocket.accept()
+        while True:
+            message = await websocket.receive()
+            if message.get("text"):
+                columns, rows = json.loads(message["text"])["resize"]
+                await websocket.send_bytes(f"[{columns}x{rows}]".encode())
+            elif message.get("bytes"):
+                await websocket.send_bytes(message["bytes"].upper())
+                if b"q" in message["bytes"]:
+                    break
+            else:
+                return
+        await websocket.close()
 
     @app.get(f"{base}/files")
     async def read(path: str) -> Response:

@@ -51,7 +51,9 @@ async def test_a_create_that_is_repeated_carries_the_same_key(launched: Any) -> 
 
 
 async def test_list_follows_the_pages(launched: Any) -> None:
-    assert len(await AsyncSandbox.list(config=launched.config)) == 2
+    launched.others = [{**launched.session(), "session_id": "another"}]
+    found = await AsyncSandbox.list(config=launched.config)
+    assert [info.session_id for info in found] == [launched.session()["session_id"], "another"]
     assert len(await AsyncSandbox.list(limit=1, config=launched.config)) == 1
 
 

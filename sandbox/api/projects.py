@@ -1,0 +1,131 @@
+"""`/api/v1/projects`: the source that is launched, uploaded as an archive."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel, Field
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.pages import CursorText, Limit, Page, decode_cursor, next_cursor
+from sandbox.api.services import Injected
+from sandbox.domain.plan import RolePlan
+from sandbox.errors import Kind, SandboxError
+from sandbox.projects.archive import ArchiveKind
+from sandbox.projects.project import Project
+
+router = APIRouter(prefix="/api/v1/projects", tags=["projects"])
+
+MIB = 1024 * 1024
+
+
+class UploadTooLarge(SandboxError):
+    """The archive is larger than is taken, as it is sent."""
+
+    code = "upload_too_large"
+    kind = Kind.TOO_LARGE
+
+    def __init__(self, most_mb: int) -> None:
+        super().__init__(
+            f"the archive is larger than {most_mb} MiB",
+            hint="Leave out what is made again (node_modules, .git, build output), or raise SANDBOX_MAX_UPLOAD_MB.",
+        )
+
+
+class ProjectView(BaseModel):
+    project_id: str
+    user_id: str
+    digest: str = Field(description="The same for the same files, however they were packed")
+    files: int
+    size_bytes: int = Field(description="Unpacked")
+    plan: dict[str, RolePlan] = Field(description="What a launch does, by role")
+    created_at: datetime
+    updated_at: datetime
+
+
+def view(project: Project) -> ProjectView:
+    return ProjectView(
+        project_id=project.project_id,
+        user_id=project.user_id,
+        digest=project.digest,
+        files=project.files,
+        size_bytes=project.size_bytes,
+        plan=project.plan.roles,
+        created_at=project.created_at,
+        updated_at=project.updated_at,
+    )
+
+
+@router.put(
+    "/{project_id}",
+    responses={201: {"model": ProjectView, "description": "The project is new"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in ("application/gzip", "application/zip")
+            },
+        }
+    },
+)
+async def put_project(
+    project_id: str,
+    request: Request,
+    response: Response,
+    caller: CurrentCaller,
+    services: Injected,
+    content_type: Annotated[str, Header()] = "",
+) -> ProjectView:
+    """Upload a project as `.tar.gz` or `.zip`: 201 if it is new, 200 if it replaces the one of this name.
+
+    Answers with the plan of a launch: from the project's `sandbox.toml`, else detected. What is refused leaves nothing.
+    """
+    kind = ArchiveKind.of(content_type)
+    with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
+        archive = Path(folder) / f"upload.{kind}"
+        await _receive(request, archive, services.settings.max_upload_mb)
+        project, created = await services.projects.put(caller, project_id, archive, kind)
+    response.status_code = 201 if created else 200
+    return view(project)
+
+
+async def _receive(request: Request, target: Path, most_mb: int) -> None:
+    """Write the body to a file, no more of it than is taken."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > most_mb * MIB:
+        raise UploadTooLarge(most_mb)
+    received = 0
+    async with await anyio.open_file(target, "wb") as file:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > most_mb * MIB:
+                raise UploadTooLarge(most_mb)
+            await file.write(chunk)
+
+
+@router.get("")
+async def list_projects(
+    caller: CurrentCaller, services: Injected, limit: Limit = 100, cursor: CursorText = None
+) -> Page[ProjectView]:
+    """The caller's projects (an admin's: all), newest first."""
+    projects = await services.projects.list(caller, limit, decode_cursor(cursor))
+    more = next_cursor(projects, limit, lambda project: (project.created_at, project.key))
+    return Page(items=[view(project) for project in projects], next_cursor=more)
+
+
+@router.get("/{project_id}")
+async def get_project(project_id: str, caller: CurrentCaller, services: Injected) -> ProjectView:
+    """One project."""
+    return view(await services.projects.get(caller, project_id))
+
+
+@router.delete("/{project_id}", status_code=204)
+async def delete_project(project_id: str, caller: CurrentCaller, services: Injected) -> None:
+    """Remove a project. Sessions made of it go on, with its source."""
+    await services.projects.delete(caller, project_id)

@@ -1,0 +1,54 @@
+"""Lessons applied to a launch: recorded when its run starts, their outcome when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.domain.failures import ruled_out
+from sandbox.domain.stages import StageName
+from sandbox.learning import store
+
+
+async def record_applications(
+    conn: AsyncConnection, *, pipeline_run_id: str, agents: Sequence[str], project_name: str
+) -> int:
+    """Record the active, unexpired lessons of these agents as applied to the run; answers how many were added.
+
+    May be called again for the same run, after a crash or by two callers at once: what is recorded is not doubled.
+    Runs in the caller's transaction.
+    """
+    return await store.insert_applications(
+        conn, pipeline_run_id=pipeline_run_id, agents=agents, project_name=project_name
+    )
+
+
+async def verify_outcomes(
+    conn: AsyncConnection,
+    *,
+    pipeline_run_id: str,
+    failure_code: str | None,
+    failed_stage: StageName | None,
+    reached_stages: set[StageName],
+) -> int:
+    """Say of each lesson applied to a run that has ended whether it helped; answers how many outcomes were set.
+
+    A lesson whose `source_issue_type` is the run's `failure_code` did not prevent it. One whose issue belongs to a
+    stage that was reached and completed did. Every other stays unverified: its stage was not reached, failed for
+    another reason, or the issue belongs to no stage of a launch. A failure that any stage can have counts as prevented
+    only when the run ended without failing.
+
+    `reached_stages` are those that ran, `failed_stage` the one that did not get to its end: it failed, or was under way
+    when the run was cancelled. Stages that were skipped had nothing to do and prove nothing: leave them out. May be
+    called again; outcomes that are set, by whomever, stay. Runs in the caller's transaction.
+    """
+    completed = reached_stages - {failed_stage}
+    return await store.set_outcomes(
+        conn,
+        pipeline_run_id=pipeline_run_id,
+        failure_code=failure_code,
+        ruled_out=ruled_out(completed, run_completed=bool(completed) and failure_code is None and failed_stage is None),
+        occurred=f"The run failed with {failure_code}" + (f" at stage {failed_stage}." if failed_stage else "."),
+        prevented="{issue} did not occur: the run got past every stage at which it can.",
+    )

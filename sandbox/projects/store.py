@@ -1,0 +1,124 @@
+"""`projects` and `project_archives` in SQL. Every function works within the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.domain.plan import LaunchPlan
+from sandbox.projects.archive import NormalisedProject
+from sandbox.projects.project import Project
+
+_COLUMNS = "user_id, project_id, digest, files, size_bytes, plan, created_at, updated_at"
+#: An archive that nothing refers to is removed some time after `created_at`, so this keeps it until it is referred to.
+_TOUCH_ARCHIVE = text("UPDATE project_archives SET created_at = NOW() WHERE digest = :digest RETURNING digest")
+#: Not waiting for whoever holds the row: it is being referred to anew, or let go by another.
+_LET_GO_OF_ARCHIVE = text("""
+    UPDATE project_archives SET created_at = NOW()
+     WHERE digest = (SELECT digest FROM project_archives WHERE digest = :digest FOR UPDATE SKIP LOCKED)
+""")
+_INSERT_ARCHIVE = text("""
+    INSERT INTO project_archives (digest, content) VALUES (:digest, :content)
+    ON CONFLICT (digest) DO UPDATE SET created_at = NOW()
+""")
+_CURRENT_DIGEST = text("""
+    SELECT digest FROM projects WHERE user_id = :user_id AND project_id = :project_id FOR UPDATE
+""")
+_PUT = text(f"""
+    INSERT INTO projects (user_id, project_id, digest, files, size_bytes, plan)
+    VALUES (:user_id, :project_id, :digest, :files, :size_bytes, CAST(:plan AS jsonb))
+    ON CONFLICT (user_id, project_id) DO UPDATE
+       SET digest = excluded.digest, files = excluded.files, size_bytes = excluded.size_bytes, plan = excluded.plan,
+           updated_at = CASE WHEN projects.digest = excluded.digest THEN projects.updated_at ELSE NOW() END
+    RETURNING {_COLUMNS}, xmax = 0 AS created
+""")
+_OWN = text(f"SELECT {_COLUMNS} FROM projects WHERE user_id = :user_id AND project_id = :project_id")
+_NAMED = text(f"SELECT {_COLUMNS} FROM projects WHERE project_id = :project_id ORDER BY user_id LIMIT 2")
+_LIST = text(f"""
+    SELECT {_COLUMNS} FROM projects
+     WHERE (CAST(:user_id AS text) IS NULL OR user_id = :user_id)
+       AND (CAST(:time AS timestamp) IS NULL
+            OR (created_at, user_id || '/' || project_id) < (CAST(:time AS timestamp), CAST(:key AS text)))
+     ORDER BY created_at DESC, user_id || '/' || project_id DESC LIMIT :limit
+""")
+_DELETE = text("DELETE FROM projects WHERE user_id = :user_id AND project_id = :project_id RETURNING digest")
+_CONTENT = text("SELECT content FROM project_archives WHERE digest = :digest")
+_PLAN = text("SELECT plan FROM projects WHERE digest = :digest LIMIT 1")
+
+
+async def has_archive(conn: AsyncConnection, digest: str) -> bool:
+    """Whether an archive is stored; if so it stays long enough to be referred to."""
+    return (await conn.execute(_TOUCH_ARCHIVE, {"digest": digest})).first() is not None
+
+
+async def insert_archive(conn: AsyncConnection, digest: str, content: bytes) -> None:
+    """Store an archive; one that is there already stays as it is."""
+    await conn.execute(_INSERT_ARCHIVE, {"digest": digest, "content": content})
+
+
+async def put(
+    conn: AsyncConnection, user_id: str, project_id: str, made: NormalisedProject, plan: LaunchPlan
+) -> tuple[Project, bool]:
+    """Create or replace a project whose archive is stored. Returns it, and whether it is new."""
+    name = {"user_id": user_id, "project_id": project_id}
+    before = (await conn.execute(_CURRENT_DIGEST, name)).scalar()
+    values = {**name, "digest": made.digest, "files": made.files, "size_bytes": made.size_bytes}
+    row = (await conn.execute(_PUT, {**values, "plan": plan.model_dump_json()})).mappings().one()
+    if before is not None and before != made.digest:
+        await conn.execute(_LET_GO_OF_ARCHIVE, {"digest": before})
+    return _project(row), bool(row["created"])
+
+
+async def find_own(conn: AsyncConnection, user_id: str, project_id: str) -> Project | None:
+    """A user's project."""
+    row = (await conn.execute(_OWN, {"user_id": user_id, "project_id": project_id})).mappings().first()
+    return _project(row) if row else None
+
+
+async def find_named(conn: AsyncConnection, project_id: str) -> list[Project]:
+    """The projects of this name of whichever user, two at most."""
+    return [_project(row) for row in (await conn.execute(_NAMED, {"project_id": project_id})).mappings()]
+
+
+async def list_newest(
+    conn: AsyncConnection, user_id: str | None, limit: int, before: tuple[datetime, str] | None
+) -> list[Project]:
+    """Projects of one user, or of all, newest first, after the place `before` (`created_at` and `key`)."""
+    time, key = before or (None, None)
+    rows = await conn.execute(_LIST, {"user_id": user_id, "time": time, "key": key, "limit": limit})
+    return [_project(row) for row in rows.mappings()]
+
+
+async def delete(conn: AsyncConnection, project: Project) -> None:
+    """Remove a project; gone is success. Its archive goes later, if no session or project is made of it then."""
+    name = {"user_id": project.user_id, "project_id": project.project_id}
+    digest = (await conn.execute(_DELETE, name)).scalar()
+    if digest is not None:
+        await conn.execute(_LET_GO_OF_ARCHIVE, {"digest": digest})
+
+
+async def archive_content(conn: AsyncConnection, digest: str) -> bytes | None:
+    """The bytes of a stored archive."""
+    content = (await conn.execute(_CONTENT, {"digest": digest})).scalar()
+    return bytes(content) if content is not None else None
+
+
+async def plan_of(conn: AsyncConnection, digest: str) -> LaunchPlan | None:
+    """The plan recorded with a project of this source, if there still is one."""
+    plan = (await conn.execute(_PLAN, {"digest": digest})).scalar()
+    return LaunchPlan.model_validate(plan) if plan is not None else None
+
+
+def _project(row: RowMapping) -> Project:
+    return Project(
+        user_id=row["user_id"],
+        project_id=row["project_id"],
+        digest=row["digest"],
+        files=row["files"],
+        size_bytes=row["size_bytes"],
+        plan=LaunchPlan.model_validate(row["plan"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,161 @@
+"""The way into the console, with real tokens of a real database."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from sandbox.access.signing import CALLER_COOKIE, Signer
+from sandbox.access.tokens import TokenService
+from sandbox.api import problems
+from sandbox.console import routes
+from sandbox.domain.caller import CallerRole
+from sandbox.settings import Settings
+
+
+@dataclass
+class Services:
+    settings: Settings
+    tokens: TokenService
+    signer: Signer
+
+
+@pytest.fixture
+async def service(database, tmp_path):
+    signer = Signer("a key of this test")
+    return Services(Settings(home=tmp_path, preview_domain="p.example"), TokenService(database, signer), signer)
+
+
+@pytest.fixture
+async def browser(service):
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(routes.router)
+    app.state.services = service
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://console.example") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def made(service):
+    return await service.tokens.create("ann", CallerRole.USER)
+
+
+async def test_a_stranger_gets_the_login_form(browser):
+    answer = await browser.get("/")
+    assert answer.status_code == 401
+    assert '<form method="post" action="/">' in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("way", ["link", "form"])
+async def test_a_token_becomes_a_cookie_and_leaves_the_address(browser, service, made, way):
+    if way == "link":
+        answer = await browser.get("/", params={"token": made.token})
+    else:
+        answer = await browser.post("/", data={"token": f" {made.token} "})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{CALLER_COOKIE}=")
+    assert made.token not in cookie
+    assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+    caller = await service.tokens.authenticate_cookie(browser.cookies[CALLER_COOKIE])
+    assert caller.user_id == "ann"
+    page = await browser.get("/")
+    assert page.status_code == 200
+    assert "/console/console.js" in page.text
+
+
+async def test_over_tls_the_cookie_stays_there(browser, made):
+    browser.base_url = "https://console.example"
+    answer = await browser.get("/", params={"token": made.token})
+    assert "Secure" in answer.headers["set-cookie"].split("; ")
+
+
+@pytest.mark.parametrize("token", ["", "nobody's", "sbx_" + "x" * 43, "\0", "<script>alert(1)</script>"])
+async def test_an_unknown_token_is_said_so(browser, token):
+    for answer in (await browser.get("/", params={"token": token}), await browser.post("/", data={"token": token})):
+        assert answer.status_code == 401
+        assert "This token is not known here" in answer.text
+        assert "<script" not in answer.text
+        assert "set-cookie" not in answer.headers
+
+
+async def test_a_form_too_large_is_refused(browser):
+    answer = await browser.post("/", data={"token": "x" * 5000})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("cookie", ["forged", "", "a.b.c"])
+async def test_a_forged_cookie_leads_to_the_login_form(browser, cookie):
+    answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={cookie}"})
+    assert answer.status_code == 401
+    assert "Sign in" in answer.text
+
+
+async def test_a_revoked_token_ends_its_cookies(browser, service, made):
+    await browser.get("/", params={"token": made.token})
+    await service.tokens.revoke(made.record.token_id)
+    assert (await browser.get("/")).status_code == 401
+
+
+async def test_a_preview_cookie_is_no_callers_cookie(browser, service):
+    signed = service.signer.sign_preview_cookie(uuid4(), "ann")
+    answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={signed}"})
+    assert answer.status_code == 401
+
+
+async def test_signing_out_forgets_the_browser(browser, made):
+    await browser.get("/", params={"token": made.token})
+    answer = await browser.post("/logout")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (await browser.get("/")).status_code == 401
+
+
+async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, made):
+    await browser.get("/", params={"token": made.token})
+    answer = await browser.get("/")
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-src"] == "http://*.p.example:* https://*.p.example:*"
+    assert answer.headers["cache-control"] == "no-store"
+    # What the policy would block is not there to begin with.
+    assert not re.search(
+        r"<script(?! type=\"module\" src=\"/console/console\.js\")|<style|\son\w+=|style=|//", answer.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("console.js", "text/javascript"),
+        ("session.js", "text/javascript"),
+        ("log.js", "text/javascript"),
+        ("api.js", "text/javascript"),
+        ("console.css", "text/css"),
+    ],
+)
+async def test_the_files_of_the_page(browser, name, kind):
+    answer = await browser.get(f"/console/{name}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["index.html", "..%2froutes.py", "nothing", "console.js%00"])
+async def test_no_other_file_is_served(browser, name):
+    assert (await browser.get(f"/console/{name}")).status_code == 404
+
+
+async def test_the_scripts_never_make_markup_of_data(browser):
+    for name in ("console.js", "session.js", "log.js", "api.js"):
+        script = (await browser.get(f"/console/{name}")).text
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)

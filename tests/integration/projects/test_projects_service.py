@@ -1,0 +1,215 @@
+"""Projects in a real database: put, replaced, listed, deleted, and kept as long as a session is made of them."""
+
+import asyncio
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from sandbox.db.connection import Database
+from sandbox.domain.caller import Caller, CallerRole
+from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.errors import Conflict, InvalidInput, NotFound
+from sandbox.projects.archive import ArchiveKind
+from sandbox.projects.archive_tree import ArchiveRefused
+from sandbox.projects.detection import PlanUndetected
+from sandbox.projects.manifest import PlanInvalid
+from sandbox.projects.project import ProjectRef
+from sandbox.projects.service import ProjectService
+from sandbox.sessions.store import drop_unused_archives
+from sandbox.settings import Settings
+
+ANN = Caller("ann", CallerRole.USER, "1")
+BOB = Caller("bob", CallerRole.USER, "2")
+ADMIN = Caller("root", CallerRole.ADMIN, "3")
+FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
+
+Upload = Callable[..., Path]
+
+
+@pytest.fixture
+def service(database: Database) -> ProjectService:
+    return ProjectService(database, RuntimeCatalog(), Settings(max_project_mb=1))
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Upload:
+    def pack(files: dict[str, str]) -> Path:
+        archive = tmp_path / f"{uuid4()}.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content.encode())
+                tar.addfile(info, io.BytesIO(content.encode()))
+        return archive
+
+    return pack
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.transaction() as conn:
+        return int((await conn.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+async def stored_after_an_hour(database: Database) -> int:
+    """How many archives are left by the removal that runs all the time, once its grace is over."""
+    async with database.transaction() as conn:
+        assert await drop_unused_archives(conn) == 0
+        await conn.execute(text("UPDATE project_archives SET created_at = created_at - INTERVAL '61 minutes'"))
+        await drop_unused_archives(conn)
+    return await count(database, "project_archives")
+
+
+async def make_session(database: Database, digest: str) -> None:
+    async with database.transaction() as conn:
+        await conn.execute(
+            text("""INSERT INTO sandbox_sessions (user_id, runtime_type, pipeline_run_id, project_digest)
+                    VALUES ('ann', 'python312', 'r', :digest)"""),
+            {"digest": digest},
+        )
+
+
+async def test_put_get_and_put_again(service: ProjectService, database: Database, upload: Upload) -> None:
+    first, created = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    assert created
+    assert (first.files, first.size_bytes, first.plan.preview_port) == (1, len(FASTAPI), 8000)
+    assert await service.get(ANN, "shop") == first
+    again, created = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    assert not created
+    assert again == first
+    replaced, created = await service.put(ANN, "shop", upload({"index.html": "hi"}), ArchiveKind.TAR_GZ)
+    assert not created
+    assert replaced.digest != first.digest
+    assert (replaced.created_at, list(replaced.plan.roles)) == (first.created_at, ["frontend"])
+    assert replaced.updated_at > first.updated_at
+    assert await service.reference(ANN, "shop") == ProjectRef(replaced.digest, "python312")
+    assert await service.archive(first.digest)
+    assert await stored_after_an_hour(database) == 1
+
+
+async def test_the_stored_archive_is_the_source(service: ProjectService, upload: Upload) -> None:
+    project, _ = await service.put(ANN, "shop", upload({"top/main.py": FASTAPI, "top/a/b": "x"}), ArchiveKind.TAR_GZ)
+    with tarfile.open(fileobj=io.BytesIO(await service.archive(project.digest))) as tar:
+        assert tar.getnames() == ["a", "a/b", "main.py"]
+    assert await service.plan_for(project.digest) == project.plan
+    with pytest.raises(NotFound):
+        await service.archive("sha256:0")
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ({"../main.py": FASTAPI}, ArchiveRefused),
+        ({"main.py": FASTAPI + "#" * (2 << 20)}, ArchiveRefused),
+        ({"README.md": "nothing"}, PlanUndetected),
+        ({"main.py": FASTAPI, "sandbox.toml": "[backend]\nport = 0\n"}, PlanInvalid),
+    ],
+)
+async def test_what_is_refused_changes_nothing(
+    service: ProjectService, database: Database, upload: Upload, files: dict[str, str], error: type[Exception]
+) -> None:
+    kept, _ = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    for project_id in ("shop", "other"):
+        with pytest.raises(error):
+            await service.put(ANN, project_id, upload(files), ArchiveKind.TAR_GZ)
+    assert await service.list(ANN, 10) == [kept]
+    assert await count(database, "project_archives") == 1
+
+
+@pytest.mark.parametrize("project_id", ["", ".", ".hidden", "a/b", "a b", "ä", "a\0", "x" * 256])
+async def test_ids_that_are_none(service: ProjectService, upload: Upload, project_id: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await service.put(ANN, project_id, upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    assert refused.value.code == "project_id_invalid"
+    with pytest.raises(NotFound):
+        await service.get(ANN, project_id)
+
+
+async def test_what_is_anothers_does_not_exist(service: ProjectService, database: Database, upload: Upload) -> None:
+    archive = upload({"main.py": FASTAPI})
+    mine, _ = await service.put(ANN, "shop", archive, ArchiveKind.TAR_GZ)
+    for call in (service.get, service.delete, service.reference):
+        with pytest.raises(NotFound) as refused:
+            await call(BOB, "shop")
+        assert refused.value.code == "project_not_found"
+    assert await service.list(BOB, 10) == []
+    assert await service.get(ADMIN, "shop") == mine
+    theirs, created = await service.put(BOB, "shop", archive, ArchiveKind.TAR_GZ)
+    assert created
+    assert theirs.digest == mine.digest
+    assert await count(database, "project_archives") == 1
+    assert await service.list(ADMIN, 10) == [theirs, mine]
+    with pytest.raises(Conflict, match="several users"):
+        await service.get(ADMIN, "shop")
+    await service.delete(BOB, "shop")
+    assert await service.archive(mine.digest)
+    await service.delete(ADMIN, "shop")
+    assert await stored_after_an_hour(database) == 0
+
+
+async def test_the_list_goes_on_where_it_ended(service: ProjectService, upload: Upload) -> None:
+    archive = upload({"main.py": FASTAPI})
+    for number in range(5):
+        await service.put(ANN, f"p{number}", archive, ArchiveKind.TAR_GZ)
+    seen: list[str] = []
+    before = None
+    while page := await service.list(ANN, 2, before):
+        seen += [project.project_id for project in page]
+        before = (page[-1].created_at, page[-1].key)
+    assert seen == ["p4", "p3", "p2", "p1", "p0"]
+
+
+async def test_a_session_keeps_its_source(service: ProjectService, database: Database, upload: Upload) -> None:
+    project, _ = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    await make_session(database, project.digest)
+    await service.put(ANN, "shop", upload({"index.html": ""}), ArchiveKind.TAR_GZ)
+    await service.delete(ANN, "shop")
+    assert await count(database, "projects") == 0
+    assert await stored_after_an_hour(database) == 1
+    assert await service.archive(project.digest)
+    assert await service.plan_for(project.digest) == project.plan
+
+
+async def test_a_source_let_go_is_there_for_a_session_that_is_being_made(
+    service: ProjectService, database: Database, upload: Upload
+) -> None:
+    await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    async with database.transaction() as conn:
+        await conn.execute(text("UPDATE project_archives SET created_at = NOW() - INTERVAL '1 day'"))
+    reference = await service.reference(ANN, "shop")
+    await service.delete(ANN, "shop")
+    async with database.transaction() as conn:
+        assert await drop_unused_archives(conn) == 0
+    await make_session(database, reference.digest)
+    assert await stored_after_an_hour(database) == 1
+
+
+async def test_many_puts_at_once(service: ProjectService, database: Database, upload: Upload) -> None:
+    archives = [upload({"main.py": FASTAPI, "n": str(number % 3)}) for number in range(12)]
+    results = await asyncio.gather(
+        *(service.put(ANN, f"p{n % 2}", archive, ArchiveKind.TAR_GZ) for n, archive in enumerate(archives))
+    )
+    assert sum(created for _, created in results) == 2
+    for project in await service.list(ANN, 10):
+        assert await service.archive(project.digest)
+
+
+async def test_a_put_that_is_cancelled_leaves_nothing(
+    service: ProjectService, database: Database, upload: Upload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    archive = upload({"main.py": FASTAPI, **{f"f{i}": "x" * 1000 for i in range(500)}})
+    task = asyncio.create_task(service.put(ANN, "shop", archive, ArchiveKind.TAR_GZ))
+    while not list(scratch.iterdir()):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(scratch.iterdir()) == []
+    assert await count(database, "projects") == 0
