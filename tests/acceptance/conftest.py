@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import uuid
@@ -12,7 +11,6 @@ from pathlib import Path
 import docker
 import pytest
 
-from sandbox.db.embedded import EmbeddedPostgres
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
@@ -55,7 +53,7 @@ def _remove_everything(home: Path) -> None:
                 api.end(session["session_id"])
         api.http.close()
         cleaner.stop()
-    asyncio.run(EmbeddedPostgres(home).stop())
+    cleaner.stop_database()
     shutil.rmtree(home, ignore_errors=True)
 
 

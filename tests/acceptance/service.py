@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from sandbox.db.embedded import EmbeddedPostgres
 
 ADMIN_TOKEN = "acceptance-admin-token-0123456789"
 READY_SECONDS = 60
@@ -87,6 +90,10 @@ class Service:
     def stop(self) -> None:
         """SIGTERM, as an operator."""
         self._end(signal.SIGTERM)
+
+    def stop_database(self) -> None:
+        """Stop the embedded database, which outlives the service."""
+        asyncio.run(EmbeddedPostgres(self.home).stop())
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None and self.process.poll() is None:
