@@ -143,6 +143,8 @@ def _handler(make: Callable[[HTTPConnection, Any], Response]) -> Any:
 def _http_exception(connection: HTTPConnection, error: HTTPException) -> Response:
     if error.status_code < 400 or error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
+    if isinstance(error.__cause__, SandboxError):  # FastAPI's, for whatever went wrong while the body was read
+        return render(error.__cause__)
     phrase = HTTPStatus(error.status_code).phrase
     code, hint = _HTTP_CODES.get(error.status_code, (phrase.lower().replace(" ", "_").replace("-", "_"), ""))
     path = _printable(connection.url.path, 200)

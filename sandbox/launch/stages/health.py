@@ -92,7 +92,7 @@ class HealthStage:
                 raise _exited(role, plan, process, list(teller.tail))
             waited = time.time() - began
             if await self._is_up(plan, agent, seen, waited):
-                await _catch_up(teller, following, process.output_end)
+                await _catch_up(agent, name, teller, following)
                 return
             if not seen.connected and await seen.crash.has_crashed(agent, process, teller.tail):
                 raise _crashed(role, plan, list(teller.tail))
@@ -119,11 +119,19 @@ class HealthStage:
             seen.told_of_ports = True
 
 
-async def _catch_up(teller: OutputTeller, following: asyncio.Task[None], offset: int) -> None:
-    """Have all that was printed before `offset` told, even when it was more than could be read meanwhile."""
-    reaching = asyncio.create_task(teller.reach(offset))
+async def _catch_up(agent: Agent, name: str, teller: OutputTeller, following: asyncio.Task[None]) -> None:
+    """Have all that the app has printed so far told, even when it was more than could be read meanwhile."""
+
+    async def reach_the_end() -> None:
+        reached = 0
+        while (process := await agent.process(name)) is not None and process.output_end > reached:
+            reached = process.output_end
+            await teller.reach(reached)
+
+    reaching = asyncio.create_task(reach_the_end())
     await asyncio.wait({reaching, following}, timeout=CATCH_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     reaching.cancel()
+    await asyncio.gather(reaching, return_exceptions=True)
 
 
 def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str]) -> StageFailed:
