@@ -46,10 +46,15 @@ class _BoundJournal:
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         await self._journal.write(self._stage, events, progress)
+        # The next attempt at this stage may be in this very process.
+        self.progress.update(progress or {})
 
     async def say(self, line: str, *, role: str = "") -> None:
+        said = f"said:{role}:{line}"
+        if said in self.progress:
+            return
         data = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
-        await self._journal.write(self._stage, [NewEvent(EventType.LOG, data)], None)
+        await self.write([NewEvent(EventType.LOG, data)], progress={said: True})
 
     async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         await self._journal.about_to_make(resources)
