@@ -14,6 +14,7 @@ from collections import deque
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Agent, OutputChunk, Stream
+from sandbox.launch.concurrently import uninterrupted
 from sandbox.launch.stage import StageJournal
 
 MAX_LINE = 4_096
@@ -62,8 +63,11 @@ class LineAssembler:
         self._cut = self._cut or len(rest) > room
         self._partial += rest[: max(0, room)]
 
-    def last(self) -> list[str]:
-        return [_clean(self._partial, cut=self._cut)] if self._partial else []
+    def last(self, end: int) -> list[str]:
+        """What is left without a newline at the end of all output, which is at the offset `end`."""
+        left = [_clean(self._partial, cut=self._cut)] if self._partial else []
+        self._partial, self._cut, self.told = b"", False, max(self.told, end)
+        return left
 
 
 def _clean(line: bytes, *, cut: bool) -> str:
@@ -115,6 +119,10 @@ class OutputTeller:
 
     async def flush(self) -> None:
         """Commit what was read and is not told yet, with how far that is. What cannot be written is kept for later."""
+        # Not broken off by a cancellation: then nobody would know whether the lines are told already.
+        await uninterrupted(self._write())
+
+    async def _write(self) -> None:
         async with self._writing:
             pending, self._pending = self._pending, []
             if not pending:
@@ -127,16 +135,16 @@ class OutputTeller:
                 raise
 
     async def _read(self) -> None:
-        start = min(lines.told for lines in self._streams.values())
+        end = start = min(lines.told for lines in self._streams.values())
         async for chunk in self._agent.output(self._process, offset=start, follow=True):
             for _, line in self._streams[chunk.stream].feed(chunk):
                 self._add(chunk.stream, line)
-            self._read_to = chunk.offset + len(chunk.data)
+            end = self._read_to = chunk.offset + len(chunk.data)
             self._has_read.set()
             if len(self._pending) >= BATCH_LINES:
                 await self.flush()
         for stream, lines in self._streams.items():
-            for line in lines.last():
+            for line in lines.last(end):
                 self._add(stream, line)
 
     def _add(self, stream: Stream, line: str) -> None:

@@ -40,8 +40,7 @@ class DependenciesStage:
             return
         agent = context.engine.agent(context.session.session_id, role)
         name = context.process_name("install")
-        if await agent.process(name) is None:
-            await context.journal.say(f"$ {command}", role=role)
+        await context.journal.say(f"$ {command}", role=role)
         process = await agent.start(
             name,
             command,
