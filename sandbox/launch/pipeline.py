@@ -28,6 +28,7 @@ from sandbox.launch.crashpoints import crash_point
 from sandbox.launch.stage import Stage, StageContext, StageResult
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
 from sandbox.learning.applications import record_applications, verify_outcomes
+from sandbox.telemetry.context import bind
 from sandbox.telemetry.tracing import Tracing, new_ids
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,10 @@ class Pipeline:
         """
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
+        with bind(request_id=identity.request_id):
+            return await self._run(session, journal, identity)
+
+    async def _run(self, session: Session, journal: RunJournal, identity: RunIdentity) -> SessionStatus:
         names = PROJECT_STAGES if session.project_id else BLANK_STAGES
         await self._record_lessons(session)
         records = await journal.stages()

@@ -24,7 +24,7 @@ class StageJournal(Protocol):
         """Append events and remember how far the stage has got, in one transaction."""
 
     async def say(self, line: str, *, role: str = "") -> None:
-        """Append a log line of our own (stream `system`), once: an attempt that repeats it after a crash says nothing."""
+        """Append a log line of our own (stream `system`), once: repeated after a crash it says nothing."""
 
     async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         """The row before the resource: record (kind, name, role) of what is about to be made on the engine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+
+from sandbox.db.embedded import EmbeddedPostgres
 
 ADMIN_TOKEN = "acceptance-admin-token-0123456789"
 READY_SECONDS = 60
@@ -55,7 +58,11 @@ class Service:
     def start(self, **extra: str) -> None:
         """Start it and wait until it answers ready."""
         self.spawn(**extra)
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def spawn(self, **extra: str) -> None:
         env = os.environ | {
@@ -71,7 +78,7 @@ class Service:
     def _run(self, env: dict[str, str]) -> Process:
         with self.log.open("ab") as out:
             return subprocess.Popen(
-                [str(Path(sys.executable).parent / "sandbox"), "serve"], env=env, stdout=out, stderr=out
+                [sys.executable, "-m", "sandbox.cli.main", "serve"], env=env, stdout=out, stderr=out
             )
 
     def wait_ready(self) -> None:
@@ -109,6 +116,10 @@ class Service:
     def stop(self) -> None:
         """SIGTERM, as an operator."""
         self._end(signal.SIGTERM)
+
+    def stop_database(self) -> None:
+        """Stop the embedded database, which outlives the service."""
+        asyncio.run(EmbeddedPostgres(self.home).stop())
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -154,7 +165,7 @@ class _Forked:
 
 def _serve(env: dict[str, str], log: Path) -> None:
     """`sandbox serve`, in a process of its own."""
-    from sandbox.cli.main import app
+    from sandbox.cli.main import app  # noqa: PLC0415 - once, in the process that all others are forked off
 
     os.environ.clear()
     os.environ.update(env)

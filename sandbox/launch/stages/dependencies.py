@@ -83,5 +83,5 @@ def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None
     raise StageFailed(
         "disk_full" if full else "dependency_install_failed",
         f"{role}: `{command}` {how}:\n{offending_lines(tail)}",
-        "Free disk space on the host." if full else "Correct the named dependency, upload again and relaunch.",
+        "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
     )
