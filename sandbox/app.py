@@ -52,6 +52,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.recorder import Recorder
@@ -136,6 +137,9 @@ async def _start_reconciler(
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
+    watcher = Watcher(db, engine)
+    await watcher.start()
+    stack.push_async_callback(watcher.close)
 
 
 def _stages(settings: Settings, source: ProjectService, images: RuntimeImages) -> list[Stage]:

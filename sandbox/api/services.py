@@ -14,6 +14,7 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
 
@@ -30,6 +31,7 @@ class Services:
     signer: Signer
     projects: ProjectService
     sessions: SessionService
+    recovery: RecoveryService
 
 
 def services_of(connection: HTTPConnection) -> Services:
