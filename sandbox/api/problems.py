@@ -20,26 +20,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from sandbox.errors import InvalidInput, Kind, SandboxError
+from sandbox.statuses import STATUS
 from sandbox.telemetry import context
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 MAX_FIELD_ERRORS = 20
-
-STATUS: dict[Kind, int] = {
-    Kind.INVALID: 422,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.NOT_FOUND: 404,
-    Kind.CONFLICT: 409,
-    Kind.GONE: 410,
-    Kind.TOO_LARGE: 413,
-    Kind.UNSUPPORTED: 415,
-    Kind.TOO_MANY: 429,
-    Kind.UNAVAILABLE: 503,
-    Kind.TIMEOUT: 504,
-    Kind.INTERNAL: 500,
-}
 
 _HTTP_CODES = {
     400: ("malformed_request", "Check that the body is what its Content-Type says."),
