@@ -22,6 +22,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.api import commands, events, files, health, problems, projects, sessions, terminal, tokens
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
+from sandbox.api.platform import records_routers
 from sandbox.api.services import Services
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
@@ -169,6 +170,8 @@ class Application:
         problems.install(self.api)
         for room in (health, tokens, projects, sessions, events, commands, files, terminal, console):
             self.api.include_router(room.router)
+        for router in records_routers():
+            self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
     @asynccontextmanager
