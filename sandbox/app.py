@@ -90,6 +90,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
+        # Of its own, so that what others send cannot push out our own.
+        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.02)
+        intake.start()
+        stack.push_async_callback(intake.close)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -117,7 +121,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        yield Running(Services(settings, db, engine, broker, access, signer, source, service), tracing, previews)
+        yield Running(
+            Services(settings, db, engine, broker, access, signer, source, service, intake), tracing, previews
+        )
         log.info("stopping; sandboxes go on")
 
 

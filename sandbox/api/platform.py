@@ -13,6 +13,7 @@ from sandbox.api import (
     lessons,
     logs,
     memory,
+    otlp,
     test_results,
     traces,
 )
@@ -20,5 +21,5 @@ from sandbox.api import (
 
 def records_routers() -> list[APIRouter]:
     """In the order of the documentation at `/docs`."""
-    rooms = (agents, test_results, coverage, logs, traces, alerts, analytics, lessons, documents, memory)
+    rooms = (agents, test_results, coverage, logs, traces, alerts, analytics, lessons, documents, memory, otlp)
     return [room.router for room in rooms]

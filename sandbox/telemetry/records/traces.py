@@ -25,7 +25,8 @@ async def trace_tree(db: Database, trace_id: str, user_id: str | None) -> dict[s
     requests = sorted({request for span in spans if (request := _request_id(span))})
     started = min(span["start_time"] for span in spans)
     ended = max(span["end_time"] or span["start_time"] for span in spans)
-    logs = await store.logs_of_requests(db, requests, started, ended, user_id) if requests else []
+    # What came without a request's id is under the trace's.
+    logs = await store.logs_of_requests(db, [*requests, trace_id], started, ended, user_id)
     return {
         "trace_id": trace_id,
         "start_time": started,
