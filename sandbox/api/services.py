@@ -17,6 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Services:
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService
+    intake: Recorder
 
 
 def services_of(connection: HTTPConnection) -> Services:

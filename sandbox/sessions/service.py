@@ -199,7 +199,13 @@ class SessionService:
         self.agent_of(session, role)
         roles = [role] if role else list(session.containers)
         agents = {name: self._engine.agent(session_id, name) for name in roles}
-        return app_lines(session, agents, read_resume(session, resume), follow=follow)
+        return self._touching(session_id, app_lines(session, agents, read_resume(session, resume), follow=follow))
+
+    async def _touching(self, session_id: UUID, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Somebody watches what the app prints: the session is in use."""
+        async for line in lines:
+            self.touch(session_id)
+            yield line
 
     async def stats(self, session: Session) -> dict[str, dict[str, Any]]:
         """Each role's figures; a container that does not answer has its error instead."""

@@ -110,18 +110,6 @@ _CANCEL_RUN = text("""
 _RESOURCES_GONE = text("""
     UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
 """)
-_DROP_ARCHIVES = text("""
-    DELETE FROM project_archives a WHERE a.created_at < NOW() - INTERVAL '1 hour'
-       AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.digest = a.digest)
-       AND NOT EXISTS (SELECT 1 FROM sandbox_sessions s WHERE s.project_digest = a.digest)
-""")
-_EXPIRE = text("""
-    UPDATE sandbox_sessions SET work = 'terminate'
-     WHERE status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
-       AND (expires_at < NOW() OR (idle_timeout_seconds > 0
-            AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()))
-    RETURNING session_id
-""")
 _LOG = text("SELECT pipeline_log FROM sandbox_sessions WHERE session_id = :session_id")
 
 
@@ -324,19 +312,6 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
     await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
     await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
     return True
-
-
-async def expire(conn: AsyncConnection) -> list[UUID]:
-    """Ask for the end of every session whose time is up; their ids."""
-    ids = [row.session_id for row in (await conn.execute(_EXPIRE)).all()]
-    for session_id in ids:
-        await notify_work(conn, session_id)
-    return ids
-
-
-async def drop_unused_archives(conn: AsyncConnection) -> int:
-    """Remove archives that no project and no living session refers to (an hour's grace); how many."""
-    return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
 
 
 async def pipeline_log(conn: AsyncConnection, session_id: UUID) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.acceptance.api import Api, tar_of
+from tests.acceptance.api import Api, tar_of, tar_of_folder
 from tests.acceptance.previews import page, preview
 
 
@@ -37,6 +40,8 @@ class Project:
     answers: dict[str, str]
     files: dict[str, str | bytes] = field(default_factory=dict)
     generator: str | None = None
+    #: What a browser shows once the page's own scripts have run.
+    shows: str | None = None
 
 
 VITE = "npm create --yes vite@7.1.3"
@@ -119,7 +124,8 @@ PROJECTS = {
         8501,
         "uv venv --allow-existing --python 3.12 && uv pip install streamlit",
         {"/": "<title>Streamlit</title>", "/_stcore/health": "ok"},
-        files={"streamlit_app.py": 'import streamlit as st\n\nst.title("Figures")\nst.write(6 * 7)\n'},
+        shows="6 by 7 is 42",
+        files={"streamlit_app.py": 'import streamlit as st\n\nst.title("Figures")\nst.write(f"6 by 7 is {6 * 7}")\n'},
     ),
     "vite-vanilla": Project(
         "vite",
@@ -127,6 +133,7 @@ PROJECTS = {
         5173,
         "npm install",
         {"/": "/@vite/client", "/src/main.js": "setupCounter"},
+        shows="Hello Vite!",
         generator="vite",
     ),
     "vite-react": Project(
@@ -135,6 +142,7 @@ PROJECTS = {
         5173,
         "npm install",
         {"/": "/src/main.jsx", "/src/App.jsx": "Vite + React"},
+        shows="Vite + React",
         generator="vite",
     ),
     "vite-pnpm": Project(
@@ -145,7 +153,15 @@ PROJECTS = {
         {"/": "/@vite/client", "/src/counter.js": "count is"},
         generator="vite",
     ),
-    "next": Project("next", "node20", 3000, "npm install", {"/": "Get started by editing"}, generator="next"),
+    "next": Project(
+        "next",
+        "node20",
+        3000,
+        "npm install",
+        {"/": "Get started by editing"},
+        generator="next",
+        shows="Get started by editing",
+    ),
     "express": Project(
         "express",
         "node20",
@@ -174,6 +190,17 @@ PROJECTS = {
         files={"index.html": "<!doctype html><h1>Just a page</h1>", "css/main.css": "h1 { color: rebeccapurple }"},
     ),
 }
+FULLSTACK = "fullstack"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / FULLSTACK
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +208,22 @@ def launched(admin: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[s
     """All selected projects, uploaded and on their way; call it with a name for what its upload and POST answered."""
     here = [item for item in request.session.items if item.path == request.path]
     names = sorted({item.callspec.params["name"] for item in here if hasattr(item, "callspec")})
-    archives = _generate(admin, {generator for name in names if (generator := PROJECTS[name].generator)})
-    uploads, sessions = {}, {}
-    for name in names:
-        archive = archives.get(name) or tar_of(PROJECTS[name].files)
-        uploads[name] = admin.put_archive(f"made-{name}", archive)
+    plans, sessions = {}, {}
+
+    def launch(name: str, archive: bytes) -> None:
+        plans[name] = admin.put_archive(f"made-{name}", archive)["plan"]
         sessions[name] = admin.create(project_id=f"made-{name}")["session_id"]
-    yield lambda name: {"plan": uploads[name]["plan"], "session_id": sessions[name]}
+
+    for name in names:
+        if name == FULLSTACK:
+            launch(name, tar_of_folder(EXAMPLE))
+        elif PROJECTS[name].generator is None:
+            launch(name, tar_of(PROJECTS[name].files))
+    wanted = {generator for name in names if name in PROJECTS and (generator := PROJECTS[name].generator)}
+    for name, archive in _generate(admin, wanted).items():
+        if name in names:
+            launch(name, archive)
+    yield lambda name: {"plan": plans[name], "session_id": sessions[name]}
     for session_id in sessions.values():
         admin.end(session_id)
 
@@ -222,7 +258,7 @@ def _generate(api: Api, wanted: set[str]) -> dict[str, bytes]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PROJECTS)
 def test_project_is_recognised_launched_and_previewed(
-    admin: Api, launched: Callable[[str], dict[str, Any]], name: str
+    admin: Api, launched: Callable[[str], dict[str, Any]], browser: Browser, name: str
 ) -> None:
     project, made = PROJECTS[name], launched(name)
     (role,) = made["plan"]
@@ -230,11 +266,47 @@ def test_project_is_recognised_launched_and_previewed(
     assert (plan["framework"], plan["runtime"], plan["port"]) == (project.framework, project.runtime, project.port)
     assert plan["install"] == project.install
 
-    events = list(admin.events(made["session_id"]))
-    session = admin.get(made["session_id"])
-    assert session["status"] == "running", (session["error"], [event.data for event in events if event.event == "log"])
+    session = _running(admin, made["session_id"])
     assert session["preview_port"] == project.port
     with preview(admin, session) as client:
         for path, text in project.answers.items():
             assert text in page(client, path), path
+    if project.shows:
+        _shows(browser, session, project.shows)
     admin.end(made["session_id"])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [FULLSTACK])
+def test_front_end_and_back_end_together(
+    admin: Api, launched: Callable[[str], dict[str, Any]], browser: Browser, name: str
+) -> None:
+    made = launched(name)
+    assert {role: (plan["framework"], plan["root"], plan["port"]) for role, plan in made["plan"].items()} == {
+        "backend": ("fastapi", "backend", 8000),
+        "frontend": ("vite", "frontend", 5173),
+    }
+    assert made["plan"]["frontend"]["install"] == "npm ci"
+    session = _running(admin, made["session_id"])
+    assert (session["preview_port"], session["backend_port"]) == (5173, 8000)
+    with preview(admin, session) as client:
+        hello = client.get("/api/hello").json()
+        assert (hello["message"], hello["python"][:5]) == ("Hello from the back end!", "3.12.")
+    _shows(browser, session, "Hello from the back end!")
+    admin.end(made["session_id"])
+
+
+def _running(api: Api, session_id: str) -> dict[str, Any]:
+    """The session at the end of its launch, which must have succeeded."""
+    events = list(api.events(session_id))
+    session = api.get(session_id)
+    assert session["status"] == "running", (session["error"], [event.data for event in events if event.event == "log"])
+    return session
+
+
+def _shows(browser: Browser, session: dict[str, Any], text: str) -> None:
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(session["preview_url"])
+    expect(tab.get_by_text(text).first).to_be_visible(timeout=60_000)
+    context.close()

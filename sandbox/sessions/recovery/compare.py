@@ -72,32 +72,35 @@ def compare(sessions: Iterable[Session], resources: Sequence[Resource]) -> list[
 
 
 def _session(session: Session, found: list[Resource]) -> Finding:
-    def finding(action: Action, reason: str, differs: Iterable[str] = ()) -> Finding:
-        return Finding(action, reason, session.session_id, session, tuple(found), tuple(differs))
-
-    if session.work is not None:
-        doing = "launched" if session.work is Work.LAUNCH else "ended"
-        return finding(Action.NONE, f"it is being {doing}")
     lost = session.error is not None and session.error.code in LOSSES
-    if session.status is SessionStatus.ERROR and not lost:
-        return finding(Action.NONE, f"it is in error: {session.error.code if session.error else 'unknown'}")
+    differs: Sequence[str] = ()
+    if session.work is not None:
+        action, reason = Action.NONE, f"it is being {'launched' if session.work is Work.LAUNCH else 'ended'}"
+    elif session.status is SessionStatus.ERROR and not lost:
+        action, reason = Action.NONE, f"it is in error: {session.error.code if session.error else 'unknown'}"
+    else:
+        action, reason, differs = _at_rest(session, found, lost=lost)
+    return Finding(action, reason, session.session_id, session, tuple(found), tuple(differs))
+
+
+def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Action, str, Sequence[str]]:
+    """A session that should run, or did until its containers were lost; the worst of what differs."""
     containers = {r.name: r for r in found if r.kind is ResourceKind.CONTAINER}
     volumes = {r.name for r in found if r.kind is ResourceKind.VOLUME}
     names = {role: container_name(session.session_id, role) for role in session.containers}
+    missing = [role for role, name in names.items() if name not in containers]
+    stopped = [role for role, name in names.items() if name in containers and containers[name].status != "running"]
+    running = {role: containers[name].id for role, name in names.items() if name in containers}
+    changed = [role for role, container_id in running.items() if container_id != session.containers[role].id]
 
     if without := [role for role, name in names.items() if name not in volumes]:
-        return finding(Action.MARK_LOST, f"the files of {', '.join(without)} are gone", without)
-    if missing := [role for role, name in names.items() if name not in containers]:
-        return finding(
-            Action.RECREATE, f"the containers of {', '.join(missing)} are gone, their files are there", missing
-        )
-    if stopped := [role for role, name in names.items() if containers[name].status != "running"]:
-        how = ", ".join(f"{role} is {containers[names[role]].status}" for role in stopped)
-        return finding(Action.RESTART, f"its containers do not run: {how}", stopped)
+        return Action.MARK_LOST, f"the files of {', '.join(without)} are gone", without
+    if missing:
+        return Action.RECREATE, f"the containers of {', '.join(missing)} are gone, their files are there", missing
+    if stopped:
+        return Action.RESTART, f"the containers of {', '.join(stopped)} do not run", stopped
     if lost:
-        return finding(Action.RESTART, "its containers run again, its app was not started", names)
-    if changed := [
-        role for role, info in session.containers.items() if containers[names[role]].id not in (None, info.id)
-    ]:
-        return finding(Action.ADOPT, f"other containers run than recorded: {', '.join(changed)}", changed)
-    return finding(Action.NONE, "as recorded")
+        return Action.RESTART, "the containers run, the app was lost with them", list(names)
+    if changed:
+        return Action.ADOPT, f"other containers run than recorded: {', '.join(changed)}", changed
+    return Action.NONE, "as recorded", ()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from sandbox.db.connection import Database
 from sandbox.domain.session import ContainerInfo, SessionError
 from sandbox.engine.base import Engine, Resource
@@ -16,6 +18,7 @@ from sandbox.launch.concurrently import for_each
 from sandbox.sessions import store as sessions
 from sandbox.sessions.recovery import store
 from sandbox.sessions.recovery.compare import WORKSPACE_LOST, Action, Finding, compare
+from sandbox.telemetry.alerts.store import Alerts
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +41,12 @@ class RecoveryService:
     """Compares and repairs. Raises `DatabaseUnavailable` or `EngineError` when either side cannot be read: then nothing
     is known, and nothing is done."""
 
-    def __init__(self, db: Database, engine: Engine, new_origin: Callable[[], sessions.RunOrigin]) -> None:
+    def __init__(
+        self, db: Database, engine: Engine, alerts: Alerts, new_origin: Callable[[], sessions.RunOrigin]
+    ) -> None:
         self._db = db
         self._engine = engine
+        self._alerts = alerts
         self._new_origin = new_origin
         #: Stray resources removed since the start.
         self.removed_strays = 0
@@ -122,8 +128,7 @@ class RecoveryService:
                 conn, session.session_id, store.recovery_line(f"recovery: {finding.reason}; launched again")
             )
             if finding.action is Action.RECREATE:
-                title = f"Containers of session {session.session_id} were lost"
-                await store.alert(conn, "warning", title, f"{finding.reason}; they are made anew", _metadata(finding))
+                await self._alert(conn, finding, "warning", "Containers", "they are made anew on their volumes")
         return True
 
     async def _mark_lost(self, finding: Finding) -> bool:
@@ -136,9 +141,25 @@ class RecoveryService:
         async with self._db.transaction() as conn:
             lost = await store.mark_lost(conn, session, error, containers)
             if lost:
-                title = f"Files of session {session.session_id} were lost"
-                await store.alert(conn, "error", title, finding.reason, _metadata(finding))
+                await self._alert(conn, finding, "error", "Files", "the session is in error")
         return lost
+
+    async def _alert(self, conn: AsyncConnection, finding: Finding, severity: str, what: str, outcome: str) -> None:
+        """One open alert a session and kind of loss."""
+        session_id = str(finding.session_id)
+        metadata = {
+            "cause": f"recovery:{finding.action}:{session_id}",
+            "session_id": session_id,
+            "roles": list(finding.differs),
+        }
+        alert = {
+            "severity": severity,
+            "title": f"{what} of session {session_id} were lost",
+            "message": f"{finding.reason}; {outcome}",
+            "source": "recovery",
+            "metadata": metadata,
+        }
+        await self._alerts.open(conn, alert)
 
     async def _remove(self, resources: Sequence[Resource]) -> bool:
         removed = [resource for resource in resources if await self._engine.remove(resource)]
@@ -153,10 +174,6 @@ class RecoveryService:
             return ContainerInfo(state.id, state.ip, recorded[role].runtime, state.status)
 
         return await for_each(recorded, one)
-
-
-def _metadata(finding: Finding) -> dict[str, object]:
-    return {"session_id": str(finding.session_id), "action": finding.action.value, "roles": list(finding.differs)}
 
 
 def _what(finding: Finding) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,10 +37,6 @@ _ADOPT = text(f"""
 _SAY = text("""
     UPDATE sandbox_sessions SET last_seq = last_seq + 1 WHERE session_id = :session_id AND status <> 'terminated'
     RETURNING last_seq, run_id
-""")
-_ALERT = text("""
-    INSERT INTO alerts (severity, title, message, source, metadata)
-    VALUES (:severity, :title, :message, 'recovery', :metadata)
 """)
 
 
@@ -97,12 +92,6 @@ async def say(conn: AsyncConnection, session_id: UUID, line: NewEvent) -> None:
 def recovery_line(line: str) -> NewEvent:
     """A line of ours among a session's events."""
     return NewEvent(EventType.LOG, {"stage": "recovery", "role": "", "stream": "system", "line": line})
-
-
-async def alert(conn: AsyncConnection, severity: str, title: str, message: str, metadata: dict[str, Any]) -> None:
-    """A row in `alerts`: somebody should know."""
-    values = {"severity": severity, "title": title, "message": message, "metadata": Jsonb(metadata)}
-    await conn.execute(_ALERT, values)
 
 
 def _as_read(session: Session, containers: Mapping[str, ContainerInfo]) -> dict[str, Any]:
