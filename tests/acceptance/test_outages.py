@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -99,6 +101,7 @@ class Dockerd:
             "data-root": self.home / "data",
             "exec-root": self.home / "exec",
             "pidfile": self.home / "pid",
+            "shutdown-timeout": 2,
             "bridge": "none",
             "iptables": "false",
             "ip6tables": "false",
@@ -114,12 +117,14 @@ class Dockerd:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        try:
-            client = docker.DockerClient(self.host)
-        except docker.errors.DockerException:
-            return False
-        with client:
-            return bool(client.ping())
+        # By hand, since the libraries leave the socket of a refused connection open.
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.home / "docker.sock"))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(100)
+            except OSError:
+                return False
 
     def stop(self) -> None:
         if self._process is not None:
@@ -133,14 +138,15 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
     """An engine that may be restarted, with the runtime's image on it."""
     home = Path(tempfile.mkdtemp(prefix="sbx-dockerd-"))
     daemon = Dockerd(home)
-    daemon.start()
     reference = asyncio.run(RuntimeImages(RuntimeCatalog()).ensure("python312"))
-    with docker.DockerClient(daemon.host) as client:
-        client.images.load(docker_client.images.get(reference).save(named=reference))
-    yield daemon
-    daemon.stop()
-    # What it had mounted for its containers goes with them.
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        daemon.start()
+        with closing(docker.DockerClient(daemon.host)) as client:
+            client.images.load(docker_client.images.get(reference).save(named=reference))
+        yield daemon
+    finally:
+        daemon.stop()
+        shutil.rmtree(home)
 
 
 def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
@@ -171,7 +177,7 @@ def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Servic
     assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
 
     api.end(session_id)
-    with docker.DockerClient(daemon.host) as client:
+    with closing(docker.DockerClient(daemon.host)) as client:
         assert_nothing_left(client, session_id)
     api.http.close()
     service.stop()
