@@ -22,6 +22,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.api import commands, events, files, health, problems, projects, sessions, terminal, tokens
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
+from sandbox.api.platform import records_routers
 from sandbox.api.services import Services
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
@@ -89,6 +90,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
+        # Of its own, so that what others send cannot push out our own.
+        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.02)
+        intake.start()
+        stack.push_async_callback(intake.close)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -116,7 +121,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        yield Running(Services(settings, db, engine, broker, access, signer, source, service), tracing, previews)
+        yield Running(
+            Services(settings, db, engine, broker, access, signer, source, service, intake), tracing, previews
+        )
         log.info("stopping; sandboxes go on")
 
 
@@ -169,6 +176,8 @@ class Application:
         problems.install(self.api)
         for room in (health, tokens, projects, sessions, events, commands, files, terminal, console):
             self.api.include_router(room.router)
+        for router in records_routers():
+            self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Services:
     signer: Signer
     projects: ProjectService
     sessions: SessionService
+    intake: Recorder
 
 
 def services_of(connection: HTTPConnection) -> Services:

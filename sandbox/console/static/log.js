@@ -28,7 +28,7 @@ export class Log {
         const tag = document.createElement("span");
         tag.className = "role";
         tag.textContent = role;
-        row.append(tag);
+        row.append(tag, " ");
       }
       row.append(line);
       lines.append(row);

@@ -130,11 +130,13 @@ export class View {
       item.dataset.stage = name;
       const label = document.createElement("span");
       const state = document.createElement("span");
+      const time = document.createElement("span");
       label.className = "name";
       label.textContent = name;
       state.className = "state";
       state.textContent = "waiting";
-      item.append(label, state);
+      time.className = "time";
+      item.append(label, state, " ", time);
       return item;
     }));
   }
@@ -147,7 +149,8 @@ export class View {
     item.dataset.state = state;
     if (state === "started") item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
-    $(".state", item).textContent = duration == null ? state : `${state}, ${seconds(duration)}`;
+    setText($(".state", item), state === "started" ? "running" : state === "completed" ? "done" : state);
+    setText($(".time", item), duration == null || state === "skipped" ? "" : seconds(duration));
   }
 
   onStatus({ status }) {

@@ -55,7 +55,8 @@ class DependenciesStage:
         # The time counts from the process's own start, so a restart of the service gives no second helping.
         left = self._timeout - (time.time() - process.started_at)
         try:
-            await asyncio.wait_for(teller.follow(), max(1.0, left))
+            async with asyncio.timeout(max(1.0, left)):
+                await teller.follow()
         except TimeoutError:
             await agent.signal(name, signal.SIGKILL)
             await teller.flush()
