@@ -69,11 +69,7 @@ def read_coverage_json(content: bytes) -> list[dict[str, Any]]:
         files = json.loads(content)["files"]
         figures: dict[str, list[list[int]]] = {}
         for path, file in files.items():
-            summary = file["summary"]
-            names = ("covered_lines", "num_statements", "covered_branches", "num_branches")
-            counts = [_count(summary.get(name, 0)) for name in names]
-            if counts[0] > counts[1] or counts[2] > counts[3]:
-                raise ValueError("more is covered than there is")
+            counts = _counts(file["summary"])
             if counts[1]:
                 figures.setdefault(_folder(path), []).append(counts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -128,7 +124,11 @@ def _folder(path: str) -> str:
     return ".".join(PurePosixPath(path.replace("\\", "/")).parent.parts).strip("./") or "."
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**9:
-        raise ValueError("not a count")
-    return value
+def _counts(summary: dict[str, Any]) -> list[int]:
+    names = ("covered_lines", "num_statements", "covered_branches", "num_branches")
+    counts = [summary.get(name, 0) for name in names]
+    if not all(isinstance(count, int) and 0 <= count < 10**9 for count in counts):
+        raise ValueError("not counts")
+    if counts[0] > counts[1] or counts[2] > counts[3]:
+        raise ValueError("more is covered than there is")
+    return counts
