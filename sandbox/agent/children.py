@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .wire import Refused
 
@@ -99,44 +99,62 @@ def outcome(status: int) -> tuple[int, int | None]:
 
 
 class Children:
-    """All children that run."""
+    """All children that run. Their `on_exit` is called on the thread that reaps, to which `defer` leads.
 
-    def __init__(self) -> None:
-        #: Held while a child is started, so that its end cannot be seen before it is known.
-        self.lock = threading.Lock()
+    The lock is held for moments only, and never while anything of the sandbox's is waited for: reaping needs it.
+    """
+
+    def __init__(self, defer: Callable[[Callable[[], None]], None]) -> None:
+        self._defer = defer
+        self._lock = threading.Lock()
         self._running: dict[int, Child] = {}
+        self._starting = 0
+        #: Ends of processes nobody knew, seen while something was being started: it may have been that.
+        self._early: dict[int, int] = {}
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around the start of a process elsewhere and its `add`: an end that comes first is not missed."""
+        with self._lock:
+            self._starting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._starting -= 1
+                if not self._starting:
+                    self._early.clear()
 
     def add(self, child: Child) -> None:
-        """It has been started. With the lock held."""
-        self._running[child.pid] = child
+        """It has been started."""
+        with self._lock:
+            self._running[child.pid] = child
+            status = self._early.pop(child.pid, None)
+        if status is not None:
+            self._defer(lambda: self.ended(child.pid, status))
 
-    def fork(self, body: Callable[[], int], on_exit: Callable[[], None] | None = None) -> Child:
-        """Run `body` in a forked process that ends with the status it returns, or 1 if it raises."""
-        with self.lock:
-            return self.fork_locked(body, on_exit)
-
-    def fork_locked(self, body: Callable[[], int], on_exit: Callable[[], None] | None = None) -> Child:
-        """`fork`, with the lock held already."""
-        try:
-            pid = os.fork()
-        except OSError as error:
-            raise no_process(error) from None
-        if pid == 0:
-            status = 1
+    def fork(self, body: Callable[[], int]) -> Child:
+        """Run `body` in a forked process, a helper, that ends with the status it returns, or 1 if it raises."""
+        with self._lock:
             try:
-                status = body()
-            except BaseException:  # noqa: BLE001 - nothing may return into the agent's code from a fork
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(status)
-        child = Child(pid, on_exit, helper=True)
-        self.add(child)
-        return child
+                pid = os.fork()
+            except OSError as error:
+                raise no_process(error) from None
+            if pid == 0:
+                status = 1
+                try:
+                    status = body()
+                except BaseException:  # noqa: BLE001 - nothing may return into the agent's code from a fork
+                    sys.excepthook(*sys.exc_info())
+                finally:
+                    os._exit(status)
+            child = self._running[pid] = Child(pid, helper=True)
+            return child
 
     def reap(self) -> None:
         """Collect everything that has ended."""
         while True:
-            with self.lock:
+            with self._lock:
                 try:
                     pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
                 except ChildProcessError:
@@ -151,25 +169,33 @@ class Children:
 
     def ended(self, pid: int, status: int) -> None:
         """That process has ended. What was said before is not taken again."""
-        with self.lock:
+        with self._lock:
             child = self._running.pop(pid, None)
+            if child is None and self._starting:
+                self._early[pid] = status
         if child is not None:
             child.finished(status)
 
     def signal_group(self, child: Child, number: int) -> None:
         """Signal the child's process group; its members may outlive the child itself."""
-        with self.lock:
-            if child.status is not None and child.pid in self._running:
-                return  # the number belongs to another process by now
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, number)
+        with self._lock:
+            if self._is_itself(child):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, number)
 
     def kill_tree(self, child: Child) -> None:
         """Kill the child's session, its group and all their descendants."""
-        with self.lock:
-            if child.status is not None and child.pid in self._running:
-                return
-            _freeze_and_kill(lambda: _tree([child.pid]))
+
+        def find() -> set[int]:
+            found = _tree([child.pid])
+            with self._lock:
+                return found if self._is_itself(child) else set()
+
+        _freeze_and_kill(find)
+
+    def _is_itself(self, child: Child) -> bool:
+        """Whether its number has not become another child's."""
+        return child.status is None or child.pid not in self._running
 
     def kill_all(self) -> int:
         """Kill everything the agent ever started; how many processes that was."""

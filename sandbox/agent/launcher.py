@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ class Launcher:
     def __init__(self, children: Children, user: User) -> None:
         self._children = children
         self._user = user
+        self._one_at_a_time = threading.Lock()
         self._process: Child | None = None
         self._socket: socket.socket | None = None
         #: Readable when commands have ended: then call `read_endings`.
@@ -63,7 +65,7 @@ class Launcher:
         folder), `agent_refused`."""
         order = {"argv": argv, "cwd": cwd, "env": self._user.environment(env), "terminal": terminal}
         text = json.dumps(order).encode("ascii")
-        with self._children.lock:
+        with self._one_at_a_time, self._children.starting():
             process, sock = self._ready()
             try:
                 socket.send_fds(sock, [_LENGTH.pack(len(text))], files)
@@ -92,7 +94,7 @@ class Launcher:
                 self._socket.close()
             ours, theirs = socket.socketpair()
             with theirs:
-                self._process = self._children.fork_locked(lambda: self._launch(theirs))
+                self._process = self._children.fork(lambda: self._launch(theirs))
             ours.settimeout(PATIENCE_SECONDS)
             self._socket = ours
         return self._process, self._socket

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 USAGE = "usage: serve|connect --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR]"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the command line said."""
 
     command: str

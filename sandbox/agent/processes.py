@@ -210,12 +210,10 @@ class Processes:
         for process in finished[: max(0, len(finished) - KEPT)]:
             del self._named[process.name]
 
-    def forget(self, children: Children, name: str) -> None:
-        """Kill it if it runs and drop it with its output; unknown already is success."""
+    def forget(self, name: str) -> Process | None:
+        """Its name is free and its output gone once nobody reads it; what it was."""
         with self._lock:
-            process = self._named.pop(name, None)
-        if process is not None:
-            process.signal(children, signal.SIGKILL)
+            return self._named.pop(name, None)
 
     def get(self, name: str) -> Process:
         """The process; Refused `process_not_found` if there never was one."""

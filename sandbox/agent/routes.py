@@ -7,6 +7,7 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
+forget {name}                                        {}; kills it if it runs and drops its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
@@ -18,6 +19,7 @@ CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -151,7 +153,9 @@ def _signal(agent: Agent, request: Request) -> None:
 
 
 def _forget(agent: Agent, request: Request) -> None:
-    agent.processes.forget(agent.children, argument(request.args, "name", str))
+    process = agent.processes.forget(argument(request.args, "name", str))
+    if process is not None:
+        process.signal(agent.children, signal.SIGKILL)
     request.answer({})
 
 

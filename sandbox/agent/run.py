@@ -8,7 +8,6 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from .children import Child, Children
 from .figures import out_of_memory_kills
@@ -28,17 +27,17 @@ def to_argv(command: str | list[str]) -> list[str]:
     return [shell(), "-c", command] if isinstance(command, str) else command
 
 
-@dataclass
 class Result:
     """What came of a command."""
 
-    status: int = 0
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
-    seconds: float = 0.0
-    timed_out: bool = False
-    truncated: bool = False
-    out_of_memory: bool = False
+    def __init__(self) -> None:
+        self.status = 0
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.seconds = 0.0
+        self.timed_out = False
+        self.truncated = False
+        self.out_of_memory = False
 
 
 class HungUpMeanwhile(Exception):

@@ -13,7 +13,9 @@ import resource
 import select
 import signal
 import socket
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -127,8 +129,12 @@ class Workers:
                     self._changed.wait()
                 self._idle -= 1
                 sock = self._waiting.popleft()
-            with contextlib.closing(sock):
+            try:
                 self._serve(sock)
+            except Exception:  # noqa: BLE001 - this connection is lost; at the limit there may be no other thread
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sock.close()
             with self._changed:
                 if self._idle >= 2 * STANDBY:
                     return
@@ -139,7 +145,7 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.hub = Hub()
-        self.children = Children()
+        self.children = Children(self.hub.call)
         self.user = User(options.user_uid, options.workspace)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.hub, self.launcher, options.spool)
@@ -191,6 +197,9 @@ def _accept(listener: socket.socket, workers: Workers) -> None:
     try:
         sock, _ = listener.accept()
     except BlockingIOError:
+        return
+    except OSError:  # no descriptor or memory for it now; whoever waits is served a little later
+        time.sleep(0.05)
         return
     sock.setblocking(True)
     workers.give(sock)

@@ -21,7 +21,10 @@ _names = itertools.count()
 
 
 class _Segment:
-    """One file. `runs` holds, for each change of stream, offset * 2 + stream."""
+    """One file, closed when nobody reads it any more. `runs` holds, for each change of stream, offset * 2 + stream."""
+
+    #: -1 until there is a file.
+    fd = -1
 
     def __init__(self, folder: str, start: int) -> None:
         path = f"{folder}/{next(_names)}"
@@ -31,7 +34,8 @@ class _Segment:
         self.runs = array("Q")
 
     def __del__(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
     def write(self, stream: int, data: memoryview) -> None:
         if not self.runs or self.runs[-1] & 1 != stream:

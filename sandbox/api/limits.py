@@ -1,4 +1,7 @@
-"""How large a request's body may be. Uploads have limits of their own, in their routes."""
+"""How large a request's body may be. Uploads have limits of their own, in their routes.
+
+FastAPI's own `max_body_size` answers in plain text where the length is told; every error here is a problem document.
+"""
 
 from __future__ import annotations
 

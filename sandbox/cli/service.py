@@ -34,6 +34,11 @@ def serve() -> None:
                 port=settings.port,
                 log_level=settings.log_level.lower(),
                 access_log=False,
+                log_config=None,
+                # Nobody in front is trusted to say who calls; and a preview's answers bring these headers themselves.
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
                 timeout_graceful_shutdown=5,
             )
         )

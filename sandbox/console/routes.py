@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
+from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import parse_qs
 
@@ -23,7 +23,7 @@ from sandbox.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
-_STATIC = resources.files(__package__) / "static"
+_STATIC = Path(__file__).parent / "static"
 _LOGIN = string.Template((_STATIC / "login.html").read_text("utf-8"))
 _PAGE = (_STATIC / "index.html").read_text("utf-8")
 _MAX_FORM_BYTES = 4096
@@ -35,9 +35,9 @@ class _Asset:
     body: bytes
 
 
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
 _ASSETS = {
-    name: _Asset(media_type, (_STATIC / name).read_bytes())
-    for name, media_type in (("console.js", "text/javascript"), ("console.css", "text/css"))
+    file.name: _Asset(_TYPES[file.suffix], file.read_bytes()) for file in _STATIC.iterdir() if file.suffix in _TYPES
 }
 
 
@@ -98,7 +98,7 @@ async def sign_out(request: Request) -> Response:
 
 @router.get("/console/{name}")
 async def asset(name: str) -> Response:
-    """The page's script and style."""
+    """The page's scripts and style."""
     found = _ASSETS.get(name)
     if found is None:
         raise NotFound("the console has no such file")

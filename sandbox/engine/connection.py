@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import docker
+import docker.constants
 import docker.errors
 import docker.utils
 import requests
@@ -28,6 +30,7 @@ def connected(docker_host: str | None, *, timeout_seconds: float) -> Iterator[do
     if docker_host is not None:
         environment["DOCKER_HOST"] = docker_host
     try:
+        _knock(docker_host or docker.constants.DEFAULT_UNIX_SOCKET)
         client = docker.APIClient(
             **docker.utils.kwargs_from_env(environment=environment), version="auto", timeout=timeout_seconds
         )
@@ -35,6 +38,14 @@ def connected(docker_host: str | None, *, timeout_seconds: float) -> Iterator[do
         raise unreachable(str(error)) from error
     with closing(client):
         yield client
+
+
+def _knock(docker_host: str) -> None:
+    """Raise OSError if nobody listens at a local socket. The SDK would find out too, and leave a socket open behind."""
+    kind, _, path = docker_host.partition("://")
+    if kind.endswith("unix"):
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(f"/{path.lstrip('/')}")
 
 
 def engine_version(docker_host: str | None) -> str:

@@ -30,12 +30,14 @@ def container_config(
     environment: Mapping[str, str],
     agent_folder: Path | None,
     oci_runtime: str | None,
+    ipv6_loopback: bool,
 ) -> dict[str, Any]:
     """The body of the engine's create call. Command and entrypoint are the image's: the agent.
 
     `environment` is the host's (proxy, certificates, package indexes); the caller's own variables win over it.
-    `agent_folder` is the host's folder for the agent's socket; None where the engine cannot share one. InvalidInput
-    `env_refused` for a variable that the agent's own process would obey.
+    `agent_folder` is the host's folder for the agent's socket; None where the engine cannot share one. `ipv6_loopback`
+    gives the container a ::1, which the engine's kernel must be able to. InvalidInput `env_refused` for a variable that
+    the agent's own process would obey.
     """
     _check_environment(spec.env)
     return {
@@ -46,7 +48,7 @@ def container_config(
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
         "Labels": labels.of(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host_config(spec, deployment_id, network, agent_folder, oci_runtime),
+        "HostConfig": _host_config(spec, deployment_id, network, agent_folder, oci_runtime, ipv6_loopback),
         "NetworkingConfig": {
             # On the shared bridge a role is no name: every session has the same ones.
             "EndpointsConfig": {network: {"Aliases": [spec.role] if spec.network is not None else []}}
@@ -55,7 +57,12 @@ def container_config(
 
 
 def _host_config(
-    spec: ContainerSpec, deployment_id: UUID, network: str, agent_folder: Path | None, oci_runtime: str | None
+    spec: ContainerSpec,
+    deployment_id: UUID,
+    network: str,
+    agent_folder: Path | None,
+    oci_runtime: str | None,
+    ipv6_loopback: bool,
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "NetworkMode": network,
@@ -87,6 +94,9 @@ def _host_config(
         config["Mounts"].append({"Type": "bind", "Source": str(agent_folder), "Target": AGENT_FOLDER})
     else:
         config["Tmpfs"] = {AGENT_FOLDER: "mode=0700,size=1m"}
+    if ipv6_loopback:
+        # Engines before 26 take ::1 away with the rest of IPv6, though /etc/hosts calls it localhost.
+        config["Sysctls"] = {"net.ipv6.conf.lo.disable_ipv6": "0"}
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
     return config

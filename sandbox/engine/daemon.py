@@ -5,10 +5,10 @@ All of it blocks: run it in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,20 +49,25 @@ class LocalDaemon:
         """Start it and wait until it answers; its pid. It outlives this process. Raises DaemonFailed with its log."""
         self._folder.mkdir(parents=True, exist_ok=True)
         command = [*self._program, f"--host={self.host}", *self._arguments]
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
+        pid = self._spawn(command)
         # Recorded before it answers: a start that is interrupted can still be stopped.
-        self._record.write_text(json.dumps({"pid": process.pid, "started": _start_time(process.pid)}))
+        self._record.write_text(json.dumps({"pid": pid, "started": _start_time(pid)}))
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and self.running_pid() is not None:
             if self.answers():
-                return process.pid
+                return pid
             time.sleep(0.2)
-        cause = "did not answer in time" if process.poll() is None else f"ended with {process.returncode}"
+        cause = "did not answer in time" if self.running_pid() is not None else "ended at once"
         self.stop()
         raise DaemonFailed(f"dockerd {cause}:\n{self._tail()}", hint=f"Its log is {self._log}.")
+
+    def _spawn(self, command: list[str]) -> int:
+        with self._log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            streams = [(os.POSIX_SPAWN_DUP2, file.fileno(), n) for n, file in enumerate((nothing, log, log))]
+            try:
+                return os.posix_spawnp(command[0], command, os.environ, file_actions=streams, setsid=True)
+            except OSError as error:
+                raise DaemonFailed(f"{command[0]} cannot be run: {error}", hint="Install docker.io.") from error
 
     def answers(self) -> bool:
         """Whether an engine answers at its address."""
@@ -79,6 +84,7 @@ class LocalDaemon:
             pid, started = int(record["pid"]), record["started"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        _reap(pid)
         return pid if started is not None and _start_time(pid) == started else None
 
     def stop(self) -> bool:
@@ -97,9 +103,8 @@ class LocalDaemon:
     def _wait_for_end(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if (pid := self.running_pid()) is None:
+            if self.running_pid() is None:
                 return True
-            _reap(pid)
             time.sleep(0.1)
         return False
 
@@ -126,7 +131,6 @@ def _start_time(pid: int) -> str | None:
 
 
 def _reap(pid: int) -> None:
-    try:
+    """Let go of a child of ours that has ended. One that an earlier run of ours started is not our child."""
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # started by an earlier run of ours: not our child

@@ -17,6 +17,7 @@ from sandbox.engine.docker_calls import DockerCalls, EngineConflict, EngineNotFo
 from sandbox.engine.docker_networks import DockerNetworks
 from sandbox.engine.docker_removal import DockerRemoval
 from sandbox.engine.docker_states import container_state
+from sandbox.engine.host_network import knows_ipv6
 from sandbox.engine.socket_folders import SocketFolders
 from sandbox.errors import EngineError, Kind
 from sandbox.settings import Settings
@@ -166,13 +167,16 @@ class DockerEngine:
         return found
 
     async def _create(self, name: str, spec: ContainerSpec) -> None:
+        agent_folder = await self._agent_folder(spec)
         config = container_config(
             spec,
             deployment_id=self._deployment_id,
             network=spec.network or await self._networks.ensure_shared(),
             environment=self._environment,
-            agent_folder=await self._agent_folder(spec),
+            agent_folder=agent_folder,
             oci_runtime=self._settings.engine_runtime,
+            # Where sockets are shared, the engine's kernel is ours: elsewhere it may know no IPv6, and would refuse.
+            ipv6_loopback=agent_folder is not None and knows_ipv6(),
         )
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))

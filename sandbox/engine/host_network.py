@@ -8,6 +8,7 @@ from pathlib import Path
 
 _ROUTES = Path("/proc/net/route")
 _INTERFACES = Path("/sys/class/net")
+_IPV6 = Path("/proc/sys/net/ipv6")
 
 
 def _routes(table: Path) -> list[tuple[str, IPv4Network]]:
@@ -40,3 +41,8 @@ def default_route_mtu(table: Path = _ROUTES, interfaces: Path = _INTERFACES) -> 
             except (OSError, ValueError):
                 return None
     return None
+
+
+def knows_ipv6(settings: Path = _IPV6) -> bool:
+    """Whether this kernel has IPv6 at all, in use or not."""
+    return settings.exists()

@@ -23,6 +23,8 @@ REGISTRY_DEADLINE_SECONDS = 5
 #: A step of a build that prints nothing for this long has hung.
 _SILENCE_SECONDS = 900
 _LINES_OF_A_FAILURE = 30
+#: What the engine answers for a registry's own no; for one that is not reached it is 500.
+_REGISTRY_REFUSES = (401, 403, 404)
 _BUILD_HINT = "The lines above name the step that failed; package indexes must be reachable from containers."
 
 
@@ -59,31 +61,32 @@ class ImageBuilder:
 
     def pull(self, reference: str, progress: Callable[[str], None]) -> Pulled:
         """Pull an image. Gives up within seconds if no registry answers at all."""
+        if (answer := self._registry_has(reference)) is not Pulled.YES:
+            return answer
         repository, tag = _split(reference)
-        if (begun := self._begin_pull(repository, tag)) is not Pulled.YES:
-            return begun
         progress(f"Pulling {reference}")
         with self._client() as client:
             try:
-                for event in client.pull(repository, tag=tag, stream=True, decode=True):
-                    if "error" in event:
-                        progress(f"Pulling {reference} failed: {event['error']}")
-                        return Pulled.NO_ANSWER
+                events = list(client.pull(repository, tag=tag, stream=True, decode=True))
+                failure = next((event["error"] for event in events if "error" in event), None)
             except FOREIGN_ERRORS as error:
-                progress(f"Pulling {reference} failed: {error}")
-                return Pulled.NO_ANSWER
+                failure = error
+        if failure is not None:
+            progress(f"Pulling {reference} failed: {failure}")
+            return Pulled.NO_ANSWER
         return Pulled.YES
 
-    def _begin_pull(self, repository: str, tag: str) -> Pulled:
-        """Whether a pull begins: the engine's first word on it comes after the registry's first answer."""
+    def _registry_has(self, reference: str) -> Pulled:
+        """Whether the registry says that it has the image."""
         with self._client(REGISTRY_DEADLINE_SECONDS) as client:
             try:
-                events: Iterator[dict[str, Any]] = client.pull(repository, tag=tag, stream=True, decode=True)
-                return Pulled.NO_ANSWER if "error" in next(events, {}) else Pulled.YES
-            except docker.errors.NotFound:
-                return Pulled.UNKNOWN_IMAGE
+                client.inspect_distribution(reference)
+            except docker.errors.APIError as error:
+                answered = error.status_code in _REGISTRY_REFUSES
+                return Pulled.UNKNOWN_IMAGE if answered else Pulled.NO_ANSWER
             except FOREIGN_ERRORS:
                 return Pulled.NO_ANSWER
+        return Pulled.YES
 
     def build(
         self,
@@ -132,12 +135,15 @@ def _split(reference: str) -> tuple[str, str]:
 def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Callable[[str], None]) -> None:
     """Tell the steps of a build as they begin. Raises ImageBuildFailed with the last lines if it fails."""
     last: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
+    error = None
+    # Read to its end even after an error, which is near: a connection left in the middle would stay open.
     for event in events:
         for line in str(event.get("stream", "")).splitlines():
             if line.strip():
                 last.append(line.rstrip())
             if line.startswith("Step "):
                 progress(line.strip())
-        if "error" in event:
-            printed = "\n".join(last)
-            raise ImageBuildFailed(f"Building {tag} failed: {event['error']}\n{printed}", hint=_BUILD_HINT)
+        error = event.get("error", error)
+    if error is not None:
+        printed = "\n".join(last)
+        raise ImageBuildFailed(f"Building {tag} failed: {error}\n{printed}", hint=_BUILD_HINT)

@@ -13,6 +13,7 @@ from sandbox.projects.source import Folder
 #: What `uv` is told to use, whatever `.python-version` says: the only one there is in the container.
 _PYTHON = "--python 3.12"
 _VENV = f"uv venv --allow-existing {_PYTHON}"
+_EXPORTED = ".venv/requirements.txt"
 
 #: Files any of which says that this folder is installed on its own.
 MANIFESTS = ("uv.lock", "poetry.lock", "requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg")
@@ -87,11 +88,11 @@ class Dependencies:
         is_project = isinstance(self.pyproject.get("project"), dict)
         methods = {
             "uv.lock": has("uv.lock") and is_project,
-            "poetry": has("poetry.lock") and bool(self.pyproject),
+            "poetry.lock": has("poetry.lock") and bool(self.pyproject),
             "requirements": self.requirements is not None,
             "pipfile": has("Pipfile"),
             "pyproject": is_project,
-            "poetry without a lock": "poetry" in _table(self.pyproject, "tool"),
+            "poetry": "poetry" in _table(self.pyproject, "tool"),
             "setup": has("setup.py") or has("setup.cfg"),
         }
         return next((method for method, applies in methods.items() if applies), None)
@@ -100,25 +101,32 @@ class Dependencies:
         """The command that makes `.venv`. `needs` are packages the start command or the app cannot do without, with
         what to ask for (`{"uvicorn": "uvicorn[standard]"}`); `imports` are looked at where nothing is declared."""
         if not self.declared:
-            known = {_KNOWN_IMPORTS[name]: _KNOWN_IMPORTS[name] for name in sorted(imports) if name in _KNOWN_IMPORTS}
+            known = {_KNOWN_IMPORTS[name]: _KNOWN_IMPORTS[name] for name in imports if name in _KNOWN_IMPORTS}
             return f"{_VENV} && uv pip install {_quoted(sorted((known | needs).values()))}"
         missing = _quoted(wanted for name, wanted in needs.items() if not self._satisfies(wanted, name))
-        if self.method == "requirements":
-            return f"{_VENV} && uv pip install -r {self.requirements} {missing}".rstrip()
-        if self.method in ("pyproject", "setup"):
-            # Without a build system it is no package, only a list of dependencies.
-            packaged = "build-system" in self.pyproject or self.method == "setup"
-            return f"{_VENV} && uv pip install {'-e .' if packaged else '-r pyproject.toml'} {missing}".rstrip()
-        return f"{self._locked()} && uv pip install {missing}" if missing else self._locked()
-
-    def _locked(self) -> str:
         if self.method == "uv.lock":
-            return f"uv sync --frozen {_PYTHON}"
-        if self.method in ("poetry", "poetry without a lock"):
-            return f"{_VENV} && uvx poetry install --no-root --no-interaction"
-        lock = "" if self._folder.has("Pipfile.lock") else "uvx pipenv lock && "
-        listed = ".venv/requirements.txt"
-        return f"{_VENV} && {lock}uvx pipenv requirements > {listed} && uv pip install -r {listed}"
+            synced = f"uv sync --frozen {_PYTHON}"
+            return f"{synced} && uv pip install {missing}" if missing else synced
+        return f"{_VENV} && {self._exported()}uv pip install {self._listed()} {missing}".rstrip()
+
+    def _listed(self) -> str:
+        """What `uv pip install` is to follow."""
+        if self.method == "requirements":
+            return f"-r {self.requirements}"
+        if self.method in ("poetry.lock", "pipfile"):
+            return f"-r {_EXPORTED}"
+        # Without a build system it is no package, only a list of dependencies; Poetry's may have no package either.
+        packaged = "build-system" in self.pyproject or self.method == "setup"
+        return "-e ." if packaged and self.method != "poetry" else "-r pyproject.toml"
+
+    def _exported(self) -> str:
+        """Commands that turn another tool's lock into a list that `uv` follows, from the index it is told to use."""
+        if self.method == "poetry.lock":
+            return f"uvx --with poetry-plugin-export poetry export -o {_EXPORTED} && "
+        if self.method == "pipfile":
+            lock = "" if self._folder.has("Pipfile.lock") else "uvx pipenv lock && "
+            return f"{lock}uvx pipenv requirements > {_EXPORTED} && "
+        return ""
 
     def _satisfies(self, wanted: str, name: str) -> bool:
         if name == "uvicorn" and self.extras.get("fastapi", set()) & {"standard", "all"}:

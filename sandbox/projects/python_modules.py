@@ -29,7 +29,9 @@ _SERVER_CLASSES = ("HTTPServer", "TCPServer", "WSGIServer")
 _FIRST_NAMES = ("main", "app", "server", "api", "asgi", "wsgi", "application", "run", "index", "web", "__init__")
 _SKIPPED_FOLDERS = frozenset({"tests", "test", "migrations", "alembic", "docs", "examples", "scripts", "site-packages"})
 _MAX_DEPTH = 3
-_MAX_MODULES = 300
+#: Python parses a module in one go, while nothing else runs: larger ones are left out, and all together are bounded.
+_MAX_MODULE_BYTES = 128 * 1024
+_MAX_TEXT = 4 << 20
 
 #: `warnings` has one list of filters for the whole process.
 _WARNINGS = threading.Lock()
@@ -67,8 +69,12 @@ def read_modules(folder: Folder) -> list[Module]:
     """The modules of a folder that may hold an app, likeliest first."""
     paths = [path for path in folder.files if path.endswith(".py") and _may_hold_app(path)]
     modules = []
-    for path in sorted(paths, key=_likeliest_first)[:_MAX_MODULES]:
-        text = folder.read(path)
+    left = _MAX_TEXT
+    for path in sorted(paths, key=_likeliest_first):
+        text = folder.read(path, _MAX_MODULE_BYTES)
+        left -= len(text or "")
+        if left < 0:
+            break
         module = read_module(path, text) if text is not None else None
         if module is not None:
             modules.append(module)

@@ -99,11 +99,11 @@ class Folder:
     def has(self, path: str) -> bool:
         return path in self._all
 
-    def read(self, path: str) -> str | None:
-        """The text of a file, None if there is none or it is too large to be looked into."""
+    def read(self, path: str, limit: int = MAX_TEXT_BYTES) -> str | None:
+        """The text of a file, None if there is none or it has more than `limit` bytes."""
         if not self.has(path):
             return None
-        return self.source.read_text(self.place(path))
+        return self.source.read_text(self.place(path), limit)
 
     def place(self, path: str) -> str:
         """Where a path of this folder is in the project."""

@@ -87,7 +87,8 @@ class Reconciler:
             except DatabaseUnavailable as error:
                 log.warning("cannot look for work: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
 
     async def _reconcile(self) -> None:
         async with self._db.transaction() as conn:

@@ -106,11 +106,13 @@ class SessionService:
             idempotency_key=idempotency_key,
         )
         async with self._db.transaction() as conn:
+            # Counting locks the user, so that of requests with one key at once all but the first find its session.
+            live = await store.count_live(conn, caller.user_id)
             if idempotency_key:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
                 if earlier:
                     return self._same_request(earlier, request), False
-            if await store.count_live(conn, caller.user_id) >= self._limits.sessions_per_user:
+            if live >= self._limits.sessions_per_user:
                 raise SandboxError(
                     f"{caller.user_id} has {self._limits.sessions_per_user} sessions already",
                     hint="End one that is not needed: sandbox list, sandbox kill ID.",

@@ -220,7 +220,8 @@ class Recorder:
         while True:
             await self._wanted.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._hurry.wait()
             self._wanted.clear()
             self._hurry.clear()
             with self._lock:
@@ -241,7 +242,8 @@ class Recorder:
                 self._say_away(error)
                 self._retry.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._retry.wait(), backoff)
+                    async with asyncio.timeout(backoff):
+                        await self._retry.wait()
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
                 continue
             backoff = _FIRST_BACKOFF_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import uuid
@@ -12,9 +11,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from sandbox.db.embedded import EmbeddedPostgres
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.acceptance.service import ADMIN_TOKEN, QuickService, Service
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +27,11 @@ def make_service() -> Iterator[Callable[..., Service]]:
     """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
     made: list[Service] = []
 
-    def make(home: Path | None = None, **env: str) -> Service:
-        service = Service(home or Path(tempfile.mkdtemp(prefix="sbx-")), env=env)
+    def make(home: Path | None = None, *, quick: bool = False, **env: str) -> Service:
+        if home is None:
+            home = Path(tempfile.mkdtemp(prefix="sbx-"))
+            home.chmod(0o711)  # else the database, whose user is another, goes elsewhere
+        service = (QuickService if quick else Service)(home, env=env)
         made.append(service)
         return service
 
@@ -52,7 +53,7 @@ def _remove_everything(home: Path) -> None:
                 api.end(session["session_id"])
         api.http.close()
         cleaner.stop()
-    asyncio.run(EmbeddedPostgres(home).stop())
+    cleaner.stop_database()
     shutil.rmtree(home, ignore_errors=True)
 
 

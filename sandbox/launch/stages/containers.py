@@ -8,9 +8,9 @@ from typing import Protocol
 
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import ContainerSpec, Limits, ResourceKind
+from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name
-from sandbox.errors import AgentError, SandboxError, StageFailed
+from sandbox.errors import AgentError, EngineError, SandboxError, StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.stage import StageContext, StageResult
 
@@ -45,7 +45,7 @@ class ContainersStage:
             runtime = plan.roles[role].runtime
             image = await self._image(context, role, runtime)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits)
-            state = await context.engine.ensure_container(spec)
+            state = await self._ensure(context, spec)
             await self._await_agent(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
@@ -63,6 +63,18 @@ class ContainersStage:
         except SandboxError as error:
             hint = error.hint or f"Build it by hand: sandbox runtimes build {runtime}"
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
+
+    async def _ensure(self, context: StageContext, spec: ContainerSpec) -> ContainerState:
+        """The role's container; one of an older image gives way to a new one on the same volume."""
+        try:
+            return await context.engine.ensure_container(spec)
+        except EngineError as error:
+            if error.code != "container_mismatch":
+                raise
+        name = container_name(spec.session_id, spec.role)
+        await context.journal.say("the runtime has changed: the container is made anew on its volume", role=spec.role)
+        await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
+        return await context.engine.ensure_container(spec)
 
     async def _await_agent(self, context: StageContext, role: str) -> None:
         session_id = context.session.session_id

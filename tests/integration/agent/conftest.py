@@ -6,55 +6,28 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import docker
 import pytest
-from docker.models.containers import Container
+from running_agents import (
+    AGENT,
+    CAPABILITIES,
+    MEMORY,
+    PIDS,
+    AgentContainer,
+    BridgeConnector,
+    RunningAgent,
+    start_agent,
+)
 
-import sandbox.agent
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.agent_wire import UnixConnector
-
-AGENT = Path(sandbox.agent.__file__).parent
-USER = 1000
-CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
-PIDS = 100
-MEMORY = 192 * 1024 * 1024
-BASE_IMAGE = "sbx-test-agent-base:dev"
-
-
-@dataclass
-class RunningAgent:
-    """A running agent and where its things are."""
-
-    process: subprocess.Popen[bytes]
-    socket: Path
-    workspace: Path
-    spool: Path
-
-
-def start_agent(folder: Path) -> RunningAgent:
-    """An agent on its own socket, workspace and spool below the folder."""
-    workspace = folder / "workspace"
-    workspace.mkdir()
-    path = folder / "run" / "agent.sock"
-    spool = folder / "spool"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-I", "-S", str(AGENT), "serve", "--socket", str(path),
-            "--workspace", str(workspace), "--user-uid", str(USER), "--spool", str(spool),
-        ],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
-    )  # fmt: skip
-    return RunningAgent(process, path, workspace, spool)
+from sandbox.engine.images import RuntimeImages
+from sandbox.engine.runtimes import RuntimeCatalog
 
 
 @pytest.fixture(scope="session")
@@ -81,22 +54,6 @@ async def client(running_agent: RunningAgent) -> AsyncIterator[AgentClient]:
     await agent.aclose()
 
 
-class BridgeConnector:
-    """Reaches the agent through its own `connect` command, as `docker exec -i` would."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.bridges: list[subprocess.Popen[bytes]] = []
-
-    async def __call__(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-I", "-S", str(AGENT), "connect", "--socket", str(self._path)]
-            self.bridges.append(await asyncio.to_thread(subprocess.Popen, command, stdin=theirs, stdout=theirs))
-        ours.setblocking(False)
-        return ours
-
-
 @pytest.fixture
 async def bridged(running_agent: RunningAgent, client: AgentClient) -> AsyncIterator[AgentClient]:
     connector = BridgeConnector(running_agent.socket)
@@ -109,29 +66,9 @@ async def bridged(running_agent: RunningAgent, client: AgentClient) -> AsyncIter
 
 
 @pytest.fixture(scope="session")
-def agent_image() -> str:
-    """An image with a Python to run the agent: a bare Debian, built once."""
-    engine = docker.from_env()
-    try:
-        if not engine.images.list(BASE_IMAGE):
-            with tempfile.TemporaryDirectory() as folder:
-                archive = Path(folder) / "base.tar"
-                subprocess.run(
-                    ["mmdebstrap", "--variant=minbase", "--include=python3", "bookworm", str(archive)], check=True
-                )
-                repository, tag = BASE_IMAGE.split(":")
-                engine.api.import_image_from_file(str(archive), repository=repository, tag=tag)
-    finally:
-        engine.close()
-    return BASE_IMAGE
-
-
-@dataclass
-class AgentContainer:
-    """A container whose main process is the agent."""
-
-    container: Container
-    client: AgentClient
+async def agent_image() -> str:
+    """The project's own runtime, whose Python runs the agent; built once if it is not there."""
+    return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
 @pytest.fixture
@@ -141,7 +78,7 @@ async def contained(agent_image: str) -> AsyncIterator[AgentContainer]:
     container = await asyncio.to_thread(
         engine.containers.run,
         agent_image,
-        ["python3", "-I", "-S", "/opt/sandbox-agent", "serve", "--socket", "/run/sandbox-agent/agent.sock"],
+        entrypoint=["python3", "-I", "-S", "/opt/sandbox-agent", "serve", "--socket", "/run/sandbox-agent/agent.sock"],
         name=f"sbx-test-agent-{uuid4().hex[:12]}",
         detach=True,
         init=True,

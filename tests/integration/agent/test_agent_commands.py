@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from running_agents import RunningAgent
 
 from sandbox.engine.agent_client import AgentClient
 from sandbox.errors import AgentError
@@ -15,7 +16,7 @@ from sandbox.errors import AgentError
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
         return False
     return state not in "ZX"
 
@@ -154,8 +155,8 @@ async def test_many_at_once(client: AgentClient) -> None:
     assert [int(result.stdout) for result in results] == list(range(40))
 
 
-async def test_the_user_cannot_hurt_the_agent(client: AgentClient, running_agent: object) -> None:
-    pid = running_agent.process.pid  # type: ignore[attr-defined]
+async def test_the_user_cannot_hurt_the_agent(client: AgentClient, running_agent: RunningAgent) -> None:
+    pid = running_agent.process.pid
     script = f"""
         kill -9 {pid} && echo killed
         cat /proc/{pid}/environ && echo environ
@@ -164,7 +165,7 @@ async def test_the_user_cannot_hurt_the_agent(client: AgentClient, running_agent
         ls {running_agent.socket.parent} && echo listed
         cat {running_agent.spool}/* && echo spool
         echo tried
-    """  # type: ignore[attr-defined]
+    """
     assert (await client.exec(script)).stdout == b"tried\n"
 
 
@@ -172,11 +173,20 @@ async def test_a_launcher_that_is_stopped_or_killed_is_replaced(client: AgentCli
     await client.start("survivor", "sleep 2; exit 5")
     for signal in ("STOP", "KILL"):
         # The command's parent is the launcher; it runs as the same user, so the command may signal it.
-        hit = asyncio.create_task(client.exec(f"kill -{signal} $PPID; sleep 0.5; echo lived"))
-        assert (await hit).stdout == b"lived\n"
+        hit = await client.exec(f"sleep 0.2; kill -{signal} $PPID; sleep 0.3; echo lived")
+        assert hit.stdout == b"lived\n"
         assert (await client.exec("echo on")).stdout == b"on\n"
     info = await client.wait("survivor")
     assert info.exit_code == 5
+
+
+async def test_a_launcher_that_is_hit_before_it_answers_holds_nobody_up(client: AgentClient) -> None:
+    for signal in ("STOP", "KILL") * 10:
+        try:
+            assert (await client.exec(f"kill -{signal} $PPID; echo lived", timeout_seconds=5)).stdout == b"lived\n"
+        except AgentError as error:
+            assert "launcher" in error.message  # noqa: PT017 - either is right
+        assert (await client.exec("echo on", timeout_seconds=5)).stdout == b"on\n"
 
 
 async def test_the_bridge_carries_the_same(bridged: AgentClient) -> None:

@@ -8,7 +8,7 @@ import json
 import signal
 
 import pytest
-from conftest import MEMORY, PIDS, AgentContainer  # type: ignore[import-not-found]
+from running_agents import MEMORY, PIDS, AgentContainer
 
 from sandbox.errors import AgentError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from running_agents import RunningAgent
 
 from sandbox.engine.agent_client import AgentClient
 from sandbox.errors import AgentError
@@ -121,12 +122,12 @@ async def test_what_cannot_be_done_says_why(client: AgentClient, folder: str) ->
 
 
 async def test_links_lead_nowhere_the_user_could_not_go(
-    client: AgentClient, folder: str, running_agent: object, tmp_path: Path
+    client: AgentClient, folder: str, running_agent: RunningAgent, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("root's own")
     secret.chmod(0o600)
-    pid = running_agent.process.pid  # type: ignore[attr-defined]
+    pid = running_agent.process.pid
     targets = {
         "secret": str(secret),
         "shadow": "/etc/shadow",
@@ -134,8 +135,8 @@ async def test_links_lead_nowhere_the_user_could_not_go(
         "self": "/proc/self/environ",
         "init": "/proc/1/environ",
         "memory": "/proc/self/mem",
-        "spool": str(running_agent.spool),  # type: ignore[attr-defined]
-        "sockets": str(running_agent.socket.parent),  # type: ignore[attr-defined]
+        "spool": str(running_agent.spool),
+        "sockets": str(running_agent.socket.parent),
     }
     for name, target in targets.items():
         await client.exec(["ln", "-s", target, f"{folder}/{name}"])

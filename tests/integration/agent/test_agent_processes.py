@@ -8,6 +8,7 @@ import signal
 from uuid import uuid4
 
 import pytest
+from running_agents import RunningAgent
 
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.agent_wire import UnixConnector
@@ -49,9 +50,9 @@ async def test_one_log_of_both_streams_in_order(client: AgentClient, name: str) 
 
 
 async def test_reading_goes_on_where_another_client_stopped(
-    client: AgentClient, name: str, running_agent: object
+    client: AgentClient, name: str, running_agent: RunningAgent
 ) -> None:
-    first = AgentClient(UnixConnector(running_agent.socket))  # type: ignore[attr-defined]
+    first = AgentClient(UnixConnector(running_agent.socket))
     await first.start(name, "for i in $(seq 1 40); do echo line $i; sleep 0.02; done")
     async with contextlib.aclosing(first.output(name)) as output:
         chunk = await anext(output)
@@ -86,6 +87,19 @@ async def test_a_running_one_is_never_started_twice(client: AgentClient, name: s
     assert anew.pid != ended.pid
     assert joined(await collect(client, name)) == b"again\n"
     assert name in [info.name for info in await client.processes()]
+
+
+async def test_a_forgotten_one_is_dead_and_unknown(client: AgentClient, name: str) -> None:
+    info = await client.start(name, "echo kept; exec sleep 600")
+    await client.forget(name)
+    assert await client.process(name) is None
+    for _ in range(200):
+        if (await client.exec(["kill", "-0", str(info.pid)])).exit_code:
+            break
+        await asyncio.sleep(0.05)
+    assert (await client.exec(["kill", "-0", str(info.pid)])).exit_code == 1
+    await client.forget(name)
+    assert (await client.start(name, ["true"])).pid != info.pid
 
 
 async def test_a_line_of_10_mb(client: AgentClient, name: str) -> None:

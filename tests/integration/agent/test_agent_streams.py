@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from running_agents import RunningAgent
 
 from sandbox.engine.agent_client import AgentClient, PtyStream
 from sandbox.engine.agent_wire import UnixConnector
@@ -186,10 +187,10 @@ async def test_one_that_hangs_up_in_the_middle(tmp_path: Path) -> None:
         await client.aclose()
 
 
-async def test_a_socket_path_of_any_length(tmp_path: Path, running_agent: object) -> None:
+async def test_a_socket_path_of_any_length(tmp_path: Path, running_agent: RunningAgent) -> None:
     folder = tmp_path / ("long-" * 30)
     folder.mkdir()
-    (folder / "agent.sock").symlink_to(running_agent.socket)  # type: ignore[attr-defined]
+    (folder / "agent.sock").symlink_to(running_agent.socket)
     client = AgentClient(UnixConnector(folder / "agent.sock"))
     await client.wait_ready(5)
     await client.aclose()

@@ -133,7 +133,16 @@ async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, 
     )
 
 
-@pytest.mark.parametrize(("name", "kind"), [("console.js", "text/javascript"), ("console.css", "text/css")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("console.js", "text/javascript"),
+        ("session.js", "text/javascript"),
+        ("log.js", "text/javascript"),
+        ("api.js", "text/javascript"),
+        ("console.css", "text/css"),
+    ],
+)
 async def test_the_files_of_the_page(browser, name, kind):
     answer = await browser.get(f"/console/{name}")
     assert answer.status_code == 200
@@ -146,6 +155,7 @@ async def test_no_other_file_is_served(browser, name):
     assert (await browser.get(f"/console/{name}")).status_code == 404
 
 
-async def test_the_script_never_makes_markup_of_data(browser):
-    script = (await browser.get("/console/console.js")).text
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)
+async def test_the_scripts_never_make_markup_of_data(browser):
+    for name in ("console.js", "session.js", "log.js", "api.js"):
+        script = (await browser.get(f"/console/{name}")).text
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)

@@ -22,7 +22,7 @@ SPEC = ContainerSpec(
 )
 
 
-def config(spec=SPEC, agent_folder=Path("/home/run/x/backend")):
+def config(spec=SPEC, agent_folder=Path("/home/run/x/backend"), ipv6_loopback=False):
     return container_config(
         spec,
         deployment_id=DEPLOYMENT,
@@ -30,6 +30,7 @@ def config(spec=SPEC, agent_folder=Path("/home/run/x/backend")):
         environment={"A": "host", "B": "host"},
         agent_folder=agent_folder,
         oci_runtime=None,
+        ipv6_loopback=ipv6_loopback,
     )
 
 
@@ -62,6 +63,11 @@ def test_without_a_shared_folder_the_agents_is_roots_own_in_memory():
     host = config(agent_folder=None)["HostConfig"]
     assert [m["Target"] for m in host["Mounts"]] == ["/workspace"]
     assert host["Tmpfs"] == {"/run/sandbox-agent": "mode=0700,size=1m"}
+
+
+def test_the_only_kernel_setting_is_the_ipv6_loopback_address():
+    assert "Sysctls" not in config()["HostConfig"]
+    assert config(ipv6_loopback=True)["HostConfig"]["Sysctls"] == {"net.ipv6.conf.lo.disable_ipv6": "0"}
 
 
 def test_the_callers_variables_win_over_the_hosts():

@@ -67,6 +67,7 @@ def zip_link(name: str, mode: int = stat.S_IFLNK | 0o777) -> zipfile.ZipInfo:
 async def run(tmp_path: Path, data: bytes, kind: ArchiveKind, limits: ArchiveLimits = LIMITS) -> NormalisedProject:
     source = tmp_path / "upload"
     source.write_bytes(data)
+    (tmp_path / "project.tar.gz").unlink(missing_ok=True)
     return await normalise(source, kind, limits, tmp_path / "project.tar.gz")
 
 

@@ -137,7 +137,12 @@ def test_an_app_is_not_what_only_looks_like_one(plan_of: PlanOf) -> None:
                 "pyproject.toml": '[tool.poetry.dependencies]\nfastapi = {version="*", extras=["all"]}',
                 "poetry.lock": "",
             },
-            f"{VENV} && uvx poetry install --no-root --no-interaction",
+            f"{VENV} && uvx --with poetry-plugin-export poetry export -o .venv/requirements.txt"
+            " && uv pip install -r .venv/requirements.txt",
+        ),
+        (
+            {"pyproject.toml": '[build-system]\nrequires=[]\n[tool.poetry.dependencies]\nfastapi = "^0.1"'},
+            f"{VENV} && uv pip install -r pyproject.toml 'uvicorn[standard]'",
         ),
         (
             {"Pipfile": '[packages]\nfastapi = {extras = ["all"], version = "*"}', "Pipfile.lock": "{}"},

@@ -1,0 +1,283 @@
+"""The console and previews in a real browser: a launch watched to its end, hot reload, restarts, strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+
+from tests.acceptance.api import Api
+from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.prerequisites import BROWSERS
+
+NewPage = Callable[[], Awaitable[Page]]
+LAUNCH_MS = 180_000
+STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+#: Each of the two servers listens on one loopback address of its container and nowhere else.
+HOT = {
+    "sandbox.toml": """
+[frontend]
+runtime = "node20"
+root = "frontend"
+install = "npm install"
+start = "npx vite --host ::1 --port 5173 --strictPort"
+port = 5173
+health = "/"
+
+[backend]
+runtime = "python312"
+root = "backend"
+start = "python3 -m http.server 8000 --bind 127.0.0.1"
+port = 8000
+health = "/"
+""",
+    "frontend/package.json": '{"name": "hot", "private": true, "type": "module", "devDependencies": {"vite": "6.4.6"}}',
+    "frontend/index.html": '<!doctype html><h1></h1><p></p><script type="module" src="/main.js"></script>',
+    "frontend/main.js": """
+import { said } from "./said.js";
+const show = (text) => { document.querySelector("h1").textContent = text; };
+show(said);
+import.meta.hot.on("vite:ws:connect", () => { document.querySelector("p").textContent = "connected"; });
+import.meta.hot.accept("./said.js", (module) => show(module.said));
+""",
+    "frontend/said.js": 'export const said = "first";\n',
+    "backend/index.html": "<h1>from 127.0.0.1</h1>",
+}
+
+#: Its installation prints a line, and goes on once somebody puts a file there.
+GATED = {
+    "sandbox.toml": """
+[backend]
+runtime = "python312"
+install = "echo waiting for the gate; until [ -e gate ]; do sleep 0.1; done; echo through the gate"
+start = "python3 -m http.server 8000"
+port = 8000
+health = "/"
+""",
+    "index.html": "<h1>after the gate</h1>",
+}
+
+#: Notes every state that a stage of the list takes on, as it takes it on.
+NOTE_STATES = """
+window.states = [];
+new MutationObserver((changes) => {
+  for (const { target } of changes) window.states.push([target.dataset.stage, target.dataset.state]);
+}).observe(document, { subtree: true, attributeFilter: ["data-state"] });
+"""
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    program = next(filter(None, map(shutil.which, BROWSERS)))
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
+    """Pages of browsers that have been nowhere before."""
+    contexts = []
+
+    async def make() -> Page:
+        contexts.append(await browser.new_context())
+        return await contexts[-1].new_page()
+
+    yield make
+    for context in contexts:
+        await context.close()
+
+
+@dataclass
+class Watched:
+    """A launch as the console showed it."""
+
+    session_id: str
+    states: list[list[str]]
+    log: str
+
+
+async def _launch_in_console(page: Page, url: str, project_id: str) -> str:
+    await page.goto(f"{url}/?token={ADMIN_TOKEN}")
+    project = page.get_by_label("Project")
+    await expect(project.locator(f"option[value={project_id}]")).to_be_attached()
+    await project.select_option(project_id)
+    await page.get_by_role("button", name="Launch", exact=True).click()
+    await expect(_stage(page, "plan")).to_have_attribute("data-state", "completed", timeout=LAUNCH_MS)
+    return urlsplit(page.url).fragment
+
+
+def _stage(page: Page, name: str) -> Locator:
+    return page.locator(f"#stages [data-stage={name}]")
+
+
+async def _running(page: Page) -> None:
+    """Wait until the launch is over, well or not, and see that it went well."""
+    await expect(page.locator("#detail-status")).not_to_have_text("creating", timeout=LAUNCH_MS)
+    assert await page.locator("#detail-status").inner_text() == "running", await page.locator("#detail").inner_text()
+
+
+@pytest.fixture(scope="module")
+async def watched(browser: Browser, service: Service, admin: Api) -> AsyncIterator[Watched]:
+    """The project HOT, launched and watched in the console."""
+    await asyncio.to_thread(admin.upload, "hot", HOT)
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.add_init_script(NOTE_STATES)
+    session_id = await _launch_in_console(page, service.url, "hot")
+    await _running(page)
+    await expect(_stage(page, "preview")).to_have_attribute("data-state", "completed")
+    yield Watched(session_id, await page.evaluate("window.states"), await page.locator("#launch-output").inner_text())
+    await context.close()
+    await asyncio.to_thread(admin.end, session_id)
+
+
+async def test_the_console_shows_every_stage_as_it_happens(watched: Watched) -> None:
+    assert [state for state in watched.states if state[0]] == [
+        [stage, state] for stage in STAGES for state in ("started", "completed")
+    ]
+    assert "$ npm install" in watched.log
+    assert "added" in watched.log
+
+
+async def test_preview_in_the_console_and_in_a_tab_of_its_own(
+    watched: Watched, service: Service, new_page: NewPage
+) -> None:
+    page = await new_page()
+    await page.goto(f"{service.url}/?token={ADMIN_TOKEN}")
+    assert ADMIN_TOKEN not in page.url
+    await page.get_by_role("link", name="hot").first.click()
+    await expect(page.frame_locator("#preview-frame").locator("h1")).to_have_text("first")
+
+    async with page.expect_popup() as opening:
+        await page.get_by_role("link", name="Open in a new tab").click()
+    tab = await opening.value
+    await expect(tab.locator("h1")).to_have_text("first")
+    assert tab.url == f"http://{watched.session_id}.preview.localhost:{service.port}/"
+    answer = await tab.reload()
+    assert answer is not None
+    assert answer.status == 200
+    address = await answer.server_addr()
+    assert address is not None
+    assert ipaddress.ip_address(address["ipAddress"].strip("[]")).is_loopback
+
+
+async def test_a_changed_file_reaches_the_page_without_a_reload(
+    watched: Watched, service: Service, admin: Api, new_page: NewPage
+) -> None:
+    console = await new_page()
+    await console.goto(f"{service.url}/?token={ADMIN_TOKEN}#{watched.session_id}")
+    tab = await new_page()
+    await tab.goto(admin.get(watched.session_id)["preview_url"])
+    shown = [tab.locator("body"), console.frame_locator("#preview-frame").locator("body")]
+    for body in shown:
+        await expect(body.locator("p")).to_have_text("connected")
+        await body.evaluate("() => { window.kept = 'as it was'; }")
+
+    said = f"/api/v1/sessions/{watched.session_id}/files"
+    params = {"path": "frontend/said.js", "role": "frontend"}
+    try:
+        assert admin.http.put(said, params=params, content='export const said = "second";\n').is_success
+        for body in shown:
+            await expect(body.locator("h1")).to_have_text("second", timeout=30_000)
+            assert await body.evaluate("() => window.kept") == "as it was"
+    finally:
+        admin.http.put(said, params=params, content=HOT["frontend/said.js"])
+
+
+async def test_servers_on_one_loopback_address_only(watched: Watched, service: Service, admin: Api) -> None:
+    listening = {
+        role: admin.exec(watched.session_id, "cat /proc/net/tcp /proc/net/tcp6", role=role)["stdout"]
+        for role in ("frontend", "backend")
+    }
+    assert f"{'0' * 24}01000000:{5173:04X} " in listening["frontend"]
+    assert f" 0100007F:{8000:04X} " in listening["backend"]
+    assert f"00000000:{8000:04X} " not in listening["backend"]
+    assert f"{'0' * 32}:{5173:04X} " not in listening["frontend"]
+    for host, text in ((watched.session_id, "/main.js"), (f"8000-{watched.session_id}", "from 127.0.0.1")):
+        answer = admin.http.get("/", headers={"Host": f"{host}.preview.localhost:{service.port}"})
+        assert answer.status_code == 200
+        assert text in answer.text
+
+
+async def test_a_stranger_finds_no_preview(watched: Watched, service: Service, admin: Api, new_page: NewPage) -> None:
+    page = await new_page()
+    there = f"http://{watched.session_id}.preview.localhost:{service.port}"
+    nowhere = f"http://{'0' * 8}-0000-4000-8000-{'0' * 12}.preview.localhost:{service.port}"
+    signed = admin.get(watched.session_id)["preview_url"]
+    for address in (f"{there}/", f"{there}/said.js", f"{signed[:-4]}AAAA", f"{nowhere}/", f"{nowhere}/?x={signed}"):
+        answer = await page.goto(address)
+        assert answer is not None
+        assert answer.status == 404, address
+        assert "first" not in await page.content()
+
+
+async def test_a_wrong_token_leads_to_the_login_form(service: Service, new_page: NewPage) -> None:
+    page = await new_page()
+    answer = await page.goto(f"{service.url}/?token=mistyped")
+    assert answer is not None
+    assert answer.status == 401
+    await expect(page.get_by_role("alert")).to_contain_text("This token is not known here")
+    await page.get_by_label("Access token").fill("mistyped again")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("alert")).to_contain_text("This token is not known here")
+
+    await page.get_by_label("Access token").fill(ADMIN_TOKEN)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("heading", name="New session")).to_be_visible()
+    assert page.url == f"{service.url}/"
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_label("Access token")).to_be_visible()
+
+
+async def test_watching_goes_on_across_a_restart_of_the_service(
+    make_service: Callable[..., Service],
+    new_page: NewPage,
+) -> None:
+    own = make_service()
+    await asyncio.to_thread(own.start)
+    api = Api(own.url, ADMIN_TOKEN)
+    await asyncio.to_thread(api.upload, "gated", GATED)
+    watching, reloading = await new_page(), await new_page()
+    await watching.add_init_script(NOTE_STATES)
+    session_id = await _launch_in_console(watching, own.url, "gated")
+    await reloading.goto(f"{own.url}/?token={ADMIN_TOKEN}#{session_id}")
+    for page in (watching, reloading):
+        await expect(_printed(page, "waiting for the gate")).to_be_visible(timeout=LAUNCH_MS)
+
+    own.kill()
+    await expect(watching.get_by_role("status").first).to_contain_text("does not answer")
+    await asyncio.to_thread(own.start)
+    await reloading.reload()
+    await expect(_stage(reloading, "workspace")).to_have_attribute("data-state", "completed")
+    await expect(_stage(reloading, "dependencies")).to_have_attribute("data-state", "started")
+    await expect(_stage(reloading, "services")).not_to_have_attribute("data-state", "started")
+    gate = {"path": "gate"}
+    answer = await asyncio.to_thread(api.http.put, f"/api/v1/sessions/{session_id}/files", params=gate)
+    assert answer.is_success, answer.text
+    api.http.close()
+
+    for page in (watching, reloading):
+        await _running(page)
+        await expect(page.frame_locator("#preview-frame").locator("h1")).to_have_text("after the gate")
+        await expect(_printed(page, "waiting for the gate")).to_have_count(1)
+        await expect(_printed(page, "through the gate")).to_have_count(1)
+        for stage in STAGES:
+            ended = "skipped" if stage == "network" else "completed"
+            await expect(_stage(page, stage)).to_have_attribute("data-state", ended)
+    states = [tuple(state) for state in await watching.evaluate("window.states") if state[0]]
+    assert states == list(dict.fromkeys(states)), "a stage was told twice"
+
+
+def _printed(page: Page, line: str) -> Locator:
+    """Where the launch log shows what the project printed: not the command that has the same words in it."""
+    return page.locator("#launch-output .stdout").filter(has_text=line)

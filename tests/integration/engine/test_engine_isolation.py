@@ -1,0 +1,426 @@
+"""What sandboxed code can do, tried from inside as the sandboxed user; each refusal beside the same act where it works.
+
+Not held in: the space of the engine's disk. Storage drivers have no quota that works everywhere, so a sandbox can fill
+the disk that containers and volumes share.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from sandbox.engine import labels
+from sandbox.engine.agent_client import AgentClient
+from sandbox.engine.base import Agent, ContainerSpec, ContainerState, ExecResult, Limits
+from sandbox.engine.docker_engine import DockerEngine
+from sandbox.settings import Settings
+
+SECRET = "the-services-own-secret-51c7"
+MEMORY = 192 << 20
+PIDS = 80
+SERVER_PORT = 8123
+
+
+@dataclass
+class Sandbox:
+    session_id: UUID
+    role: str
+    state: ContainerState
+    agent: Agent
+
+    async def run(self, *command: str, env: dict[str, str] | None = None) -> ExecResult:
+        return await self.agent.exec(list(command), env=env, timeout_seconds=60)
+
+    async def sh(self, script: str) -> str:
+        """What a shell script prints, errors with it."""
+        result = await self.run("bash", "-c", f"exec 2>&1\n{script}")
+        return result.stdout.decode()
+
+    async def python(self, source: str, *arguments: object) -> object:
+        """What a Python program prints as JSON."""
+        result = await self.run("python3", "-c", source, *map(str, arguments))
+        assert result.exit_code == 0, result.stderr.decode()
+        return json.loads(result.stdout)
+
+    async def answers(self) -> None:
+        async with asyncio.timeout(20):
+            assert (await self.run("echo", "here")).stdout == b"here\n"
+
+
+@dataclass
+class World:
+    """Two sessions on the shared bridge, and one of two roles on a network of its own."""
+
+    engine: DockerEngine
+    one: Sandbox
+    neighbour: Sandbox
+    frontend: Sandbox
+    backend: Sandbox
+
+
+@asynccontextmanager
+async def world_of(engine: DockerEngine, image: str) -> AsyncIterator[World]:
+    async def start(session_id: UUID, role: str, network: str | None) -> Sandbox:
+        spec = ContainerSpec(session_id, role, image, "python312", network, Limits(MEMORY, 1.0, PIDS))
+        state = await engine.ensure_container(spec)
+        agent = engine.agent(session_id, role)
+        await agent.wait_ready(30)
+        return Sandbox(session_id, role, state, agent)
+
+    sessions = [uuid4() for _ in range(3)]
+    try:
+        network = await engine.ensure_network(sessions[2])
+        wanted = [(0, "main", None), (1, "main", None), (2, "frontend", network), (2, "backend", network)]
+        sandboxes = [await start(sessions[number], role, of) for number, role, of in wanted]
+        yield World(engine, *sandboxes)
+    finally:
+        for session_id in sessions:
+            await engine.remove_session(session_id)
+        for resource in await engine.list_resources():
+            await engine.remove(resource)
+        await engine.aclose()
+
+
+@pytest.fixture(scope="module")
+async def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    with pytest.MonkeyPatch.context() as patch:
+        # As in the service: secrets are in its environment when it makes containers.
+        patch.setenv("SANDBOX_ADMIN_TOKEN", SECRET)
+        patch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@localhost/db")
+        engine = DockerEngine(
+            Settings(home=tmp_path_factory.mktemp("home")), uuid4(), agent_factory=AgentClient, environment={}
+        )
+        async with world_of(engine, image) as made:
+            yield made
+
+
+STATUS = """
+import json
+lines = (line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({name: value.strip() for name, value in lines}))
+"""
+
+
+async def test_commands_have_no_root_no_capability_and_gain_none(world: World):
+    status = await world.one.python(STATUS)
+    assert status["Uid"].split() == ["1000"] * 4
+    assert status["Gid"].split() == ["1000"] * 4
+    assert set(status["Groups"].split()) <= {"1000"}
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+
+BECOME_ROOT = """
+import json, os
+refused = []
+for act in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0]), lambda: os.chown("/workspace", 0, 0),
+            lambda: os.chroot("/workspace"), lambda: os.mknod("/workspace/disk", 0o60666, os.makedev(254, 0)),
+            lambda: os.nice(-5), lambda: open("/etc/passwd", "a"), lambda: open("/opt/sandbox-agent/main.py", "a"),
+            lambda: open("/proc/sys/kernel/core_pattern", "w"), lambda: os.listdir("/root")):
+    try:
+        act()
+        refused.append(False)
+    except PermissionError:
+        refused.append(True)
+    except OSError as error:  # a read-only file system
+        refused.append(error.errno == 30)
+print(json.dumps(refused))
+"""
+
+
+async def test_nothing_makes_it_root(world: World):
+    assert set(await world.one.python(BECOME_ROOT)) == {True}
+    assert await world.one.sh("find / -xdev -type f -perm /6000 2>/dev/null") == ""
+    own = "cp /usr/bin/id own && chmod 6755 own && ./own -u; chown root own || echo refused"
+    assert (await world.one.sh(own)).split()[0] == "1000"
+    assert "refused" in await world.one.sh(own)
+    for command in ("su root -c id", "sudo -n id", "echo root:x | chpasswd", "newgrp root < /dev/null"):
+        assert "uid=0" not in await world.one.sh(command)
+
+
+async def test_a_setuid_program_of_roots_gains_nothing(world: World):
+    """Even where an image has one: the engine is asked to put one there."""
+    subprocess.run(
+        ["docker", "exec", "-u", "0", world.one.state.id, "sh", "-c", "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id"],
+        check=True,
+    )
+    assert await world.one.sh("stat -c '%u %a' /tmp/id; /tmp/id -u") == "0 4755\n1000\n"
+
+
+SYSCALLS = """
+import ctypes, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+NEW = {"user": 0x10000000, "mount": 0x20000, "pid": 0x20000000, "net": 0x40000000, "uts": 0x4000000, "ipc": 0x8000000,
+       "cgroup": 0x2000000, "user+mount": 0x10020000}
+result = {}
+for name, flags in NEW.items():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(100 if libc.unshare(flags) == 0 else ctypes.get_errno())
+    result[f"unshare {name}"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def call(name, code):
+    result[name] = 100 if code >= 0 else ctypes.get_errno()
+call("mount", libc.mount(b"none", b"/workspace", b"tmpfs", 0, None))
+call("mount proc", libc.mount(b"proc", b"/workspace", b"proc", 0, None))
+call("umount", libc.umount2(b"/workspace", 2))
+call("pivot_root", libc.syscall(155, b"/workspace", b"/workspace"))
+call("setns", libc.setns(os.open("/proc/self/ns/net", os.O_RDONLY), 0))
+call("ptrace agent", libc.ptrace(16, 1, 0, 0))
+call("bpf", libc.syscall(321, 0, 0, 0))
+call("perf_event_open", libc.syscall(298, 0, 0, 0, 0, 0))
+call("keyctl", libc.syscall(250, 0, -3, 0))
+call("userfaultfd", libc.syscall(323, 0))
+call("io_uring_setup", libc.syscall(425, 1, 0))
+call("init_module", libc.syscall(175, 0, 0, b""))
+call("open_by_handle_at", libc.syscall(304, -100, b"", 0))
+call("reboot", libc.reboot(0))
+print(json.dumps(result))
+"""
+#: Refused by the kernel, by seccomp, or not there.
+REFUSED = {1, 13, 38}
+
+
+async def test_namespaces_mounts_and_kernel_doors_are_closed(world: World):
+    result = await world.one.python(SYSCALLS)
+    # The kernel may have neither, or leave them to users; the engine's seccomp profile decides, not we.
+    for optional in ("userfaultfd", "io_uring_setup"):
+        result.pop(optional)
+    assert {name: code for name, code in result.items() if code not in REFUSED} == {}
+    for command in ("unshare -U id -u", "unshare -r id -u", "unshare -Urm mount -t tmpfs none /mnt", "unshare -m true"):
+        assert (await world.one.run("sh", "-c", command)).exit_code != 0
+
+
+MOUNTS = """
+import json
+rows = [line.split() for line in open("/proc/self/mountinfo")]
+print(json.dumps([[row[4], row[row.index("-") + 1], row[row.index("-") + 2]] for row in rows]))
+"""
+
+
+async def test_only_the_expected_is_mounted(world: World):
+    kernel = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+    mounts = {target: kind for target, kind, _ in await world.one.python(MOUNTS)}
+    assert {target for target, kind in mounts.items() if kind not in kernel} - {"/sbin/docker-init"} == {
+        "/",
+        "/workspace",
+        "/run/sandbox-agent",
+        "/etc/resolv.conf",
+        "/etc/hostname",
+        "/etc/hosts",
+    } | ({"/usr/sbin/docker-init"} & mounts.keys())
+    assert mounts["/"] == "overlay"
+
+
+async def test_no_engine_socket_and_no_device_of_the_host(world: World):
+    assert await world.one.sh("find / -type s 2>/dev/null") == ""
+    assert await world.one.sh("ls -d /var/run/docker.sock /run/containerd /host /mnt/* 2>/dev/null") == ""
+    assert await world.one.sh("find /dev -type b") == ""
+    sockets = "import socket; socket.socket(socket.{}, socket.SOCK_RAW, {})"
+    for family, protocol in (("AF_INET", 1), ("AF_PACKET", 3), ("AF_INET6", 58)):
+        result = await world.one.run("python3", "-c", sockets.format(family, protocol))
+        assert b"PermissionError" in result.stderr
+
+
+AGENT = """
+import json, os, signal, socket
+agent = next(int(pid) for pid in os.listdir("/proc") if pid.isdigit()
+             and b"/opt/sandbox-agent\\0serve" in open(f"/proc/{pid}/cmdline", "rb").read()
+             and b"docker-init" not in open(f"/proc/{pid}/cmdline", "rb").read())
+acts = {
+    "kill": lambda: os.kill(agent, signal.SIGKILL), "stop": lambda: os.kill(agent, signal.SIGSTOP),
+    "kill init": lambda: os.kill(1, signal.SIGKILL), "environ": lambda: open(f"/proc/{agent}/environ").read(),
+    "memory": lambda: open(f"/proc/{agent}/mem", "r+b"), "files": lambda: os.listdir(f"/proc/{agent}/fd"),
+    "root": lambda: os.listdir(f"/proc/{agent}/root/"), "oom": lambda: open(f"/proc/{agent}/oom_score_adj", "w"),
+    "list": lambda: os.listdir("/run/sandbox-agent"), "rename": lambda: os.rename("/run/sandbox-agent", "/run/x"),
+    "connect": lambda: socket.socket(socket.AF_UNIX).connect("/run/sandbox-agent/agent.sock"),
+    "spool": lambda: os.listdir("/var/lib/sandbox-agent"), "slow": lambda: os.setpriority(os.PRIO_PROCESS, agent, 5),
+}
+result = {}
+for name, act in acts.items():
+    try:
+        act()
+        result[name] = "done"
+    except OSError as error:
+        result[name] = type(error).__name__
+print(json.dumps(result))
+"""
+
+
+async def test_the_agent_is_out_of_reach(world: World):
+    result = await world.one.python(AGENT)
+    assert {name: what for name, what in result.items() if what != "PermissionError"} == {}
+    await world.one.answers()
+
+
+async def test_killing_everything_leaves_the_agent_and_its_processes_ends_known(world: World):
+    await world.one.agent.start("victim", ["sleep", "600"])
+    await world.one.agent.start("killer", "sleep 0.2; kill -9 -1; echo done")
+    async with asyncio.timeout(20):
+        assert (await world.one.agent.wait("victim")).signal == 9
+        assert (await world.one.agent.wait("killer")).running is False
+    await world.one.answers()
+    state = await world.engine.inspect_container(world.one.session_id, "main")
+    assert (state.status, state.id, state.started_at) == ("running", world.one.state.id, world.one.state.started_at)
+
+
+CONNECT = """
+import json, socket, sys
+answers = {}
+for target in sys.argv[1:]:
+    host, _, port = target.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            connection.settimeout(2)
+            answers[target] = connection.recv(100).decode() or "closed"
+    except OSError as error:
+        answers[target] = None
+print(json.dumps(answers))
+"""
+SERVER = """
+import socket, sys
+listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(b"reached")
+    connection.close()
+"""
+
+
+async def serve(sandbox: Sandbox) -> str:
+    """A server on all of the sandbox's addresses; where it is."""
+    await sandbox.agent.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
+    async with asyncio.timeout(20):
+        while SERVER_PORT not in await sandbox.agent.listening_ports():
+            await asyncio.sleep(0.02)
+    return f"{sandbox.state.ip}:{SERVER_PORT}"
+
+
+async def test_sessions_do_not_reach_each_other(world: World):
+    answers = "reached"
+    at = {name: await serve(getattr(world, name)) for name in ("neighbour", "frontend", "backend")}
+    by_role, by_name = f"backend:{SERVER_PORT}", f"{world.neighbour.state.name}:{SERVER_PORT}"
+    # What should work does: a container itself, and the roles of one session by name and address.
+    assert await world.neighbour.python(CONNECT, at["neighbour"]) == {at["neighbour"]: answers}
+    assert await world.frontend.python(CONNECT, at["backend"], by_role) == {
+        at["backend"]: "reached",
+        by_role: "reached",
+    }
+    # And nothing else.
+    assert set((await world.one.python(CONNECT, *at.values(), by_name, by_role)).values()) == {None}
+    assert set((await world.frontend.python(CONNECT, at["neighbour"], by_name)).values()) == {None}
+
+
+async def test_there_is_no_way_round_by_ipv6(world: World):
+    for sandbox in (world.one, world.backend):
+        result = await sandbox.run("cat", "/proc/net/if_inet6")
+        addresses = [line.split() for line in result.stdout.decode().splitlines()]
+        assert [row for row in addresses if row[5] != "lo"] == []
+
+
+GATEWAY = """
+import json, socket, struct
+routes = [line.split() for line in open("/proc/net/route").readlines()[1:]]
+print(json.dumps(socket.inet_ntoa(struct.pack("<I", int(next(r[2] for r in routes if r[1] == "00000000"), 16)))))
+"""
+
+
+async def test_the_service_on_the_hosts_loopback_is_not_reached(world: World):
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"the service")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b"the service"
+        writer.close()
+        for sandbox in (world.one, world.backend):
+            gateway = await sandbox.python(GATEWAY)
+            targets = [f"{host}:{port}" for host in (gateway, "127.0.0.1", "localhost", "host.docker.internal")]
+            assert set((await sandbox.python(CONNECT, *targets)).values()) == {None}
+
+
+ENVIRONMENTS = """
+import json, os
+found = {}
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        found[pid] = open(f"/proc/{pid}/environ").read()
+    except OSError:
+        found[pid] = None
+print(json.dumps([dict(os.environ), found]))
+"""
+
+
+async def test_no_secret_of_the_service_is_inside(world: World):
+    assert os.environ["SANDBOX_ADMIN_TOKEN"] == SECRET
+    own, of_processes = await world.one.python(ENVIRONMENTS)
+    assert of_processes["1"] is None
+    assert SECRET not in json.dumps([own, of_processes])
+    assert [name for name in own if name.startswith(("SANDBOX_", "DATABASE", "DOCKER", "PG"))] == []
+    inspected = json.loads(subprocess.check_output(["docker", "inspect", world.one.state.id]))[0]
+    assert SECRET not in json.dumps(inspected)
+
+
+async def test_a_fork_bomb_stays_in_its_container_and_can_be_ended(world: World):
+    await world.one.agent.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
+    async with asyncio.timeout(60):
+        while (await world.one.agent.stats()).pids < PIDS * 3 // 4:
+            await asyncio.sleep(0.05)
+    # The agent answers while it goes on, and the others notice nothing.
+    assert "bomb" in [process.name for process in await world.one.agent.processes()]
+    await world.one.agent.list_files(".")
+    await world.neighbour.answers()
+    async with asyncio.timeout(60):
+        await world.one.agent.kill_all()
+        while (await world.one.agent.stats()).pids > 20:
+            await world.one.agent.kill_all()
+            await asyncio.sleep(0.1)
+    await world.one.answers()
+
+
+HOG = "b = bytearray()\nwhile True: b += bytes(8 << 20)"
+
+
+async def test_a_memory_hog_is_ended_alone_and_told(world: World):
+    events = world.engine.events()
+    result = await world.one.run("python3", "-c", HOG)
+    assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
+    await world.one.agent.start("hog", ["python3", "-c", HOG])
+    async with asyncio.timeout(30):
+        hog = await world.one.agent.wait("hog")
+        assert (hog.signal, hog.out_of_memory) == (9, True)
+        async for event in events:
+            if event.action == "oom":
+                assert (event.session_id, event.role) == (world.one.session_id, "main")
+                break
+    await events.aclose()
+    await world.one.answers()
+    await world.neighbour.answers()
+    state = await world.engine.inspect_container(world.one.session_id, "main")
+    assert (state.status, state.started_at) == ("running", world.one.state.started_at)
+
+
+async def test_the_limits_are_those_asked_for(world: World):
+    inspected = json.loads(subprocess.check_output(["docker", "inspect", world.one.state.id]))[0]
+    host = inspected["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"], host["NanoCpus"]) == (MEMORY, MEMORY, PIDS, 10**9)
+    assert host["PortBindings"] in ({}, None)
+    assert host["Privileged"] is False
+    assert (await world.one.sh("ulimit -c; ulimit -Hc")) == "0\n0\n"
+
+
+async def test_the_hosts_folder_holds_the_socket_alone(world: World):
+    home = world.engine._settings.home
+    folder = Path(home) / "run" / world.one.session_id.hex[-12:] / "main"
+    assert [path.name for path in folder.iterdir()] == ["agent.sock"]
+    assert labels.container_name(world.one.session_id, "main") == world.one.state.name
