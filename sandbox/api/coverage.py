@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 
 from sandbox.api.auth import CurrentCaller
 from sandbox.api.pages import Page
 from sandbox.api.records import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.services import Injected, Services
 from sandbox.api.test_results import TestType
+from sandbox.api.uploads import read_body
 from sandbox.telemetry.records import store
+from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
 
 router = APIRouter(prefix="/api/v1/coverage", tags=["coverage"])
 
@@ -73,3 +77,32 @@ async def add_coverage(body: NewCoverage, _: CurrentCaller, services: Injected) 
     """Record a measurement."""
     (row,) = await store.insert(services.db, store.COVERAGE, [body.model_dump(exclude_none=True)])
     return CoverageView.model_validate(row)
+
+
+def _body(media_type: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+@router.post("/cobertura", status_code=201, openapi_extra=_body("application/xml"))
+async def add_cobertura_report(
+    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+) -> dict[str, list[CoverageView]]:
+    """Record the coverage of each package of a Cobertura XML report."""
+    return await _add_report(request, services, read_cobertura, test_type)
+
+
+@router.post("/coverage-py", status_code=201, openapi_extra=_body("application/json"))
+async def add_coverage_py_report(
+    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+) -> dict[str, list[CoverageView]]:
+    """Record the coverage of each folder of a `coverage json` report."""
+    return await _add_report(request, services, read_coverage_json, test_type)
+
+
+async def _add_report(
+    request: Request, services: Services, read: Callable[[bytes], list[dict[str, Any]]], test_type: TestType | None
+) -> dict[str, list[CoverageView]]:
+    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
+    rows = [row | {"test_type": test_type} for row in await asyncio.to_thread(read, body)]
+    kept = await store.insert(services.db, store.COVERAGE, rows)
+    return {"items": [CoverageView.model_validate(row) for row in kept]}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, model_validator
 
 from sandbox.api.auth import CurrentCaller
@@ -24,8 +25,10 @@ from sandbox.api.records import (
     answer_page,
 )
 from sandbox.api.services import Injected
+from sandbox.api.uploads import read_body
 from sandbox.errors import NotFound
 from sandbox.telemetry.records import store
+from sandbox.telemetry.reports.junit import read_junit
 
 router = APIRouter(prefix="/api/v1/test-results", tags=["test results"])
 
@@ -103,6 +106,31 @@ class TestResultView(View):
 class TestResultQuery(TimedQuery):
     test_type: TestType | None = None
     status: Status | None = None
+
+
+class ReportQuery(Body):
+    """What a report does not say of its run."""
+
+    test_type: TestType = "unit"
+    triggered_by: Name = "manual"
+    environment: Environment = "local"
+    branch_name: Name | None = None
+    commit_hash: Commit | None = None
+
+
+@router.post(
+    "/junit",
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/xml": {"schema": {"type": "string"}}}}},
+)
+async def add_junit_report(
+    request: Request, _: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
+) -> TestResultView:
+    """Record a run of tests from its JUnit XML report (pytest, Jest, Maven, Go, …)."""
+    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
+    values = await asyncio.to_thread(read_junit, body) | query.model_dump(exclude_none=True)
+    (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
+    return TestResultView.model_validate(row)
 
 
 @router.get("")
