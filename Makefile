@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down test bench check format lock clean environment
+.PHONY: help demo up down test soak bench check format lock clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ down: ## Stop what was started; data stays
 
 test: check ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
+
+soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
+	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH=bench_api runs one
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)

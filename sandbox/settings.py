@@ -73,6 +73,26 @@ class Settings(BaseSettings):
         15, ge=3, description="A replica silent for this long loses its sessions to others"
     )
 
+    agent_warning_seconds: int = Field(300, ge=1, description="An agent silent for this long becomes `warning`")
+    agent_error_seconds: int = Field(900, ge=1, description="An agent silent for this long becomes `error`")
+    alert_interval_seconds: int = Field(30, ge=1, description="How often the alert rules are looked at")
+    alert_webhook_url: str | None = Field(
+        None, pattern="^https?://", description="Where changes of alerts are posted; without it nowhere"
+    )
+    alert_webhook_secret: str | None = Field(
+        None, min_length=16, description="Signs what is posted there; needed with SANDBOX_ALERT_WEBHOOK_URL"
+    )
+    retention_logs_days: int = Field(30, ge=1, description="Days that log lines are kept")
+    retention_debug_logs_days: int = Field(7, ge=1, description="Days that DEBUG lines are kept")
+    retention_traces_days: int = Field(7, ge=1, description="Days that spans are kept")
+    retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
+    retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
+    retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    intake_queue_rows: int = Field(
+        50_000, ge=1_000, description="Log lines, and spans, of others that may wait; more is refused with 429"
+    )
+    max_intake_mb: int = Field(16, ge=1, description="Largest body of records once unpacked (OTLP, reports), MiB")
+
     def preview_url(self, session_id: UUID) -> str:
         """Where a session's preview is, without the signature that opens it."""
         port = (
@@ -89,10 +109,30 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
-    @field_validator("database_url", "docker_host", "admin_token", "engine_runtime", mode="before")
+    @field_validator(
+        "database_url",
+        "docker_host",
+        "admin_token",
+        "engine_runtime",
+        "alert_webhook_url",
+        "alert_webhook_secret",
+        mode="before",
+    )
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> Self:
+        if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
+            raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs what is posted there")
+        return self
+
+    @model_validator(mode="after")
+    def _error_comes_after_warning(self) -> Self:
+        if self.agent_error_seconds <= self.agent_warning_seconds:
+            raise ValueError("agent_error_seconds must be more than agent_warning_seconds")
+        return self
 
     @model_validator(mode="after")
     def _blocks_fit_in_the_pool(self) -> Self:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
 #: Version 1 says "no limit" by a number near 2**63.
 UNLIMITED = 1 << 60
 LISTENING = "0A"
+#: 127.0.0.11, the engine's name server in a container of a network of its own, as /proc/net/tcp writes it.
+ENGINE_RESOLVER = f"{int.from_bytes(bytes((127, 0, 0, 11)), sys.byteorder):08X}"
 
 
 def _read(path: str) -> str:
@@ -82,9 +85,10 @@ def _network() -> tuple[int, int]:
 
 
 def parse_listening(table: str) -> set[int]:
-    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6."""
+    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6, without those of the engine's name server."""
     rows = (line.split() for line in table.splitlines()[1:])
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTENING}
+    places = (row[1].rpartition(":") for row in rows if len(row) > 3 and row[3] == LISTENING)
+    return {int(port, 16) for address, _, port in places if address != ENGINE_RESOLVER}
 
 
 def listening_ports() -> list[int]:

@@ -12,7 +12,8 @@ from itertools import count
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from sandbox.api.auth import CurrentCaller
@@ -74,7 +75,7 @@ async def exec_command(
     caller: CurrentCaller,
     services: Injected,
     accept: Annotated[str, Header()] = "",
-) -> Any:
+) -> Response:
     """Run a command. With `Accept: text/event-stream`: events `start`, `stdout`, `stderr` as they come, then `exit`."""
     agent, _ = await services.sessions.agent(caller, session_id, body.role)
     if "text/event-stream" in accept:
@@ -86,13 +87,15 @@ async def exec_command(
         stdin=body.stdin.encode() if body.stdin is not None else None,
         timeout_seconds=body.timeout_seconds or DEFAULT_TIMEOUT,
     )
-    return CommandResult(
-        exit_code=result.exit_code,
-        stdout=result.stdout.decode("utf-8", "replace"),
-        stderr=result.stderr.decode("utf-8", "replace"),
-        duration_ms=result.duration_ms,
-        timed_out=result.timed_out,
-        truncated=result.truncated,
+    return JSONResponse(
+        {
+            "exit_code": result.exit_code,
+            "stdout": result.stdout.decode("utf-8", "replace"),
+            "stderr": result.stderr.decode("utf-8", "replace"),
+            "duration_ms": result.duration_ms,
+            "timed_out": result.timed_out,
+            "truncated": result.truncated,
+        }
     )
 
 

@@ -13,7 +13,10 @@ from sandbox.api.problems import render
 from sandbox.errors import Kind, SandboxError
 
 #: Routes whose body is a file, not JSON.
-_UPLOADS = re.compile(r"^PUT /api/v1/(projects/[^/]+|sessions/[^/]+/files)$")
+_UPLOADS = re.compile(
+    r"^(PUT /api/v1/(projects/[^/]+|sessions/[^/]+/files)"
+    r"|POST (/v1/(traces|logs)|/api/v1/(test-results/junit|coverage/(cobertura|coverage-py))))$"
+)
 
 
 class BodyTooLarge(SandboxError):

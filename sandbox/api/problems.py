@@ -20,26 +20,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from sandbox.errors import InvalidInput, Kind, SandboxError
+from sandbox.statuses import STATUS
 from sandbox.telemetry import context
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 MAX_FIELD_ERRORS = 20
-
-STATUS: dict[Kind, int] = {
-    Kind.INVALID: 422,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.NOT_FOUND: 404,
-    Kind.CONFLICT: 409,
-    Kind.GONE: 410,
-    Kind.TOO_LARGE: 413,
-    Kind.UNSUPPORTED: 415,
-    Kind.TOO_MANY: 429,
-    Kind.UNAVAILABLE: 503,
-    Kind.TIMEOUT: 504,
-    Kind.INTERNAL: 500,
-}
 
 _HTTP_CODES = {
     400: ("malformed_request", "Check that the body is what its Content-Type says."),
@@ -143,6 +129,8 @@ def _handler(make: Callable[[HTTPConnection, Any], Response]) -> Any:
 def _http_exception(connection: HTTPConnection, error: HTTPException) -> Response:
     if error.status_code < 400 or error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
+    if isinstance(error.__cause__, SandboxError):  # FastAPI's, for whatever went wrong while the body was read
+        return render(error.__cause__)
     phrase = HTTPStatus(error.status_code).phrase
     code, hint = _HTTP_CODES.get(error.status_code, (phrase.lower().replace(" ", "_").replace("-", "_"), ""))
     path = _printable(connection.url.path, 200)

@@ -14,8 +14,10 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Services:
     signer: Signer
     projects: ProjectService
     sessions: SessionService
+    recovery: RecoveryService
+    intake: Recorder
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import demo, doctor, output, runtimes, service, sessions, shell, tokens
+from sandbox.cli import demo, doctor, ingest, output, recovery, runtimes, service, sessions, shell, tokens
 from sandbox.client import SandboxError as ClientError
 from sandbox.client import resolve
 from sandbox.errors import SandboxError as ServiceError
@@ -67,10 +67,11 @@ for name, session_command in (
     ("shell", shell.shell),
     ("open", sessions.open_preview),
     ("relaunch", sessions.relaunch),
-    ("recover", sessions.recover),
+    ("recover", recovery.recover),
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
+app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 

@@ -149,8 +149,7 @@ def describe(event: LaunchEvent) -> Text | None:
     if event.type is EventType.LOG:
         return Text("    ").append_text(_log_line(str(data.get("role") or ""), str(data.get("line", ""))))
     if event.type is EventType.PROBLEM:
-        cause = str(data.get("message", "")).partition("\n")[0]
-        return Text(f"problem: {plain(cause)} [{data.get('code')}]", style="red")
+        return Text(f"problem: {plain(str(data.get('message', '')))} [{data.get('code')}]", style="red")
     if event.type is EventType.PREVIEW:
         return Text(f"preview: {data.get('url')}", style="green")
     return None
@@ -177,11 +176,10 @@ def print_failure(console: Console, failure: LaunchFailed) -> None:
     """Why a launch failed: the cause, the lines that show it, what to do."""
     at = f" at {failure.stage}" if failure.stage else ""
     cause, *shown = failure.message.splitlines() or [""]
-    console.print(
-        Text(f"The launch failed{at}: {plain(cause)}  [{failure.code}]", style="bold red"),
-        soft_wrap=True,
-    )
-    for line in shown or failure.log_tail[-15:]:
+    console.print(Text(f"The launch failed{at}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
+    for line in shown:
+        console.print(Text(f"    {plain(line)}", style="red"), soft_wrap=True)
+    for line in failure.log_tail[-15:]:
         console.print(Text("  │ ", style="red").append_text(Text.from_ansi(line[-500:])), soft_wrap=True)
     if failure.hint:
         console.print(Text.assemble(("hint: ", "bold cyan"), plain(failure.hint)), soft_wrap=True)

@@ -24,6 +24,7 @@ Connector = Callable[[], Awaitable[socket.socket]]
 ARGS_LENGTH = "Sandbox-Args-Length"
 #: Longest path a unix socket address holds on Linux.
 LONGEST_SOCKET_PATH = 107
+HELD_BYTES = 16 * 1024
 CONNECT_SECONDS = 10.0
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
@@ -106,13 +107,16 @@ async def connect(connector: Connector) -> socket.socket:
 
 
 class _SocketStream(httpcore.AsyncNetworkStream):
-    """A socket as httpcore wants it."""
+    """A socket as httpcore wants it. What is written is held back until there is enough of it or an answer is awaited:
+    httpcore writes a request's head, body and end one by one, and the agent would wake for each."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
+        self._held = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        await self._send_held(timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await self._loop.sock_recv(self._sock, max_bytes)
@@ -122,9 +126,17 @@ class _SocketStream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadError(str(error)) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._held += buffer
+        if len(self._held) >= HELD_BYTES:
+            await self._send_held(timeout)
+
+    async def _send_held(self, timeout: float | None) -> None:
+        held, self._held = self._held, b""
+        if not held:
+            return
         try:
             async with asyncio.timeout(timeout):
-                await self._loop.sock_sendall(self._sock, buffer)
+                await self._loop.sock_sendall(self._sock, held)
         except TimeoutError as error:
             raise httpcore.WriteTimeout(f"nothing taken for {timeout} seconds") from error
         except OSError as error:

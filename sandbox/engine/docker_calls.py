@@ -6,10 +6,10 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import docker
 import docker.errors
@@ -67,18 +67,31 @@ class DockerCalls:
         return self._docker_host is None or self._docker_host.startswith("unix://")
 
     async def call(self, work: Callable[[docker.APIClient], T], *, deadline_seconds: float = 30.0) -> T:
-        """Run `work(client)` in the pool. Raises EngineError, `EngineNotFound` and `EngineConflict` among them."""
+        """Run `work(client)` in the pool. Raises EngineError, `EngineNotFound` and `EngineConflict` among them.
+
+        A cancellation is raised once the call has ended, or its deadline has passed: whoever cleans up afterwards finds
+        all that it made.
+        """
+        running = self._pool.submit(self.run, work)
+        ending = asyncio.wrap_future(running)
+        deadline = time.monotonic() + deadline_seconds
         try:
             # Not wait_for, which (before Python 3.12) loses a cancellation that meets the result.
             async with asyncio.timeout(deadline_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, partial(self.run, work))
+                return await asyncio.shield(ending)
         except TimeoutError:
+            ending.add_done_callback(_look_at)
             raise EngineError(
                 f"the container engine did not answer within {deadline_seconds:g} s",
                 code="engine_timeout",
                 kind=Kind.TIMEOUT,
                 hint=_DOCTOR,
             ) from None
+        except asyncio.CancelledError:
+            ending.add_done_callback(_look_at)
+            if not running.cancel():
+                await asyncio.wait({ending}, timeout=deadline - time.monotonic())
+            raise
 
     def run(self, work: Callable[[docker.APIClient], T]) -> T:
         """The same in the calling thread, without a deadline; for threads of this room's own."""
@@ -121,6 +134,12 @@ class DockerCalls:
             # requests would look for proxies and a .netrc on every call; neither is for a local socket.
             client.trust_env = False
         return client
+
+
+def _look_at(ending: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more: its error is not worth asyncio's complaint."""
+    if not ending.cancelled():
+        ending.exception()
 
 
 def unreachable(cause: str) -> EngineError:

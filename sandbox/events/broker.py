@@ -143,7 +143,8 @@ class EventBroker:
         """Bring the feed's tail up to date whenever it is stale."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(feed.stale.wait(), RELIST_SECONDS)
+                async with asyncio.timeout(RELIST_SECONDS):
+                    await feed.stale.wait()
             feed.stale.clear()
             try:
                 await self._refresh(feed)

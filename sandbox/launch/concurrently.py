@@ -1,10 +1,10 @@
-"""Do one thing for several roles side by side; the first failure ends the others and is raised as itself."""
+"""Doing one thing for several roles side by side, and doing a thing to its end although the doer is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,3 +22,15 @@ async def for_each(roles: Iterable[str], act: Callable[[str], Awaitable[T]]) -> 
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return {role: task.result() for role, task in tasks.items()}
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end; a cancellation that comes meanwhile is raised after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain of it
+        raise

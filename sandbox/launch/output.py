@@ -8,18 +8,20 @@ left out (the whole output stays in the container).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Agent, OutputChunk, Stream
+from sandbox.launch.concurrently import uninterrupted
 from sandbox.launch.stage import StageJournal
 
 MAX_LINE = 4_096
 MAX_LINES = 5_000
 BATCH_LINES = 200
 BATCH_SECONDS = 0.1
-TAIL_LINES = 200
+TAIL_LINES = 500
 NOTICE = "… more output than is shown here; the rest is kept in the container"
 
 
@@ -61,8 +63,11 @@ class LineAssembler:
         self._cut = self._cut or len(rest) > room
         self._partial += rest[: max(0, room)]
 
-    def last(self) -> list[str]:
-        return [_clean(self._partial, cut=self._cut)] if self._partial else []
+    def last(self, end: int) -> list[str]:
+        """What is left without a newline at the end of all output, which is at the offset `end`."""
+        left = [_clean(self._partial, cut=self._cut)] if self._partial else []
+        self._partial, self._cut, self.told = b"", False, max(self.told, end)
+        return left
 
 
 def _clean(line: bytes, *, cut: bool) -> str:
@@ -87,6 +92,9 @@ class OutputTeller:
         self._lines_told: int = before.get("lines", 0)
         self._pending: list[NewEvent] = []
         self._writing = asyncio.Lock()
+        #: Offset after the last byte read.
+        self._read_to = 0
+        self._has_read = asyncio.Event()
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     async def follow(self) -> None:
@@ -103,8 +111,18 @@ class OutputTeller:
             await asyncio.wait({reader, flusher})
         await self.flush()
 
+    async def reach(self, offset: int) -> None:
+        """Wait until a `follow` that is under way has read all output before `offset`."""
+        while self._read_to < offset:
+            self._has_read.clear()
+            await self._has_read.wait()
+
     async def flush(self) -> None:
         """Commit what was read and is not told yet, with how far that is. What cannot be written is kept for later."""
+        # Not broken off by a cancellation: then nobody would know whether the lines are told already.
+        await uninterrupted(self._write())
+
+    async def _write(self) -> None:
         async with self._writing:
             pending, self._pending = self._pending, []
             if not pending:
@@ -117,14 +135,16 @@ class OutputTeller:
                 raise
 
     async def _read(self) -> None:
-        start = min(lines.told for lines in self._streams.values())
+        end = start = min(lines.told for lines in self._streams.values())
         async for chunk in self._agent.output(self._process, offset=start, follow=True):
             for _, line in self._streams[chunk.stream].feed(chunk):
                 self._add(chunk.stream, line)
+            end = self._read_to = chunk.offset + len(chunk.data)
+            self._has_read.set()
             if len(self._pending) >= BATCH_LINES:
                 await self.flush()
         for stream, lines in self._streams.items():
-            for line in lines.last():
+            for line in lines.last(end):
                 self._add(stream, line)
 
     def _add(self, stream: Stream, line: str) -> None:
@@ -162,9 +182,24 @@ _MARKS = (
 )
 
 
+#: Lines that package managers mark as errors and that say nothing of this one.
+_NOISE = re.compile(
+    r"npm (?:error|ERR!)(?: \d+| notarget)?"
+    r"(?: (?:Clean install a project|Usage:|npm ci|Options:|\[-.*|aliases:.*|Run \"npm help .*"
+    r"|A complete log of this run .*|Note that you can also install from a|tarball, folder, http url, or git url\."
+    r"|In most cases you or one of your dependencies are requesting|a package version that doesn't exist\.))?"
+)
+
+
 def offending_lines(tail: list[str], most: int = 8) -> str:
-    """The lines of a failed command's output that most likely say why: the marked ones, else the last."""
-    said = [line.strip() for line in tail if line.strip()]
+    """The lines of a failed command's output that most likely say why: the marked ones, else the last.
+
+    Of too many, the first, which name the cause, and the last, where it ended.
+    """
+    lines = dict.fromkeys(line.strip() for line in tail)
+    said = [line for line in lines if line and not _NOISE.fullmatch(line)]
     marked = [line for line in said if any(mark in line.lower() for mark in _MARKS)]
-    chosen = (marked or said)[-most:]
+    chosen = marked or said[-most:]
+    if len(chosen) > most:
+        chosen = [*chosen[: most // 2], "…", *chosen[-(most // 2) :]]
     return "\n".join(line[:500] for line in chosen)

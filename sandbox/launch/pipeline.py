@@ -28,6 +28,7 @@ from sandbox.launch.crashpoints import crash_point
 from sandbox.launch.stage import Stage, StageContext, StageResult
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
 from sandbox.learning.applications import record_applications, verify_outcomes
+from sandbox.telemetry.context import bind
 from sandbox.telemetry.tracing import Tracing, new_ids
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,15 @@ class _BoundJournal:
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         await self._journal.write(self._stage, events, progress)
+        # The next attempt at this stage may be in this very process.
+        self.progress.update(progress or {})
 
     async def say(self, line: str, *, role: str = "") -> None:
+        said = f"said:{role}:{line}"
+        if said in self.progress:
+            return
         data = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
-        await self._journal.write(self._stage, [NewEvent(EventType.LOG, data)], None)
+        await self.write([NewEvent(EventType.LOG, data)], progress={said: True})
 
     async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         await self._journal.about_to_make(resources)
@@ -72,6 +78,10 @@ class Pipeline:
         """
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
+        with bind(request_id=identity.request_id):
+            return await self._run(session, journal, identity)
+
+    async def _run(self, session: Session, journal: RunJournal, identity: RunIdentity) -> SessionStatus:
         names = PROJECT_STAGES if session.project_id else BLANK_STAGES
         await self._record_lessons(session)
         records = await journal.stages()

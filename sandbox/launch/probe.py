@@ -34,7 +34,8 @@ async def probe(agent: Agent, port: int, path: str) -> Answer:
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\nAccept: */*\r\n\r\n".encode()
         )
-        line = await asyncio.wait_for(reader.readline(), SECONDS)
+        async with asyncio.timeout(SECONDS):
+            line = await reader.readline()
     except (TimeoutError, ValueError):
         return Answer(connected=True, healthy=False, what=f"no answer in {SECONDS:.0f} s")
     except OSError as error:

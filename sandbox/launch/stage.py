@@ -17,14 +17,14 @@ class StageJournal(Protocol):
     """What a stage may write while it runs. Every write is durable when it returns and refused (`LostOwnership`) once
     the session belongs to another replica or has been asked to do something else."""
 
-    #: What an earlier attempt at this stage left with `write(progress=…)`; empty at the first.
+    #: What was left with `write(progress=…)`, by earlier attempts at this stage too; empty at the first.
     progress: dict[str, Any]
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         """Append events and remember how far the stage has got, in one transaction."""
 
     async def say(self, line: str, *, role: str = "") -> None:
-        """Append a log line of our own (stream `system`)."""
+        """Append a log line of our own (stream `system`), once: repeated after a crash it says nothing."""
 
     async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         """The row before the resource: record (kind, name, role) of what is about to be made on the engine."""

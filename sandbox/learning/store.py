@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database
+from sandbox.db.tables import Row, Table
 
 #: One recorder at a time for a run: (lesson, run) pairs may repeat in the table, so no index keeps them apart.
 _LOCK_RUN = text("SELECT pg_advisory_xact_lock(hashtextextended('lesson applications of run ' || :pipeline_run_id, 0))")
@@ -74,3 +78,113 @@ async def set_outcomes(
         },
     )
     return result.rowcount
+
+
+LESSONS = Table(
+    "agent_lessons",
+    (
+        "id",
+        "agent_name",
+        "lesson_text",
+        "severity",
+        "category",
+        "source_issue_type",
+        "times_applied",
+        "effectiveness_score",
+        "is_active",
+        "expires_at",
+        "created_at",
+        "updated_at",
+    ),
+    time="created_at",
+    keys={"id": "bigint"},
+)
+APPLICATIONS = Table(
+    "agent_lesson_applications",
+    (
+        "id",
+        "lesson_id",
+        "agent_name",
+        "pipeline_run_id",
+        "project_name",
+        "prevented_issue",
+        "outcome_notes",
+        "outcome_verified_at",
+    ),
+    keys={"id": "bigint"},
+    between="outcome_verified_at",
+)
+STATS = Table(
+    "agent_learning_stats",
+    (
+        "agent_name",
+        "total_lessons_learned",
+        "active_lessons",
+        "total_applications",
+        "successful_preventions",
+        "overall_effectiveness",
+        "last_lesson_learned_at",
+        "last_lesson_applied_at",
+    ),
+    keys={"agent_name": "text"},
+    between="last_lesson_learned_at",
+)
+REFINEMENT_RUNS = Table(
+    "agent_refinement_runs",
+    (
+        "id",
+        "triggered_by",
+        "pipeline_run_id",
+        "issues_analyzed",
+        "lessons_generated",
+        "status",
+        "started_at",
+        "completed_at",
+        "error_message",
+    ),
+    time="started_at",
+    keys={"id": "bigint"},
+)
+
+#: Severity first; then what proved itself, what is not yet proved, what did not help.
+_FOR_PROMPT = text(f"""
+    SELECT {", ".join(LESSONS.columns)} FROM agent_lessons
+     WHERE agent_name = :agent_name AND is_active AND (expires_at IS NULL OR expires_at > NOW())
+     ORDER BY array_position(ARRAY['critical', 'high', 'medium', 'low'], severity::text),
+              coalesce(effectiveness_score, 0.5) DESC, created_at DESC, id DESC
+     LIMIT :limit
+""")
+
+_SET_OUTCOME = text(f"""
+    UPDATE agent_lesson_applications
+       SET prevented_issue = :prevented_issue, outcome_notes = :outcome_notes, outcome_verified_at = NOW()
+     WHERE id = :id
+    RETURNING {", ".join(APPLICATIONS.columns)}
+""")
+
+
+async def lessons_for_prompt(db: Database, agent_name: str, limit: int) -> list[Row]:
+    """The agent's active, unexpired lessons, the most severe and most effective first."""
+    async with db.read() as connection:
+        rows = await connection.execute(_FOR_PROMPT, {"agent_name": agent_name, "limit": limit})
+        return [dict(row) for row in rows.mappings()]
+
+
+async def set_outcome(db: Database, application_id: int, *, prevented_issue: bool, notes: str | None) -> Row | None:
+    """Say how one application turned out, whatever was said before; None if there is no such application."""
+    values = {"id": application_id, "prevented_issue": prevented_issue, "outcome_notes": notes}
+    async with db.transaction() as connection:
+        row = (await connection.execute(_SET_OUTCOME, values)).mappings().first()
+        return dict(row) if row else None
+
+
+async def insert_row(db: Database, table: Table, values: Mapping[str, Any]) -> Row:
+    """A new row as it is kept."""
+    async with db.transaction() as connection:
+        return await table.insert(connection, values)
+
+
+async def update_row(db: Database, table: Table, row_id: int, values: Mapping[str, Any]) -> Row | None:
+    """Change a row; as it is kept then, or None if there is none."""
+    async with db.transaction() as connection:
+        return await table.update(connection, {"id": row_id}, values)

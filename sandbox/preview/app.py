@@ -135,7 +135,10 @@ class PreviewApp:
                         handshake_timeout_seconds=self._limits.handshake_timeout_seconds,
                     )
         except AgentError as error:
-            return pages.port_silent(target, port, error)
+            # Silence may mean that the session has changed since it was looked up.
+            self._lookup.forget(target.session_id)
+            now = await self._lookup.resolve(target.session_id) or target
+            return pages.of_status(now) or pages.port_silent(now, port, error)
         except HandshakeDenied as denied:
             await call.respond(denied.status, denied.headers, denied.body)
         return None

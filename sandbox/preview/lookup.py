@@ -34,6 +34,10 @@ class Lookup:
         # Shielded: the client that asked first may hang up while others wait for the same answer.
         return await asyncio.shield(asked)
 
+    def forget(self, session_id: UUID) -> None:
+        """Ask anew the next time."""
+        self._answers.pop(session_id, None)
+
     def touch(self, session_id: UUID) -> None:
         """Say that the session is in use, unless that was said just now. Does not wait and does not fail."""
         if session_id in self._touched:

@@ -14,25 +14,14 @@ from sandbox.domain.session import SessionStatus
 from sandbox.errors import AgentError, Kind, SandboxError
 from sandbox.preview.headers import Headers, values
 from sandbox.preview.target import PreviewTarget
+from sandbox.statuses import STATUS
 
 _TEMPLATE = string.Template(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
 _RETRY_SECONDS = 2
 #: Where HTTP has a closer status than the kind of error has.
 _STATUS_OF_CODE = {"app_hung_up": 502, "headers_too_large": 431}
-_STATUS = {
-    Kind.INVALID: 400,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.NOT_FOUND: 404,
-    Kind.CONFLICT: 409,
-    Kind.GONE: 410,
-    Kind.TOO_LARGE: 413,
-    Kind.UNSUPPORTED: 415,
-    Kind.TOO_MANY: 429,
-    Kind.UNAVAILABLE: 503,
-    Kind.TIMEOUT: 504,
-    Kind.INTERNAL: 500,
-}
+#: A request that the proxy cannot take is malformed as HTTP, not by a rule of the API.
+_STATUS = {**STATUS, Kind.INVALID: 400}
 #: Nothing but the page's own style: it runs no script and loads nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

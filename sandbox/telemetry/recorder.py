@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sandbox.db.connection import Database
+from sandbox.errors import Kind, SandboxError, Unavailable
 from sandbox.telemetry.rows import Row
 from sandbox.telemetry.store import RecordStore, RowRefused
 
@@ -28,6 +29,19 @@ writing: ContextVar[bool] = ContextVar("sandbox_recorder_writing", default=False
 
 _FIRST_BACKOFF_SECONDS = 0.2
 _MAX_BACKOFF_SECONDS = 5.0
+
+
+class QueueFull(SandboxError):
+    """There is no room for more rows until those in waiting are written."""
+
+    code = "intake_full"
+    kind = Kind.TOO_MANY
+
+
+class NotWrittenYet(Unavailable):
+    """The rows wait in memory for PostgreSQL to come back."""
+
+    code = "intake_waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,9 @@ class _Queue:
         self._rows.append(row)
         self.taken += 1
         return True
+
+    def has_room(self, rows: Sequence[Row]) -> bool:
+        return len(self._rows) + len(rows) <= self._max_rows and sum(row.size() for row in rows) <= self._room
 
     def head(self, count: int) -> list[Row]:
         return list(islice(self._rows, count))
@@ -111,6 +128,28 @@ class Recorder:
         """Take a finished span (columns of `SpanRow`), in the same way."""
         with self._lock:
             self._add(self._spans, row)
+
+    async def keep(self, logs: Sequence[Row], spans: Sequence[Row], timeout_seconds: float) -> None:
+        """Take all of these rows or none, and wait until they are written. From the event loop that writes only.
+
+        Raises QueueFull if they cannot be taken now, and NotWrittenYet if PostgreSQL is away for longer than the
+        timeout: they may still be written then, and if the sender sends them again, log lines are there twice.
+        """
+        with self._lock:
+            if self._closed or not (self._logs.has_room(logs) and self._spans.has_room(spans)):
+                raise QueueFull(
+                    "Records come faster than they are written.", hint="Send the same again after Retry-After seconds."
+                )
+            for row in logs:
+                self._add(self._logs, row)
+            for row in spans:
+                self._add(self._spans, row)
+            last_log, last_span = self._logs.taken, self._spans.taken
+        try:
+            async with asyncio.timeout(timeout_seconds), self._progress:
+                await self._progress.wait_for(lambda: self._logs.left >= last_log and self._spans.left >= last_span)
+        except TimeoutError:
+            raise NotWrittenYet("The records are not written yet.", hint="Look whether PostgreSQL answers.") from None
 
     @property
     def dropped(self) -> Dropped:
@@ -181,7 +220,8 @@ class Recorder:
         while True:
             await self._wanted.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._hurry.wait()
             self._wanted.clear()
             self._hurry.clear()
             with self._lock:
@@ -202,7 +242,8 @@ class Recorder:
                 self._say_away(error)
                 self._retry.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._retry.wait(), backoff)
+                    async with asyncio.timeout(backoff):
+                        await self._retry.wait()
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
                 continue
             backoff = _FIRST_BACKOFF_SECONDS

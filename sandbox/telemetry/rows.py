@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 MAX_TEXT = 65_536
@@ -94,6 +94,22 @@ class SpanRow:
         )
 
 
+class ReadyRow:
+    """A row that was cleaned already, by whoever handed it in, and is only copied when it is written."""
+
+    __slots__ = ("_size", "_values")
+
+    def __init__(self, row: Row) -> None:
+        self._size = row.size()
+        self._values = row.values()
+
+    def size(self) -> int:
+        return self._size
+
+    def values(self) -> tuple[Any, ...]:
+        return self._values
+
+
 LOG_COLUMNS = ("timestamp", "level", "service", "message", "stack_trace", "request_id", "user_id", "metadata")
 SPAN_COLUMNS = (
     "trace_id",
@@ -108,6 +124,19 @@ SPAN_COLUMNS = (
     "tags",
     "logs",
 )
+
+
+def span_event(name: str, time: datetime, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """One of a span's `logs`, in the documented shape; what else is known of it is under `attributes`."""
+    message = attributes.get("message") or attributes.get("exception.message") or name
+    event = {"timestamp": time.isoformat().replace("+00:00", "Z"), "event": name, "message": str(message)}
+    return event | ({"attributes": dict(attributes)} if attributes else {})
+
+
+def from_nanoseconds(value: int) -> datetime:
+    """The UTC time so many nanoseconds after 1970, to the microsecond."""
+    seconds, rest = divmod(value, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
 def _text_size(values: Mapping[str, Any]) -> int:

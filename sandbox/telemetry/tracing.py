@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from opentelemetry import trace
@@ -26,7 +26,7 @@ from opentelemetry.util.types import AttributeValue
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.rows import SpanRow
+from sandbox.telemetry.rows import SpanRow, from_nanoseconds, span_event
 
 SERVICE_NAME = "sandbox"
 SpanStatus = Literal["success", "error", "timeout"]
@@ -199,29 +199,19 @@ def _to_row(span: ReadableSpan) -> SpanRow:
         parent_span_id=trace.format_span_id(span.parent.span_id) if span.parent else None,
         operation_name=span.name,
         service_name=SERVICE_NAME,
-        start_time=_from_nanoseconds(started),
-        end_time=_from_nanoseconds(ended),
+        start_time=from_nanoseconds(started),
+        end_time=from_nanoseconds(ended),
         duration_ms=_milliseconds((ended - started) / 1e9),
         status=status,
         tags=tags,
         logs=[
-            {
-                "name": event.name,
-                "time": _from_nanoseconds(event.timestamp).isoformat(),
-                "attributes": dict(event.attributes or {}),
-            }
-            for event in span.events
+            span_event(event.name, from_nanoseconds(event.timestamp), event.attributes or {}) for event in span.events
         ],
     )
 
 
 def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or (isinstance(error, SandboxError) and error.kind is Kind.TIMEOUT)
-
-
-def _from_nanoseconds(value: int) -> datetime:
-    seconds, rest = divmod(value, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
 def _milliseconds(seconds: float) -> int:

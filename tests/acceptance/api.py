@@ -45,10 +45,7 @@ class Api:
         return self.put_archive(project_id, tar_of(files))
 
     def upload_folder(self, project_id: str, folder: Path) -> dict[str, Any]:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w:gz") as tar:
-            tar.add(folder, arcname=".", filter=lambda m: None if "node_modules" in m.name.split("/") else m)
-        return self.put_archive(project_id, out.getvalue())
+        return self.put_archive(project_id, tar_of_folder(folder))
 
     def put_archive(self, project_id: str, archive: bytes) -> dict[str, Any]:
         answer = self.http.put(
@@ -118,4 +115,12 @@ def tar_of(files: dict[str, str | bytes]) -> bytes:
             member.size = len(body)
             member.mode = 0o644
             tar.addfile(member, io.BytesIO(body))
+    return out.getvalue()
+
+
+def tar_of_folder(folder: Path) -> bytes:
+    """A .tar.gz of a folder, without what installing made."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        tar.add(folder, arcname=".", filter=lambda m: None if "node_modules" in m.name.split("/") else m)
     return out.getvalue()

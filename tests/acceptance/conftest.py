@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.acceptance.service import ADMIN_TOKEN, QuickService, Service
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +27,11 @@ def make_service() -> Iterator[Callable[..., Service]]:
     """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
     made: list[Service] = []
 
-    def make(home: Path | None = None, **env: str) -> Service:
+    def make(home: Path | None = None, *, quick: bool = False, **env: str) -> Service:
         if home is None:
             home = Path(tempfile.mkdtemp(prefix="sbx-"))
             home.chmod(0o711)  # else the database, whose user is another, goes elsewhere
-        service = Service(home, env=env)
+        service = (QuickService if quick else Service)(home, env=env)
         made.append(service)
         return service
 

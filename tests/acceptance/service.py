@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 
@@ -26,6 +28,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Process(Protocol):
+    """What is used here of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int) -> None: ...
+
+
 @dataclass
 class Service:
     """One replica. `kill` is SIGKILL; `start` again continues where it was."""
@@ -33,7 +45,7 @@ class Service:
     home: Path
     port: int = field(default_factory=free_port)
     env: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -61,9 +73,12 @@ class Service:
             **extra,
         }
         self.home.mkdir(parents=True, exist_ok=True)
+        self.process = self._run(env)
+
+    def _run(self, env: dict[str, str]) -> Process:
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "sandbox"), "serve"], env=env, stdout=out, stderr=out
+            return subprocess.Popen(
+                [sys.executable, "-m", "sandbox.cli.main", "serve"], env=env, stdout=out, stderr=out
             )
 
     def wait_ready(self) -> None:
@@ -82,6 +97,17 @@ class Service:
     def wait_dead(self, seconds: float = 60) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing at all until it is thawed or killed."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL, as a crash."""
@@ -103,3 +129,47 @@ class Service:
 
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class QuickService(Service):
+    """The same, started in a tenth of the time: forked off a process that has imported everything and done nothing.
+
+    For tests that start the service dozens of times; most of a start is importing.
+    """
+
+    def _run(self, env: dict[str, str]) -> Process:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sandbox.app", "sandbox.cli.main", "uvicorn.protocols.http.httptools_impl"])
+        process = context.Process(target=_serve, args=(env, self.log), daemon=True)
+        process.start()
+        return _Forked(process)
+
+
+class _Forked:
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid: int = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("sandbox serve", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def _serve(env: dict[str, str], log: Path) -> None:
+    """`sandbox serve`, in a process of its own."""
+    from sandbox.cli.main import app  # noqa: PLC0415 - once, in the process that all others are forked off
+
+    os.environ.clear()
+    os.environ.update(env)
+    with log.open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    app(["serve"])

@@ -1,4 +1,4 @@
-"""`make bench`: each figure is a ratio against its reference, measured in turns in one run; bounded in count and time."""
+"""`make bench`: each figure a ratio against its reference, taken in turns in one run; bounded in count and time."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ class DependenciesStage:
             return
         agent = context.engine.agent(context.session.session_id, role)
         name = context.process_name("install")
-        if await agent.process(name) is None:
-            await context.journal.say(f"$ {command}", role=role)
+        await context.journal.say(f"$ {command}", role=role)
         process = await agent.start(
             name,
             command,
@@ -56,7 +55,8 @@ class DependenciesStage:
         # The time counts from the process's own start, so a restart of the service gives no second helping.
         left = self._timeout - (time.time() - process.started_at)
         try:
-            await asyncio.wait_for(teller.follow(), max(1.0, left))
+            async with asyncio.timeout(max(1.0, left)):
+                await teller.follow()
         except TimeoutError:
             await agent.signal(name, signal.SIGKILL)
             await teller.flush()
@@ -83,5 +83,5 @@ def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None
     raise StageFailed(
         "disk_full" if full else "dependency_install_failed",
         f"{role}: `{command}` {how}:\n{offending_lines(tail)}",
-        "Free disk space on the host." if full else "Correct the named dependency, upload again and relaunch.",
+        "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
     )

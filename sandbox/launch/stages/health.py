@@ -15,6 +15,7 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import Agent, ProcessInfo
 from sandbox.errors import StageFailed
 from sandbox.launch.concurrently import for_each
+from sandbox.launch.crashed import IDLE_SECONDS, CrashWatch
 from sandbox.launch.output import OutputTeller, offending_lines
 from sandbox.launch.probe import Answer, probe
 from sandbox.launch.stage import StageContext, StageResult
@@ -23,6 +24,12 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 #: Another port open for this long while the planned one is not is worth a word.
 OTHER_PORT_SECONDS = 5.0
+#: Longest that telling what an app printed before it answered may hold the launch up.
+CATCH_UP_SECONDS = 5.0
+#: An app that opens no port has to live this long.
+SETTLED_SECONDS = 1.0
+#: What a shell answers for a program that it cannot find.
+NO_SUCH_PROGRAM = 127
 
 
 @dataclass(slots=True)
@@ -32,6 +39,11 @@ class _Seen:
     answer: Answer | None = None
     ports: list[int] = field(default_factory=list)
     told_of_ports: bool = False
+    crash: CrashWatch = field(default_factory=CrashWatch)
+
+    @property
+    def connected(self) -> bool:
+        return self.answer is not None and self.answer.connected
 
 
 class HealthStage:
@@ -78,18 +90,24 @@ class HealthStage:
             if process is None or not process.running:
                 await asyncio.wait([following], timeout=2)
                 raise _exited(role, plan, process, list(teller.tail))
-            if plan.port is None:
-                return
-            seen.answer = await probe(agent, plan.port, plan.health)
-            if seen.answer.healthy:
-                return
             waited = time.time() - began
+            if await self._is_up(plan, agent, seen, waited):
+                await _catch_up(agent, name, teller, following)
+                return
+            if not seen.connected and await seen.crash.has_crashed(agent, process, teller.tail):
+                raise _crashed(role, plan, list(teller.tail))
             if waited > self._timeout:
                 raise await _never_answered(role, plan, agent, seen, self._timeout, list(teller.tail))
-            if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.answer.connected:
+            if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.connected:
                 await self._tell_of_other_ports(context, role, plan, agent, seen)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    async def _is_up(self, plan: RolePlan, agent: Agent, seen: _Seen, waited: float) -> bool:
+        if plan.port is None:
+            return waited > SETTLED_SECONDS
+        seen.answer = await probe(agent, plan.port, plan.health)
+        return seen.answer.healthy
 
     async def _tell_of_other_ports(
         self, context: StageContext, role: str, plan: RolePlan, agent: Agent, seen: _Seen
@@ -99,6 +117,21 @@ class HealthStage:
             ports = ", ".join(map(str, seen.ports))
             await context.journal.say(f"waiting for port {plan.port}; open so far: {ports}", role=role)
             seen.told_of_ports = True
+
+
+async def _catch_up(agent: Agent, name: str, teller: OutputTeller, following: asyncio.Task[None]) -> None:
+    """Have all that the app has printed so far told, even when it was more than could be read meanwhile."""
+
+    async def reach_the_end() -> None:
+        reached = 0
+        while (process := await agent.process(name)) is not None and process.output_end > reached:
+            reached = process.output_end
+            await teller.reach(reached)
+
+    reaching = asyncio.create_task(reach_the_end())
+    await asyncio.wait({reaching, following}, timeout=CATCH_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    reaching.cancel()
+    await asyncio.gather(reaching, return_exceptions=True)
 
 
 def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str]) -> StageFailed:
@@ -111,22 +144,36 @@ def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str
     how = "is gone" if ended is None else f"ended with exit code {ended.exit_code}"
     if ended is not None and ended.signal:
         how = f"was killed by signal {ended.signal}"
-    said = offending_lines(tail) or "it printed nothing"
+    lines = offending_lines(tail)
+    said = f":\n{lines}" if lines else " and printed nothing"
+    return StageFailed("app_exited", f"{role}: `{plan.start}` {how} before it answered{said}", _exit_hint(ended))
+
+
+def _exit_hint(ended: ProcessInfo | None) -> str:
+    if ended is not None and ended.exit_code == NO_SUCH_PROGRAM:
+        return "Add the missing program to the project's dependencies, upload again and relaunch."
+    if ended is not None and ended.exit_code == 0:
+        return "The start command has to be the server itself, in the foreground, for as long as it serves."
+    return "Correct the app, upload again and relaunch; `sandbox exec` runs the command by hand."
+
+
+def _crashed(role: str, plan: RolePlan, tail: list[str]) -> StageFailed:
     return StageFailed(
         "app_exited",
-        f"{role}: `{plan.start}` {how} before it answered:\n{said}",
-        "Run the command with `sandbox exec` to see more, correct it and relaunch.",
+        f"{role}: `{plan.start}` failed and waits for its code to change: it has done nothing for {IDLE_SECONDS:.0f} s "
+        f"and port {plan.port} is not open:\n{offending_lines(tail)}",
+        _exit_hint(None),
     )
 
 
 async def _never_answered(
     role: str, plan: RolePlan, agent: Agent, seen: _Seen, timeout: float, tail: list[str]
 ) -> StageFailed:
-    if seen.answer is not None and seen.answer.connected:
+    if seen.answer is not None and seen.connected:
         return StageFailed(
             "health_check_failed",
-            f"{role}: {plan.health} on port {plan.port} did not answer well in {timeout:.0f} s: {seen.answer.what}\n"
-            f"{offending_lines(tail)}",
+            f"{role}: GET {plan.health} on port {plan.port} failed for {timeout:.0f} s: {seen.answer.what}\n"
+            f"{offending_lines(tail)}".rstrip(),
             "Correct the app, or name another `health` path in sandbox.toml.",
         )
     others = [port for port in await agent.listening_ports() if port != plan.port]
@@ -134,11 +181,13 @@ async def _never_answered(
         listed = ", ".join(map(str, others))
         return StageFailed(
             "other_port_opened",
-            f"{role}: the plan says port {plan.port}, but the app listens on {listed}",
+            f"{role}: the plan says port {plan.port}, but the app listens on port {listed}",
             f"Have the app listen on $PORT, or set port={others[0]} for [{role}] in sandbox.toml.",
         )
+    lines = offending_lines(tail)
+    said = f"; the app said:\n{lines}" if lines else ", and the app printed nothing"
     return StageFailed(
         "port_not_opened",
-        f"{role}: nothing listened on port {plan.port} within {timeout:.0f} s:\n{offending_lines(tail)}",
+        f"{role}: nothing listened on port {plan.port} within {timeout:.0f} s{said}",
         "Have the app listen on $PORT, or raise SANDBOX_HEALTH_TIMEOUT_SECONDS if it is slow to start.",
     )

@@ -29,8 +29,7 @@ class ServicesStage:
         agent = context.engine.agent(context.session.session_id, role)
         name = context.process_name("app")
         await _stop_others(agent, name)
-        if await agent.process(name) is None:
-            await context.journal.say(f"$ {command}", role=role)
+        await context.journal.say(f"$ {command}", role=role)
         try:
             await agent.start(
                 name,

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sandbox.access.signing import Signer
+from sandbox.access.signing import CALLER_COOKIE, Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api import problems
 from sandbox.api import tokens as token_routes
-from sandbox.api.auth import COOKIE_NAME, CurrentCaller
+from sandbox.api.auth import CurrentCaller
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 
@@ -129,7 +129,7 @@ async def test_only_admins_handle_tokens(http, user_token):
         ({"Authorization": "Bearer nobody"}, "token_unknown"),
         ({"X-API-Key": ""}, "token_missing"),
         ({"X-API-Key": "\xff\xfe"}, "token_unknown"),
-        ({"Cookie": f"{COOKIE_NAME}=forged"}, "token_missing"),
+        ({"Cookie": f"{CALLER_COOKIE}=forged"}, "token_missing"),
     ],
 )
 async def test_nobody_known(http, headers, code):
@@ -160,7 +160,7 @@ async def test_bearer_scheme_is_case_insensitive(http, user_token):
 )
 async def test_cookie_acts_for_pages_of_this_origin_only(http, services, user_token, method, headers, status):
     cookie = services.signer.sign_cookie(await services.tokens.authenticate(user_token))
-    sent = headers | {"Cookie": f"{COOKIE_NAME}={cookie}"}
+    sent = headers | {"Cookie": f"{CALLER_COOKIE}={cookie}"}
     answer = await http.request(method, "/me", headers=sent)
     assert answer.status_code == status
     if status == 403:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import docker
 import pytest
 from running_agents import (
     AGENT,
-    BASE_IMAGE,
     CAPABILITIES,
     MEMORY,
     PIDS,
@@ -28,6 +26,8 @@ from running_agents import (
 
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.agent_wire import UnixConnector
+from sandbox.engine.images import RuntimeImages
+from sandbox.engine.runtimes import RuntimeCatalog
 
 
 @pytest.fixture(scope="session")
@@ -66,21 +66,9 @@ async def bridged(running_agent: RunningAgent, client: AgentClient) -> AsyncIter
 
 
 @pytest.fixture(scope="session")
-def agent_image() -> str:
-    """An image with a Python to run the agent: a bare Debian, built once."""
-    engine = docker.from_env()
-    try:
-        if not engine.images.list(BASE_IMAGE):
-            with tempfile.TemporaryDirectory() as folder:
-                archive = Path(folder) / "base.tar"
-                subprocess.run(
-                    ["mmdebstrap", "--variant=minbase", "--include=python3", "bookworm", str(archive)], check=True
-                )
-                repository, tag = BASE_IMAGE.split(":")
-                engine.api.import_image_from_file(str(archive), repository=repository, tag=tag)
-    finally:
-        engine.close()
-    return BASE_IMAGE
+async def agent_image() -> str:
+    """The project's own runtime, whose Python runs the agent; built once if it is not there."""
+    return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ async def contained(agent_image: str) -> AsyncIterator[AgentContainer]:
     container = await asyncio.to_thread(
         engine.containers.run,
         agent_image,
-        ["python3", "-I", "-S", "/opt/sandbox-agent", "serve", "--socket", "/run/sandbox-agent/agent.sock"],
+        entrypoint=["python3", "-I", "-S", "/opt/sandbox-agent", "serve", "--socket", "/run/sandbox-agent/agent.sock"],
         name=f"sbx-test-agent-{uuid4().hex[:12]}",
         detach=True,
         init=True,

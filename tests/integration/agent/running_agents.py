@@ -21,7 +21,6 @@ USER = 1000
 CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 PIDS = 100
 MEMORY = 192 * 1024 * 1024
-BASE_IMAGE = "sbx-test-agent-base:dev"
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from sandbox.db.connection import Database, connection_params, to_db, to_utc
+from sandbox.db.connection import IDLE_SECONDS, Database, connection_params, to_db, to_utc
 from sandbox.errors import DatabaseUnavailable, InvalidInput
 
 KATHMANDU = timezone(timedelta(hours=5, minutes=45))
@@ -95,6 +95,7 @@ async def test_connections_lost_while_idle_are_replaced_unnoticed(database: Data
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+    await asyncio.sleep(IDLE_SECONDS + 0.1)
     await asyncio.gather(*(database.ping() for _ in range(5)))
 
 

@@ -73,7 +73,7 @@ async def test_exception_is_the_status_and_an_event(recorder, records, error, st
     assert await recorder.flush()
     (span,) = await records.spans()
     assert span.status == status
-    assert span.logs[0]["name"] == "exception"
+    assert span.logs[0]["event"] == "exception"
     assert span.logs[0]["attributes"]["exception.message"] == str(error)
 
 
@@ -87,9 +87,9 @@ async def test_status_can_be_set_without_an_exception(recorder, records):
     assert kept.tags["error.message"] == "took too long"
     assert kept.tags["list"] == ["a", "b"]
     assert kept.tags["flag"] is True
-    assert kept.logs[0]["name"] == "half way"
+    assert kept.logs[0]["event"] == "half way"
     assert kept.logs[0]["attributes"] == {"percent": 50}
-    assert datetime.fromisoformat(kept.logs[0]["time"]).tzinfo is not None
+    assert datetime.fromisoformat(kept.logs[0]["timestamp"]).tzinfo is not None
 
 
 @pytest.mark.parametrize("ids", [("x" * 32, "1" * 16), ("1" * 31, "1" * 16), ("A" * 32, "1" * 16), ("1" * 32, "")])

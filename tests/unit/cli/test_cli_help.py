@@ -29,6 +29,7 @@ WANTED = "up down demo serve migrate doctor create watch list logs exec shell op
 def test_all_commands_are_there() -> None:
     expected = {(name,) for name in WANTED.split()}
     expected |= {("runtimes", verb) for verb in ("list", "build")}
+    expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 

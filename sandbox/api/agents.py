@@ -1,0 +1,93 @@
+"""`/api/v1/agents`: agents and infrastructure components, and how they are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from sandbox.api.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.pages import Page
+from sandbox.api.records import Body, Int, JsonObject, Name, Percent, TimedQuery, View, answer_page
+from sandbox.api.services import Injected
+from sandbox.errors import NotFound
+from sandbox.learning import lessons
+from sandbox.telemetry.agents import store
+
+router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
+
+Category = Literal["core", "qa", "aiml", "enterprise", "infrastructure"]
+Health = Literal["healthy", "warning", "error", "unknown"]
+AgentName = Annotated[Name, Path(min_length=1, max_length=100)]
+
+
+class AgentView(View):
+    agent_id: int
+    name: str
+    category: Category
+    status: Health
+    uptime: float | None = Field(description="Percent")
+    avg_response_time: int | None = Field(description="Milliseconds")
+    success_rate: float | None = Field(description="Percent")
+    last_active: datetime | None
+    metadata: dict[str, Any] | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class Heartbeat(Body):
+    """How an agent is. What it does not say stays as it was; `metadata` is merged with what there is."""
+
+    status: Health = "healthy"
+    uptime: Percent | None = None
+    avg_response_time: Int | None = None
+    success_rate: Percent | None = None
+    metadata: JsonObject | None = None
+    category: Category | None = Field(None, description="Adds the agent if it is new")
+
+
+class AgentQuery(TimedQuery):
+    category: Category | None = None
+    status: Health | None = None
+
+
+class PromptLessons(View):
+    agent_name: str
+    lesson_ids: list[int]
+    text: str = Field(description="To be put into the agent's prompt as it is; empty if there are no lessons")
+
+
+@router.get("")
+async def list_agents(_: CurrentCaller, services: Injected, query: Annotated[AgentQuery, Query()]) -> Page[AgentView]:
+    """Agents, the last added first; `from` and `to` are about `last_active`."""
+    return Page.model_validate(await answer_page(store.AGENTS, services.db, query))
+
+
+@router.get("/{name}")
+async def get_agent(name: AgentName, _: CurrentCaller, services: Injected) -> AgentView:
+    """One agent."""
+    row = await store.AGENTS.one(services.db, {"name": name})
+    if row is None:
+        raise NotFound(f"There is no agent {name}.", code="agent_not_found", hint="List them: GET /api/v1/agents.")
+    return AgentView.model_validate(row)
+
+
+@router.put("/{name}/heartbeat")
+async def heartbeat(name: AgentName, body: Heartbeat, _: CurrentAdmin, services: Injected) -> AgentView:
+    """An agent reports how it is (admin: the platform's own token). One that falls silent is marked by settings."""
+    row = await store.heartbeat(services.db, name, body.category, body.model_dump(exclude={"category"}))
+    return AgentView.model_validate(row)
+
+
+@router.get("/{name}/prompt-lessons")
+async def prompt_lessons(
+    name: AgentName,
+    _: CurrentCaller,
+    services: Injected,
+    limit: Annotated[int, Query(ge=1, le=100, description="Most lessons")] = 20,
+) -> PromptLessons:
+    """The agent's lessons in force as text for its prompt, the most severe and most effective first."""
+    chosen = await lessons.for_prompt(services.db, name, limit)
+    return PromptLessons(agent_name=name, lesson_ids=[lesson["id"] for lesson in chosen], text=lessons.as_text(chosen))

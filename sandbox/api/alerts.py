@@ -1,0 +1,103 @@
+"""`/api/v1/alerts`: what is wrong, who looks after it, and when it was over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field, field_validator
+
+from sandbox.api.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.pages import Page
+from sandbox.api.records import Body, JsonObject, LongText, Name, RecordId, TimedQuery, View, Writable, answer_page
+from sandbox.api.services import Injected, Services
+from sandbox.errors import NotFound
+from sandbox.telemetry.alerts.store import ALERTS, Alerts
+
+router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"])
+
+Severity = Literal["info", "warning", "error", "critical"]
+Status = Literal["active", "acknowledged", "resolved"]
+AlertId = Annotated[RecordId, Path()]
+MAX_CAUSE = 500
+
+
+class NewAlert(Body):
+    severity: Severity
+    title: Annotated[str, Field(min_length=1, max_length=200), Writable]
+    message: LongText
+    source: Name | None = None
+    metadata: JsonObject | None = Field(
+        None, description="With a `cause` (text) there is one open alert of that cause at most"
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _cause_is_text(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        cause = (value or {}).get("cause")
+        if cause is not None and (not isinstance(cause, str) or len(cause) > MAX_CAUSE):
+            raise ValueError(f"cause is not a text of at most {MAX_CAUSE} characters")
+        return value
+
+
+class AlertView(View):
+    alert_id: int
+    timestamp: datetime
+    severity: Severity
+    title: str
+    message: str
+    source: str | None
+    status: Status | None
+    resolved_at: datetime | None
+    metadata: dict[str, Any] | None
+
+
+class AlertQuery(TimedQuery):
+    severity: Severity | None = None
+    status: Status | None = None
+    source: Name | None = None
+
+
+def alerts_of(services: Services) -> Alerts:
+    return Alerts(tell=services.settings.alert_webhook_url is not None)
+
+
+@router.get("")
+async def list_alerts(_: CurrentCaller, services: Injected, query: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
+    """Alerts, newest first."""
+    return Page.model_validate(await answer_page(ALERTS, services.db, query))
+
+
+@router.get("/{alert_id}")
+async def get_alert(alert_id: AlertId, _: CurrentCaller, services: Injected) -> AlertView:
+    """One alert."""
+    row = await ALERTS.one(services.db, {"alert_id": alert_id})
+    if row is None:
+        raise NotFound(f"There is no alert {alert_id}.", code="alert_not_found", hint="List them: GET /api/v1/alerts.")
+    return AlertView.model_validate(row)
+
+
+@router.post("", status_code=201, responses={200: {"model": AlertView, "description": "Its cause is open already"}})
+async def open_alert(body: NewAlert, _: CurrentAdmin, services: Injected, response: Response) -> AlertView:
+    """Open an alert (admin): 201, or 200 with the open one of the same `metadata.cause`."""
+    async with services.db.transaction() as connection:
+        row, new = await alerts_of(services).open(connection, body.model_dump())
+    response.status_code = 201 if new else 200
+    return AlertView.model_validate(row)
+
+
+@router.post("/{alert_id}/acknowledge")
+async def acknowledge_alert(alert_id: AlertId, caller: CurrentAdmin, services: Injected) -> AlertView:
+    """Say that somebody looks after it (admin)."""
+    async with services.db.transaction() as connection:
+        row = await alerts_of(services).acknowledge(connection, alert_id, caller.user_id)
+    return AlertView.model_validate(row)
+
+
+@router.post("/{alert_id}/resolve")
+async def resolve_alert(alert_id: AlertId, caller: CurrentAdmin, services: Injected) -> AlertView:
+    """Say that it is over (admin). One whose condition still holds is opened anew."""
+    async with services.db.transaction() as connection:
+        row = await alerts_of(services).resolve(connection, alert_id, caller.user_id)
+    return AlertView.model_validate(row)

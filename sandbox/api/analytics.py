@@ -1,0 +1,53 @@
+"""`/api/v1/analytics/{name}`: the documented questions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from sandbox.api.auth import AdminRequired, CurrentCaller
+from sandbox.api.records import View
+from sandbox.api.services import Injected
+from sandbox.telemetry.questions import store
+
+router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"])
+
+
+class QuestionView(View):
+    name: str
+    title: str
+    window: str | None = Field(description="The documented span of time; null where there is none")
+    admin_only: bool
+
+
+class AnswerView(View):
+    name: str
+    title: str
+    window: str | None
+    items: list[dict[str, Any]] = Field(description="The rows, with the documented column names")
+
+
+@router.get("")
+async def list_questions(_: CurrentCaller) -> list[QuestionView]:
+    """The questions there are."""
+    return [
+        QuestionView(name=name, title=question.title, window=question.window, admin_only=question.admin)
+        for name, question in store.QUESTIONS.items()
+    ]
+
+
+@router.get("/{name}")
+async def ask(
+    name: str,
+    caller: CurrentCaller,
+    services: Injected,
+    window: Annotated[str | None, Query(max_length=20, description="Such as 30m, 12h or 7d")] = None,
+) -> AnswerView:
+    """Ask one. Those that show single requests and log lines are for admins."""
+    question = store.find(name)
+    if question.admin and not caller.is_admin:
+        raise AdminRequired("This question shows what everybody did.", hint="Call with an admin's token.")
+    items = await store.answer(services.db, question, window)
+    return AnswerView(name=name, title=question.title, window=window or question.window, items=items)

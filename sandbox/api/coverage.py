@@ -1,0 +1,108 @@
+"""`/api/v1/coverage`: how much of each component the tests reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, model_validator
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.pages import Page
+from sandbox.api.records import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
+from sandbox.api.services import Injected, Services
+from sandbox.api.test_results import TestType
+from sandbox.api.uploads import read_body
+from sandbox.telemetry.records import store
+from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
+
+router = APIRouter(prefix="/api/v1/coverage", tags=["coverage"])
+
+
+class NewCoverage(Body):
+    """One measurement of one component."""
+
+    component: Name
+    coverage_percent: Percent
+    timestamp: Time | None = Field(None, description="Default now")
+    lines_covered: Int | None = None
+    lines_total: Int | None = None
+    branches_covered: Int | None = None
+    branches_total: Int | None = None
+    test_type: TestType | None = None
+    metadata: JsonObject | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        for covered, total in (
+            (self.lines_covered, self.lines_total),
+            (self.branches_covered, self.branches_total),
+        ):
+            if covered is not None and total is not None and covered > total:
+                raise ValueError("more is covered than there is")
+        return self
+
+
+class CoverageView(View):
+    coverage_id: int
+    timestamp: datetime
+    component: str
+    coverage_percent: float
+    lines_covered: int | None
+    lines_total: int | None
+    branches_covered: int | None
+    branches_total: int | None
+    test_type: str | None
+    metadata: dict[str, Any] | None
+
+
+class CoverageQuery(TimedQuery):
+    component: Name | None = None
+    test_type: TestType | None = None
+
+
+@router.get("")
+async def list_coverage(
+    _: CurrentCaller, services: Injected, query: Annotated[CoverageQuery, Query()]
+) -> Page[CoverageView]:
+    """Measurements, newest first."""
+    return Page.model_validate(await answer_page(store.COVERAGE, services.db, query))
+
+
+@router.post("", status_code=201)
+async def add_coverage(body: NewCoverage, _: CurrentCaller, services: Injected) -> CoverageView:
+    """Record a measurement."""
+    (row,) = await store.insert(services.db, store.COVERAGE, [body.model_dump(exclude_none=True)])
+    return CoverageView.model_validate(row)
+
+
+def _body(media_type: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+@router.post("/cobertura", status_code=201, openapi_extra=_body("application/xml"))
+async def add_cobertura_report(
+    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+) -> dict[str, list[CoverageView]]:
+    """Record the coverage of each package of a Cobertura XML report."""
+    return await _add_report(request, services, read_cobertura, test_type)
+
+
+@router.post("/coverage-py", status_code=201, openapi_extra=_body("application/json"))
+async def add_coverage_py_report(
+    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+) -> dict[str, list[CoverageView]]:
+    """Record the coverage of each folder of a `coverage json` report."""
+    return await _add_report(request, services, read_coverage_json, test_type)
+
+
+async def _add_report(
+    request: Request, services: Services, read: Callable[[bytes], list[dict[str, Any]]], test_type: TestType | None
+) -> dict[str, list[CoverageView]]:
+    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
+    rows = [row | {"test_type": test_type} for row in await asyncio.to_thread(read, body)]
+    kept = await store.insert(services.db, store.COVERAGE, rows)
+    return {"items": [CoverageView.model_validate(row) for row in kept]}

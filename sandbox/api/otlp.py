@@ -1,0 +1,115 @@
+"""`/v1/traces` and `/v1/logs`: OTLP over HTTP, protobuf and JSON, as any OpenTelemetry exporter sends it.
+
+What is answered with 200 is written. When records come faster than they are written the answer is 429, when PostgreSQL
+is away 503, each with `Retry-After`; exporters then send the same again, and a span that is there is not doubled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request, Response
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from sandbox.api.auth import require_caller
+from sandbox.api.problems import RETRY_AFTER_SECONDS
+from sandbox.api.services import Injected, Services
+from sandbox.api.uploads import read_body
+from sandbox.errors import Kind, SandboxError
+from sandbox.statuses import STATUS
+from sandbox.telemetry.otlp import messages
+from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
+
+router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
+
+#: Exporters give up after ten seconds by default.
+WRITE_SECONDS = 8.0
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (messages.PROTOBUF,)}
+        | {messages.JSON: {"schema": {"type": "object"}}},
+    }
+}
+
+
+@router.post("/traces", response_class=Response, openapi_extra=_BODY)
+async def export_traces(request: Request, services: Injected) -> Response:
+    """Take spans. A user's are that user's; an admin's may name their user in `user.id`."""
+
+    def decode(body: bytes, kind: str, owner: str | None) -> Mapped:
+        return map_spans(messages.read(body, kind, ExportTraceServiceRequest), owner)
+
+    async def keep(mapped: Mapped) -> Message:
+        await services.intake.keep((), mapped.rows, WRITE_SECONDS)
+        answer = ExportTraceServiceResponse()
+        if mapped.rejected:
+            answer.partial_success.rejected_spans = mapped.rejected
+            answer.partial_success.error_message = mapped.reason
+        return answer
+
+    return await _export(request, services, decode, keep)
+
+
+@router.post("/logs", response_class=Response, openapi_extra=_BODY)
+async def export_logs(request: Request, services: Injected) -> Response:
+    """Take log records, likewise."""
+
+    def decode(body: bytes, kind: str, owner: str | None) -> Mapped:
+        return map_logs(messages.read(body, kind, ExportLogsServiceRequest), owner)
+
+    async def keep(mapped: Mapped) -> Message:
+        await services.intake.keep(mapped.rows, (), WRITE_SECONDS)
+        answer = ExportLogsServiceResponse()
+        if mapped.rejected:
+            answer.partial_success.rejected_log_records = mapped.rejected
+            answer.partial_success.error_message = mapped.reason
+        return answer
+
+    return await _export(request, services, decode, keep)
+
+
+async def _export(
+    request: Request,
+    services: Services,
+    decode: Callable[[bytes, str, str | None], Mapped],
+    keep: Callable[[Mapped], Awaitable[Message]],
+) -> Response:
+    kind = messages.PROTOBUF
+    try:
+        caller = await require_caller(request)
+        kind = messages.media_type(request.headers.get("content-type", ""))
+        most = services.settings.max_intake_mb * 1024 * 1024
+        body = await read_body(request, most)
+        owner = None if caller.is_admin else caller.user_id
+
+        def prepare() -> Mapped:
+            unpacked = messages.unpack(body, request.headers.get("content-encoding", ""), most)
+            return decode(unpacked, kind, owner)
+
+        answer = await keep(await asyncio.to_thread(prepare))
+    except SandboxError as error:
+        return _refusal(error, kind)
+    return Response(messages.write(answer, kind), media_type=kind)
+
+
+def _refusal(error: SandboxError, kind: str) -> Response:
+    """OTLP's own form of a failure, in the media type of the request."""
+    if error.kind is Kind.INTERNAL:
+        raise error
+    status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else STATUS[error.kind]
+    headers = {}
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    elif status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
+    text = f"{error.code}: {error.message} {error.hint}".strip()
+    return Response(messages.write_error(text, kind), status_code=status, media_type=kind, headers=headers)

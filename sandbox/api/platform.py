@@ -1,0 +1,25 @@
+"""The routes of the platform's records, all of them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from sandbox.api import (
+    agents,
+    alerts,
+    analytics,
+    coverage,
+    documents,
+    lessons,
+    logs,
+    memory,
+    otlp,
+    test_results,
+    traces,
+)
+
+
+def records_routers() -> list[APIRouter]:
+    """In the order of the documentation at `/docs`."""
+    rooms = (agents, test_results, coverage, logs, traces, alerts, analytics, lessons, documents, memory, otlp)
+    return [room.router for room in rooms]

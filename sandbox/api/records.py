@@ -1,0 +1,117 @@
+"""What the routes of the platform's records share: how their lists are asked for, and what values they take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from sandbox.api.pages import MAX_LIMIT, decode_cursor, encode_cursor
+from sandbox.db.connection import Database, to_utc
+from sandbox.db.tables import Condition, Table
+
+MAX_JSON = 65_536
+
+
+def _writable(value: str) -> str:
+    """PostgreSQL takes neither NUL nor lone surrogates."""
+    if "\0" in value:
+        raise ValueError("has a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not Unicode text") from None
+    return value
+
+
+def _writable_json(value: Any) -> Any:
+    try:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        encoded.encode()
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if "\\u0000" in encoded:
+        raise ValueError("has a NUL character")
+    if len(encoded.encode()) > MAX_JSON:
+        raise ValueError(f"has more than {MAX_JSON} bytes as JSON")
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return to_utc(value)
+    except OverflowError:
+        raise ValueError("is beyond the calendar") from None
+
+
+Writable = AfterValidator(_writable)
+#: A time; one without a zone is UTC.
+Time = Annotated[datetime, AfterValidator(_utc)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), Writable]
+LongText = Annotated[str, StringConstraints(max_length=65_536), Writable]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_writable_json)]
+JsonValue = Annotated[Any, AfterValidator(_writable_json)]
+Int = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+#: Ids that are INTEGER in the database: a greater one is of nothing.
+RecordId = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Body(BaseModel):
+    """A JSON body: what it does not know it refuses."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class View(BaseModel):
+    """A record in an answer."""
+
+
+class ListQuery(BaseModel):
+    """How every list is asked for."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Most items on a page")
+    cursor: str | None = Field(None, max_length=500, description="`next_cursor` of the page before")
+
+
+class TimedQuery(ListQuery):
+    """A list of what happened in a span of time."""
+
+    since: Time | None = Field(None, alias="from", description="From this time on")
+    until: Time | None = Field(None, alias="to", description="Up to before this time")
+
+
+_NOT_COLUMNS = frozenset({"limit", "cursor", "since", "until", "q"})
+
+
+async def answer_page(
+    table: Table,
+    db: Database,
+    query: ListQuery,
+    *,
+    where: Sequence[Condition] = (),
+    equal: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The page that the query asks for: its other fields are columns that must have these values. `equal` wins."""
+    filters = query.model_dump(exclude=set(_NOT_COLUMNS), exclude_none=True) | dict(equal or {})
+    timed = query if isinstance(query, TimedQuery) else TimedQuery()
+    rows = await table.page(
+        db,
+        query.limit,
+        equal=filters,
+        since=timed.since,
+        until=timed.until,
+        after=decode_cursor(query.cursor),
+        where=where,
+    )
+    more = encode_cursor(table.place(rows[-1])) if len(rows) == query.limit else None
+    return {"items": rows, "next_cursor": more}
+
+
+TimedList = Annotated[TimedQuery, Query()]

@@ -1,0 +1,160 @@
+"""`/api/v1/test-results`: how test runs went."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field, model_validator
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.pages import Page
+from sandbox.api.records import (
+    Body,
+    Int,
+    JsonValue,
+    LongText,
+    Name,
+    RecordId,
+    Time,
+    TimedQuery,
+    View,
+    Writable,
+    answer_page,
+)
+from sandbox.api.services import Injected
+from sandbox.api.uploads import read_body
+from sandbox.errors import NotFound
+from sandbox.telemetry.records import store
+from sandbox.telemetry.reports.junit import read_junit
+
+router = APIRouter(prefix="/api/v1/test-results", tags=["test results"])
+
+TestType = Literal["unit", "integration", "security", "performance", "regression", "uat", "load", "smoke", "e2e"]
+Status = Literal["completed", "failed", "running", "cancelled"]
+Environment = Literal["local", "docker", "ci", "staging", "prod"]
+Commit = Annotated[str, Field(max_length=40), Writable]
+
+
+class FailedTest(Body):
+    """One test that failed, in the documented shape."""
+
+    name: Annotated[str, Field(max_length=1_000), Writable]
+    error: LongText = ""
+    file: Annotated[str, Field(max_length=1_000), Writable] | None = None
+    line: Int | None = None
+    stack_trace: LongText | None = None
+
+
+class WarningDetail(Body):
+    """One warning, in the documented shape."""
+
+    message: LongText
+    file: Annotated[str, Field(max_length=1_000), Writable] | None = None
+    line: Int | None = None
+
+
+class NewTestResult(Body):
+    """One run of tests."""
+
+    test_type: TestType
+    status: Status
+    timestamp: Time | None = Field(None, description="Default now")
+    total_tests: Int = 0
+    passed: Int = 0
+    failed: Int = 0
+    skipped: Int = 0
+    warnings: Int = 0
+    execution_time: float = Field(0.0, ge=0, allow_inf_nan=False, description="Seconds")
+    failed_tests: Annotated[list[FailedTest], Field(max_length=1_000)] = Field(default_factory=list)
+    warning_details: Annotated[list[WarningDetail], Field(max_length=1_000)] = Field(default_factory=list)
+    test_output: LongText | None = None
+    triggered_by: Name = "manual"
+    environment: Environment = "local"
+    branch_name: Name | None = None
+    commit_hash: Commit | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.total_tests < self.passed + self.failed + self.skipped:
+            raise ValueError("total_tests is less than passed + failed + skipped")
+        return self
+
+
+class TestResultView(View):
+    test_id: int
+    test_type: TestType
+    status: Status
+    timestamp: datetime | None
+    total_tests: int
+    passed: int
+    failed: int
+    skipped: int
+    warnings: int
+    execution_time: float
+    failed_tests: JsonValue
+    warning_details: JsonValue
+    test_output: str | None
+    triggered_by: str | None
+    environment: str | None
+    branch_name: str | None
+    commit_hash: str | None
+
+
+class TestResultQuery(TimedQuery):
+    test_type: TestType | None = None
+    status: Status | None = None
+
+
+class ReportQuery(Body):
+    """What a report does not say of its run."""
+
+    test_type: TestType = "unit"
+    triggered_by: Name = "manual"
+    environment: Environment = "local"
+    branch_name: Name | None = None
+    commit_hash: Commit | None = None
+
+
+@router.post(
+    "/junit",
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/xml": {"schema": {"type": "string"}}}}},
+)
+async def add_junit_report(
+    request: Request, _: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
+) -> TestResultView:
+    """Record a run of tests from its JUnit XML report (pytest, Jest, Maven, Go, …)."""
+    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
+    values = await asyncio.to_thread(read_junit, body) | query.model_dump(exclude_none=True)
+    (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
+    return TestResultView.model_validate(row)
+
+
+@router.get("")
+async def list_test_results(
+    _: CurrentCaller, services: Injected, query: Annotated[TestResultQuery, Query()]
+) -> Page[TestResultView]:
+    """Runs of tests, newest first."""
+    return Page.model_validate(await answer_page(store.TEST_RESULTS, services.db, query))
+
+
+@router.get("/{test_id}")
+async def get_test_result(test_id: Annotated[RecordId, Path()], _: CurrentCaller, services: Injected) -> TestResultView:
+    """One run of tests."""
+    row = await store.TEST_RESULTS.one(services.db, {"test_id": test_id})
+    if row is None:
+        raise NotFound(f"There is no test result {test_id}.", code="test_result_not_found")
+    return TestResultView.model_validate(row)
+
+
+@router.post("", status_code=201)
+async def add_test_result(body: NewTestResult, _: CurrentCaller, services: Injected) -> TestResultView:
+    """Record a run of tests."""
+    values: dict[str, Any] = body.model_dump(exclude_none=True)
+    values["failed_tests"] = [test.model_dump(exclude_none=True) for test in body.failed_tests]
+    values["warning_details"] = [warning.model_dump(exclude_none=True) for warning in body.warning_details]
+    (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
+    return TestResultView.model_validate(row)

@@ -1,0 +1,72 @@
+"""`/api/v1/traces`: spans, and one trace as a tree."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from sandbox.api.auth import CurrentCaller
+from sandbox.api.logs import LogView
+from sandbox.api.pages import Page
+from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.services import Injected
+from sandbox.telemetry.records import store
+from sandbox.telemetry.records.traces import trace_tree
+
+router = APIRouter(prefix="/api/v1/traces", tags=["traces"])
+
+
+class SpanView(View):
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+    operation_name: str
+    service_name: str
+    start_time: datetime
+    end_time: datetime | None
+    duration_ms: int | None
+    status: Literal["success", "error", "timeout"] | None
+    tags: dict[str, Any] | None
+    logs: list[Any] | None
+
+
+class SpanNode(SpanView):
+    children: list[dict[str, Any]] = Field(description="Spans that this one caused, each with its own `children`")
+
+
+class TraceView(View):
+    trace_id: str
+    start_time: datetime
+    end_time: datetime
+    duration_ms: int
+    span_count: int
+    truncated: bool = Field(description="There is more than is answered")
+    request_ids: list[str]
+    spans: list[SpanNode] = Field(description="Roots: spans without a parent here")
+    logs: list[LogView] = Field(description="What was logged of its requests, oldest first")
+
+
+class SpanQuery(TimedQuery):
+    trace_id: Name | None = None
+    service_name: Name | None = None
+    operation_name: Annotated[str, Writable] | None = Field(None, min_length=1, max_length=200)
+    status: Literal["success", "error", "timeout"] | None = None
+
+
+@router.get("")
+async def list_spans(caller: CurrentCaller, services: Injected, query: Annotated[SpanQuery, Query()]) -> Page[SpanView]:
+    """Spans newest first: an admin's all, a user's its own (tag `user_id`)."""
+    where = [] if caller.is_admin else [store.spans_of(caller.user_id)]
+    return Page.model_validate(await answer_page(store.TRACES, services.db, query, where=where))
+
+
+@router.get("/{trace_id}")
+async def get_trace(
+    trace_id: Annotated[Name, Path(min_length=1, max_length=100)], caller: CurrentCaller, services: Injected
+) -> TraceView:
+    """One trace as a tree of spans, with the log lines of its requests."""
+    tree = await trace_tree(services.db, trace_id, None if caller.is_admin else caller.user_id)
+    return TraceView.model_validate(tree)

@@ -1,0 +1,110 @@
+"""`sandbox ingest`: reports of CI into the platform's records."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sandbox.cli import output
+from sandbox.cli.sessions import Json
+from sandbox.client.transport import Transport
+
+app = typer.Typer(help="Record reports of CI: test results and coverage.", no_args_is_help=True)
+
+
+class TestType(StrEnum):
+    UNIT = "unit"
+    INTEGRATION = "integration"
+    SECURITY = "security"
+    PERFORMANCE = "performance"
+    REGRESSION = "regression"
+    UAT = "uat"
+    LOAD = "load"
+    SMOKE = "smoke"
+    E2E = "e2e"
+
+
+class Environment(StrEnum):
+    LOCAL = "local"
+    DOCKER = "docker"
+    CI = "ci"
+    STAGING = "staging"
+    PROD = "prod"
+
+
+Report = Annotated[Path, typer.Argument(metavar="FILE")]
+Type = Annotated[TestType, typer.Option("--test-type", "-t", help="What kind of tests.")]
+
+
+@app.command("junit")
+def junit(
+    ctx: typer.Context,
+    file: Report,
+    test_type: Type = TestType.UNIT,
+    environment: Annotated[Environment, typer.Option(help="Where they ran.")] = Environment.LOCAL,
+    triggered_by: Annotated[str, typer.Option(help="Who or what ran them.")] = "manual",
+    branch: Annotated[str | None, typer.Option(help="Git branch.")] = None,
+    commit: Annotated[str | None, typer.Option(help="Git commit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Record a JUnit XML report, as pytest, Jest, Maven and Go make them.
+
+    Example: sandbox ingest junit report.xml --test-type integration
+    """
+    params = {
+        "test_type": test_type.value,
+        "environment": environment.value,
+        "triggered_by": triggered_by,
+        "branch_name": branch,
+        "commit_hash": commit,
+    }
+    made = output.run(_post(ctx, "/api/v1/test-results/junit", _read(file), "application/xml", params))
+    if as_json:
+        output.print_json(made)
+        return
+    output.out().print(
+        f"test result {made['test_id']}: {made['total_tests']} tests, {made['passed']} passed, {made['failed']} failed,"
+        f" {made['skipped']} skipped"
+    )
+
+
+@app.command("coverage")
+def coverage(ctx: typer.Context, file: Report, test_type: Type = TestType.UNIT, as_json: Json = False) -> None:
+    """Record a coverage report: Cobertura XML, or the JSON of coverage.py.
+
+    Example: sandbox ingest coverage coverage.xml
+    """
+    content = _read(file)
+    is_json = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    path, kind = ("coverage-py", "application/json") if is_json else ("cobertura", "application/xml")
+    made = output.run(_post(ctx, f"/api/v1/coverage/{path}", content, kind, {"test_type": test_type.value}))
+    if as_json:
+        output.print_json(made)
+        return
+    listing = output.table("COMPONENT", "COVERED", "LINES")
+    for item in made["items"]:
+        lines = f"{item['lines_covered']}/{item['lines_total']}"
+        listing.add_row(Text(output.plain(item["component"])), f"{item['coverage_percent']:.1f} %", lines)
+    output.out().print(listing)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from error
+
+
+async def _post(
+    ctx: typer.Context, path: str, content: bytes, content_type: str, params: dict[str, str | None]
+) -> dict[str, Any]:
+    transport = Transport(output.config_of(ctx))
+    try:
+        headers = {"Content-Type": content_type}
+        return await transport.json("POST", path, content=content, headers=headers, params=params, timeout=120)
+    finally:
+        await transport.aclose()

@@ -1,0 +1,1 @@
+"""Documents for retrieval, and the memory that agents share."""

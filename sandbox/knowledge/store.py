@@ -1,0 +1,210 @@
+"""SQL of documents and of the agents' memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database
+from sandbox.db.tables import Condition, Row, Table
+from sandbox.errors import Conflict
+from sandbox.knowledge.chunks import cut
+
+DOCUMENTS = Table(
+    "documents",
+    (
+        "document_id",
+        "user_id",
+        "title",
+        "source",
+        "content_type",
+        "content_hash",
+        "version",
+        "metadata",
+        "created_at",
+        "updated_at",
+    ),
+    time="created_at",
+    keys={"document_id": "uuid"},
+)
+MEMORY = Table(
+    "agent_memory",
+    ("namespace", "key", "value", "version", "agent_name", "expires_at", "created_at", "updated_at"),
+    time="updated_at",
+    keys={"key": "text"},
+)
+
+#: Entries past their end do not exist for readers.
+ALIVE: Condition = ("(expires_at IS NULL OR expires_at > NOW())", {})
+
+_LOCK_SOURCE = text("SELECT pg_advisory_xact_lock(hashtextextended('document ' || :owner || ' ' || :source, 0))")
+_BY_SOURCE = text("""
+    SELECT document_id, content_hash FROM documents
+     WHERE source = :source AND user_id IS NOT DISTINCT FROM :user_id
+     ORDER BY created_at DESC LIMIT 1 FOR UPDATE
+""")
+_REPLACE = text(f"""
+    UPDATE documents
+       SET title = :title, content_type = :content_type, metadata = :metadata, content = :content,
+           content_hash = :content_hash, version = version + CAST(:changed AS integer)
+     WHERE document_id = :document_id
+    RETURNING {", ".join(DOCUMENTS.columns)}
+""")
+_SEARCH = text("""
+    SELECT chunk.document_id, document.title, document.source, chunk.position, chunk.heading, chunk.content,
+           ts_rank_cd(chunk.search, query) AS rank
+      FROM websearch_to_tsquery('english', :q) AS query,
+           document_chunks AS chunk JOIN documents AS document USING (document_id)
+     WHERE chunk.search @@ query
+       AND (:everyone OR document.user_id IS NULL OR document.user_id = :user_id)
+     ORDER BY rank DESC, chunk.chunk_id DESC
+     LIMIT :limit
+""")
+_CONTENT = text(f"""
+    SELECT {", ".join(DOCUMENTS.columns)}, content FROM documents
+     WHERE document_id = :document_id AND (:everyone OR user_id IS NULL OR user_id = :user_id)
+""")
+_REMOVE_DOCUMENT = text("""
+    DELETE FROM documents WHERE document_id = :document_id AND (:everyone OR user_id = :user_id) RETURNING 1
+""")
+
+#: An entry past its end is as good as none: it begins anew.
+_WRITE_MEMORY = text(f"""
+    INSERT INTO agent_memory AS memory (namespace, key, value, agent_name, expires_at)
+    VALUES (:namespace, :key, :value, :agent_name,
+            NOW() + make_interval(secs => CAST(:ttl_seconds AS double precision)))
+        ON CONFLICT (namespace, key) DO UPDATE
+       SET value = excluded.value, agent_name = excluded.agent_name, expires_at = excluded.expires_at,
+           version = CASE WHEN memory.expires_at <= NOW() THEN 1 ELSE memory.version + 1 END,
+           created_at = CASE WHEN memory.expires_at <= NOW() THEN NOW() ELSE memory.created_at END
+     WHERE CAST(:if_version AS bigint) IS NULL
+        OR :if_version = CASE WHEN memory.expires_at <= NOW() THEN 0 ELSE memory.version END
+    RETURNING {", ".join(MEMORY.columns)}
+""")
+_REMOVE_MEMORY = text("DELETE FROM agent_memory WHERE namespace = :namespace AND key = :key RETURNING version")
+
+
+def visible_to(user_id: str) -> Condition:
+    """Documents of this user, and those of the platform itself."""
+    return "(user_id IS NULL OR user_id = :owner)", {"owner": user_id}
+
+
+def mentioning(query: str) -> Condition:
+    """Documents with a chunk that has these words."""
+    condition = (
+        "EXISTS (SELECT FROM document_chunks AS chunk WHERE chunk.document_id = documents.document_id"
+        " AND chunk.search @@ websearch_to_tsquery('english', :words))"
+    )
+    return condition, {"words": query}
+
+
+def remembering(query: str) -> Condition:
+    """Memory with these words in its key or value."""
+    return (
+        "search @@ (websearch_to_tsquery('english', :words) || websearch_to_tsquery('simple', :words))",
+        {"words": query},
+    )
+
+
+async def put_document(db: Database, user_id: str | None, values: Mapping[str, Any]) -> tuple[Row, bool]:
+    """Keep a document with its chunks; whether it is new.
+
+    One of the same owner and source is replaced: its version rises if the content is another.
+    """
+    content: str = values["content"]
+    kept = dict(values) | {"content_hash": hashlib.sha256(content.encode()).hexdigest()}
+    async with db.transaction() as connection:
+        known = None
+        if kept.get("source") is not None:
+            await connection.execute(_LOCK_SOURCE, {"owner": user_id or "", "source": kept["source"]})
+            known = (await connection.execute(_BY_SOURCE, {"source": kept["source"], "user_id": user_id})).one_or_none()
+        if known is None:
+            row = await DOCUMENTS.insert(connection, kept | {"user_id": user_id})
+            await _write_chunks(connection, row["document_id"], content)
+            return row, True
+        changed = known.content_hash != kept["content_hash"]
+        bound = {key: value for key, value in kept.items() if key != "source"}
+        bound |= {"document_id": known.document_id, "changed": int(changed), "metadata": Jsonb(kept["metadata"])}
+        row = dict((await connection.execute(_REPLACE, bound)).mappings().one())
+        if changed:
+            gone = text("DELETE FROM document_chunks WHERE document_id = :id")
+            await connection.execute(gone, {"id": known.document_id})
+            await _write_chunks(connection, known.document_id, content)
+        return row, False
+
+
+async def _write_chunks(connection: AsyncConnection, document_id: UUID, content: str) -> None:
+    rows = [
+        {"document_id": document_id, "position": position, "heading": chunk.heading, "content": chunk.content}
+        for position, chunk in enumerate(cut(content))
+    ]
+    if rows:
+        statement = text(
+            "INSERT INTO document_chunks (document_id, position, heading, content) "
+            "VALUES (:document_id, :position, :heading, :content)"
+        )
+        await connection.execute(statement, rows)
+
+
+async def document(db: Database, document_id: UUID, user_id: str | None) -> Row | None:
+    """A document with its content; with `user_id` only one that this user may see."""
+    values = {"document_id": document_id, "user_id": user_id, "everyone": user_id is None}
+    async with db.read() as connection:
+        row = (await connection.execute(_CONTENT, values)).mappings().first()
+        return dict(row) if row else None
+
+
+async def remove_document(db: Database, document_id: UUID, user_id: str | None) -> bool:
+    """Remove a document; with `user_id` only one of this user's. Whether there was one."""
+    values = {"document_id": document_id, "user_id": user_id, "everyone": user_id is None}
+    async with db.transaction() as connection:
+        return (await connection.execute(_REMOVE_DOCUMENT, values)).first() is not None
+
+
+async def search_chunks(db: Database, query: str, user_id: str | None, limit: int) -> list[Row]:
+    """Chunks with these words, the best match first; with `user_id` only of documents that this user may see."""
+    values = {"q": query, "user_id": user_id, "everyone": user_id is None, "limit": limit}
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_SEARCH, values)).mappings()]
+
+
+async def remember(db: Database, values: Mapping[str, Any], if_version: int | None) -> Row:
+    """Write an entry (namespace, key, value, agent_name, ttl_seconds).
+
+    With `if_version` only if that is its version now (0: there is none). Raises Conflict.
+    """
+    bound = dict(values) | {"value": Jsonb(values["value"]), "if_version": if_version}
+    async with db.transaction() as connection:
+        if if_version:
+            # Without the entry there is nothing to compare with, and an insert would succeed.
+            known = text("SELECT FROM agent_memory WHERE namespace = :namespace AND key = :key FOR UPDATE")
+            there = (await connection.execute(known, {name: values[name] for name in ("namespace", "key")})).first()
+            row = (await connection.execute(_WRITE_MEMORY, bound)).mappings().first() if there is not None else None
+        else:
+            row = (await connection.execute(_WRITE_MEMORY, bound)).mappings().first()
+        if row is None:
+            raise Conflict(
+                f"{values['namespace']}/{values['key']} is no longer at version {if_version}.",
+                code="memory_version_conflict",
+                hint="Read it again and decide anew.",
+            )
+        return dict(row)
+
+
+async def recall(db: Database, namespace: str, key: str) -> Row | None:
+    """An entry that is not past its end."""
+    rows = await MEMORY.page(db, 1, equal={"namespace": namespace, "key": key}, where=[ALIVE])
+    return rows[0] if rows else None
+
+
+async def forget(db: Database, namespace: str, key: str) -> bool:
+    """Remove an entry; whether there was one."""
+    async with db.transaction() as connection:
+        removed = await connection.execute(_REMOVE_MEMORY, {"namespace": namespace, "key": key})
+        return removed.first() is not None

@@ -1,0 +1,20 @@
+"""The HTTP status of each kind of error, for the rooms that speak HTTP."""
+
+from __future__ import annotations
+
+from sandbox.errors import Kind
+
+STATUS: dict[Kind, int] = {
+    Kind.INVALID: 422,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.GONE: 410,
+    Kind.TOO_LARGE: 413,
+    Kind.UNSUPPORTED: 415,
+    Kind.TOO_MANY: 429,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.INTERNAL: 500,
+}

@@ -1,0 +1,1 @@
+"""Agents and infrastructure components: how they are, by their own heartbeats."""

@@ -1,0 +1,1 @@
+"""OTLP: records as any OpenTelemetry exporter sends them."""

@@ -1,0 +1,159 @@
+"""SQL of logs, traces, test results and coverage, as people and CI ask and write. Intake in bulk is the recorder's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+
+from sandbox.db.connection import Database
+from sandbox.db.tables import Condition, Row, Table
+
+LOGS = Table(
+    "logs",
+    ("log_id", "timestamp", "level", "service", "message", "stack_trace", "request_id", "user_id", "metadata"),
+    time="timestamp",
+    keys={"log_id": "bigint"},
+)
+TRACES = Table(
+    "traces",
+    (
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "operation_name",
+        "service_name",
+        "start_time",
+        "end_time",
+        "duration_ms",
+        "status",
+        "tags",
+        "logs",
+    ),
+    time="start_time",
+    keys={"trace_id": "text", "span_id": "text"},
+)
+TEST_RESULTS = Table(
+    "test_results",
+    (
+        "test_id",
+        "test_type",
+        "status",
+        "timestamp",
+        "total_tests",
+        "passed",
+        "failed",
+        "skipped",
+        "warnings",
+        "execution_time",
+        "failed_tests",
+        "warning_details",
+        "test_output",
+        "triggered_by",
+        "environment",
+        "branch_name",
+        "commit_hash",
+    ),
+    time="timestamp",
+    keys={"test_id": "bigint"},
+    zoned=True,
+)
+COVERAGE = Table(
+    "coverage",
+    (
+        "coverage_id",
+        "timestamp",
+        "component",
+        "coverage_percent",
+        "lines_covered",
+        "lines_total",
+        "branches_covered",
+        "branches_total",
+        "test_type",
+        "metadata",
+    ),
+    time="timestamp",
+    keys={"coverage_id": "bigint"},
+)
+
+#: Spans and log lines of one trace that are answered at most.
+MAX_SPANS = 5_000
+MAX_TRACE_LOGS = 1_000
+
+_SPANS = text(f"""
+    SELECT {", ".join(TRACES.columns)} FROM traces
+     WHERE trace_id = :trace_id AND (CAST(:user_id AS text) IS NULL OR tags->>'user_id' = :user_id)
+     ORDER BY start_time, span_id LIMIT {MAX_SPANS}
+""")
+
+#: A request's log lines are written while its spans last, but for the clocks of different machines.
+_LOGS_OF_REQUESTS = text(f"""
+    SELECT {", ".join(LOGS.columns)} FROM logs
+     WHERE request_id = ANY(:request_ids)
+       AND timestamp BETWEEN CAST(:since AS timestamp) - INTERVAL '1 minute'
+                         AND CAST(:until AS timestamp) + INTERVAL '1 minute'
+       AND (CAST(:user_id AS text) IS NULL OR user_id = :user_id)
+     ORDER BY timestamp, log_id LIMIT {MAX_TRACE_LOGS}
+""")
+
+_TAIL = text(f"""
+    SELECT {", ".join(LOGS.columns)} FROM logs
+     WHERE log_id > :after AND log_id <= :up_to AND timestamp > NOW()::timestamp - INTERVAL '1 day'
+       AND (CAST(:user_id AS text) IS NULL OR user_id = :user_id)
+       AND (CAST(:level AS text) IS NULL OR level = :level)
+       AND (CAST(:service AS text) IS NULL OR service = :service)
+     ORDER BY log_id LIMIT :limit
+""")
+
+
+def matching(query: str) -> Condition:
+    """Logs whose message has these words: `"a phrase"`, `or` and `-without` are understood."""
+    return (
+        "to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :words)",
+        {"words": query},
+    )
+
+
+def spans_of(user_id: str) -> Condition:
+    """Spans of this user's doing."""
+    return "tags->>'user_id' = :owner", {"owner": user_id}
+
+
+async def spans_of_trace(db: Database, trace_id: str, user_id: str | None) -> list[Row]:
+    """A trace's spans by start; only the user's, if one is given."""
+    async with db.read() as connection:
+        rows = await connection.execute(_SPANS, {"trace_id": trace_id, "user_id": user_id})
+        return [dict(row) for row in rows.mappings()]
+
+
+async def logs_of_requests(
+    db: Database, request_ids: Sequence[str], since: datetime, until: datetime, user_id: str | None
+) -> list[Row]:
+    """What was logged of these requests about that time, oldest first."""
+    values = {"request_ids": list(request_ids), "since": since, "until": until, "user_id": user_id}
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_LOGS_OF_REQUESTS, values)).mappings()]
+
+
+async def newest_log_id(db: Database) -> int:
+    """The id of the newest log line; 0 if there is none."""
+    async with db.read() as connection:
+        query = text("SELECT coalesce(max(log_id), 0) FROM logs WHERE timestamp > NOW()::timestamp - INTERVAL '1 day'")
+        return int((await connection.execute(query)).scalar_one())
+
+
+async def logs_between(
+    db: Database, after: int, up_to: int, limit: int, filters: Mapping[str, str | None]
+) -> list[Row]:
+    """Log lines with ids above `after`, in their order. `filters`: user_id, level, service, each a value or None."""
+    async with db.read() as connection:
+        rows = await connection.execute(_TAIL, {"after": after, "up_to": up_to, "limit": limit, **filters})
+        return [dict(row) for row in rows.mappings()]
+
+
+async def insert(db: Database, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Write new rows, all or none; as they are kept."""
+    async with db.transaction() as connection:
+        return [await table.insert(connection, values) for values in rows]

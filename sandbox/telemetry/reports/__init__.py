@@ -1,0 +1,1 @@
+"""Reports as CI makes them: JUnit XML, Cobertura XML, coverage.py JSON."""

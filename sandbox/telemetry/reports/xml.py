@@ -1,0 +1,38 @@
+"""XML from outside, read without what XML can do to its reader."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from sandbox.errors import InvalidInput
+
+
+class ReportRefused(InvalidInput):
+    """The report is not what it is said to be, or does what a report never does."""
+
+    code = "report_refused"
+
+
+def parse(content: bytes, what: str) -> Element:
+    """The root of a document. Entities are refused, and nothing is fetched. Raises ReportRefused."""
+    try:
+        root: Element = fromstring(content, forbid_entities=True, forbid_external=True)
+    except DefusedXmlException as error:
+        raise ReportRefused(
+            f"The {what} defines entities.", hint="Reports of test tools do not; send the tool's own file."
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise ReportRefused(f"The {what} is not XML: {error}.", hint="Send the file as the tool wrote it.") from error
+    return root
+
+
+def number(text: str | None) -> float:
+    """A figure of a report, 0 if it is none or makes no sense."""
+    try:
+        value = float((text or "").replace(",", ""))
+    except ValueError:
+        return 0.0
+    return value if 0 <= value < 10**9 else 0.0

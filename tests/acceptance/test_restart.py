@@ -1,0 +1,121 @@
+"""SIGKILL of the service in the middle of launches: the same run goes on and ends as it would have."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import docker
+import pytest
+
+from sandbox.domain.stages import PROJECT_STAGES
+from tests.acceptance.api import Api
+from tests.acceptance.launches import PROJECT, TICKS, Viewer, assert_nothing_left, assert_whole, create_surely
+from tests.acceptance.service import ADMIN_TOKEN, Service
+
+#: Every named point of a launch, in the order in which it comes to them.
+POINTS = [
+    *(
+        f"{stage}:{point}"
+        for stage in PROJECT_STAGES
+        for point in ("before-start", "before-act", "after-act", "after-checkpoint")
+    ),
+    "end:before-checkpoint",
+    "end:after-checkpoint",
+]
+
+
+@pytest.fixture(scope="module")
+def mortal(make_service: Callable[..., Service]) -> Iterator[Service]:
+    """A service of this module's own, which may be killed; every test finds it running."""
+    service = make_service(quick=True)
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def api(mortal: Service) -> Iterator[Api]:
+    api = Api(mortal.url, ADMIN_TOKEN)
+    api.upload("mortal", PROJECT)
+    yield api
+    api.http.close()
+
+
+def test_one_launch_through_a_kill_at_every_crash_point(
+    mortal: Service, api: Api, docker_client: docker.DockerClient
+) -> None:
+    mortal.stop()
+    mortal.start(SANDBOX_CRASH_AT=POINTS[0])
+    session_id = api.create(project_id="mortal")["session_id"]
+    viewer = Viewer(api, session_id)
+    died = []
+    for following in [*POINTS[1:], None]:
+        assert mortal.wait_dead() == -signal.SIGKILL, mortal.tail()
+        died.append(following)
+        if following:
+            mortal.spawn(SANDBOX_CRASH_AT=following)
+    assert len(died) == len(POINTS)
+    mortal.start()
+    assert_whole(api, session_id, viewer.finish())
+    api.end(session_id)
+    assert_nothing_left(docker_client, session_id)
+
+
+def test_an_install_goes_on_while_the_service_is_away(
+    mortal: Service, api: Api, docker_client: docker.DockerClient
+) -> None:
+    session_id = api.create(project_id="mortal")["session_id"]
+    viewer = Viewer(api, session_id)
+    viewer.wait_for("tick 2")
+    mortal.kill()
+    told = len(viewer.seen)
+    (container,) = docker_client.containers.list(
+        filters={"label": [f"sandbox.session_id={session_id}", "sandbox.role=backend"]}
+    )
+    deadline = time.monotonic() + 60
+    while container.exec_run("cat /workspace/ticks").output.split()[-1] != str(TICKS).encode():
+        assert time.monotonic() < deadline, "the install did not go on"
+    assert not any(f"tick {TICKS}" in str(event.data) for event in viewer.seen[:told])
+    mortal.start()
+    assert_whole(api, session_id, viewer.finish())
+    api.end(session_id)
+    assert_nothing_left(docker_client, session_id)
+
+
+def test_kills_at_random_moments(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
+    chance = random.Random(3)
+    sessions = [create_surely(api, project_id="mortal") for _ in range(2)]
+    viewers = [Viewer(api, session_id) for session_id in sessions]
+    for _ in range(4):
+        time.sleep(chance.uniform(0, 1.5))
+        mortal.kill()
+        mortal.start()
+    for session_id, viewer in zip(sessions, viewers, strict=True):
+        assert_whole(api, session_id, viewer.finish())
+        api.end(session_id)
+        assert_nothing_left(docker_client, session_id)
+
+
+def test_a_termination_cut_short_is_finished(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
+    session_id = api.create()["session_id"]
+    Viewer(api, session_id).finish()
+    assert api.http.delete(f"/api/v1/sessions/{session_id}").status_code == 202
+    mortal.kill()
+    mortal.start()
+    deadline = time.monotonic() + 60
+    while api.get(session_id)["status"] != "terminated":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert_nothing_left(docker_client, session_id)
+
+
+def test_a_create_that_is_repeated_after_a_crash_makes_one_session(mortal: Service, api: Api) -> None:
+    first = create_surely(api, key="once")
+    mortal.kill()
+    mortal.start()
+    assert create_surely(api, key="once") == first
+    Viewer(api, first).finish()
+    api.end(first)

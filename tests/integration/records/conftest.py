@@ -1,0 +1,77 @@
+"""The record routes over a real database, called by an admin and by users."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from sandbox.access.signing import Signer
+from sandbox.access.tokens import TokenService
+from sandbox.api import problems
+from sandbox.api.platform import records_routers
+from sandbox.db.connection import Database
+from sandbox.db.deployment import load_deployment
+from sandbox.domain.caller import CallerRole
+from sandbox.settings import Settings
+from sandbox.telemetry.recorder import Recorder
+
+
+@dataclass
+class Services:
+    settings: Settings
+    db: Database
+    tokens: TokenService
+    intake: Recorder
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+async def services(database: Database, settings: Settings) -> AsyncIterator[Services]:
+    tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
+    recorder = Recorder(database, interval_seconds=0.02)
+    recorder.start()
+    yield Services(settings, database, tokens, recorder)
+    await recorder.close()
+
+
+@pytest.fixture
+def app(services: Services) -> FastAPI:
+    app = FastAPI()
+    app.state.services = services
+    problems.install(app)
+    for router in records_routers():
+        app.include_router(router)
+    return app
+
+
+async def _caller(app: FastAPI, services: Services, user_id: str, role: CallerRole) -> httpx.AsyncClient:
+    token = (await services.tokens.create(user_id, role)).token
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test", headers={"X-API-Key": token}, timeout=30
+    )
+
+
+@pytest.fixture
+async def admin(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "root", CallerRole.ADMIN) as client:
+        yield client
+
+
+@pytest.fixture
+async def ada(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "ada", CallerRole.USER) as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "bob", CallerRole.USER) as client:
+        yield client

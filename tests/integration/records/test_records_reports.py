@@ -1,0 +1,53 @@
+"""Reports of CI over HTTP become rows."""
+
+from __future__ import annotations
+
+JUNIT = b"""<testsuite name="pytest" time="2.5" timestamp="2026-11-20T10:00:00+00:00">
+<testcase classname="tests.test_api" name="test_ok"/>
+<testcase classname="tests.test_api" name="test_auth"><failure message="Expected 200, got 401">E
+tests/test_api.py:45: AssertionError</failure></testcase></testsuite>"""
+COBERTURA = b"""<coverage><packages><package name="api"><classes><class filename="api/a.py"><lines>
+<line number="1" hits="1"/><line number="2" hits="0" branch="true" condition-coverage="50% (1/2)"/></lines></class>
+</classes></package></packages></coverage>"""
+
+
+async def test_a_junit_report_is_a_test_result(ada, admin):
+    params = {"test_type": "integration", "environment": "ci", "triggered_by": "github", "branch_name": "main"}
+    made = await ada.post("/api/v1/test-results/junit", params=params, content=JUNIT)
+    assert made.status_code == 201, made.text
+    row = made.json()
+    assert (row["test_type"], row["total_tests"], row["passed"], row["failed"]) == ("integration", 2, 1, 1)
+    assert (row["environment"], row["triggered_by"], row["branch_name"]) == ("ci", "github", "main")
+    assert row["failed_tests"][0] == {
+        "name": "test_auth",
+        "error": "Expected 200, got 401",
+        "file": "tests/test_api.py",
+        "line": 45,
+        "stack_trace": "E\ntests/test_api.py:45: AssertionError",
+    }
+    answer = await admin.get("/api/v1/analytics/most-common-test-failures", params={"window": "3650d"})
+    assert answer.json()["items"][0]["test_name"] == "test_auth"
+
+
+async def test_coverage_reports_are_rows_a_component(ada):
+    made = await ada.post("/api/v1/coverage/cobertura", params={"test_type": "unit"}, content=COBERTURA)
+    assert made.status_code == 201, made.text
+    (row,) = made.json()["items"]
+    assert (row["component"], row["coverage_percent"], row["test_type"]) == ("api", 50, "unit")
+    assert (row["branches_covered"], row["branches_total"]) == (1, 2)
+    summary = {"covered_lines": 3, "num_statements": 4}
+    own = await ada.post("/api/v1/coverage/coverage-py", json={"files": {"a/b/c.py": {"summary": summary}}})
+    assert [(item["component"], item["coverage_percent"]) for item in own.json()["items"]] == [("a.b", 75)]
+    assert len((await ada.get("/api/v1/coverage", params={"component": "a.b"})).json()["items"]) == 1
+
+
+async def test_what_is_no_report_is_refused(ada):
+    bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa">]><testsuite name="&a;"/>'
+    for path in ("test-results/junit", "coverage/cobertura", "coverage/coverage-py"):
+        for content in (bomb, b"", b"nonsense"):
+            refused = await ada.post(f"/api/v1/{path}", content=content)
+            assert (refused.status_code, refused.json()["code"]) == (422, "report_refused")
+        large = await ada.post(f"/api/v1/{path}", content=b" " * (2**24 + 1))
+        assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+    assert (await ada.post("/api/v1/test-results/junit", params={"test_type": "odd"}, content=JUNIT)).status_code == 422
+    assert (await ada.get("/api/v1/test-results")).json()["items"] == []

@@ -1,0 +1,237 @@
+"""Reports of test tools, made by the tools themselves, and reports that no tool makes."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
+from sandbox.telemetry.reports.junit import read_junit
+from sandbox.telemetry.reports.xml import ReportRefused
+
+PYTHON_TESTS = """
+import unittest, warnings
+
+import pytest
+
+from shop import stock
+
+def test_passes():
+    assert stock.count(1) == 2
+
+def test_warns(capsys):
+    with capsys.disabled():
+        pass
+    print("shop/stock.py:7: DeprecationWarning: count is old")
+
+def test_fails():
+    assert stock.count(1) == 3, "wrong count"
+
+@pytest.mark.skip
+def test_skipped():
+    pass
+
+@pytest.fixture
+def broken():
+    raise RuntimeError("no database")
+
+def test_errors(broken):
+    pass
+"""
+STOCK = """
+def count(number):
+    if number > 0:
+        return number + 1
+    return 0
+
+def unused():
+    return 1
+"""
+NODE_TESTS = """
+const test = require('node:test');
+const assert = require('node:assert');
+test('adds', () => assert.strictEqual(1 + 1, 2));
+test('fails', () => assert.strictEqual(1 + 1, 3));
+test('later', { skip: true }, () => {});
+"""
+SUREFIRE = b"""<?xml version="1.0" encoding="UTF-8"?>
+<testsuite name="com.shop.CartTest" time="1,234.5" tests="3" errors="0" skipped="1" failures="1">
+  <properties><property name="java.version" value="21"/></properties>
+  <testcase name="adds" classname="com.shop.CartTest" time="0.01"/>
+  <testcase name="total" classname="com.shop.CartTest" time="0.02">
+    <failure message="expected: 3 but was: 2" type="org.opentest4j.Failed"><![CDATA[org.opentest4j.Failed: expected: 3
+\tat com.shop.CartTest.total(CartTest.java:21)
+]]></failure>
+  </testcase>
+  <testcase name="slow" classname="com.shop.CartTest"><skipped/></testcase>
+</testsuite>"""
+GO = b"""<?xml version="1.0" encoding="UTF-8"?>
+<testsuites tests="2" failures="1" errors="0" skipped="0" time="0.5">
+  <testsuite name="example.com/shop" tests="2" failures="1" timestamp="2026-11-20T10:00:00+01:00" time="0.5">
+    <testcase name="TestOk" classname="example.com/shop" time="0.1"></testcase>
+    <testcase name="TestSum" classname="example.com/shop" time="0.4">
+      <failure message="Failed"><![CDATA[    cart_test.go:17: got 2, want 3]]></failure>
+    </testcase>
+  </testsuite>
+</testsuites>"""
+
+
+@pytest.fixture(scope="module")
+def python_run(tmp_path_factory) -> Path:
+    """A real pytest run under coverage, with its reports."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "shop").mkdir()
+    (folder / "shop/__init__.py").write_text("")
+    (folder / "shop/stock.py").write_text(STOCK)
+    (folder / "test_shop.py").write_text(PYTHON_TESTS)
+    run = [
+        sys.executable,
+        "-m",
+        "coverage",
+        "run",
+        "--branch",
+        "--source=shop",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        [*run, "--junitxml=junit.xml", "-o", "junit_logging=all"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    for report in ("xml", "json"):
+        subprocess.run([sys.executable, "-m", "coverage", report, "-q"], cwd=folder, check=True)
+    return folder
+
+
+def test_pytest(python_run):
+    result = read_junit((python_run / "junit.xml").read_bytes())
+    assert {name: result[name] for name in ("status", "total_tests", "passed", "failed", "skipped", "warnings")} == {
+        "status": "completed",
+        "total_tests": 5,
+        "passed": 2,
+        "failed": 2,
+        "skipped": 1,
+        "warnings": 1,
+    }
+    fails, errors = result["failed_tests"]
+    assert fails["name"] == "test_fails"
+    assert fails["error"].startswith("AssertionError: wrong count")
+    assert (fails["file"], fails["line"]) == ("test_shop.py", 17)
+    assert "stock.count(1) == 3" in fails["stack_trace"]
+    assert (errors["name"], "no database" in errors["error"]) == ("test_errors", True)
+    assert result["warning_details"] == [
+        {"message": "DeprecationWarning: count is old", "file": "shop/stock.py", "line": 7}
+    ]
+    assert result["execution_time"] > 0
+    assert abs(datetime.now(UTC) - result["timestamp"]) < timedelta(days=1)
+
+
+def test_node(tmp_path):
+    (tmp_path / "shop.test.js").write_text(NODE_TESTS)
+    done = subprocess.run(
+        ["node", "--test", "--test-reporter=junit", "shop.test.js"], cwd=tmp_path, capture_output=True, check=False
+    )
+    result = read_junit(done.stdout)
+    assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (3, 1, 1, 1)
+    (failed,) = result["failed_tests"]
+    assert failed["name"] == "fails"
+    assert failed["file"].endswith("shop.test.js")
+    assert failed["line"] == 5
+
+
+def test_maven():
+    result = read_junit(SUREFIRE)
+    assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (3, 1, 1, 1)
+    assert result["execution_time"] == 1234.5
+    (failed,) = result["failed_tests"]
+    assert (failed["name"], failed["error"]) == ("total", "expected: 3 but was: 2")
+    assert (failed["file"], failed["line"]) == ("CartTest.java", 21)
+
+
+def test_go():
+    result = read_junit(GO)
+    assert (result["total_tests"], result["failed"], result["execution_time"]) == (2, 1, 0.5)
+    assert result["timestamp"] == datetime(2026, 11, 20, 9, tzinfo=UTC)
+    assert (result["failed_tests"][0]["file"], result["failed_tests"][0]["line"]) == ("cart_test.go", 17)
+
+
+def test_coverage_of_both_formats_agrees(python_run):
+    (cobertura,) = read_cobertura((python_run / "coverage.xml").read_bytes())
+    (own,) = read_coverage_json((python_run / "coverage.json").read_bytes())
+    for row in (cobertura, own):
+        assert (row["lines_covered"], row["lines_total"], row["coverage_percent"]) == (4, 6, 66.67)
+        assert (row["branches_covered"], row["branches_total"]) == (1, 2)
+    assert own["component"] == "shop"
+    assert cobertura["metadata"]["format"] == "cobertura"
+
+
+def test_cobertura_with_a_doctype_and_two_packages():
+    def package(name, hits):
+        lines = "".join(f'<line number="{number}" hits="{hit}"/>' for number, hit in enumerate(hits))
+        return (
+            f'<package name="{name}" complexity="3.2"><classes><class filename="{name}/a.js"><methods><method><lines>'
+            f"{lines}</lines></method></methods><lines>{lines}</lines></class></classes></package>"
+        )
+
+    report = (
+        '<?xml version="1.0" ?><!DOCTYPE coverage SYSTEM "http://cobertura.sourceforge.net/xml/coverage-04.dtd">'
+        f'<coverage line-rate="0.1"><packages>{package("src", [1, 0, 2, 0])}{package("lib", [1])}'
+        '<package name="empty"><classes/></package></packages></coverage>'
+    )
+    src, lib = read_cobertura(report.encode())
+    assert (src["component"], src["coverage_percent"], src["lines_total"], src["branches_total"]) == (
+        "src",
+        50,
+        4,
+        None,
+    )
+    assert (lib["component"], lib["coverage_percent"]) == ("lib", 100)
+    assert src["metadata"]["complexity_avg"] == 3.2
+
+
+BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]><testsuite><testcase name="&b;"/></testsuite>'
+FILE = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><testsuite><testcase name="&f;"/></testsuite>'
+
+
+@pytest.mark.parametrize("content", [b"", b"<testsuite", b"<html/>", b"\xff\xfe\x00", BOMB, FILE])
+def test_hostile_and_broken_xml_is_refused(content):
+    for read in (read_junit, read_cobertura):
+        with pytest.raises(ReportRefused):
+            read(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"files": {"a": {}}}',
+        b'{"files": {}}',
+        b"[" * 200_000,
+        b'{"files": {"a": {"summary": {"covered_lines": -1, "num_statements": 1}}}}',
+        b'{"files": {"a": {"summary": {"covered_lines": 2, "num_statements": 1}}}}',
+    ],
+)
+def test_broken_coverage_json_is_refused(content):
+    with pytest.raises(ReportRefused):
+        read_coverage_json(content)
+
+
+def test_odd_figures_do_no_harm():
+    result = read_junit(
+        b'<testsuites><testsuite time="NaN" timestamp="9999-12-31T23:59:59-12:00"><testcase line="x"><failure/>'
+        b"</testcase></testsuite></testsuites>"
+    )
+    assert (result["execution_time"], result["failed"]) == (0, 1)
+    assert result["failed_tests"] == [{"name": "unnamed", "error": "failure"}]
+    assert result["timestamp"] <= datetime.now(UTC)
