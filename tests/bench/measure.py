@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-
 #: Calls of one act in a row, and the rest before them: an engine goes on tidying up after it has answered, which is
 #: neither act's affair to pay for.
 BLOCK = 10
