@@ -54,6 +54,7 @@ from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.housekeeping import Housekeeping
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
@@ -121,6 +122,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
+        housekeeping = Housekeeping(db, settings, recorder, engine.ping)
+        housekeeping.start()
+        stack.push_async_callback(housekeeping.close)
         yield Running(
             Services(settings, db, engine, broker, access, signer, source, service, intake), tracing, previews
         )

@@ -19,10 +19,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from sandbox.api.auth import require_caller
-from sandbox.api.problems import RETRY_AFTER_SECONDS, STATUS
+from sandbox.api.problems import RETRY_AFTER_SECONDS
 from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import Kind, SandboxError
+from sandbox.statuses import STATUS
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 
