@@ -19,7 +19,7 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import commands, events, files, health, problems, projects, sessions, terminal, tokens
+from sandbox.api import commands, events, files, health, problems, projects, recovery, sessions, terminal, tokens
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
 from sandbox.api.platform import records_routers
@@ -50,14 +50,18 @@ from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
+from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.service import SessionLimits, SessionService, new_origin
+from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
-from sandbox.telemetry.housekeeping import Housekeeping
+from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.telemetry.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +119,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await service.start()
         stack.push_async_callback(service.close)
         await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images))
+        recovering = await _start_watching(stack, settings, db, engine)
         previews = PreviewApp(
             SessionResolver(service, engine),
             signer,
@@ -122,12 +127,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        housekeeping = Housekeeping(db, settings, recorder, engine.ping)
-        housekeeping.start()
-        stack.push_async_callback(housekeeping.close)
-        yield Running(
-            Services(settings, db, engine, broker, access, signer, source, service, intake), tracing, previews
-        )
+        upkeep = Upkeep(db, settings, recorder, engine.ping)
+        upkeep.start()
+        stack.push_async_callback(upkeep.close)
+        services = Services(settings, db, engine, broker, access, signer, source, service, recovering, intake)
+        yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
 
 
@@ -147,6 +151,19 @@ async def _start_reconciler(
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
+
+
+async def _start_watching(
+    stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine
+) -> RecoveryService:
+    """What finds and repairs differences between database and engine: at the engine's word, by an admin's, in time."""
+    service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
+    watcher, housekeeper = Watcher(db, engine), Housekeeper(db, service)
+    await watcher.start()
+    stack.push_async_callback(watcher.close)
+    await housekeeper.start()
+    stack.push_async_callback(housekeeper.close)
+    return service
 
 
 def _stages(settings: Settings, source: ProjectService, images: RuntimeImages) -> list[Stage]:
@@ -178,7 +195,7 @@ class Application:
             title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
         )
         problems.install(self.api)
-        for room in (health, tokens, projects, sessions, events, commands, files, terminal, console):
+        for room in (health, tokens, projects, sessions, events, commands, files, terminal, recovery, console):
             self.api.include_router(room.router)
         for router in records_routers():
             self.api.include_router(router)

@@ -85,8 +85,8 @@ async def _export(
 ) -> Response:
     kind = messages.PROTOBUF
     try:
-        kind = messages.media_type(request.headers.get("content-type", ""))
         caller = await require_caller(request)
+        kind = messages.media_type(request.headers.get("content-type", ""))
         most = services.settings.max_intake_mb * 1024 * 1024
         body = await read_body(request, most)
         owner = None if caller.is_admin else caller.user_id

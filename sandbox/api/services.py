@@ -14,6 +14,7 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
@@ -31,6 +32,7 @@ class Services:
     signer: Signer
     projects: ProjectService
     sessions: SessionService
+    recovery: RecoveryService
     intake: Recorder
 
 

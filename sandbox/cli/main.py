@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import demo, doctor, ingest, output, retention, runtimes, service, sessions, shell, tokens
+from sandbox.cli import (
+    demo,
+    doctor,
+    ingest,
+    output,
+    recovery,
+    retention,
+    runtimes,
+    service,
+    sessions,
+    shell,
+    tokens,
+)
 from sandbox.client import SandboxError as ClientError
 from sandbox.client import resolve
 from sandbox.errors import SandboxError as ServiceError
@@ -67,7 +79,7 @@ for name, session_command in (
     ("shell", shell.shell),
     ("open", sessions.open_preview),
     ("relaunch", sessions.relaunch),
-    ("recover", sessions.recover),
+    ("recover", recovery.recover),
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)

@@ -175,7 +175,10 @@ def show(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
 def print_failure(console: Console, failure: LaunchFailed) -> None:
     """Why a launch failed: the cause, the lines that show it, what to do."""
     at = f" at {failure.stage}" if failure.stage else ""
-    console.print(Text(f"The launch failed{at}: {plain(failure.message)}  [{failure.code}]", style="bold red"))
+    cause, *shown = failure.message.splitlines() or [""]
+    console.print(Text(f"The launch failed{at}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
+    for line in shown:
+        console.print(Text(f"    {plain(line)}", style="red"), soft_wrap=True)
     for line in failure.log_tail[-15:]:
         console.print(Text("  │ ", style="red").append_text(Text.from_ansi(line[-500:])), soft_wrap=True)
     if failure.hint:

@@ -345,18 +345,10 @@ def relaunch(ctx: typer.Context, session: Session, detach: Detach = False, as_js
 
     Example: sandbox relaunch 3f2a
     """
-    _again(ctx, session, "relaunch", detach, as_json)
+    again(ctx, session, "relaunch", detach, as_json)
 
 
-def recover(ctx: typer.Context, session: Session, detach: Detach = False, as_json: Json = False) -> None:
-    """Bring back a session that is in error, or whose containers were lost.
-
-    Example: sandbox recover 3f2a
-    """
-    _again(ctx, session, "recover", detach, as_json)
-
-
-def _again(ctx: typer.Context, session: str, verb: str, detach: bool, as_json: bool) -> None:
+def again(ctx: typer.Context, session: str, verb: str, detach: bool, as_json: bool) -> None:
     async def work() -> SessionInfo:
         sandbox = await find(output.config_of(ctx), session)
         again = sandbox.relaunch if verb == "relaunch" else sandbox.recover

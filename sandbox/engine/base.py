@@ -71,6 +71,10 @@ class Resource:
     session_id: UUID | None
     role: str | None
     created_at: datetime | None
+    #: Of a container: created, running, paused, restarting, removing, exited, dead.
+    status: str | None = None
+    #: Of a container.
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

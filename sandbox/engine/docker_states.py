@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -32,7 +33,9 @@ def container_state(found: Mapping[str, Any]) -> ContainerState:
 def container_resource(found: Mapping[str, Any]) -> Resource:
     """From a list of containers."""
     name = found["Names"][0].lstrip("/") if found.get("Names") else found["Id"]
-    return _resource(ResourceKind.CONTAINER, name, found.get("Labels"), datetime.fromtimestamp(found["Created"], UTC))
+    made = datetime.fromtimestamp(found["Created"], UTC)
+    resource = _resource(ResourceKind.CONTAINER, name, found.get("Labels"), made)
+    return replace(resource, status=found.get("State"), id=found["Id"])
 
 
 def network_resource(found: Mapping[str, Any]) -> Resource:

@@ -26,7 +26,6 @@ from sandbox.telemetry import context
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-EXPIRY_SECONDS = 5.0
 CONCURRENT_TERMINATIONS = 16
 
 
@@ -64,7 +63,6 @@ class Reconciler:
         self._loops = [
             asyncio.create_task(self._reconcile_forever(), name="reconciler"),
             asyncio.create_task(self._listen(), name="reconciler-listener"),
-            asyncio.create_task(self._housekeep(), name="reconciler-housekeeping"),
         ]
 
     async def close(self) -> None:
@@ -145,19 +143,6 @@ class Reconciler:
             done = await store.mark_terminated(conn, self._replica.number, session)
         if done:
             log.info("terminated; %d resources removed", len(removed))
-
-    async def _housekeep(self) -> None:
-        """Expiry and unused archives. Safe on every replica at once: each statement is idempotent."""
-        while True:
-            try:
-                async with self._db.transaction() as conn:
-                    expired = await store.expire(conn)
-                    await store.drop_unused_archives(conn)
-                for session_id in expired:
-                    log.info("session expired", extra={"session_id": str(session_id)})
-            except DatabaseUnavailable as error:
-                log.warning("cannot look for expired sessions: %s", error)
-            await asyncio.sleep(EXPIRY_SECONDS)
 
     async def _listen(self) -> None:
         while True:

@@ -119,7 +119,7 @@ class SessionService:
                     code="too_many_sessions",
                     kind=Kind.TOO_MANY,
                 )
-            session = await store.insert(conn, new, self._origin())
+            session = await store.insert(conn, new, new_origin())
             if session is None:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
         return session, True
@@ -159,7 +159,7 @@ class SessionService:
         if session.project_id:
             digest = (await self._projects.reference(caller, session.project_id)).digest
         async with self._db.transaction() as conn:
-            again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, self._origin())
+            again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, new_origin())
         if again is None:
             raise Conflict(
                 "a launch of this session is under way",
@@ -199,7 +199,13 @@ class SessionService:
         self.agent_of(session, role)
         roles = [role] if role else list(session.containers)
         agents = {name: self._engine.agent(session_id, name) for name in roles}
-        return app_lines(session, agents, read_resume(session, resume), follow=follow)
+        return self._touching(session_id, app_lines(session, agents, read_resume(session, resume), follow=follow))
+
+    async def _touching(self, session_id: UUID, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Somebody watches what the app prints: the session is in use."""
+        async for line in lines:
+            self.touch(session_id)
+            yield line
 
     async def stats(self, session: Session) -> dict[str, dict[str, Any]]:
         """Each role's figures; a container that does not answer has its error instead."""
@@ -262,14 +268,6 @@ class SessionService:
                 "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
             )
 
-    @staticmethod
-    def _origin() -> store.RunOrigin:
-        request_id, parent = context.current().request_id, current_ids()
-        trace_id, span_id = new_ids()
-        if parent:
-            return store.RunOrigin(request_id, parent[0], parent[1], span_id)
-        return store.RunOrigin(request_id, trace_id, None, span_id)
-
     async def _write_touches(self) -> None:
         while True:
             await asyncio.sleep(TOUCH_SECONDS)
@@ -285,6 +283,15 @@ class SessionService:
         except DatabaseUnavailable as error:
             self._touched |= touched
             log.info("activity is written later: %s", error)
+
+
+def new_origin() -> store.RunOrigin:
+    """A run asked for by the request that is being answered, or by nobody in particular."""
+    request_id, parent = context.current().request_id, current_ids()
+    trace_id, span_id = new_ids()
+    if parent:
+        return store.RunOrigin(request_id, parent[0], parent[1], span_id)
+    return store.RunOrigin(request_id, trace_id, None, span_id)
 
 
 def _or(value: int | None, default: int) -> int:

@@ -27,7 +27,8 @@ CHANNEL = "session_work"
 #: Advisory lock class: (this, replica_no) is held by each living replica.
 REPLICA_LOCK = 8741
 
-_COLUMNS = """
+#: What `to_session` reads.
+SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
     max_lifetime_seconds, error, work, env, agents, plan,
@@ -41,14 +42,14 @@ _INSERT = text(f"""
         CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key, 'launch', 1)
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-    RETURNING {_COLUMNS}
+    RETURNING {SESSION_COLUMNS}
 """)
 _INSERT_RUN = text("""
     INSERT INTO session_runs (run_id, session_id, pipeline_run_id, request_id, trace_id, parent_span_id, span_id)
     VALUES (:run_id, :session_id, :pipeline_run_id, :request_id, :trace_id, :parent_span_id, :span_id)
 """)
-_BY_KEY = text(f"SELECT {_COLUMNS} FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key")
-_GET = text(f"SELECT {_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
+_BY_KEY = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key")
+_GET = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
 _LIVE = text("SELECT count(*) FROM sandbox_sessions WHERE user_id = :user_id AND status <> 'terminated'")
 _USER_LOCK = text("SELECT pg_advisory_xact_lock(8742, hashtext(:user_id))")
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -58,7 +59,7 @@ _LIST = """
 _ASK = text(f"""
     UPDATE sandbox_sessions SET work = 'terminate'
      WHERE session_id = :session_id AND status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
-    RETURNING {_COLUMNS}
+    RETURNING {SESSION_COLUMNS}
 """)
 _RELAUNCH = text(f"""
     UPDATE sandbox_sessions
@@ -66,7 +67,7 @@ _RELAUNCH = text(f"""
            pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            project_digest = coalesce(:project_digest, project_digest)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
-    RETURNING {_COLUMNS}, last_seq
+    RETURNING {SESSION_COLUMNS}, last_seq
 """)
 _RENEW = text(f"""
     UPDATE sandbox_sessions
@@ -74,7 +75,7 @@ _RENEW = text(f"""
            idle_timeout_seconds = CASE WHEN idle_timeout_seconds > 0 THEN greatest(idle_timeout_seconds, :seconds)
                                        ELSE idle_timeout_seconds END
      WHERE session_id = :session_id AND status <> 'terminated'
-    RETURNING {_COLUMNS}
+    RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
 #: Work nobody does: not owned, owned by a replica that died (its lock is free) or hangs (its lease ran out), or ours
@@ -89,7 +90,7 @@ _CLAIM = text(f"""
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
          ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING {_COLUMNS}
+    RETURNING {SESSION_COLUMNS}
 """)
 _RENEW_LEASES = text("""
     UPDATE sandbox_sessions SET lease_until = NOW() + make_interval(secs => :lease)
@@ -108,18 +109,6 @@ _CANCEL_RUN = text("""
 """)
 _RESOURCES_GONE = text("""
     UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
-""")
-_DROP_ARCHIVES = text("""
-    DELETE FROM project_archives a WHERE a.created_at < NOW() - INTERVAL '1 hour'
-       AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.digest = a.digest)
-       AND NOT EXISTS (SELECT 1 FROM sandbox_sessions s WHERE s.project_digest = a.digest)
-""")
-_EXPIRE = text("""
-    UPDATE sandbox_sessions SET work = 'terminate'
-     WHERE status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
-       AND (expires_at < NOW() OR (idle_timeout_seconds > 0
-            AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()))
-    RETURNING session_id
 """)
 _LOG = text("SELECT pipeline_log FROM sandbox_sessions WHERE session_id = :session_id")
 
@@ -179,7 +168,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
     row = (await conn.execute(_INSERT, values)).one_or_none()
     if row is None:
         return None
-    session = _session(row)
+    session = to_session(row)
     await _begin_run(conn, session, origin, previous=None, last_seq=1)
     return session
 
@@ -204,7 +193,7 @@ async def relaunch(
     row = (await conn.execute(_RELAUNCH, values)).one_or_none()
     if row is None:
         return None
-    session = _session(row)
+    session = to_session(row)
     await _begin_run(conn, session, origin, previous=previous, last_seq=row.last_seq)
     return session
 
@@ -235,7 +224,7 @@ async def notify_work(conn: AsyncConnection, session_id: UUID) -> None:
 
 async def by_idempotency_key(conn: AsyncConnection, user_id: str, key: str) -> Session | None:
     row = (await conn.execute(_BY_KEY, {"user_id": user_id, "key": key})).one_or_none()
-    return _session(row) if row else None
+    return to_session(row) if row else None
 
 
 async def count_live(conn: AsyncConnection, user_id: str) -> int:
@@ -247,7 +236,7 @@ async def count_live(conn: AsyncConnection, user_id: str) -> int:
 
 async def get(conn: AsyncConnection, session_id: UUID) -> Session | None:
     row = (await conn.execute(_GET, {"session_id": session_id})).one_or_none()
-    return _session(row) if row else None
+    return to_session(row) if row else None
 
 
 async def list_page(
@@ -266,9 +255,9 @@ async def list_page(
     if cursor is not None:
         conditions.append("(created_at, session_id) < (:cursor_time, :cursor_id)")
         values["cursor_time"], values["cursor_id"] = _read_cursor(cursor)
-    statement = text(_LIST.format(columns=_COLUMNS, conditions=" AND ".join(conditions)))
+    statement = text(_LIST.format(columns=SESSION_COLUMNS, conditions=" AND ".join(conditions)))
     rows = (await conn.execute(statement, values)).all()
-    sessions = [_session(row) for row in rows[:limit]]
+    sessions = [to_session(row) for row in rows[:limit]]
     more = _cursor(sessions[-1]) if len(rows) > limit else None
     return sessions, more
 
@@ -278,12 +267,12 @@ async def ask_termination(conn: AsyncConnection, session_id: UUID) -> Session | 
     row = (await conn.execute(_ASK, {"session_id": session_id})).one_or_none()
     if row is not None:
         await notify_work(conn, session_id)
-    return _session(row) if row else None
+    return to_session(row) if row else None
 
 
 async def renew(conn: AsyncConnection, session_id: UUID, seconds: int) -> Session | None:
     row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds})).one_or_none()
-    return _session(row) if row else None
+    return to_session(row) if row else None
 
 
 async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
@@ -295,7 +284,7 @@ async def claim(
 ) -> list[Session]:
     """Take up to `limit` sessions with work that nobody does, oldest first."""
     values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
-    return [_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
+    return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
 async def renew_leases(conn: AsyncConnection, me: int, running: Sequence[UUID], lease: float) -> dict[UUID, Held]:
@@ -325,24 +314,12 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
     return True
 
 
-async def expire(conn: AsyncConnection) -> list[UUID]:
-    """Ask for the end of every session whose time is up; their ids."""
-    ids = [row.session_id for row in (await conn.execute(_EXPIRE)).all()]
-    for session_id in ids:
-        await notify_work(conn, session_id)
-    return ids
-
-
-async def drop_unused_archives(conn: AsyncConnection) -> int:
-    """Remove archives that no project and no living session refers to (an hour's grace); how many."""
-    return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
-
-
 async def pipeline_log(conn: AsyncConnection, session_id: UUID) -> str:
     return str((await conn.execute(_LOG, {"session_id": session_id})).scalar_one())
 
 
-def _session(row: Any) -> Session:
+def to_session(row: Any) -> Session:
+    """The session of a row that has `SESSION_COLUMNS`."""
     return Session(
         session_id=row.session_id,
         user_id=row.user_id,

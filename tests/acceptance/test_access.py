@@ -39,7 +39,7 @@ def test_every_route_needs_a_token(admin: Api, service: Service, blank: str) -> 
             request.headers.update(headers)
             answer = nobody.http.send(request)
             assert answer.status_code == 401, (method, path, answer.text)
-            assert answer.json()["code"] in ("token_missing", "token_unknown")
+            assert "token_missing" in answer.text or "token_unknown" in answer.text
     nobody.http.close()
 
 

@@ -137,17 +137,18 @@ def test_a_failure_shows_cause_lines_hint_and_what_next() -> None:
     failure = LaunchFailed(
         "3f2a0000-1",
         "dependency_install_failed",
-        "npm ended with 1",
+        "npm ended with 1:\nnpm error 404\x1b[2J",
         hint="Fix it.",
         stage="dependencies",
         log_tail=lines,
     )
     print_failure(console, failure)
     shown = _text(console).splitlines()
-    assert shown[0] == "The launch failed at dependencies: npm ended with 1  [dependency_install_failed]"
-    assert shown[1:16] == [f"  │ line {n}" for n in range(15, 30)]
-    assert shown[16] == "hint: Fix it."
-    assert "sandbox kill 3f2a0000" in shown[17]
+    assert shown[0] == "The launch failed at dependencies: npm ended with 1:  [dependency_install_failed]"
+    assert shown[1] == "    npm error 404 [2J"
+    assert shown[2:17] == [f"  │ line {n}" for n in range(15, 30)]
+    assert shown[17] == "hint: Fix it."
+    assert "sandbox kill 3f2a0000" in shown[18]
 
 
 @pytest.mark.parametrize(("ms", "text"), [(0, "0 ms"), (999, "999 ms"), (4_240, "4.2 s"), (65_000, "1 min 05 s")])

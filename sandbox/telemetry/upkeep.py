@@ -34,7 +34,7 @@ class RecordsDropped(SandboxError):
     code = "records_dropped"
 
 
-class Housekeeping:
+class Upkeep:
     """Starts and stops the periodic work of one replica. All of it may be done by any, and is by one at a time."""
 
     def __init__(self, db: Database, settings: Settings, recorder: Recorder, ping_engine: Check) -> None:

@@ -11,9 +11,9 @@ from sandbox.db.periodic import Periodic, alone
 from sandbox.settings import Settings
 from sandbox.telemetry.agents import store as agents
 from sandbox.telemetry.agents.components import Components
-from sandbox.telemetry.housekeeping import RETENTION, Housekeeping
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.retention import store as retention
+from sandbox.telemetry.upkeep import RETENTION, Upkeep
 
 
 async def run(database, *statements):
@@ -168,18 +168,18 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
 
 
 @pytest.fixture
-async def housekeeping(database, tmp_path):
+async def upkeep(database, tmp_path):
     async def engine():
         return {"version": "27"}
 
     recorder = Recorder(database)
-    housekeeping = Housekeeping(database, Settings(home=tmp_path), recorder, engine)
-    housekeeping.start()
-    yield housekeeping
-    await housekeeping.close()
+    upkeep = Upkeep(database, Settings(home=tmp_path), recorder, engine)
+    upkeep.start()
+    yield upkeep
+    await upkeep.close()
 
 
-async def test_housekeeping_does_all_of_it(housekeeping, database):
+async def test_upkeep_does_all_of_it(upkeep, database):
     reported = "SELECT count(*) FROM agents WHERE status = 'healthy' AND name IN ('PostgreSQL', 'Container Engine')"
     async with asyncio.timeout(30):
         while await value(database, reported) < 2:

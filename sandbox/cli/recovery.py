@@ -1,0 +1,71 @@
+"""`sandbox recover`: bring back one sandbox, or compare all with the engine and put right what differs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sandbox.cli import output
+from sandbox.cli.sessions import Detach, Json, again, find
+from sandbox.client.config import ClientConfig
+from sandbox.client.transport import Transport
+
+_PATH = "/api/v1/admin/recovery"
+
+
+def recover(
+    ctx: typer.Context,
+    session: Annotated[
+        str | None, typer.Argument(metavar="SESSION", help="Session id, or its first characters. None: all (admin).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be done (admin).")] = False,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Bring back a session that is in error, or whose containers were lost.
+
+    Without SESSION: compare every session with the container engine, bring back those that lost something, and remove
+    what belongs to none. Exit code 1 if something could not be done.
+
+    Example: sandbox recover --dry-run
+    """
+    if session is not None and not dry_run:
+        again(ctx, session, "recover", detach, as_json)
+        return
+    answer = output.run(_recover(output.config_of(ctx), session, dry_run=dry_run))
+    if as_json:
+        output.print_json(answer)
+    else:
+        _print(answer)
+    if any(item["outcome"] == "failed" for item in answer["items"]):
+        sys.exit(output.Exit.FAILED)
+
+
+async def _recover(config: ClientConfig, session: str | None, *, dry_run: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {"dry_run": dry_run}
+    if session is not None:
+        sandbox = await find(config, session)
+        body["session_ids"] = [sandbox.session_id]
+        await sandbox.aclose()
+    transport = Transport(config)
+    try:
+        return await transport.json("POST", _PATH, body=body)
+    finally:
+        await transport.aclose()
+
+
+def _print(answer: dict[str, Any]) -> None:
+    wanting = [item for item in answer["items"] if item["action"] != "none"]
+    same = len(answer["items"]) - len(wanting)
+    if wanting:
+        listing = output.table("SESSION OR RESOURCE", "RECORDED", "ACTION", "OUTCOME", "WHY")
+        for item in wanting:
+            name = item["session_id"] if item["recorded"] else ", ".join(r["name"] for r in item["found"])
+            recorded = item["recorded"]["status"] if item["recorded"] else "-"
+            why = item["error"] or item["reason"]
+            listing.add_row(name, recorded, item["action"], item["outcome"], Text(output.plain(why)))
+        output.out().print(listing)
+    output.err().print(f"{same} as they should be, {len(wanting)} not", style="dim")

@@ -1,0 +1,71 @@
+"""SQL of housekeeping: whose turn it is, whose time is up or nearly up, archives that nothing refers to."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import to_utc
+from sandbox.domain.events import EventType, NewEvent
+from sandbox.events import store as events
+from sandbox.launch.store import bring_log_up_to_date
+from sandbox.sessions.store import notify_work
+
+#: Held by the replica whose turn it is, to the end of its transaction.
+_TURN = text("SELECT pg_try_advisory_xact_lock(8743, 0)")
+#: A replica that freezes in the middle of its turn loses it.
+_PATIENCE = text("SET LOCAL idle_in_transaction_session_timeout = '60s'")
+_DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
+#: A quarter of the session's time ahead, but at least ten seconds (it is looked at every few), at most five minutes.
+_WARN = text(f"""
+    UPDATE sandbox_sessions SET warned_for = {_DEADLINE}, last_seq = last_seq + 1
+     WHERE status <> 'terminated' AND work IS NULL AND warned_for IS DISTINCT FROM {_DEADLINE}
+       AND {_DEADLINE} < NOW() + make_interval(secs => LEAST(300, GREATEST(10, coalesce(
+               LEAST(NULLIF(idle_timeout_seconds, 0), NULLIF(max_lifetime_seconds, 0)), 1200) / 4.0)))
+    RETURNING session_id, run_id, last_seq, warned_for
+""")
+_DROP_ARCHIVES = text("""
+    DELETE FROM project_archives a WHERE a.created_at < NOW() - INTERVAL '1 hour'
+       AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.digest = a.digest)
+       AND NOT EXISTS (SELECT 1 FROM sandbox_sessions s WHERE s.project_digest = a.digest)
+""")
+_EXPIRE = text("""
+    UPDATE sandbox_sessions SET work = 'terminate'
+     WHERE status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
+       AND (expires_at < NOW() OR (idle_timeout_seconds > 0
+            AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()))
+    RETURNING session_id
+""")
+
+
+async def take_turn(conn: AsyncConnection) -> bool:
+    """Whether this replica does the housekeeping now; the turn lasts as long as the transaction."""
+    await conn.execute(_PATIENCE)
+    return bool((await conn.execute(_TURN)).scalar_one())
+
+
+async def warn(conn: AsyncConnection) -> list[UUID]:
+    """Tell each session that is about to expire when it will, once a deadline; their ids."""
+    rows = (await conn.execute(_WARN)).all()
+    for row in rows:
+        at = to_utc(row.warned_for)
+        line = f"this session ends at {at:%Y-%m-%d %H:%M:%S} UTC unless it is used or renewed before"
+        told = NewEvent(EventType.LOG, {"stage": "expiry", "role": "", "stream": "system", "line": line})
+        await events.insert(conn, row.session_id, row.run_id, [told], last_seq=row.last_seq)
+        await bring_log_up_to_date(conn, row.session_id)
+    return [row.session_id for row in rows]
+
+
+async def expire(conn: AsyncConnection) -> list[UUID]:
+    """Ask for the end of every session whose time is up; their ids."""
+    ids = [row.session_id for row in (await conn.execute(_EXPIRE)).all()]
+    for session_id in ids:
+        await notify_work(conn, session_id)
+    return ids
+
+
+async def drop_unused_archives(conn: AsyncConnection) -> int:
+    """Remove archives that no project and no living session refers to (an hour's grace); how many."""
+    return int((await conn.execute(_DROP_ARCHIVES)).rowcount)

@@ -1,0 +1,182 @@
+"""The admin's recovery: what differs, and doing something about it; also the sweep of what belongs to nobody."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database
+from sandbox.domain.session import ContainerInfo, SessionError
+from sandbox.engine.base import Engine, Resource
+from sandbox.errors import SandboxError
+from sandbox.launch.concurrently import for_each
+from sandbox.sessions import store as sessions
+from sandbox.sessions.recovery import store
+from sandbox.sessions.recovery.compare import WORKSPACE_LOST, Action, Finding, compare
+from sandbox.telemetry.alerts.store import Alerts
+
+log = logging.getLogger(__name__)
+
+#: A stray resource younger than this is left alone by the sweep: its session's row may be on its way.
+GRACE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finding, and what became of it."""
+
+    finding: Finding
+    #: planned (a dry run, or only looked at), done, skipped (it had changed meanwhile), failed.
+    outcome: str
+    #: Why it failed.
+    error: str | None = None
+
+
+class RecoveryService:
+    """Compares and repairs. Raises `DatabaseUnavailable` or `EngineError` when either side cannot be read: then nothing
+    is known, and nothing is done."""
+
+    def __init__(
+        self, db: Database, engine: Engine, alerts: Alerts, new_origin: Callable[[], sessions.RunOrigin]
+    ) -> None:
+        self._db = db
+        self._engine = engine
+        self._alerts = alerts
+        self._new_origin = new_origin
+        #: Stray resources removed since the start.
+        self.removed_strays = 0
+
+    async def findings(self, session_ids: Collection[UUID] | None = None) -> list[Finding]:
+        """Every session that is not terminated, and every stray resource; of the given sessions only."""
+        async with self._db.read() as conn:
+            rows = await store.live(conn)
+        resources = await self._engine.list_resources()
+        found = compare(rows, resources)
+        strays = {f.session_id for f in found if f.session is None and f.session_id is not None}
+        if strays:
+            async with self._db.read() as conn:
+                alive = await store.living(conn, strays)
+            found = [f for f in found if f.session is not None or f.session_id not in alive]
+        if session_ids is not None:
+            found = [f for f in found if f.session_id in session_ids]
+        return found
+
+    async def recover(self, session_ids: Collection[UUID] | None, *, dry_run: bool) -> list[Outcome]:
+        """Do what the findings say, of all sessions and strays or of the given ones; each on its own."""
+        found = await self.findings(session_ids)
+        if dry_run:
+            return [Outcome(finding, "planned") for finding in found]
+        return [await self._apply(finding) for finding in found]
+
+    async def sweep(self, grace: timedelta = GRACE) -> int:
+        """Remove stray resources older than the grace period; how many."""
+        old = datetime.now(UTC) - grace
+        removed = 0
+        for finding in await self.findings():
+            made = [resource.created_at for resource in finding.found]
+            if finding.action is Action.REMOVE and all(at is not None and at < old for at in made):
+                removed += (await self._apply(finding)).outcome == "done"
+        return removed
+
+    async def _apply(self, finding: Finding) -> Outcome:
+        try:
+            done = await self._do(finding)
+        except SandboxError as error:
+            log.warning("recovery: %s of %s failed: %s", finding.action, _what(finding), error)
+            return Outcome(finding, "failed", error.message)
+        if finding.action is not Action.NONE:
+            log.info("recovery: %s of %s: %s (%s)", finding.action, _what(finding), done, finding.reason)
+        return Outcome(finding, done)
+
+    async def _do(self, finding: Finding) -> str:
+        match finding.action:
+            case Action.NONE:
+                return "done"
+            case Action.ADOPT:
+                done = await self._adopt(finding)
+            case Action.RESTART | Action.RECREATE:
+                done = await self._launch_again(finding)
+            case Action.MARK_LOST:
+                done = await self._mark_lost(finding)
+            case Action.REMOVE:
+                done = await self._remove(finding.found)
+        return "done" if done else "skipped"
+
+    async def _adopt(self, finding: Finding) -> bool:
+        if finding.session is None:
+            return False
+        containers = await self._as_found(finding.session.session_id, finding.session.containers)
+        async with self._db.transaction() as conn:
+            return await store.adopt(
+                conn, finding.session, containers, f"recovery: {finding.reason}; taken as they are"
+            )
+
+    async def _launch_again(self, finding: Finding) -> bool:
+        session = finding.session
+        if session is None:
+            return False
+        async with self._db.transaction() as conn:
+            again = await sessions.relaunch(conn, session.session_id, session.status, None, None, self._new_origin())
+            if again is None:
+                return False
+            await store.say(
+                conn, session.session_id, store.recovery_line(f"recovery: {finding.reason}; launched again")
+            )
+            if finding.action is Action.RECREATE:
+                await self._alert(conn, finding, "warning", "Containers", "they are made anew on their volumes")
+        return True
+
+    async def _mark_lost(self, finding: Finding) -> bool:
+        session = finding.session
+        if session is None:
+            return False
+        containers = await self._as_found(session.session_id, session.containers)
+        hint = "Launch it again to begin from the project's source: sandbox relaunch."
+        error = SessionError(WORKSPACE_LOST, finding.reason, hint, None)
+        async with self._db.transaction() as conn:
+            lost = await store.mark_lost(conn, session, error, containers)
+            if lost:
+                await self._alert(conn, finding, "error", "Files", "the session is in error")
+        return lost
+
+    async def _alert(self, conn: AsyncConnection, finding: Finding, severity: str, what: str, outcome: str) -> None:
+        """One open alert a session and kind of loss."""
+        session_id = str(finding.session_id)
+        metadata = {
+            "cause": f"recovery:{finding.action}:{session_id}",
+            "session_id": session_id,
+            "roles": list(finding.differs),
+        }
+        alert = {
+            "severity": severity,
+            "title": f"{what} of session {session_id} were lost",
+            "message": f"{finding.reason}; {outcome}",
+            "source": "recovery",
+            "metadata": metadata,
+        }
+        await self._alerts.open(conn, alert)
+
+    async def _remove(self, resources: Sequence[Resource]) -> bool:
+        removed = [resource for resource in resources if await self._engine.remove(resource)]
+        self.removed_strays += len(removed)
+        return bool(removed)
+
+    async def _as_found(self, session_id: UUID, recorded: dict[str, ContainerInfo]) -> dict[str, ContainerInfo]:
+        async def one(role: str) -> ContainerInfo:
+            state = await self._engine.inspect_container(session_id, role)
+            if state is None:
+                return ContainerInfo(recorded[role].id, None, recorded[role].runtime, "gone")
+            return ContainerInfo(state.id, state.ip, recorded[role].runtime, state.status)
+
+        return await for_each(recorded, one)
+
+
+def _what(finding: Finding) -> str:
+    if finding.session is not None:
+        return f"session {finding.session_id}"
+    return ", ".join(f"{resource.kind} {resource.name}" for resource in finding.found)
