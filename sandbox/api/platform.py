@@ -14,6 +14,7 @@ from sandbox.api import (
     lessons,
     logs,
     memory,
+    metrics,
     otlp,
     retention,
     test_results,
@@ -37,5 +38,6 @@ def records_routers() -> list[APIRouter]:
         memory,
         otlp,
         retention,
+        metrics,
     )
     return [room.router for room in rooms]
