@@ -59,8 +59,10 @@ from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
+from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.telemetry.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         db = Database(dsn)
         stack.push_async_callback(db.close)
+        watch(db)
         recorder = Recorder(db)
         recorder.start()
         stack.push_async_callback(recorder.close)
@@ -126,7 +129,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        services = Services(settings, db, engine, broker, access, signer, source, service, recovering, intake)
+        upkeep = Upkeep(db, settings, recorder, engine.ping)
+        upkeep.start()
+        stack.push_async_callback(upkeep.close)
+        services = Services(settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder)
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
 

@@ -24,6 +24,7 @@ from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import Kind, SandboxError
 from sandbox.statuses import STATUS
+from sandbox.telemetry.metrics.figures import INTAKE
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 
@@ -84,6 +85,7 @@ async def _export(
     keep: Callable[[Mapped], Awaitable[Message]],
 ) -> Response:
     kind = messages.PROTOBUF
+    what = "spans" if request.url.path.endswith("/traces") else "logs"
     try:
         caller = await require_caller(request)
         kind = messages.media_type(request.headers.get("content-type", ""))
@@ -95,7 +97,14 @@ async def _export(
             unpacked = messages.unpack(body, request.headers.get("content-encoding", ""), most)
             return decode(unpacked, kind, owner)
 
-        answer = await keep(await asyncio.to_thread(prepare))
+        mapped = await asyncio.to_thread(prepare)
+        INTAKE.labels(what, "rejected").inc(mapped.rejected)
+        try:
+            answer = await keep(mapped)
+        except SandboxError:
+            INTAKE.labels(what, "pushed_back").inc(len(mapped.rows))
+            raise
+        INTAKE.labels(what, "written").inc(len(mapped.rows))
     except SandboxError as error:
         return _refusal(error, kind)
     return Response(messages.write(answer, kind), media_type=kind)

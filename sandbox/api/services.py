@@ -34,6 +34,7 @@ class Services:
     sessions: SessionService
     recovery: RecoveryService
     intake: Recorder
+    recorder: Recorder
 
 
 def services_of(connection: HTTPConnection) -> Services:

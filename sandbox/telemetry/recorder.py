@@ -55,6 +55,15 @@ class Dropped:
         return bool(self.logs or self.spans)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the rows of one kind so far."""
+
+    waiting: int
+    written: int
+    dropped: int
+
+
 class _Queue:
     """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
 
@@ -63,7 +72,7 @@ class _Queue:
         self._max_rows = max_rows
         self._room = max_bytes
         #: Rows ever taken, rows that left again, and rows that were not kept.
-        self.taken = self.left = self.dropped = 0
+        self.taken = self.left = self.dropped = self.refused = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -155,6 +164,16 @@ class Recorder:
     def dropped(self) -> Dropped:
         """What was not kept so far."""
         return Dropped(self._logs.dropped, self._spans.dropped)
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What became of logs and of spans so far."""
+        queues = {"logs": self._logs, "spans": self._spans}
+        return {
+            # What was refused by PostgreSQL left the queue without being written.
+            kind: Counts(len(queue), queue.left - queue.refused, queue.dropped)
+            for kind, queue in queues.items()
+        }
 
     @property
     def waiting(self) -> int:
@@ -264,6 +283,8 @@ class Recorder:
             if len(logs) + len(spans) == 1:
                 self._logs.dropped += len(logs)
                 self._spans.dropped += len(spans)
+                self._logs.refused += len(logs)
+                self._spans.refused += len(spans)
                 with _recorded():
                     logger.warning("a %s could not be recorded: %s", "log line" if logs else "span", error)
             elif logs and spans:

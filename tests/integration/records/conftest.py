@@ -26,6 +26,7 @@ class Services:
     db: Database
     tokens: TokenService
     intake: Recorder
+    recorder: Recorder
 
 
 @pytest.fixture
@@ -38,7 +39,10 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
     recorder = Recorder(database, interval_seconds=0.02)
     recorder.start()
-    yield Services(settings, database, tokens, recorder)
+    own = Recorder(database)
+    own.start()
+    yield Services(settings, database, tokens, recorder, own)
+    await own.close()
     await recorder.close()
 
 
