@@ -88,7 +88,7 @@ def test_sigterm_leaves_sandboxes_and_installs_running(
 
 
 class Dockerd:
-    """A daemon of its own: its own socket, data and bridges, without touching the host's firewall."""
+    """A daemon of its own: its own socket, data, network and bridges."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -108,7 +108,8 @@ class Dockerd:
             "ip-masq": "false",
         }
         with (self.home / "log").open("ab") as out:
-            command = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
+            # In a network of its own: a daemon without a bridge takes away the machine's own daemon's.
+            command = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
             self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + 60
         while not self._answers():
