@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import docker
+import httpx
 import pytest
 
 from tests.acceptance.api import Api
@@ -37,8 +38,10 @@ def test_sessions_end_in_time_and_say_so_before(admin: Api, docker_client: docke
 
 
 def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
-    session, _ = admin.launch(idle_timeout_seconds=600, max_lifetime_seconds=1000)
+    admin.upload("page", {"index.html": "<h1>here</h1>"})
+    session, _ = admin.launch(project_id="page", idle_timeout_seconds=600, max_lifetime_seconds=1000)
     session_id = session["session_id"]
+    assert session["status"] == "running", session
     path = f"/api/v1/sessions/{session_id}"
 
     def moved_by(use: Any) -> bool:
@@ -54,6 +57,17 @@ def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
     assert moved_by(lambda: admin.exec(session_id, "true"))
     assert moved_by(lambda: admin.http.put(f"{path}/files", params={"path": "a"}, content=b"a"))
     assert moved_by(lambda: admin.http.get(f"{path}/files", params={"path": "."}))
+
+    link = httpx.URL(session["preview_url"])
+    with httpx.Client(trust_env=False, follow_redirects=False) as browser:
+        # By address and Host header: not every machine resolves names below localhost.
+        host = {"Host": f"{link.host}:{link.port}"}
+        address = httpx.URL(admin.url)
+        opened = browser.get(address.copy_with(raw_path=link.raw_path), headers=host)
+        cookie = {"Cookie": opened.headers["set-cookie"].partition(";")[0]}
+        shown: list[str] = []
+        assert moved_by(lambda: shown.append(browser.get(address, headers=host | cookie).text))
+        assert shown == ["<h1>here</h1>"]
 
     renewed = admin.http.post(f"{path}/renew", json={"seconds": 5000}).json()
     left = datetime.fromisoformat(renewed["expires_at"]) - datetime.fromisoformat(renewed["last_active"])
