@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -15,15 +16,21 @@ from tests.acceptance.service import ADMIN_TOKEN, Service
 Replicas = tuple[Service, Service]
 
 
+@pytest.fixture(scope="module")
+def home(make_service: Callable[..., Service]) -> Path:
+    """The data folder of these tests' deployment."""
+    return make_service(quick=True).home
+
+
 @pytest.fixture
-def make_replicas(make_service: Callable[..., Service]) -> Iterator[Callable[[int], Replicas]]:
+def make_replicas(make_service: Callable[..., Service], home: Path) -> Iterator[Callable[[int], Replicas]]:
     """Two replicas of one deployment with this lease, in seconds."""
     made: list[Service] = []
 
     def make(lease: int) -> Replicas:
-        first = make_service(quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        first = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         first.start()
-        second = make_service(first.home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        second = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         second.start()
         made.extend((first, second))
         return first, second
