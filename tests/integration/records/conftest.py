@@ -17,6 +17,7 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -27,6 +28,7 @@ class Services:
     tokens: TokenService
     intake: Recorder
     recorder: Recorder
+    decoder: Decoder
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     recorder.start()
     own = Recorder(database)
     own.start()
-    yield Services(settings, database, tokens, recorder, own)
+    yield Services(settings, database, tokens, recorder, own, Decoder(settings.max_intake_mb * 1024 * 1024))
     await own.close()
     await recorder.close()
 
