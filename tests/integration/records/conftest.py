@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from sandbox.access.signing import Signer
@@ -81,3 +83,16 @@ async def ada(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClie
 async def bob(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     async with await _caller(app, services, "bob", CallerRole.USER) as client:
         yield client
+
+
+@pytest.fixture
+async def server(app: FastAPI) -> AsyncIterator[str]:
+    """The same over real HTTP; its URL."""
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await task
