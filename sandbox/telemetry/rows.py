@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
+import orjson
+
 MAX_TEXT = 65_536
 MAX_JSON = 65_536
 _MAX_JSON_DEPTH = 8
@@ -135,13 +137,10 @@ def fit(value: str, limit: int) -> str:
 def fit_json(value: Any) -> str:
     """`clean_json` for what was read from a message: most is fine as it is."""
     try:
-        encoded = _encode(value)
-    except ValueError:
+        encoded = orjson.dumps(value)
+    except TypeError:
         return clean_json(value)
-    return encoded if len(encoded) <= MAX_JSON and "\\u0000" not in encoded else clean_json(value)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
+    return encoded.decode() if len(encoded) <= MAX_JSON and b"\\u0000" not in encoded else clean_json(value)
 
 
 def timestamp_text(nanoseconds: int) -> str:

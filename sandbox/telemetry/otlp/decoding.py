@@ -27,7 +27,7 @@ class Decoder:
 
     def __init__(self, most_bytes: int, processes: int | None = None) -> None:
         self._most = most_bytes
-        self._limiter = anyio.CapacityLimiter(processes or max(1, (os.cpu_count() or 1) // 2))
+        self._limiter = anyio.CapacityLimiter(processes or max(2, (os.cpu_count() or 1) // 2))
 
     async def decode(self, what: RecordKind, body: bytes, kind: str, encoding: str, owner: str | None) -> Mapped:
         """The rows of a body; see `messages` for what is refused, `mapping` for what becomes of the rest."""

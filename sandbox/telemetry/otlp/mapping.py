@@ -38,6 +38,8 @@ UNKNOWN_SERVICE = "unknown_service"
 _LEVELS = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _NAME, _OPERATION = 100, 200
+_ZEROS = bytes(16)
+_ERROR = Status.STATUS_CODE_ERROR
 _SEVERITY_TEXTS = {
     "trace": "DEBUG",
     "debug": "DEBUG",
@@ -134,9 +136,10 @@ def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    match value.WhichOneof("value"):
-        case "string_value":
-            return value.string_value
+    name = value.WhichOneof("value")
+    if name == "string_value":  # nearly all are
+        return value.string_value
+    match name:
         case None:
             return None
         case "array_value":
@@ -145,8 +148,7 @@ def _value(value: AnyValue) -> Any:
             return attributes(value.kvlist_value.values)
         case "bytes_value":
             return value.bytes_value.hex()
-        case name:
-            return getattr(value, name)
+    return getattr(value, name)
 
 
 def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
@@ -162,13 +164,15 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
             span_event(event.name, from_nanoseconds(event.time_unix_nano), attributes(event.attributes))
             for event in span.events
         ]
-    if span.status.code == Status.STATUS_CODE_ERROR:
+    outcome = span.status
+    if outcome.code == _ERROR:
         status = _failure(span, given, events)
-    tags = {**given, "span.kind": _KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else "unspecified", **source.rest}
+    kind = span.kind
+    tags = {**given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
     if source.scope:
         tags["otel.scope.name"] = source.scope
-    if span.status.message:
-        tags["error.message"] = span.status.message
+    if outcome.message:
+        tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
     user = source.user(given)
@@ -255,6 +259,6 @@ def _user_in(place: Mapping[str, Any]) -> str | None:
 
 
 def _id(value: bytes, length: int, what: str) -> str:
-    if len(value) != length or not any(value):
+    if len(value) != length or value == _ZEROS[:length]:
         raise _Refused(f"a {what} is not {length} bytes, or all zero")
     return value.hex()
