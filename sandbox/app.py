@@ -60,6 +60,7 @@ from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
@@ -98,9 +99,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
         # Of its own, so that what others send cannot push out our own.
-        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.02)
+        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
         intake.start()
         stack.push_async_callback(intake.close)
+        decoder = Decoder(settings.max_intake_mb * MIB)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -132,7 +134,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         upkeep = Upkeep(db, settings, recorder, engine.ping)
         upkeep.start()
         stack.push_async_callback(upkeep.close)
-        services = Services(settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder)
+        services = Services(
+            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, decoder
+        )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
 

@@ -17,6 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -35,6 +36,7 @@ class Services:
     recovery: RecoveryService
     intake: Recorder
     recorder: Recorder
+    decoder: Decoder
 
 
 def services_of(connection: HTTPConnection) -> Services:
