@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import demo, doctor, ingest, output, recovery, runtimes, service, sessions, shell, tokens
+from sandbox.cli import demo, doctor, down, ingest, output, recovery, runtimes, service, sessions, shell, tokens
 from sandbox.client import SandboxError as ClientError
 from sandbox.client import resolve
 from sandbox.errors import SandboxError as ServiceError
@@ -53,7 +53,7 @@ for name, command in (
     ("demo", demo.demo),
     ("doctor", doctor.doctor),
     ("migrate", service.migrate),
-    ("down", service.down),
+    ("down", down.down),
 ):
     app.command(name, rich_help_panel=_SERVICE)(command)
 app.command("serve", hidden=True)(service.serve)
