@@ -29,6 +29,9 @@ soak: environment ## Kill the service 200 times in the middle of launches (SOAK_
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH=bench_api runs one
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
 
+bench: environment ## Measure intake and questions of the records; LOGS=10000000 SPANS=2000000 for the full size
+	@$(BIN)/python -m tests.bench
+
 check: environment ## Lint, formatting, types, and which room may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

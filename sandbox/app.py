@@ -59,8 +59,11 @@ from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
+from sandbox.telemetry.metrics.figures import watch
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.telemetry.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +93,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         db = Database(dsn)
         stack.push_async_callback(db.close)
+        watch(db)
         recorder = Recorder(db)
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
         # Of its own, so that what others send cannot push out our own.
-        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.02)
+        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
         intake.start()
         stack.push_async_callback(intake.close)
+        decoder = Decoder(settings.max_intake_mb * MIB)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -126,7 +131,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        services = Services(settings, db, engine, broker, access, signer, source, service, recovering, intake)
+        upkeep = Upkeep(db, settings, recorder, engine.ping)
+        upkeep.start()
+        stack.push_async_callback(upkeep.close)
+        services = Services(
+            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, decoder
+        )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
 

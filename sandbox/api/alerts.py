@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from sandbox.api.auth import CurrentAdmin, CurrentCaller
 from sandbox.api.pages import Page
 from sandbox.api.records import Body, JsonObject, LongText, Name, RecordId, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected, Services
 from sandbox.errors import NotFound
+from sandbox.telemetry.alerts.alertmanager import Notice, take
 from sandbox.telemetry.alerts.store import ALERTS, Alerts
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"])
@@ -21,6 +22,7 @@ Severity = Literal["info", "warning", "error", "critical"]
 Status = Literal["active", "acknowledged", "resolved"]
 AlertId = Annotated[RecordId, Path()]
 MAX_CAUSE = 500
+Label = Annotated[str, Field(max_length=10_000), Writable]
 
 
 class NewAlert(Body):
@@ -85,6 +87,38 @@ async def open_alert(body: NewAlert, _: CurrentAdmin, services: Injected, respon
         row, new = await alerts_of(services).open(connection, body.model_dump())
     response.status_code = 201 if new else 200
     return AlertView.model_validate(row)
+
+
+class AlertmanagerAlert(BaseModel):
+    """One alert as Alertmanager sends it; what is not used is not looked at."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[Label, Label] = Field(default_factory=dict, max_length=100)
+    annotations: dict[Label, Label] = Field(default_factory=dict, max_length=100)
+    fingerprint: Label = ""
+    generatorURL: Label = ""
+
+
+class AlertmanagerNotification(BaseModel):
+    """The body of Alertmanager's webhook, version 4."""
+
+    alerts: list[AlertmanagerAlert] = Field(max_length=1000)
+
+
+class Taken(View):
+    opened: int
+    resolved: int
+
+
+@router.post("/alertmanager")
+async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, services: Injected) -> Taken:
+    """A receiver for Prometheus Alertmanager's `webhook_configs` (admin; the token goes into `http_config`)."""
+    notices = [
+        Notice(alert.status == "firing", alert.labels, alert.annotations, alert.fingerprint, alert.generatorURL)
+        for alert in body.alerts
+    ]
+    opened, resolved = await take(services.db, alerts_of(services), notices)
+    return Taken(opened=opened, resolved=resolved)
 
 
 @router.post("/{alert_id}/acknowledge")

@@ -6,17 +6,13 @@ is away 503, each with `Retry-After`; exporters then send the same again, and a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
 from google.protobuf.message import Message
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sandbox.api.auth import require_caller
 from sandbox.api.problems import RETRY_AFTER_SECONDS
@@ -24,8 +20,10 @@ from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import Kind, SandboxError
 from sandbox.statuses import STATUS
+from sandbox.telemetry.metrics.figures import INTAKE
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
+from sandbox.telemetry.otlp.decoding import RecordKind
+from sandbox.telemetry.otlp.mapping import Mapped
 
 router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
 
@@ -45,9 +43,6 @@ _BODY = {
 async def export_traces(request: Request, services: Injected) -> Response:
     """Take spans. A user's are that user's; an admin's may name their user in `user.id`."""
 
-    def decode(body: bytes, kind: str, owner: str | None) -> Mapped:
-        return map_spans(messages.read(body, kind, ExportTraceServiceRequest), owner)
-
     async def keep(mapped: Mapped) -> Message:
         await services.intake.keep((), mapped.rows, WRITE_SECONDS)
         answer = ExportTraceServiceResponse()
@@ -56,15 +51,12 @@ async def export_traces(request: Request, services: Injected) -> Response:
             answer.partial_success.error_message = mapped.reason
         return answer
 
-    return await _export(request, services, decode, keep)
+    return await _export(request, services, "spans", keep)
 
 
 @router.post("/logs", response_class=Response, openapi_extra=_BODY)
 async def export_logs(request: Request, services: Injected) -> Response:
     """Take log records, likewise."""
-
-    def decode(body: bytes, kind: str, owner: str | None) -> Mapped:
-        return map_logs(messages.read(body, kind, ExportLogsServiceRequest), owner)
 
     async def keep(mapped: Mapped) -> Message:
         await services.intake.keep(mapped.rows, (), WRITE_SECONDS)
@@ -74,28 +66,26 @@ async def export_logs(request: Request, services: Injected) -> Response:
             answer.partial_success.error_message = mapped.reason
         return answer
 
-    return await _export(request, services, decode, keep)
+    return await _export(request, services, "logs", keep)
 
 
 async def _export(
-    request: Request,
-    services: Services,
-    decode: Callable[[bytes, str, str | None], Mapped],
-    keep: Callable[[Mapped], Awaitable[Message]],
+    request: Request, services: Services, what: RecordKind, keep: Callable[[Mapped], Awaitable[Message]]
 ) -> Response:
     kind = messages.PROTOBUF
     try:
         caller = await require_caller(request)
         kind = messages.media_type(request.headers.get("content-type", ""))
-        most = services.settings.max_intake_mb * 1024 * 1024
-        body = await read_body(request, most)
-        owner = None if caller.is_admin else caller.user_id
-
-        def prepare() -> Mapped:
-            unpacked = messages.unpack(body, request.headers.get("content-encoding", ""), most)
-            return decode(unpacked, kind, owner)
-
-        answer = await keep(await asyncio.to_thread(prepare))
+        body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
+        encoding = request.headers.get("content-encoding", "")
+        mapped = await services.decoder.decode(what, body, kind, encoding, None if caller.is_admin else caller.user_id)
+        INTAKE.labels(what, "rejected").inc(mapped.rejected)
+        try:
+            answer = await keep(mapped)
+        except SandboxError:
+            INTAKE.labels(what, "pushed_back").inc(len(mapped.rows))
+            raise
+        INTAKE.labels(what, "written").inc(len(mapped.rows))
     except SandboxError as error:
         return _refusal(error, kind)
     return Response(messages.write(answer, kind), media_type=kind)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from sandbox.api import (
     agents,
+    alert_rules,
     alerts,
     analytics,
     coverage,
@@ -13,7 +14,9 @@ from sandbox.api import (
     lessons,
     logs,
     memory,
+    metrics,
     otlp,
+    retention,
     test_results,
     traces,
 )
@@ -21,5 +24,20 @@ from sandbox.api import (
 
 def records_routers() -> list[APIRouter]:
     """In the order of the documentation at `/docs`."""
-    rooms = (agents, test_results, coverage, logs, traces, alerts, analytics, lessons, documents, memory, otlp)
+    rooms = (
+        agents,
+        test_results,
+        coverage,
+        logs,
+        traces,
+        alerts,
+        alert_rules,
+        analytics,
+        lessons,
+        documents,
+        memory,
+        otlp,
+        retention,
+        metrics,
+    )
     return [room.router for room in rooms]

@@ -17,6 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -34,6 +35,8 @@ class Services:
     sessions: SessionService
     recovery: RecoveryService
     intake: Recorder
+    recorder: Recorder
+    decoder: Decoder
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import demo, doctor, down, ingest, output, recovery, runtimes, service, sessions, shell, tokens
+from sandbox.cli import (
+    demo,
+    doctor,
+    down,
+    ingest,
+    output,
+    recovery,
+    retention,
+    runtimes,
+    service,
+    sessions,
+    shell,
+    tokens,
+)
 from sandbox.client import SandboxError as ClientError
 from sandbox.client import resolve
 from sandbox.errors import SandboxError as ServiceError
@@ -72,6 +85,7 @@ for name, session_command in (
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
+app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 

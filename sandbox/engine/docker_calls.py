@@ -18,6 +18,7 @@ import requests.exceptions
 import urllib3.exceptions
 
 from sandbox.errors import EngineError, Kind
+from sandbox.telemetry.metrics.figures import engine_call
 
 T = TypeVar("T")
 
@@ -95,12 +96,13 @@ class DockerCalls:
 
     def run(self, work: Callable[[docker.APIClient], T]) -> T:
         """The same in the calling thread, without a deadline; for threads of this room's own."""
-        try:
-            return work(self._connected())
-        except EngineError:
-            raise
-        except _FOREIGN as error:
-            raise translated(error) from error
+        with engine_call():
+            try:
+                return work(self._connected())
+            except EngineError:
+                raise
+            except _FOREIGN as error:
+                raise translated(error) from error
 
     async def aclose(self) -> None:
         """Drop what has not begun and close the connections. Calls under way run on in their threads."""

@@ -236,7 +236,7 @@ class Pipeline:
 
 
 def _attributes(session: Session, code: str | None) -> dict[str, Any]:
-    found = {"session.id": str(session.session_id), "run.id": str(session.run_id), "user.id": session.user_id}
+    found = {"session.id": str(session.session_id), "run.id": str(session.run_id), "user_id": session.user_id}
     if session.project_id:
         found["project.id"] = session.project_id
     if code:

@@ -19,7 +19,7 @@ from itertools import islice
 
 from sandbox.db.connection import Database
 from sandbox.errors import Kind, SandboxError, Unavailable
-from sandbox.telemetry.rows import Row
+from sandbox.telemetry.rows import AnyRow
 from sandbox.telemetry.store import RecordStore, RowRefused
 
 logger = logging.getLogger(__name__)
@@ -55,20 +55,29 @@ class Dropped:
         return bool(self.logs or self.spans)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the rows of one kind so far."""
+
+    waiting: int
+    written: int
+    dropped: int
+
+
 class _Queue:
     """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
-        self._rows: deque[Row] = deque()
+        self._rows: deque[AnyRow] = deque()
         self._max_rows = max_rows
         self._room = max_bytes
         #: Rows ever taken, rows that left again, and rows that were not kept.
-        self.taken = self.left = self.dropped = 0
+        self.taken = self.left = self.dropped = self.refused = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: AnyRow) -> bool:
         size = row.size()
         if len(self._rows) >= self._max_rows or size > self._room:
             self.dropped += 1
@@ -78,10 +87,10 @@ class _Queue:
         self.taken += 1
         return True
 
-    def has_room(self, rows: Sequence[Row]) -> bool:
+    def has_room(self, rows: Sequence[AnyRow]) -> bool:
         return len(self._rows) + len(rows) <= self._max_rows and sum(row.size() for row in rows) <= self._room
 
-    def head(self, count: int) -> list[Row]:
+    def head(self, count: int) -> list[AnyRow]:
         return list(islice(self._rows, count))
 
     def remove_head(self, count: int) -> None:
@@ -119,17 +128,17 @@ class Recorder:
         self._away = False
         self._said = Dropped(0, 0)
 
-    def add_log(self, row: Row) -> None:
+    def add_log(self, row: AnyRow) -> None:
         """Take a log line (columns of `LogRow`). Never waits, never raises; dropped and counted if there is no room."""
         with self._lock:
             self._add(self._logs, row)
 
-    def add_span(self, row: Row) -> None:
+    def add_span(self, row: AnyRow) -> None:
         """Take a finished span (columns of `SpanRow`), in the same way."""
         with self._lock:
             self._add(self._spans, row)
 
-    async def keep(self, logs: Sequence[Row], spans: Sequence[Row], timeout_seconds: float) -> None:
+    async def keep(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow], timeout_seconds: float) -> None:
         """Take all of these rows or none, and wait until they are written. From the event loop that writes only.
 
         Raises QueueFull if they cannot be taken now, and NotWrittenYet if PostgreSQL is away for longer than the
@@ -155,6 +164,16 @@ class Recorder:
     def dropped(self) -> Dropped:
         """What was not kept so far."""
         return Dropped(self._logs.dropped, self._spans.dropped)
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What became of logs and of spans so far."""
+        queues = {"logs": self._logs, "spans": self._spans}
+        return {
+            # What was refused by PostgreSQL left the queue without being written.
+            kind: Counts(len(queue), queue.left - queue.refused, queue.dropped)
+            for kind, queue in queues.items()
+        }
 
     @property
     def waiting(self) -> int:
@@ -196,7 +215,7 @@ class Recorder:
             self._spans.dropped += len(self._spans)
         self._say_dropped()
 
-    def _add(self, queue: _Queue, row: Row) -> None:
+    def _add(self, queue: _Queue, row: AnyRow) -> None:
         if self._closed:
             queue.dropped += 1
             return
@@ -256,7 +275,7 @@ class Recorder:
             if max(len(self._logs), len(self._spans)) < self._batch_rows:
                 return
 
-    async def _write(self, logs: Sequence[Row], spans: Sequence[Row]) -> None:
+    async def _write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> None:
         """Write all of it but the rows that PostgreSQL refuses, which are found by halving, dropped and counted."""
         try:
             await self._store.write(logs, spans)
@@ -264,6 +283,8 @@ class Recorder:
             if len(logs) + len(spans) == 1:
                 self._logs.dropped += len(logs)
                 self._spans.dropped += len(spans)
+                self._logs.refused += len(logs)
+                self._spans.refused += len(spans)
                 with _recorded():
                     logger.warning("a %s could not be recorded: %s", "log line" if logs else "span", error)
             elif logs and spans:

@@ -25,6 +25,7 @@ from opentelemetry.util.types import AttributeValue
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
+from sandbox.telemetry.metrics.figures import observe_span
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.rows import SpanRow, from_nanoseconds, span_event
 
@@ -98,6 +99,7 @@ class Tracing:
         events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Write a span whose life crossed processes. The first write of a span id is kept."""
+        observe_span(name, (end - start).total_seconds(), status, attributes or {})
         self._recorder.add_span(
             SpanRow(
                 trace_id=trace_id,
@@ -163,6 +165,8 @@ class _ToRecorder(SpanProcessor):
         self._recorder = recorder
 
     def on_end(self, span: ReadableSpan) -> None:
+        seconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+        observe_span(span.name, seconds, span.status.status_code.name, span.attributes or {})
         self._recorder.add_span(_FinishedSpan(span))
 
 

@@ -48,10 +48,12 @@ def test_sandboxes_outlive_down_and_end_with_it_if_asked(
     assert "not_running" in refused.stderr
     assert down(service) == {"stopped": [], "sandboxes": None}
 
+    service.stop()
     service.start()
     assert api.exec(session_id, "echo still here")["stdout"] == "still here\n"
     assert networks(docker_client, deployment_id)
     assert down(service, "--sandboxes")["sandboxes"] == 0
     assert_nothing_left(docker_client, session_id)
     assert networks(docker_client, deployment_id) == []
+    service.stop()
     api.http.close()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -19,13 +19,27 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sandbox.telemetry.rows import LogRow, ReadyRow, SpanRow, clean_text, from_nanoseconds, span_event
+from sandbox.telemetry.rows import (
+    MAX_INTEGER,
+    MAX_TEXT,
+    ReadyRow,
+    fit,
+    fit_json,
+    from_nanoseconds,
+    span_event,
+    timestamp_text,
+)
 
-#: Clocks differ; more than this ahead is a mistake, and would stay for ever.
-MAX_AHEAD = timedelta(days=1)
+#: Clocks differ; more nanoseconds than this ahead are a mistake, and would stay for ever.
+MAX_AHEAD = 86_400 * 10**9
 UNKNOWN_SERVICE = "unknown_service"
 
-_SEVERITIES = ((21, "CRITICAL"), (17, "ERROR"), (13, "WARNING"), (9, "INFO"), (1, "DEBUG"))
+#: Severity numbers go by fours: trace, debug, info, warn, error, fatal.
+_LEVELS = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+_NAME, _OPERATION = 100, 200
+_ZEROS = bytes(16)
+_ERROR = Status.STATUS_CODE_ERROR
 _SEVERITY_TEXTS = {
     "trace": "DEBUG",
     "debug": "DEBUG",
@@ -54,44 +68,66 @@ class Mapped:
     rejected: int = 0
     reason: str = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes as one piece: a line end within a line is escaped.
+        return _unpacked, (b"".join([row.line for row in self.rows]), self.rejected, self.reason)
+
     def reject(self, reason: str) -> None:
         self.rejected += 1
         self.reason = self.reason or reason
+
+
+def _unpacked(lines: bytes, rejected: int, reason: str) -> Mapped:
+    return Mapped([ReadyRow.of_line(line) for line in lines.splitlines(keepends=True)], rejected, reason)
 
 
 class _Refused(ValueError):
     """This record cannot be kept."""
 
 
+class _Source:
+    """What the records of one resource and scope have in common, worked out once."""
+
+    def __init__(self, resource: Mapping[str, Any], scope: str, owner: str | None) -> None:
+        self.service = fit(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
+        self.scope = scope
+        rest = {key: value for key, value in resource.items() if key != "service.name"}
+        self.rest: dict[str, Any] = {"resource": rest} if rest else {}
+        self._owner = owner
+        self._said = _user_in(resource)
+
+    def user(self, given: Mapping[str, Any]) -> str | None:
+        """Whose a record is."""
+        return self._owner if self._owner is not None else _user_in(given) or self._said
+
+
 def map_spans(request: ExportTraceServiceRequest, owner: str | None) -> Mapped:
     """The spans of a request; `owner` is the user whose they are, None if they may say so themselves."""
-    mapped, latest = Mapped(), datetime.now(UTC) + MAX_AHEAD
+    mapped, latest = Mapped(), time.time_ns() + MAX_AHEAD
     for group in request.resource_spans:
         resource = attributes(group.resource.attributes)
         for scope in group.scope_spans:
+            source = _Source(resource, scope.scope.name, owner)
             for span in scope.spans:
                 try:
-                    row = _span(span, resource, scope.scope.name, owner, latest)
+                    mapped.rows.append(_span(span, source, latest))
                 except _Refused as refused:
                     mapped.reject(str(refused))
-                else:
-                    mapped.rows.append(row)
     return mapped
 
 
 def map_logs(request: ExportLogsServiceRequest, owner: str | None) -> Mapped:
     """The log records of a request, likewise."""
-    mapped, now = Mapped(), datetime.now(UTC)
+    mapped, now = Mapped(), time.time_ns()
     for group in request.resource_logs:
         resource = attributes(group.resource.attributes)
         for scope in group.scope_logs:
+            source = _Source(resource, scope.scope.name, owner)
             for record in scope.log_records:
                 try:
-                    row = _log(record, resource, scope.scope.name, owner, now)
+                    mapped.rows.append(_log(record, source, now))
                 except _Refused as refused:
                     mapped.reject(str(refused))
-                else:
-                    mapped.rows.append(row)
     return mapped
 
 
@@ -100,7 +136,10 @@ def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    match value.WhichOneof("value"):
+    name = value.WhichOneof("value")
+    if name == "string_value":  # nearly all are
+        return value.string_value
+    match name:
         case None:
             return None
         case "array_value":
@@ -109,52 +148,55 @@ def _value(value: AnyValue) -> Any:
             return attributes(value.kvlist_value.values)
         case "bytes_value":
             return value.bytes_value.hex()
-        case name:
-            return getattr(value, name)
+    return getattr(value, name)
 
 
-def _span(span: Span, resource: Mapping[str, Any], scope: str, owner: str | None, latest: datetime) -> ReadyRow:
+def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
     trace_id, span_id = _id(span.trace_id, 16, "trace id"), _id(span.span_id, 8, "span id")
-    if not span.start_time_unix_nano:
-        raise _Refused("a span has no start time")
-    start = from_nanoseconds(span.start_time_unix_nano)
-    if start > latest:
-        raise _Refused("a span's start time is far ahead of this service's clock")
-    end = from_nanoseconds(max(span.end_time_unix_nano, span.start_time_unix_nano))
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    if not 0 < start <= latest:
+        raise _Refused("a span's start time is missing, or far ahead of this service's clock")
+    end = max(start, end)
     given = attributes(span.attributes)
-    tags = {**given, "span.kind": Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower()}
-    if scope:
-        tags["otel.scope.name"] = scope
-    if span.status.message:
-        tags["error.message"] = span.status.message
+    status, events = "success", []
+    if span.events:
+        events = [
+            span_event(event.name, from_nanoseconds(event.time_unix_nano), attributes(event.attributes))
+            for event in span.events
+        ]
+    outcome = span.status
+    if outcome.code == _ERROR:
+        status = _failure(span, given, events)
+    kind = span.kind
+    tags = {**given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
+    if source.scope:
+        tags["otel.scope.name"] = source.scope
+    if outcome.message:
+        tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
-    tags.update(_owned("user_id", owner, given, resource))
-    tags.update(_rest(resource))
-    events = [
-        span_event(event.name, from_nanoseconds(event.time_unix_nano), attributes(event.attributes))
-        for event in span.events
-    ]
+    user = source.user(given)
+    if user is not None:
+        tags["user_id"] = fit(user, _NAME)
+    parent = span.parent_span_id
     return ReadyRow(
-        SpanRow(
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_span_id=_id(span.parent_span_id, 8, "parent's id") if span.parent_span_id else None,
-            operation_name=span.name or "unnamed",
-            service_name=_service(resource),
-            start_time=start,
-            end_time=end,
-            duration_ms=round((end - start).total_seconds() * 1000),
-            status=_status(span, given, events),
-            tags=tags,
-            logs=events,
+        (
+            trace_id,
+            span_id,
+            _id(parent, 8, "parent's id") if parent else None,
+            fit(span.name or "unnamed", _OPERATION),
+            source.service,
+            timestamp_text(start),
+            timestamp_text(end),
+            str(min(round((end - start) / 1e6), MAX_INTEGER)),
+            status,
+            fit_json(tags),
+            fit_json(events) if events else "[]",
         )
     )
 
 
-def _status(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]]) -> str:
-    if span.status.code != Status.STATUS_CODE_ERROR:
-        return "success"
+def _failure(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]]) -> str:
     codes = (given.get("http.response.status_code"), given.get("http.status_code"))
     if any(str(code) in _TIMEOUT_STATUSES for code in codes):
         return "timeout"
@@ -163,36 +205,36 @@ def _status(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]]) 
     return "timeout" if any(isinstance(cause, str) and _TIMEOUT.search(cause) for cause in causes) else "error"
 
 
-def _log(record: LogRecord, resource: Mapping[str, Any], scope: str, owner: str | None, now: datetime) -> ReadyRow:
-    nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
-    time = from_nanoseconds(nanoseconds) if nanoseconds else now
-    if time > now + MAX_AHEAD:
+def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
+    nanoseconds = record.time_unix_nano or record.observed_time_unix_nano or now
+    if nanoseconds > now + MAX_AHEAD:
         raise _Refused("a log record's time is far ahead of this service's clock")
     given = attributes(record.attributes)
+    user = source.user(given)
+    request_id = next((str(given[name]) for name in _REQUEST_IDS if given.get(name)), None)
+    message = fit(_message(_value(record.body), given, record.event_name), MAX_TEXT)
     stack = given.pop("exception.stacktrace", None)
-    metadata = dict(given)
-    if scope:
-        metadata["logger"] = scope
+    if source.scope:
+        given["logger"] = source.scope
     if record.event_name:
-        metadata["event"] = record.event_name
-    trace_id = record.trace_id.hex()
-    for name, value in (("trace_id", trace_id), ("span_id", record.span_id.hex())):
-        if value.strip("0"):
-            metadata[name] = value
-    metadata.update(_rest(resource))
-    request_id = next((str(given[name]) for name in _REQUEST_IDS if given.get(name)), metadata.get("trace_id"))
-    user_id = _owned("user_id", owner, given, resource).get("user_id")
-    message = _value(record.body)
+        given["event"] = record.event_name
+    if record.trace_id:
+        given["trace_id"] = trace_id = record.trace_id.hex()
+        request_id = request_id or trace_id
+    if record.span_id:
+        given["span_id"] = record.span_id.hex()
+    if source.rest:
+        given.update(source.rest)
     return ReadyRow(
-        LogRow(
-            timestamp=time,
-            level=_level(record),
-            service=_service(resource),
-            message=_message(message, given, record.event_name),
-            stack_trace=str(stack) if stack else None,
-            request_id=request_id,
-            user_id=user_id,
-            metadata=metadata,
+        (
+            timestamp_text(nanoseconds),
+            _level(record),
+            source.service,
+            message,
+            fit(str(stack), MAX_TEXT) if stack else None,
+            fit(request_id, _NAME) if request_id else None,
+            fit(user, _NAME) if user is not None else None,
+            fit_json(given) if given else None,
         )
     )
 
@@ -206,29 +248,17 @@ def _message(body: Any, given: Mapping[str, Any], event_name: str) -> str:
 
 
 def _level(record: LogRecord) -> str:
-    for least, level in _SEVERITIES:
-        if record.severity_number >= least:
-            return level
+    number = record.severity_number
+    if number > 0:
+        return _LEVELS[min((number - 1) // 4, 5)]
     return _SEVERITY_TEXTS.get(record.severity_text.strip().lower(), "INFO")
 
 
-def _service(resource: Mapping[str, Any]) -> str:
-    return str(resource.get("service.name") or UNKNOWN_SERVICE)
-
-
-def _rest(resource: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in resource.items() if key != "service.name"}
-    return {"resource": rest} if rest else {}
-
-
-def _owned(name: str, owner: str | None, *places: Mapping[str, Any]) -> dict[str, str]:
-    if owner is not None:
-        return {name: owner}
-    said = next((str(place[key]) for place in places for key in _USER_IDS if place.get(key)), None)
-    return {name: clean_text(said, 100)} if said else {}
+def _user_in(place: Mapping[str, Any]) -> str | None:
+    return next((str(place[key]) for key in _USER_IDS if place.get(key)), None)
 
 
 def _id(value: bytes, length: int, what: str) -> str:
-    if len(value) != length or not any(value):
+    if len(value) != length or value == _ZEROS[:length]:
         raise _Refused(f"a {what} is not {length} bytes, or all zero")
     return value.hex()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from sandbox.access.signing import Signer
@@ -17,6 +19,7 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -26,6 +29,8 @@ class Services:
     db: Database
     tokens: TokenService
     intake: Recorder
+    recorder: Recorder
+    decoder: Decoder
 
 
 @pytest.fixture
@@ -38,7 +43,10 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
     recorder = Recorder(database, interval_seconds=0.02)
     recorder.start()
-    yield Services(settings, database, tokens, recorder)
+    own = Recorder(database)
+    own.start()
+    yield Services(settings, database, tokens, recorder, own, Decoder(settings.max_intake_mb * 1024 * 1024))
+    await own.close()
     await recorder.close()
 
 
@@ -75,3 +83,16 @@ async def ada(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClie
 async def bob(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     async with await _caller(app, services, "bob", CallerRole.USER) as client:
         yield client
+
+
+@pytest.fixture
+async def server(app: FastAPI) -> AsyncIterator[str]:
+    """The same over real HTTP; its URL."""
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await task

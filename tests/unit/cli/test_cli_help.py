@@ -30,6 +30,7 @@ def test_all_commands_are_there() -> None:
     expected = {(name,) for name in WANTED.split()}
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
+    expected |= {("retention", "run")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import time
 import zlib
 
@@ -41,15 +42,23 @@ def span(**more):
     } | more
 
 
+def fields(columns, row):
+    """What COPY makes of a row."""
+    texts = row.line.decode().removesuffix("\n").split("\t")
+    unescaped = {"\\\\": "\\", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
+    values = [None if t == "\\N" else re.sub(r"\\.", lambda m: unescaped[m[0]], t) for t in texts]
+    return dict(zip(columns, values, strict=True))
+
+
 def one_span(owner=None, resource=(), **more):
     (row,) = map_spans(spans(span(**more), resource=resource), owner).rows
-    return dict(zip(SPAN_COLUMNS, row.values(), strict=True))
+    return fields(SPAN_COLUMNS, row)
 
 
 def one_log(owner=None, resource=(), **record):
     body = {"resourceLogs": [{"resource": {"attributes": list(resource)}, "scopeLogs": [{"logRecords": [record]}]}]}
     mapped = map_logs(messages.read(json.dumps(body).encode(), messages.JSON, ExportLogsServiceRequest), owner)
-    return dict(zip(LOG_COLUMNS, mapped.rows[0].values(), strict=True))
+    return fields(LOG_COLUMNS, mapped.rows[0])
 
 
 def test_a_span_maps_to_the_documented_columns():
@@ -66,7 +75,7 @@ def test_a_span_maps_to_the_documented_columns():
         ],
     )
     assert (row["trace_id"], row["span_id"], row["parent_span_id"]) == (TRACE, SPAN, PARENT)
-    assert (row["operation_name"], row["service_name"], row["duration_ms"]) == ("GET /", "shop", 1500)
+    assert (row["operation_name"], row["service_name"], row["duration_ms"]) == ("GET /", "shop", "1500")
     assert row["status"] == "success"
     tags = json.loads(row["tags"])
     assert tags == {"http.method": "GET", "db.rows": 3, "span.kind": "server", "resource": {"host.name": "h"}}
@@ -151,6 +160,14 @@ def test_a_log_record_maps_to_the_documented_columns():
     assert one_log(attributes=[attribute("request_id", stringValue="r-1")])["request_id"] == "r-1"
     structured = one_log(body={"kvlistValue": {"values": [attribute("a", doubleValue=1.5)]}})
     assert structured["message"] == '{"a": 1.5}'
+
+
+@pytest.mark.parametrize("text", ["a\tb", "line\nline", "c\\d", "\\N", "\\.", "e\r\nf", '"quoted"', "ü€😀", "nul\0"])
+def test_whatever_text_arrives_as_it_was(text):
+    row = one_log(body={"stringValue": text}, attributes=[attribute(text, stringValue=text)])
+    kept = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    assert row["message"] == kept
+    assert json.loads(row["metadata"]) == {kept: kept}
 
 
 def test_bodies_are_unpacked_within_bounds():

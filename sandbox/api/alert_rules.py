@@ -1,0 +1,67 @@
+"""`/api/v1/alert-rules`: when alerts are opened by themselves."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field, field_validator
+
+from sandbox.api.alerts import Severity
+from sandbox.api.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.pages import Page
+from sandbox.api.records import Body, ListQuery, LongText, Name, answer_page
+from sandbox.api.services import Injected
+from sandbox.errors import NotFound
+from sandbox.telemetry.rules import store
+
+router = APIRouter(prefix="/api/v1/alert-rules", tags=["alerts"])
+
+RuleName = Annotated[Name, Path(min_length=1, max_length=100)]
+Comparison = Literal[">", ">=", "<", "<="]
+
+
+class Rule(Body):
+    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`."""
+
+    description: LongText = ""
+    measure: str = Field(max_length=100, description=f"One of {', '.join([*store.MEASURES, *store.GAUGES])}")
+    comparison: Comparison = ">="
+    threshold: float = Field(allow_inf_nan=False)
+    window_seconds: int = Field(300, ge=10, le=2_592_000, description="The span of time that is measured, up to now")
+    for_seconds: int = Field(0, ge=0, le=86_400)
+    severity: Severity = "warning"
+    is_enabled: bool = True
+
+    @field_validator("measure")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in store.MEASURES and value not in store.GAUGES:
+            raise ValueError(f"is none of {', '.join([*store.MEASURES, *store.GAUGES])}")
+        return value
+
+
+class RuleView(Rule):
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@router.get("")
+async def list_rules(_: CurrentCaller, services: Injected, query: Annotated[ListQuery, Query()]) -> Page[RuleView]:
+    """The rules there are, the last made first."""
+    return Page.model_validate(await answer_page(store.RULES, services.db, query))
+
+
+@router.put("/{name}")
+async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Injected) -> RuleView:
+    """Make a rule, or put another in its place (admin)."""
+    return RuleView.model_validate(await store.put_rule(services.db, body.model_dump() | {"name": name}))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_rule(name: RuleName, _: CurrentAdmin, services: Injected) -> None:
+    """Remove a rule (admin); its open alerts are resolved at the next look."""
+    if not await store.remove_rule(services.db, name):
+        raise NotFound(f"There is no rule {name}.", code="alert_rule_not_found", hint="List: GET /api/v1/alert-rules.")

@@ -1,0 +1,18 @@
+"""`/metrics` for Prometheus (admin: `authorization` in its scrape configuration)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from sandbox.api.auth import CurrentAdmin
+from sandbox.api.services import Injected
+from sandbox.telemetry.metrics.exposition import CONTENT_TYPE, exposition
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(_: CurrentAdmin, services: Injected) -> Response:
+    """Figures in Prometheus's text format."""
+    body = await exposition(services.db, {"own": services.recorder, "intake": services.intake})
+    return Response(body, media_type=CONTENT_TYPE)

@@ -1,0 +1,37 @@
+"""`/api/v1/admin/retention`: let go what is too old, now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from sandbox.api.auth import CurrentAdmin
+from sandbox.api.records import Body, View
+from sandbox.api.services import Injected
+from sandbox.telemetry.upkeep import run_retention
+
+router = APIRouter(prefix="/api/v1/admin/retention", tags=["admin"])
+
+
+class RetentionRun(Body):
+    dry_run: bool = False
+
+
+class StepView(View, from_attributes=True):
+    table: str
+    action: str
+    keep_days: int
+    rows: int
+    partitions: list[str]
+    postponed: bool
+
+
+class RetentionView(View):
+    dry_run: bool
+    steps: list[StepView]
+
+
+@router.post("")
+async def run(body: RetentionRun, _: CurrentAdmin, services: Injected) -> RetentionView:
+    """One run at a time among all replicas (409 `retention_running`); it runs by itself every few hours, too."""
+    steps = await run_retention(services.db, services.settings, dry_run=body.dry_run)
+    return RetentionView(dry_run=body.dry_run, steps=[StepView.model_validate(step) for step in steps])

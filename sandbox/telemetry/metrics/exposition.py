@@ -1,0 +1,92 @@
+"""The answer to a scrape: what this process counted, its queues and pool now, and the deployment's state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy.pool import QueuePool
+
+from sandbox.db.connection import Database
+from sandbox.errors import DatabaseUnavailable
+from sandbox.telemetry.metrics import store
+from sandbox.telemetry.metrics.figures import REGISTRY
+from sandbox.telemetry.recorder import Recorder
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_STATES: Final = {
+    "sessions": ("sandbox_sessions", "Sessions of the deployment by status.", "status"),
+    "leaked": ("sandbox_leaked_resources", "Resources of sessions that ended ten minutes ago or more.", "kind"),
+    "alerts": ("sandbox_alerts_open", "Alerts that are not resolved.", "severity"),
+    "agents": ("sandbox_agents", "Agents and components by status.", "status"),
+    "replicas": ("sandbox_replicas", "Replicas of the service that live.", None),
+    "deliveries": ("sandbox_alert_deliveries_waiting", "Alert changes the webhook was not told of yet.", None),
+    "database_bytes": ("sandbox_database_size_bytes", "Size of the database.", None),
+}
+#: Present with 0 even when there is none, so that a query finds them.
+_STATUSES: Final = ("creating", "ready", "running", "terminated", "error")
+
+
+async def exposition(db: Database, recorders: Mapping[str, Recorder]) -> bytes:
+    """Prometheus's text format. Without a database what the process knows by itself, and `sandbox_database_up` 0."""
+    try:
+        figures, up = await store.state(db), True
+    except DatabaseUnavailable:
+        figures, up = [], False
+    now = CollectorRegistry()
+    now.register(_Families([*_deployment(figures, up=up), *_process(db, recorders)]))
+    return generate_latest(REGISTRY) + generate_latest(now)
+
+
+class _Families(Collector):
+    """Families that were made already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _deployment(figures: Iterable[store.Figure], *, up: bool) -> Iterable[Metric]:
+    yield GaugeMetricFamily("sandbox_database_up", "Whether PostgreSQL answered this scrape.", value=float(up))
+    by_name = defaultdict[str, dict[str, float]](dict)
+    for figure in figures:
+        by_name[figure.name][figure.label] = figure.value
+    if up:
+        by_name["sessions"] = dict.fromkeys(_STATUSES, 0.0) | by_name["sessions"]
+    for name, values in by_name.items():
+        if name == "events":
+            yield CounterMetricFamily("sandbox_events", "Launch events written, ever.", value=values[""])
+            continue
+        metric, documentation, label = _STATES[name]
+        family = GaugeMetricFamily(metric, documentation, labels=[label] if label else [])
+        for value, count in values.items():
+            family.add_metric([value] if label else [], count)
+        yield family
+
+
+def _process(db: Database, recorders: Mapping[str, Recorder]) -> Iterable[Metric]:
+    waiting = GaugeMetricFamily("sandbox_recorder_waiting_rows", "Rows not written yet.", labels=["source", "kind"])
+    dropped = CounterMetricFamily("sandbox_recorder_dropped_rows", "Rows never written.", labels=["source", "kind"])
+    written = CounterMetricFamily("sandbox_recorder_written_rows", "Rows written.", labels=["source", "kind"])
+    for source, recorder in recorders.items():
+        counts = recorder.counts
+        for kind, count in counts.items():
+            waiting.add_metric([source, kind], count.waiting)
+            dropped.add_metric([source, kind], count.dropped)
+            written.add_metric([source, kind], count.written)
+    yield from (waiting, dropped, written)
+    pool = db.engine.pool
+    if isinstance(pool, QueuePool):
+        connections = GaugeMetricFamily(
+            "sandbox_database_connections", "Connections of this process's pool.", labels=["state"]
+        )
+        connections.add_metric(["in_use"], pool.checkedout())
+        connections.add_metric(["idle"], pool.checkedin())
+        yield connections

@@ -1,0 +1,131 @@
+"""What this process counts and times, in Prometheus's own library, named by its conventions.
+
+One registry a process, as Prometheus scrapes processes: rates over several replicas are sums over what each counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+
+from sandbox.db.connection import Database
+
+# When a series began is in the process's own start time already.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SLOW = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+
+LAUNCHES: Final = Histogram(
+    "sandbox_launch_duration_seconds",
+    "Launches by how they ended.",
+    ["status"],
+    buckets=_SLOW,
+    registry=REGISTRY,
+)
+STAGES: Final = Histogram(
+    "sandbox_stage_duration_seconds",
+    "Stages of launches.",
+    ["stage", "status"],
+    buckets=_SLOW,
+    registry=REGISTRY,
+)
+FAILURES: Final = Counter(
+    "sandbox_launch_failures", "Launches that failed, by failure code.", ["code"], registry=REGISTRY
+)
+REQUESTS: Final = Histogram(
+    "sandbox_http_request_duration_seconds",
+    "HTTP requests and WebSockets by route; streams last as long as somebody follows.",
+    ["route", "status"],
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+DATABASE: Final = Histogram(
+    "sandbox_database_query_duration_seconds",
+    "Statements, from sending to the answer.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+DATABASE_ERRORS: Final = Counter(
+    "sandbox_database_errors", "Statements that PostgreSQL refused or did not answer.", registry=REGISTRY
+)
+ENGINE: Final = Histogram(
+    "sandbox_engine_call_duration_seconds",
+    "Calls of the container engine.",
+    ["status"],
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+INTAKE: Final = Counter(
+    "sandbox_intake_records",
+    "Records that others sent, by kind and by what became of them.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
+
+_BEGAN: Final = "sandbox_statement_began"
+
+
+def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str, Any]) -> None:
+    """A span that ended: launches, their stages and requests become figures."""
+    if name == "launch":
+        LAUNCHES.labels(status).observe(seconds)
+        code = attributes.get("error.code")
+        if code:
+            FAILURES.labels(str(code)).inc()
+    elif name.startswith("launch."):
+        STAGES.labels(name.removeprefix("launch."), status).observe(seconds)
+    elif "http.request.method" in attributes:
+        # Paths that are no route are not told apart: anybody could make up as many as there is memory.
+        route = attributes.get("http.route")
+        label = f"{attributes['http.request.method']} {route}" if route else "none"
+        REQUESTS.labels(label, str(attributes.get("http.response.status_code", "unanswered"))).observe(seconds)
+
+
+@contextmanager
+def engine_call() -> Iterator[None]:
+    """Times the block as a call of the container engine."""
+    began, status = time.perf_counter(), "error"
+    try:
+        yield
+        status = "success"
+    finally:
+        ENGINE.labels(status).observe(time.perf_counter() - began)
+
+
+def watch(db: Database) -> None:
+    """Time every statement of this pool from now on."""
+    engine = db.engine.sync_engine
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _before(connection: Connection, *_: object) -> None:
+        connection.info[_BEGAN] = time.perf_counter()
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def _after(connection: Connection, *_: object) -> None:
+        began = connection.info.pop(_BEGAN, None)
+        if began is not None:
+            DATABASE.observe(time.perf_counter() - began)
+
+    @event.listens_for(engine, "handle_error")
+    def _error(_context: object) -> None:
+        DATABASE_ERRORS.inc()

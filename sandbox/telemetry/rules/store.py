@@ -1,0 +1,170 @@
+"""SQL of alert rules, and of what can be measured for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sandbox.db.connection import Database
+from sandbox.db.tables import Row, Table
+
+RULES = Table(
+    "alert_rules",
+    (
+        "name",
+        "description",
+        "measure",
+        "comparison",
+        "threshold",
+        "window_seconds",
+        "for_seconds",
+        "severity",
+        "is_enabled",
+        "created_at",
+        "updated_at",
+    ),
+    time="created_at",
+    keys={"name": "text"},
+)
+
+#: Subjects of one rule that are looked at, the worst first: more than this is one problem, not many.
+MAX_SUBJECTS = 50
+
+#: Each answers rows of (subject, value); `:window` is the rule's span of time.
+MEASURES: Final[dict[str, str]] = {
+    "agent_in_error": "SELECT name AS subject, 1 AS value FROM agents WHERE status = 'error'",
+    "error_logs": """
+        SELECT coalesce(service, 'unknown') AS subject, count(*) AS value FROM logs
+         WHERE level IN ('ERROR', 'CRITICAL') AND timestamp > NOW() - CAST(:window AS interval)
+         GROUP BY 1""",
+    # Against the hour before; five lines count as usual anywhere.
+    "error_log_ratio": """
+        SELECT coalesce(service, 'unknown') AS subject,
+               count(*) FILTER (WHERE timestamp > NOW() - CAST(:window AS interval))
+               / greatest(5.0, count(*) FILTER (WHERE timestamp <= NOW() - CAST(:window AS interval))
+                               * extract(epoch FROM CAST(:window AS interval)) / 3600) AS value
+          FROM logs
+         WHERE level IN ('ERROR', 'CRITICAL')
+           AND timestamp > NOW() - CAST(:window AS interval) - INTERVAL '1 hour'
+         GROUP BY 1""",
+    # This service's own spans are long by nature: launches, and streams that last as long as somebody looks.
+    "slow_spans": """
+        SELECT service_name AS subject, count(*) AS value FROM traces
+         WHERE duration_ms > 1000 AND start_time > NOW() - CAST(:window AS interval) AND service_name <> 'sandbox'
+         GROUP BY 1""",
+    "failed_spans_percent": """
+        SELECT service_name AS subject, 100.0 * count(*) FILTER (WHERE status <> 'success') / count(*) AS value
+          FROM traces WHERE start_time > NOW() - CAST(:window AS interval)
+         GROUP BY 1 HAVING count(*) >= 20""",
+    "pass_rate_drop": """
+        SELECT test_type AS subject, avg(rate) FILTER (WHERE NOT fresh) - avg(rate) FILTER (WHERE fresh) AS value
+          FROM (SELECT test_type, 100.0 * passed / total_tests AS rate,
+                       timestamp > NOW() - CAST(:window AS interval) AS fresh
+                  FROM test_results
+                 WHERE timestamp > NOW() - CAST(:window AS interval) - INTERVAL '7 days'
+                   AND status = 'completed' AND total_tests > 0) AS runs
+         GROUP BY 1""",
+    "coverage_drop": """
+        SELECT component AS subject,
+               avg(coverage_percent) FILTER (WHERE NOT fresh) - avg(coverage_percent) FILTER (WHERE fresh) AS value
+          FROM (SELECT component, coverage_percent, timestamp > NOW() - CAST(:window AS interval) AS fresh
+                  FROM coverage
+                 WHERE timestamp > NOW() - CAST(:window AS interval) - INTERVAL '7 days') AS measured
+         GROUP BY 1""",
+    "failed_launch_percent": """
+        SELECT 'launches' AS subject, 100.0 * count(*) FILTER (WHERE outcome = 'failed') / count(*) AS value
+          FROM session_runs
+         WHERE ended_at > NOW() - CAST(:window AS interval) AND outcome IN ('completed', 'failed')
+        HAVING count(*) >= 3""",
+    "leaked_resources": """
+        SELECT resource.kind || 's' AS subject, count(*) AS value
+          FROM session_resources AS resource JOIN sandbox_sessions AS session USING (session_id)
+         WHERE resource.removed_at IS NULL AND session.status = 'terminated'
+           AND session.terminated_at < NOW() - CAST(:window AS interval)
+         GROUP BY 1""",
+}
+#: Measured in the service itself.
+GAUGES: Final = ("disk_used_percent",)
+
+_RULES = text(f"SELECT {', '.join(RULES.columns)} FROM alert_rules WHERE is_enabled ORDER BY name")
+_PUT = text(f"""
+    INSERT INTO alert_rules
+           (name, description, measure, comparison, threshold, window_seconds, for_seconds, severity, is_enabled)
+    VALUES (:name, :description, :measure, :comparison, :threshold, :window_seconds, :for_seconds, :severity,
+            :is_enabled)
+        ON CONFLICT (name) DO UPDATE
+       SET description = excluded.description, measure = excluded.measure, comparison = excluded.comparison,
+           threshold = excluded.threshold, window_seconds = excluded.window_seconds,
+           for_seconds = excluded.for_seconds, severity = excluded.severity, is_enabled = excluded.is_enabled
+    RETURNING {", ".join(RULES.columns)}
+""")
+_HOLD = text("""
+    INSERT INTO alert_conditions (rule_name, subject)
+    SELECT :rule, subject FROM unnest(CAST(:subjects AS text[])) AS subject
+        ON CONFLICT DO NOTHING
+""")
+_HOLD_NO_MORE = text("DELETE FROM alert_conditions WHERE rule_name = :rule AND subject <> ALL(:subjects)")
+_HELD = text("""
+    SELECT subject, extract(epoch FROM NOW() - since) AS seconds FROM alert_conditions
+     WHERE rule_name = :rule AND since <= NOW() - make_interval(secs => :for_seconds)
+""")
+_OPEN = text("""
+    SELECT alert_id, metadata->>'rule' AS rule, metadata->>'cause' AS cause FROM alerts
+     WHERE status IN ('active', 'acknowledged') AND metadata->>'rule' IS NOT NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlert:
+    """An alert that a rule opened and that is not resolved."""
+
+    alert_id: int
+    rule: str
+    cause: str
+
+
+async def enabled_rules(db: Database) -> list[Row]:
+    """The rules that are looked at."""
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_RULES)).mappings()]
+
+
+async def put_rule(db: Database, values: Mapping[str, Any]) -> Row:
+    """A rule as given, in the place of the one of its name."""
+    async with db.transaction() as connection:
+        return dict((await connection.execute(_PUT, dict(values))).mappings().one())
+
+
+async def remove_rule(db: Database, name: str) -> bool:
+    """Remove a rule; whether there was one."""
+    async with db.transaction() as connection:
+        removed = await connection.execute(text("DELETE FROM alert_rules WHERE name = :name"), {"name": name})
+        return removed.rowcount > 0
+
+
+async def measured(db: Database, measure: str, window: timedelta) -> list[tuple[str, float]]:
+    """What a measure of `MEASURES` answers now: subject and value."""
+    sql = MEASURES[measure]
+    values = {"window": window} if ":window" in sql else {}
+    async with db.read() as connection:
+        rows = await connection.execute(text(sql), values)
+        return [(str(row.subject), float(row.value)) for row in rows if row.value is not None]
+
+
+async def hold(connection: AsyncConnection, rule: str, subjects: Sequence[str], for_seconds: int) -> dict[str, float]:
+    """The condition holds for these subjects and for no others: those for which it did long enough, and how long."""
+    given = {"rule": rule, "subjects": list(subjects)}
+    await connection.execute(_HOLD_NO_MORE, given)
+    await connection.execute(_HOLD, given)
+    rows = await connection.execute(_HELD, {"rule": rule, "for_seconds": for_seconds})
+    return {row.subject: float(row.seconds) for row in rows}
+
+
+async def open_alerts(connection: AsyncConnection) -> list[OpenAlert]:
+    """What rules opened and nobody resolved."""
+    return [OpenAlert(row.alert_id, row.rule, row.cause) for row in await connection.execute(_OPEN)]

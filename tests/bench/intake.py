@@ -1,0 +1,93 @@
+"""How fast records come in over OTLP, against raw COPY of the same rows into the same table; what others feel of it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+
+import psycopg
+
+from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
+from tests.acceptance.service import Service
+from tests.bench.world import client, percentile
+
+SENDERS = 8
+PROBES = 200
+
+
+async def send(service: Service, path: str, bodies: list[bytes]) -> float:
+    """Seconds that several exporters need for these requests; each waits for its answer, and sends again at 429."""
+    waiting = iter(bodies)
+    headers = {"Content-Type": "application/x-protobuf"}
+
+    async def exporter() -> None:
+        async with client(service) as http:
+            for body in waiting:
+                while True:
+                    answer = await http.post(path, content=body, headers=headers)
+                    if answer.status_code != 429:
+                        break
+                    await asyncio.sleep(0.2)
+                assert answer.status_code == 200, answer.text
+
+    began = time.perf_counter()
+    await asyncio.gather(*(exporter() for _ in range(SENDERS)))
+    return time.perf_counter() - began
+
+
+def copy_again(dsn: str, table: str, columns: tuple[str, ...]) -> float:
+    """Seconds that one COPY needs for the rows that are there now, once they are gone again."""
+    names = ", ".join(columns)
+    text = io.BytesIO()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        with connection.cursor().copy(f"COPY (SELECT {names} FROM {table}) TO STDOUT") as out:
+            for block in out:
+                text.write(block)
+        connection.execute(f"TRUNCATE {table}")
+        connection.execute("CHECKPOINT")
+        text.seek(0)
+        began = time.perf_counter()
+        with connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as into:
+            while block := text.read(1 << 18):
+                into.write(block)
+        took = time.perf_counter() - began
+        connection.execute(f"TRUNCATE {table}")
+    return took
+
+
+async def probe(service: Service, until: asyncio.Event | None) -> list[float]:
+    """Milliseconds that other requests take, one after the other, a fixed number or until the event."""
+    taken = []
+    async with client(service) as http:
+        while len(taken) < PROBES if until is None else not until.is_set():
+            began = time.perf_counter()
+            answer = await http.get("/api/v1/projects")
+            taken.append(1000 * (time.perf_counter() - began))
+            assert answer.status_code == 200
+            await asyncio.sleep(0.01)
+    return taken
+
+
+async def measure(service: Service, dsn: str, name: str, path: str, bodies: list[bytes], rows: int) -> None:
+    columns = LOG_COLUMNS if name == "logs" else SPAN_COLUMNS
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {name}")
+        connection.execute("CHECKPOINT")
+    idle = await probe(service, None)
+    over = asyncio.Event()
+    probing = asyncio.create_task(probe(service, over))
+    ours = await send(service, path, bodies)
+    over.set()
+    busy = await probing
+    with psycopg.connect(dsn) as connection:
+        kept = connection.execute(
+            f"SELECT count(*) FROM {name} WHERE metadata ? 'endpoint'"
+            if name == "logs"
+            else "SELECT count(*) FROM traces WHERE service_name <> 'sandbox'"
+        ).fetchone()
+    assert kept == (rows,), f"{kept} of {rows} {name} are there"
+    raw = await asyncio.to_thread(copy_again, dsn, name, columns)
+    print(f"intake of {name}: {rows / ours:,.0f} rows/s; raw COPY {rows / raw:,.0f} rows/s; ratio {raw / ours:.2f}")
+    quiet, loud = percentile(idle, 99), percentile(busy, 99)
+    print(f"  other requests meanwhile, p99: {loud:.1f} ms; idle {quiet:.1f} ms; ratio {loud / quiet:.2f}")

@@ -1,0 +1,186 @@
+"""What is done by itself: silent agents are noticed, components report, old rows go and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from sandbox.db.periodic import Periodic, alone
+from sandbox.settings import Settings
+from sandbox.telemetry.agents import store as agents
+from sandbox.telemetry.agents.components import Components
+from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.retention import store as retention
+from sandbox.telemetry.upkeep import RETENTION, Upkeep
+
+
+async def run(database, *statements):
+    async with database.transaction() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def value(database, sql):
+    async with database.transaction() as connection:
+        return (await connection.execute(text(sql))).scalar_one()
+
+
+async def test_silent_agents_become_warning_then_error(database):
+    await run(
+        database,
+        "UPDATE agents SET status = 'healthy', last_active = NOW() WHERE name = 'Redis'",
+        "UPDATE agents SET status = 'healthy', last_active = NOW() - INTERVAL '6 min' WHERE name = 'MinIO'",
+        "UPDATE agents SET status = 'warning', last_active = NOW() - INTERVAL '16 min' WHERE name = 'RabbitMQ'",
+    )
+    assert await agents.mark_silent(database, 300, 900) == {"MinIO": "warning", "RabbitMQ": "error"}
+    assert await agents.mark_silent(database, 300, 900) == {}
+    assert await value(database, "SELECT count(*) FROM agents WHERE status = 'unknown'") == 56
+    back = await agents.heartbeat(database, "RabbitMQ", None, {"status": "healthy"})
+    assert back["status"] == "healthy"
+
+
+async def test_components_report_themselves(database):
+    answers = [{"version": "27"}, RuntimeError("no socket")]
+
+    async def engine():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    components = Components(database, {"Container Engine": engine})
+    await components.report()
+    up = await agents.AGENTS.one(database, {"name": "Container Engine"})
+    assert (up["status"], up["uptime"], up["metadata"]["version"]) == ("healthy", 100, "27")
+    await components.report()
+    down = await agents.AGENTS.one(database, {"name": "Container Engine"})
+    assert (down["status"], down["success_rate"]) == ("error", 50)
+    assert down["metadata"]["error"] == "RuntimeError: no socket"
+
+
+async def fill(database):
+    """A row too old and one young enough, of everything."""
+    await run(
+        database,
+        """CREATE TABLE logs_p20260101 (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)""",
+        """ALTER TABLE logs ATTACH PARTITION logs_p20260101 FOR VALUES FROM ('2026-01-01') TO ('2026-01-02')""",
+        """INSERT INTO logs (timestamp, level, message) VALUES ('2026-01-01 12:00', 'ERROR', 'old')""",
+        """INSERT INTO logs (timestamp, level, message) VALUES
+           (NOW() - INTERVAL '8 days', 'DEBUG', 'old debug'), (NOW() - INTERVAL '8 days', 'INFO', 'young'),
+           (NOW() - INTERVAL '6 days', 'DEBUG', 'young'), (NOW() - INTERVAL '32 days', 'INFO', 'old')""",
+        """INSERT INTO traces (trace_id, span_id, operation_name, service_name, start_time) VALUES
+           ('old', 's', 'o', 's', NOW() - INTERVAL '9 days'), ('young', 's', 'o', 's', NOW() - INTERVAL '6 days')""",
+        """INSERT INTO coverage (component, coverage_percent, timestamp) VALUES
+           ('old', 1, NOW() - INTERVAL '91 days'), ('young', 1, NOW() - INTERVAL '89 days')""",
+        """INSERT INTO test_results (test_type, status, timestamp, branch_name) VALUES
+           ('unit', 'completed', NOW() - INTERVAL '91 days', 'old'),
+           ('unit', 'completed', NOW() - INTERVAL '89 days', 'young')""",
+        """INSERT INTO alerts (severity, title, message, status, timestamp, resolved_at) VALUES
+           ('info', 'old', '', 'resolved', NOW() - INTERVAL '200 days', NOW() - INTERVAL '181 days'),
+           ('info', 'young', '', 'resolved', NOW() - INTERVAL '200 days', NOW() - INTERVAL '179 days'),
+           ('info', 'young', '', 'active', NOW() - INTERVAL '200 days', NULL)""",
+        """INSERT INTO agent_memory (namespace, key, value, expires_at) VALUES
+           ('n', 'old', '1', NOW() - INTERVAL '1 s'), ('n', 'young', '1', NOW() + INTERVAL '1 day')""",
+        """UPDATE agents SET last_active = NOW() - INTERVAL '900 days'""",
+    )
+
+
+async def old_and_young(database):
+    found = set()
+    for column, table in (
+        ("message", "logs"),
+        ("trace_id", "traces"),
+        ("component", "coverage"),
+        ("branch_name", "test_results"),
+        ("title", "alerts"),
+        ("key", "agent_memory"),
+    ):
+        async with database.transaction() as connection:
+            for name in (await connection.execute(text(f"SELECT {column} FROM {table}"))).scalars():
+                found.add((table, name))
+    return found
+
+
+async def test_what_is_too_old_goes_and_nothing_else(database, admin):
+    await fill(database)
+    before = await old_and_young(database)
+    planned = (await admin.post("/api/v1/admin/retention", json={"dry_run": True})).json()
+    assert await old_and_young(database) == before
+    assert planned["steps"][0]["partitions"] == ["logs_p20260101"]
+    done = (await admin.post("/api/v1/admin/retention", json={})).json()
+    assert {(step["table"], step["action"]): step["rows"] for step in done["steps"][2:]} == {
+        ("logs", "delete DEBUG"): 1,
+        ("coverage", "delete"): 1,
+        ("test_results", "archive"): 1,
+        ("alerts", "delete resolved"): 1,
+        ("agent_memory", "delete expired"): 1,
+    }
+    assert await old_and_young(database) == {
+        (table, "young") for table in ("logs", "traces", "coverage", "test_results", "alerts", "agent_memory")
+    }
+    assert await value(database, "SELECT branch_name FROM test_results_archive") == "old"
+    assert await value(database, "SELECT count(*) FROM agents") == 59
+    again = (await admin.post("/api/v1/admin/retention", json={})).json()
+    assert all(step["rows"] == 0 and not step["partitions"] for step in again["steps"])
+
+
+async def test_retention_runs_once_at_a_time(database, admin, ada):
+    async with alone(database, RETENTION) as ours:
+        assert ours
+        refused = await admin.post("/api/v1/admin/retention", json={})
+        assert (refused.status_code, refused.json()["code"]) == (409, "retention_running")
+    assert (await admin.post("/api/v1/admin/retention", json={})).status_code == 200
+    assert (await ada.post("/api/v1/admin/retention", json={})).json()["code"] == "admin_required"
+
+
+async def test_a_table_in_use_is_left_for_the_next_run(database):
+    await fill(database)
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT * FROM logs_p20260101")
+        steps = await retention.run(database, Settings(), dry_run=False)
+        await connection.execute("COMMIT")
+    assert steps[0].postponed
+    assert not steps[1].postponed
+    assert (await retention.run(database, Settings(), dry_run=False))[0].partitions == ("logs_p20260101",)
+
+
+async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, caplog):
+    done = asyncio.Event()
+    calls = 0
+
+    async def work():
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise RuntimeError("not today")
+        done.set()
+
+    periodic = Periodic(database, "test work", 0.01, work)
+    async with alone(database, "test work"):
+        assert await Periodic(database, "test work", 1, work).once() is False
+    periodic.start()
+    await asyncio.wait_for(done.wait(), 30)
+    await periodic.close()
+    assert caplog.text.count("not today") == 1
+
+
+@pytest.fixture
+async def upkeep(database, tmp_path):
+    async def engine():
+        return {"version": "27"}
+
+    recorder = Recorder(database)
+    upkeep = Upkeep(database, Settings(home=tmp_path), recorder, engine)
+    upkeep.start()
+    yield upkeep
+    await upkeep.close()
+
+
+async def test_upkeep_does_all_of_it(upkeep, database):
+    reported = "SELECT count(*) FROM agents WHERE status = 'healthy' AND name IN ('PostgreSQL', 'Container Engine')"
+    async with asyncio.timeout(30):
+        while await value(database, reported) < 2:
+            await asyncio.sleep(0.05)
