@@ -16,6 +16,7 @@ from sandbox.cli import process
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine.connection import default_bridge_mtu, engine_version
+from sandbox.engine.host_environment import container_environment
 from sandbox.engine.host_network import default_route_mtu
 from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
@@ -84,6 +85,14 @@ async def _images(settings: Settings) -> Finding:
     return Finding("images", Verdict.OK, ", ".join(runtime.name for runtime in catalog.list()))
 
 
+async def _network(_: Settings) -> Finding:
+    host = container_environment()
+    if host.notes:
+        return Finding("network", Verdict.WARN, "; ".join(host.notes), "Containers do without; set what they can use.")
+    passed = [*sorted(host.env), *(["CA certificates"] if host.ca_bundle else [])]
+    return Finding("network", Verdict.OK, f"containers are given {', '.join(passed) or 'no settings of this machine'}")
+
+
 async def _database(settings: Settings) -> Finding:
     dsn, what = settings.database_url, "DATABASE_URL"
     if dsn is None:
@@ -146,6 +155,7 @@ _CHECKS: dict[str, Check] = {
     "data folder": _data_folder,
     "engine": _engine,
     "images": _images,
+    "network": _network,
     "database": _database,
     "port": _port,
     "service": _service,

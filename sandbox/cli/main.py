@@ -12,6 +12,7 @@ import typer
 from sandbox.cli import (
     demo,
     doctor,
+    down,
     ingest,
     output,
     recovery,
@@ -65,7 +66,7 @@ for name, command in (
     ("demo", demo.demo),
     ("doctor", doctor.doctor),
     ("migrate", service.migrate),
-    ("down", service.down),
+    ("down", down.down),
 ):
     app.command(name, rich_help_panel=_SERVICE)(command)
 app.command("serve", hidden=True)(service.serve)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -94,39 +93,6 @@ def print_next(settings: Settings) -> None:
     console.print(
         "Next: sandbox demo · sandbox create PATH · sandbox list · sandbox doctor · sandbox down", style="dim"
     )
-
-
-def down(as_json: Json = False) -> None:
-    """Stop the service, and the database and engine that `sandbox up` started for it.
-
-    Data is kept, and sandboxes too where the engine was there before; with an engine that `sandbox up` started their
-    containers end, and their volumes stay. Not running is success.
-
-    Example: sandbox down
-    """
-    settings, console, stopped = load_settings(), output.err(), []
-    for path in sorted(settings.home.glob("service-*.pid")):
-        pid = process.stop(path)
-        if pid is not None:
-            stopped.append(pid)
-            console.print(Text.assemble(("✓ ", "green"), f"service stopped (pid {pid})"))
-    if not stopped:
-        console.print(Text("- no service was running", style="dim"))
-    output.run(_stop_what_it_stood_on(settings))
-    if as_json:
-        output.print_json({"stopped": stopped})
-
-
-async def _stop_what_it_stood_on(settings: Settings) -> None:
-    from sandbox.db.embedded import EmbeddedPostgres
-    from sandbox.engine.setup import stop_engine
-
-    console = output.err()
-    if (await EmbeddedPostgres(settings.home).status()).running:
-        with step(console, "database stopped"):
-            await EmbeddedPostgres(settings.home).stop()
-    if await asyncio.to_thread(stop_engine, settings.home):
-        console.print(Text.assemble(("✓ ", "green"), "container engine stopped"))
 
 
 def migrate(as_json: Json = False) -> None:

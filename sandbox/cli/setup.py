@@ -57,12 +57,19 @@ async def set_up(settings: Settings, console: Console) -> None:
 
 
 async def build_images(settings: Settings, console: Console, names: list[str] | None = None) -> dict[str, str]:
-    """Build the images of these runtimes, by default of all, where they are not there; the reference of each."""
+    """Build the images of these runtimes, by default of all, where they are not there; the reference of each.
+
+    What of this machine's network settings containers will not have is said first.
+    """
+    from sandbox.engine.host_environment import container_environment
     from sandbox.engine.images import RuntimeImages
     from sandbox.engine.runtimes import RuntimeCatalog
 
+    host = container_environment()
+    for note in host.notes:
+        console.print(Text.assemble(("! ", "yellow"), plain(note)))
     catalog = RuntimeCatalog()
-    images = RuntimeImages(catalog, settings.docker_host)
+    images = RuntimeImages(catalog, settings.docker_host, host=host)
     references = {}
     for runtime in [catalog.get(name) for name in names] if names else catalog.list():
         with step(console, f"runtime {runtime.name}") as work:

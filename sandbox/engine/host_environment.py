@@ -66,7 +66,7 @@ def container_environment(
     bundle = _ca_bundle(environ, root, notes)
     if bundle is not None:
         env |= dict.fromkeys((*_FULL_BUNDLE_VARIABLES, *_EXTRA_BUNDLE_VARIABLES), CA_BUNDLE_PATH)
-    return HostPassthrough(env=env, ca_bundle=bundle, notes=tuple(notes))
+    return HostPassthrough(env=env, ca_bundle=bundle, notes=tuple(dict.fromkeys(notes)))
 
 
 def _first(*values: str | None) -> str | None:

@@ -65,15 +65,21 @@ class Service:
             raise
 
     def spawn(self, **extra: str) -> None:
-        env = os.environ | {
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.process = self._run(self._environment() | extra)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `sandbox ...` to its end, as one who types it on the service's machine."""
+        command = [sys.executable, "-m", "sandbox.cli.main", *arguments]
+        return subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+
+    def _environment(self) -> dict[str, str]:
+        own = {
             "SANDBOX_HOME": str(self.home),
             "SANDBOX_PORT": str(self.port),
             "SANDBOX_ADMIN_TOKEN": ADMIN_TOKEN,
-            **self.env,
-            **extra,
         }
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.process = self._run(env)
+        return {**os.environ, **own, **self.env}
 
     def _run(self, env: dict[str, str]) -> Process:
         with self.log.open("ab") as out:
