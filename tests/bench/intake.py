@@ -71,6 +71,7 @@ async def probe(service: Service, until: asyncio.Event | None) -> list[float]:
 
 async def measure(service: Service, dsn: str, name: str, path: str, bodies: list[bytes], rows: int) -> None:
     columns = LOG_COLUMNS if name == "logs" else SPAN_COLUMNS
+    await send(service, path, bodies[: 4 * SENDERS])  # what reads the bodies is started by the first of them
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {name}")
         connection.execute("CHECKPOINT")
