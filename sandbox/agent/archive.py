@@ -1,4 +1,4 @@
-"""Folders as tar archives, in and out, as the sandbox's user (`files.py`).
+"""Folders as tar archives, in and out, as the sandbox's user (`as_user.py`).
 
 put_tar {path}    raw body, a tar or gzipped tar: unpacked below the folder, which is made if missing. Looked through
                   before the first file is written: a link, a device, a path out of the folder, or too much of it, and
@@ -12,20 +12,18 @@ import contextlib
 import gzip
 import os
 import tarfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from .wire import ChunkedWriter, Refused, Request
-
-if TYPE_CHECKING:
-    from .files import Files
+from .workspace import Workspace
 
 MEMBERS_LIMIT = 200_000
 UNPACKED_LIMIT = 8 * 1024 * 1024 * 1024
 PIECE = 256 * 1024
 
 
-def put_tar(files: Files, request: Request) -> None:
-    folder = files.path(request.args)
+def put_tar(workspace: Workspace, request: Request) -> None:
+    folder = workspace.path(request.args)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     with _temporary(folder) as spooled:
         while data := request.read():
@@ -101,8 +99,8 @@ class _Stream:
         """Nothing is held back."""
 
 
-def get_tar(files: Files, request: Request) -> None:
-    folder = files.path(request.args)
+def get_tar(workspace: Workspace, request: Request) -> None:
+    folder = workspace.path(request.args)
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
     stream = request.stream()

@@ -7,12 +7,12 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .children import Child, Children, outcome
 from .figures import out_of_memory_kills
+from .hub import Hub
 from .launcher import Launcher
 from .run import to_argv
 from .spool import Spool
@@ -28,18 +28,10 @@ LAST_WORDS = 1024 * 1024
 STDIN_SECONDS = 10.0
 
 
-class Loop(Protocol):
-    """The thread that reads pipes (`server.Hub`)."""
-
-    def watch(self, fd: int, ready: Callable[[], object]) -> None: ...
-    def forget(self, fd: int) -> None: ...
-    def call(self, function: Callable[[], None]) -> None: ...
-
-
 class Process:
     """One named process. Its output is read on the loop's thread."""
 
-    def __init__(self, loop: Loop, name: str, command: str | list[str], spool: Spool) -> None:
+    def __init__(self, loop: Hub, name: str, command: str | list[str], spool: Spool) -> None:
         self._loop = loop
         self.name = name
         self._command = command if isinstance(command, str) else " ".join(command)
@@ -184,7 +176,7 @@ class Process:
 class Processes:
     """All named processes."""
 
-    def __init__(self, loop: Loop, launcher: Launcher, folder: str) -> None:
+    def __init__(self, loop: Hub, launcher: Launcher, folder: str) -> None:
         self._loop = loop
         self._launcher = launcher
         self._folder = folder

@@ -11,7 +11,7 @@ forget {name}                                        {}; kills it if it runs and
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
-read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `files.py`, run as the user
+read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
@@ -22,16 +22,15 @@ import os
 import signal
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import figures
+from .agent import Agent
+from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
 from .run import HungUpMeanwhile, Run, to_argv
 from .tunnel import open_tunnel
 from .wire import HungUp, Refused, Request, argument, bad_request
-
-if TYPE_CHECKING:
-    from .server import Agent
 
 PROTOCOL = 1
 STDIN_LIMIT = 64 * 1024 * 1024
@@ -192,8 +191,6 @@ def _output(agent: Agent, request: Request) -> None:
 
 def _as_user(function: str) -> Callable[[Agent, Request], None]:
     def handler(agent: Agent, request: Request) -> None:
-        from .files import serve_as_user
-
         serve_as_user(agent, request, function)
 
     return handler
@@ -221,8 +218,5 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "stdin": _stdin,
     "output": _output,
     "pty": _pty,
-    **{
-        name: _as_user(name)
-        for name in ("read", "write", "stat", "list", "mkdir", "move", "remove", "watch", "put_tar", "get_tar")
-    },
+    **{name: _as_user(name) for name in FUNCTIONS},
 }

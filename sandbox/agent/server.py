@@ -1,7 +1,7 @@
 """The agent's threads.
 
-The main thread (`Hub`) accepts connections, reads the output of named processes and reaps children; it never blocks on
-anything else. A connection is served by a worker thread. Some workers always stand by, started beforehand: a sandbox
+The main thread (`hub.py`) accepts connections, reads the output of named processes and reaps children; it never blocks
+on anything else. A connection is served by a worker thread. Some workers always stand by, started beforehand: a sandbox
 that has used up the container's processes cannot keep new connections from being answered.
 """
 
@@ -10,90 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
-import signal
 import socket
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from .children import Children, User, become_subreaper
-from .launcher import Launcher
-from .processes import Processes
+from .agent import Agent
+from .children import become_subreaper
+from .options import Options
+from .routes import dispatch
 from .wire import Connection, HungUp, Refused, refuse_unread
-
-if TYPE_CHECKING:
-    from .main import Options
 
 #: Worker threads that stand by.
 STANDBY = 6
-DRAIN_PIECE = 64 * 1024
-
-
-class Hub:
-    """The main thread's loop."""
-
-    def __init__(self) -> None:
-        self._poller = select.poll()
-        self._ready: dict[int, Callable[[], object]] = {}
-        self._calls: deque[Callable[[], None]] = deque()
-        self._wake_read, self._wake_write = os.pipe()
-        for fd in (self._wake_read, self._wake_write):
-            os.set_blocking(fd, False)
-        self._running = True
-
-    def watch(self, fd: int, ready: Callable[[], object]) -> None:
-        """Call `ready` whenever there is something to read. On the loop's thread only, like `forget`."""
-        self._ready[fd] = ready
-        self._poller.register(fd, select.POLLIN)
-
-    def forget(self, fd: int) -> None:
-        if self._ready.pop(fd, None) is not None:
-            self._poller.unregister(fd)
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call it on the loop's thread, soon. From any thread."""
-        self._calls.append(function)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
-
-    def drain(self, fd: int) -> None:
-        """Read a pipe to its end and throw it away, so that what still writes to it is neither stopped nor killed."""
-        os.set_blocking(fd, False)
-        self.call(lambda: self.watch(fd, lambda: self._discard(fd)))
-
-    def _discard(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if not os.read(fd, DRAIN_PIECE):
-                self.forget(fd)
-                os.close(fd)
-
-    def stop(self) -> None:
-        self._running = False
-
-    def run(self, on_child: Callable[[], None]) -> None:
-        """Loop until `stop`. `on_child` is called when children may have ended."""
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        signal.signal(signal.SIGINT, lambda *_: self.stop())
-        on_child()
-        while self._running:
-            for fd, _ in self._poller.poll():
-                if fd == self._wake_read:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(fd, 4096)
-                    while self._calls:
-                        self._calls.popleft()()
-                    on_child()
-                elif ready := self._ready.get(fd):
-                    ready()
-
-    def listen_for_wakeups(self) -> None:
-        self._poller.register(self._wake_read, select.POLLIN)
 
 
 class Workers:
@@ -140,17 +71,6 @@ class Workers:
                     return
 
 
-class Agent:
-    """What the functions of `routes.py` work on."""
-
-    def __init__(self, options: Options) -> None:
-        self.hub = Hub()
-        self.children = Children(self.hub.call)
-        self.user = User(options.user_uid, options.workspace)
-        self.launcher = Launcher(self.children, self.user)
-        self.processes = Processes(self.hub, self.launcher, options.spool)
-
-
 def serve(options: Options) -> int:
     """Answer on the socket until SIGTERM; then everything that was started is killed."""
     _prepare(options)
@@ -158,7 +78,6 @@ def serve(options: Options) -> int:
     become_subreaper()
     agent = Agent(options)
     workers = Workers(lambda sock: _serve_connection(agent, sock))
-    agent.hub.listen_for_wakeups()
     agent.hub.watch(listener.fileno(), lambda: _accept(listener, workers))
     agent.hub.watch(agent.launcher.endings, agent.launcher.read_endings)
     agent.hub.run(agent.children.reap)
@@ -207,8 +126,6 @@ def _accept(listener: socket.socket, workers: Workers) -> None:
 
 def _serve_connection(agent: Agent, sock: socket.socket) -> None:
     """Answer one request after the other until the other side closes."""
-    from .routes import dispatch
-
     connection = Connection(sock)
     with contextlib.suppress(HungUp, ConnectionError):
         while True:

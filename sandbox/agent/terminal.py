@@ -14,14 +14,11 @@ import signal
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING
 
+from .agent import Agent
 from .children import Child, outcome
 from .run import shell, to_argv
 from .wire import HungUp, Request, argument, bad_request
-
-if TYPE_CHECKING:
-    from .server import Agent
 
 FRAME = struct.Struct(">BI")
 SIZE = struct.Struct(">HH")

@@ -12,12 +12,9 @@ import json
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
 from .wire import Refused, Request
-
-if TYPE_CHECKING:
-    from .files import Files
+from .workspace import Workspace
 
 SECONDS = 0.25
 #: A large folder is looked at less often: at most a tenth of the time is spent on it.
@@ -30,8 +27,8 @@ SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv", ".next", ".
 Snapshot = dict[str, tuple[int, int, int]]
 
 
-def watch(files: Files, request: Request) -> None:
-    folder = files.path(request.args)
+def watch(workspace: Workspace, request: Request) -> None:
+    folder = workspace.path(request.args)
     before = snapshot(folder, must_exist=True)
     stream = request.stream()
     stream.write(b"\n")
@@ -43,7 +40,7 @@ def watch(files: Files, request: Request) -> None:
         began = time.monotonic()
         after = snapshot(folder)
         lines = [
-            json.dumps({"type": kind, "path": files.shown(path)}, separators=(",", ":")).encode("ascii") + b"\n"
+            json.dumps({"type": kind, "path": workspace.shown(path)}, separators=(",", ":")).encode("ascii") + b"\n"
             for kind, path in changes(before, after)
         ]
         before = after

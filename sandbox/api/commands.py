@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from sandbox.api.auth import CurrentCaller
 from sandbox.api.events import event_stream
 from sandbox.api.services import Injected
-from sandbox.domain.plan import check_env
+from sandbox.domain.plan import Environment
 from sandbox.engine.base import Agent, Stream
 from sandbox.errors import AgentError, SandboxError
 
@@ -36,15 +36,9 @@ class Command(BaseModel):
     command: Argument | Annotated[list[Argument], Field(min_length=1, max_length=1000)]
     role: str | None = Field(None, max_length=31, description="Which container; default the first")
     cwd: str | None = Field(None, max_length=4096, description="Default /workspace")
-    env: dict[str, str] = Field(default_factory=dict, max_length=200)
+    env: Environment = Field(default_factory=dict, max_length=200)
     timeout_seconds: float | None = Field(None, gt=0, le=86_400, description="Kill it after this long; default 60")
     stdin: str | None = Field(None, max_length=1_000_000)
-
-    @field_validator("env")
-    @classmethod
-    def _sane_env(cls, value: dict[str, str]) -> dict[str, str]:
-        check_env(value)
-        return value
 
     @field_validator("command")
     @classmethod

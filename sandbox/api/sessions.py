@@ -8,12 +8,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from sandbox.api.auth import CurrentCaller
 from sandbox.api.services import Injected, Services
 from sandbox.domain.caller import Caller
-from sandbox.domain.plan import check_env
+from sandbox.domain.plan import Environment
 from sandbox.domain.session import Session
 from sandbox.sessions.service import CreateRequest
 
@@ -32,19 +32,13 @@ class NewSession(BaseModel):
         None, min_length=1, max_length=255, description="An uploaded project; without it blank"
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
-    env: dict[str, str] = Field(default_factory=dict, max_length=200, description="Environment of install and start")
+    env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
     idle_timeout_seconds: int | None = Field(
         None, ge=0, le=MAX_SECONDS, description="Ends when unused this long; 0 never"
     )
     max_lifetime_seconds: int | None = Field(None, ge=0, le=MAX_SECONDS, description="Ends at this age; 0 never")
     pipeline_run_id: str | None = Field(None, min_length=1, max_length=255, description="The platform's id of this run")
     agents: list[AgentName] = Field(default_factory=list, max_length=100, description="Agents whose lessons apply")
-
-    @field_validator("env")
-    @classmethod
-    def _sane_env(cls, value: dict[str, str]) -> dict[str, str]:
-        check_env(value)
-        return value
 
 
 class Relaunch(BaseModel):

@@ -62,7 +62,7 @@ def create(
             sent = await AsyncSandbox.upload(path, project_id=project, config=config)
             project_id = sent.project_id
             if not as_json:
-                output.err().print(f"Uploaded {path} as {sent.project_id}: {sent.files} files.", style="dim")
+                output.err().print(f"Uploaded {path} as {sent.project_id}; files: {sent.files}.", style="dim")
         sandbox = await AsyncSandbox.create(
             project_id=project_id,
             runtime=runtime,

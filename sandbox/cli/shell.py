@@ -88,7 +88,7 @@ def _write_all(target: int, data: bytes) -> None:
 def _raw(source: int) -> Iterator[None]:
     """The terminal passes every key on while the block runs; as it was afterwards, whatever happened."""
     before = termios.tcgetattr(source)
-    tty.setraw(source)
+    tty.setraw(source, termios.TCSADRAIN)  # what was typed already is not lost
     try:
         yield
     finally:

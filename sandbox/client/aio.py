@@ -214,11 +214,13 @@ class AsyncSandbox:
         )
 
     async def logs(self, role: str | None = None, *, follow: bool = False) -> AsyncGenerator[LogLine]:
-        """What the app prints, of one role or of all; with `follow`, on and on, until the session is over."""
+        """What the app has printed, of one role or of all; with `follow`, on and on, until it ends."""
         params = {"role": role, "follow": 1 if follow else None}
-        stream = self._transport.follow(f"{self._path}/logs", params=params, until_closed=not follow)
+        stream = self._transport.follow(f"{self._path}/logs", params=params)
         async with aclosing(stream):
             async for event in stream:
+                if event.event == EventType.END:
+                    return
                 yield LogLine.from_json(event_data(event))
 
     async def pipeline_log(self) -> str:

@@ -113,7 +113,7 @@ def api_error(status: int, problem: dict[str, Any], request_id: str | None) -> A
     elif status in (401, 403):
         kind = AuthenticationError
     hint = str(problem.get("hint") or "")
-    if status == 401 and not hint:
+    if problem.get("code") == "token_missing" or (status == 401 and not hint):
         hint = "Set SANDBOX_TOKEN; `sandbox up` prints the first admin's."
     return kind(
         status,

@@ -109,13 +109,12 @@ class Transport:
         *,
         params: dict[str, Any] | None = None,
         after: str | None = None,
-        until_closed: bool = False,
     ) -> AsyncGenerator[ServerSentEvent]:
         """The events of a stream, until the service says that there are no more (204).
 
         When the connection breaks or ends, it is made again with Last-Event-ID, for `patience_seconds` at most; across
-        a restart of the service no event is missed and none comes twice. With `until_closed` an orderly end of the
-        answer is the end too: for what is there now and no more.
+        a restart of the service no event is missed and none comes twice. A stream whose end is an event of its own is
+        left by the caller there.
         """
         last_id, asked_wait = after, 0.0
         backoff = _Backoff(self.patience_seconds if self._answered else 0)
@@ -141,8 +140,6 @@ class Transport:
                             if event.data:
                                 backoff = _Backoff(self.patience_seconds)
                                 yield event
-                        if until_closed:
-                            return
                     else:
                         cause = f"HTTP {response.status_code}"
             except httpx.TransportError as error:

@@ -25,6 +25,9 @@ from sandbox.errors import DatabaseUnavailable, InvalidInput
 #: Seconds until a server that does not answer counts as down, and until a caller gives up waiting for the pool.
 CONNECT_TIMEOUT = 10
 POOL_TIMEOUT = 30
+#: Seconds after which the server ends a transaction that does nothing: a frozen replica must not keep its locks.
+IDLE_TIMEOUT = 20
+_OPTIONS = f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s"
 #: A connection that rested for so long is asked whether it lives before it is used.
 IDLE_SECONDS = 1.0
 _IDLE_SINCE = "idle_since"
@@ -144,7 +147,7 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
         "connect_timeout": CONNECT_TIMEOUT,
         "keepalives_idle": 30,
         **given,
-        "options": f"{given.get('options', '')} -c timezone=UTC".strip(),
+        "options": f"{given.get('options', '')} {_OPTIONS}".strip(),
     }
 
 

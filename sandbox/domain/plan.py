@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 #: A role is a DNS label: it names the container on the session's network.
 ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 #: The role of a session with no project.
 BLANK_ROLE = "main"
-#: The port an app is told to use (`$PORT`) is what its plan says.
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 MAX_ROLES = 8
 
 Role = Annotated[str, StringConstraints(pattern=ROLE_PATTERN)]
+
+
+def _check_environment(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if not ENV_NAME.match(name):
+            raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
+        if "\0" in value or len(value) > 32_768:
+            raise ValueError(f"the value of {name} has a NUL or is longer than 32,768 characters")
+    return env
+
+
+#: Environment variables, their names and values checked.
+Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]
 
 
 class RolePlan(BaseModel):
@@ -33,7 +45,7 @@ class RolePlan(BaseModel):
         None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses"
     )
     health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of install and start")
+    env: Environment = Field(default_factory=dict, description="Environment of install and start")
     framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")
 
     @field_validator("root")
@@ -49,12 +61,6 @@ class RolePlan(BaseModel):
     def _a_path(cls, value: str) -> str:
         if not value.startswith("/") or any(c in value for c in "\r\n\0 "):
             raise ValueError("health must be a path that starts with '/'")
-        return value
-
-    @field_validator("env")
-    @classmethod
-    def _sane_names(cls, value: dict[str, str]) -> dict[str, str]:
-        check_env(value)
         return value
 
 
@@ -96,12 +102,3 @@ class LaunchPlan(BaseModel):
 def blank_plan(runtime: str) -> LaunchPlan:
     """The plan of a session without a project: one container, nothing installed, nothing started."""
     return LaunchPlan(roles={BLANK_ROLE: RolePlan(runtime=runtime)})
-
-
-def check_env(env: dict[str, str]) -> None:
-    """Raise ValueError for a name or value that cannot be an environment variable."""
-    for name, value in env.items():
-        if not ENV_NAME.match(name):
-            raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
-        if "\0" in value or len(value) > 32_768:
-            raise ValueError(f"the value of {name} has a NUL or is longer than 32,768 characters")

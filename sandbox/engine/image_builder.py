@@ -16,6 +16,7 @@ import docker.utils
 from sandbox.engine.build_context import BuildContext
 from sandbox.engine.connection import FOREIGN_ERRORS, connected
 from sandbox.engine.docker_calls import unreachable
+from sandbox.engine.old_images import TaggedImage
 from sandbox.errors import EngineError
 
 #: A registry that says nothing for this long is taken for absent.
@@ -122,6 +123,36 @@ class ImageBuilder:
                 client.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])
             except FOREIGN_ERRORS as error:
                 raise ImageBuildFailed(f"Importing {reference} failed: {error}", hint=_BUILD_HINT) from error
+
+    def tagged(self, pattern: str) -> list[TaggedImage]:
+        """The engine's images whose tags fit the pattern, such as `purple8/*`. Raises EngineError."""
+        with self._client() as client:
+            try:
+                found = client.images(filters={"reference": pattern})
+                layers = {each["Id"]: client.inspect_image(each["Id"])["RootFS"].get("Layers") or () for each in found}
+            except FOREIGN_ERRORS as error:
+                raise unreachable(str(error)) from error
+        return [
+            TaggedImage(tag, float(each["Created"]), tuple(layers[each["Id"]]))
+            for each in found
+            for tag in each["RepoTags"] or ()
+        ]
+
+    def remove(self, tag: str) -> bool:
+        """Remove a tag, and what of its image nothing else needs. False if it is gone, or a container uses it.
+
+        Raises EngineError if the engine does not answer.
+        """
+        with self._client() as client:
+            try:
+                client.remove_image(tag)
+            except docker.errors.APIError as error:
+                if error.status_code in (404, 409):
+                    return False
+                raise unreachable(str(error)) from error
+            except FOREIGN_ERRORS as error:
+                raise unreachable(str(error)) from error
+            return True
 
     def _client(self, timeout_seconds: float = _SILENCE_SECONDS) -> AbstractContextManager[docker.APIClient]:
         return connected(self._docker_host, timeout_seconds=timeout_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -12,13 +13,21 @@ from sandbox.engine import labels
 from sandbox.engine.build_context import BuildContext, digest_tree, is_source
 from sandbox.engine.host_environment import CA_BUNDLE_PATH, HostPassthrough, container_environment
 from sandbox.engine.image_builder import ImageBuilder, Pulled
+from sandbox.engine.local_bases import REPOSITORY as LOCAL_BASE
 from sandbox.engine.local_bases import BaseUnavailable, LocalBases
+from sandbox.engine.old_images import superseded, without_use
 from sandbox.engine.runtimes import Runtime, RuntimeCatalog
+from sandbox.errors import EngineError
 
 Progress = Callable[[str], None]
 
 REPOSITORY = "purple8"
+BASE_WITH_CA = f"{REPOSITORY}/base-with-host-ca"
 BASE_LABEL = "sandbox.base"
+#: A younger image is kept when another replaces it: one more checkout of this project may run on the same engine.
+KEPT_SECONDS = 86_400.0
+#: A base takes a minute to make anew.
+_BASES_KEPT_SECONDS = 7 * KEPT_SECONDS
 
 
 class BaseKind(StrEnum):
@@ -33,7 +42,8 @@ class RuntimeImages:
 
     An image is `purple8/{runtime}:{digest}`; the digest covers the runtime's folder, the agent, the kind of base and
     this machine's CA certificates, so that a change of any of them builds anew and nothing else does. Survives a
-    restart: the engine is asked, nothing is remembered but that no registry answered.
+    restart: the engine is asked, nothing is remembered but that no registry answered. Once one is built, those of the
+    same runtime that are older than `kept_seconds` and that no container uses are removed.
     """
 
     def __init__(
@@ -43,14 +53,18 @@ class RuntimeImages:
         *,
         host: HostPassthrough | None = None,
         agent_folder: Path | None = None,
+        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         self._catalog = catalog
+        self._kept_seconds = kept_seconds
         self._builder = ImageBuilder(docker_host)
         self._host = host or container_environment()
         self._agent = agent_folder or Path(__file__).resolve().parent.parent / "agent"
         self._locks: dict[str, asyncio.Lock] = {}
         self._registry_is_silent = False
         self._bases = asyncio.Lock()
+        #: Bases that a build may be about to use.
+        self._built_on: set[str] = set()
 
     async def reference(self, name: str) -> str | None:
         """The reference of the runtime's image if the engine has it as it should be now; else None.
@@ -77,7 +91,11 @@ class RuntimeImages:
                 return found
             async with self._bases:
                 kind, base = await asyncio.to_thread(self._ensure_base, runtime, say)
-            return await asyncio.to_thread(self._build, runtime, kind, base, say)
+                self._built_on.add(base)
+            tag = await asyncio.to_thread(self._build, runtime, kind, base, say)
+            async with self._bases:
+                await asyncio.to_thread(self._remove_old, tag, say)
+            return tag
 
     def _find(self, runtime: Runtime) -> str | None:
         for kind in BaseKind:
@@ -121,7 +139,7 @@ class RuntimeImages:
         if self._host.ca_bundle is None:
             return base
         digest = hashlib.sha256(f"{base}\n{self._ca_digest()}".encode()).hexdigest()[:12]
-        tag = f"{REPOSITORY}/base-with-host-ca:{digest}"
+        tag = f"{BASE_WITH_CA}:{digest}"
         if not self._builder.has(tag):
             context = BuildContext()
             context.add_bytes("host.crt", self._host.ca_bundle)
@@ -144,3 +162,20 @@ class RuntimeImages:
         )
         say(f"Built {tag}")
         return tag
+
+    def _remove_old(self, current: str, say: Progress) -> None:
+        """Remove what `current` replaces, and bases that nothing stands on any more."""
+        try:
+            ours = self._builder.tagged(f"{REPOSITORY}/*")
+            self._remove(superseded(ours, current, time.time() - self._kept_seconds), say)
+            ours = self._builder.tagged(f"{REPOSITORY}/*")
+            unused = without_use(ours, (BASE_WITH_CA, LOCAL_BASE), time.time() - _BASES_KEPT_SECONDS)
+            self._remove([tag for tag in unused if tag not in self._built_on], say)
+        except EngineError as error:
+            # The image is there, which is what was asked for; the next build tries again.
+            say(f"Old images were not removed: {error}")
+
+    def _remove(self, tags: list[str], say: Progress) -> None:
+        for tag in tags:
+            if self._builder.remove(tag):
+                say(f"Removed {tag}, which nothing uses any more")

@@ -56,7 +56,7 @@ _UNPACK_NODE = (
     "&& ln -s ../lib/node_modules/npm/bin/npm-cli.js bin/npm "
     "&& ln -s ../lib/node_modules/npm/bin/npx-cli.js bin/npx",
 )
-_REPOSITORY = "purple8/local-base"
+REPOSITORY = "purple8/local-base"
 _INSTALL_HINT = "Allow this machine to reach an image registry, or type: sudo apt-get install mmdebstrap"
 
 
@@ -76,7 +76,7 @@ class LocalBases:
         """The reference of the base for this recipe, made if it is not there. Takes a minute or two the first time."""
         debian = self._ensure_debian(progress)
         dockerfile = _dockerfile(recipe, debian)
-        tag = f"{_REPOSITORY}:{_digest(dockerfile, recipe.model_dump_json())}"
+        tag = f"{REPOSITORY}:{_digest(dockerfile, recipe.model_dump_json())}"
         if self._builder.has(tag):
             return tag
         context = BuildContext()
@@ -99,7 +99,7 @@ class LocalBases:
             *(f"--aptopt={option}" for option in _APT),
             _APT_LAST,
         ]
-        tag = f"{_REPOSITORY}:{_SUITE}-{_digest(*options, *mirrors)}"
+        tag = f"{REPOSITORY}:{_SUITE}-{_digest(*options, *mirrors)}"
         if self._builder.has(tag):
             return tag
         mmdebstrap = _ensure_mmdebstrap(progress)

@@ -25,7 +25,7 @@ from sandbox.telemetry import context
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 CONCURRENT_TERMINATIONS = 16
 
 
@@ -114,7 +114,9 @@ class Reconciler:
         """Stop what the row does not ask of us any more (DELETE during a launch, another owner)."""
         for session_id, running in self._running.items():
             now = held.get(session_id)
-            if now is None or now.work is not running.work or now.run_id != running.run_id:
+            overtaken = now is None or now.work is not running.work or now.run_id != running.run_id
+            if overtaken and not running.task.cancelling():
+                log.info("the %s of session %s is not this replica's any more", running.work.value, session_id)
                 running.task.cancel()
 
     async def _do(self, work: Work, session: Session) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
+import psycopg
 import pytest
 
+from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.engine import labels
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, QuickService, Service
 
@@ -43,18 +48,29 @@ def make_service() -> Iterator[Callable[..., Service]]:
 
 
 def _remove_everything(home: Path) -> None:
-    """End the sessions that tests left, stop the embedded database, remove the folder."""
-    cleaner = Service(home)
-    if any(home.iterdir()):
-        cleaner.start()
-        api = Api(cleaner.url, ADMIN_TOKEN)
-        for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
-            if session["status"] != "terminated":
-                api.end(session["session_id"])
-        api.http.close()
-        cleaner.stop()
-    cleaner.stop_database()
+    """End the sessions that tests left; remove the deployment's network, its database and its folder."""
+    if (home / "postgres").exists():
+        with psycopg.connect(asyncio.run(EmbeddedPostgres(home).start())) as connection:
+            left = connection.execute("SELECT 1 FROM sandbox_sessions WHERE status <> 'terminated'").fetchone()
+            (deployment_id,) = connection.execute("SELECT deployment_id FROM deployment").fetchone() or (None,)
+        if left:
+            _end_sessions(home)
+        with closing(docker.from_env()) as client:
+            for network in client.networks.list(filters={"label": f"{labels.DEPLOYMENT}={deployment_id}"}):
+                network.remove()
+        asyncio.run(EmbeddedPostgres(home).stop())
     shutil.rmtree(home, ignore_errors=True)
+
+
+def _end_sessions(home: Path) -> None:
+    cleaner = Service(home)
+    cleaner.start()
+    api = Api(cleaner.url, ADMIN_TOKEN)
+    for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
+        if session["status"] != "terminated":
+            api.end(session["session_id"])
+    api.http.close()
+    cleaner.stop()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def table() -> str:
 
 def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
     documented = README.split("<!-- settings:")[1].split("-->\n", 1)[1].split("\n<!-- /settings -->")[0]
-    assert documented == table()
+    assert documented == table(), "write it anew: .venv/bin/python tests/unit/test_docs.py"
 
 
 @pytest.mark.parametrize("stage", StageName)
@@ -43,3 +43,8 @@ def test_every_room_is_in_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     rooms = {p.name for p in (ROOT / "sandbox").iterdir() if p.is_dir() and not p.name.startswith("_")}
     assert {room for room in rooms if f"`{room}/`" not in text} == set()
+
+
+if __name__ == "__main__":  # python tests/unit/test_docs.py: write the table of settings anew
+    before, rest = README.split("-->\n", 1)
+    (ROOT / "README.md").write_text(f"{before}-->\n{table()}\n<!-- /settings -->{rest.split('<!-- /settings -->')[1]}")

@@ -207,23 +207,30 @@ export class View {
     }
     // Before the app was started and after the session is over there is nothing to ask for.
     const status = this.session?.status;
-    if (this.output || this.refusedIn === status || (status !== "running" && status !== "error")) return;
+    if (status !== "running" && status !== "error") this.overIn = null;
+    else if (!this.output && this.overIn !== status) this.followOutput(status);
+  }
+
+  followOutput(status) {
     const log = this.outputLog = new Log($("#app-output .log"));
     const output = this.output = new EventSource(`/api/v1${this.path}/logs?follow=1`);
     output.addEventListener("log", (event) => {
       const data = JSON.parse(event.data);
       log.add(data.line, data.stream, data.role);
     });
-    output.addEventListener("error", () => {
-      if (output.readyState !== EventSource.CLOSED || output !== this.output) return;
+    const over = () => {
+      output.close();
+      if (output !== this.output) return;
       this.output = null;
-      this.refusedIn = status;
-    });
+      this.overIn = status;
+    };
+    output.addEventListener("end", over);
+    output.addEventListener("error", () => { if (output.readyState === EventSource.CLOSED) over(); });
   }
 
   closeOutput() {
     this.output?.close();
-    this.output = null;
+    this.output = this.overIn = null;
     this.outputLog?.close();
   }
 

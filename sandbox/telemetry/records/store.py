@@ -10,31 +10,10 @@ from sqlalchemy import text
 
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
+from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
-LOGS = Table(
-    "logs",
-    ("log_id", "timestamp", "level", "service", "message", "stack_trace", "request_id", "user_id", "metadata"),
-    time="timestamp",
-    keys={"log_id": "bigint"},
-)
-TRACES = Table(
-    "traces",
-    (
-        "trace_id",
-        "span_id",
-        "parent_span_id",
-        "operation_name",
-        "service_name",
-        "start_time",
-        "end_time",
-        "duration_ms",
-        "status",
-        "tags",
-        "logs",
-    ),
-    time="start_time",
-    keys={"trace_id": "text", "span_id": "text"},
-)
+LOGS = Table("logs", ("log_id", *LOG_COLUMNS), time="timestamp", keys={"log_id": "bigint"})
+TRACES = Table("traces", SPAN_COLUMNS, time="start_time", keys={"trace_id": "text", "span_id": "text"})
 TEST_RESULTS = Table(
     "test_results",
     (

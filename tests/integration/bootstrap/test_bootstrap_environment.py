@@ -34,7 +34,11 @@ def machine(folder: Path, *programs: str) -> dict[str, str]:
         found = shutil.which(program)
         assert found, f"{program} is not on this machine"
         (folder / program).symlink_to(found)
-    settings = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "MAKEFLAGS"}}
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
     return {**settings, "PATH": str(folder)}
 
 

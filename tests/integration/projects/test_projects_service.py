@@ -20,7 +20,7 @@ from sandbox.projects.detection import PlanUndetected
 from sandbox.projects.manifest import PlanInvalid
 from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
-from sandbox.sessions.store import drop_unused_archives
+from sandbox.sessions.housekeeping.store import drop_unused_archives
 from sandbox.settings import Settings
 
 ANN = Caller("ann", CallerRole.USER, "1")

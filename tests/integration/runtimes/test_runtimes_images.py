@@ -181,6 +181,30 @@ async def test_a_changed_agent_or_certificate_builds_anew(
     assert len({first, second, await plain.ensure(new_name)}) == 3
 
 
+async def test_an_image_that_another_replaces_goes_once_no_container_uses_it(
+    runtimes_folder: Path, new_name: str, engine: docker.DockerClient
+) -> None:
+    runtime = add_runtime(runtimes_folder, new_name)
+    catalog = RuntimeCatalog(runtimes_folder)
+
+    async def change(images: RuntimeImages, content: str) -> str:
+        (runtime / "Dockerfile").write_text(f"ARG BASE\nFROM ${{BASE}}\nLABEL content={content}\n")
+        return await images.ensure(new_name)
+
+    at_once = RuntimeImages(catalog, kept_seconds=0)
+    used = await change(at_once, "first")
+    container = engine.containers.create(used, ["x"])
+    try:
+        young = await change(RuntimeImages(catalog), "second")
+        assert image_exists(engine, young)
+        third = await change(at_once, "third")
+        assert [image_exists(engine, tag) for tag in (used, young, third)] == [True, False, True]
+    finally:
+        container.remove()
+    fourth = await change(at_once, "fourth")
+    assert [image_exists(engine, tag) for tag in (used, third, fourth)] == [False, False, True]
+
+
 async def test_two_callers_at_once_build_once(runtimes_folder: Path, new_name: str) -> None:
     add_runtime(runtimes_folder, new_name)
     images = RuntimeImages(RuntimeCatalog(runtimes_folder))

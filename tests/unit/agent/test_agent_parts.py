@@ -12,7 +12,7 @@ from sandbox.agent import figures
 from sandbox.agent.archive import check
 from sandbox.agent.children import outcome
 from sandbox.agent.launcher import find_program
-from sandbox.agent.main import Options, parse
+from sandbox.agent.options import Options, parse
 from sandbox.agent.watch import changes, snapshot
 from sandbox.agent.wire import Refused
 

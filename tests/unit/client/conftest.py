@@ -137,7 +137,7 @@ def _app(peer: Peer) -> FastAPI:
     @app.get(f"{base}/logs")
     async def logs() -> Response:
         lines = [_frame("log", {"seq": n, "role": "main", "stream": "stdout", "line": f"line {n}"}) for n in (1, 2)]
-        return Response(b"".join(lines), media_type="text/event-stream")
+        return Response(b"".join([*lines, _frame("end", {})]), media_type="text/event-stream")
 
     @app.post(f"{base}/exec")
     async def execute(request: Request) -> Response:

@@ -1,0 +1,36 @@
+"""What the agent is told on its command line."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+USAGE = "usage: serve|connect --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR]"
+
+
+class Options(NamedTuple):
+    """What the command line said."""
+
+    command: str
+    socket: str = "/run/sandbox-agent/agent.sock"
+    workspace: str = "/workspace"
+    user_uid: int = 1000
+    #: Folder for the output of named processes; emptied at the start, readable by root alone.
+    spool: str = "/var/lib/sandbox-agent"
+
+
+def parse(arguments: list[str]) -> Options:
+    """The options, or SystemExit with what is wrong."""
+    if not arguments or arguments[0] not in ("serve", "connect"):
+        raise SystemExit(USAGE)
+    given: dict[str, str] = {}
+    rest = iter(arguments[1:])
+    for flag in rest:
+        name = flag.removeprefix("--").replace("-", "_")
+        value = next(rest, None)
+        if not flag.startswith("--") or value is None or name not in ("socket", "workspace", "user_uid", "spool"):
+            raise SystemExit(f"not understood: {flag}\n{USAGE}")
+        given[name] = value
+    uid = given.pop("user_uid", "1000")
+    if not uid.isdecimal() or int(uid) == 0:
+        raise SystemExit(f"--user-uid must be a number above 0, not {uid}")
+    return Options(arguments[0], user_uid=int(uid), **given)

@@ -1,0 +1,38 @@
+"""Which of our images newer ones have replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedImage:
+    """One tag of ours. `layers` are the digests of its file system, the lowest first."""
+
+    tag: str
+    #: Unix time.
+    created_at: float
+    layers: tuple[str, ...]
+
+    @property
+    def repository(self) -> str:
+        return self.tag.rpartition(":")[0]
+
+    def stands_on(self, other: TaggedImage) -> bool:
+        """Whether it was built on the other."""
+        return len(other.layers) < len(self.layers) and self.layers[: len(other.layers)] == other.layers
+
+
+def superseded(images: Iterable[TaggedImage], current: str, before: float) -> list[str]:
+    """The tags of `current`'s repository but itself, made before that time."""
+    repository = current.rpartition(":")[0]
+    found = [image for image in images if image.repository == repository and image.tag != current]
+    return [image.tag for image in found if image.created_at < before]
+
+
+def without_use(images: Iterable[TaggedImage], bases: Container[str], before: float) -> list[str]:
+    """The tags of these repositories on which no image stands, made before that time."""
+    known = list(images)
+    found = [image for image in known if image.repository in bases and image.created_at < before]
+    return [image.tag for image in found if not any(other.stands_on(image) for other in known)]

@@ -1,0 +1,184 @@
+"""What the service stands on goes away and comes back: PostgreSQL, the container engine. And it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+
+from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.engine.images import RuntimeImages
+from sandbox.engine.runtimes import RuntimeCatalog
+from tests.acceptance.api import Api
+from tests.acceptance.launches import PROJECT, Viewer, assert_nothing_left, assert_whole
+from tests.acceptance.service import ADMIN_TOKEN, Service
+
+
+@pytest.fixture(scope="module")
+def own(make_service: Callable[..., Service]) -> Iterator[Service]:
+    """A service whose database may be stopped."""
+    service = make_service(quick=True)
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def api(own: Service) -> Iterator[Api]:
+    api = Api(own.url, ADMIN_TOKEN)
+    api.upload("mortal", PROJECT)
+    yield api
+    api.http.close()
+
+
+def test_postgresql_stops_in_the_middle_of_launches(own: Service, api: Api, docker_client: docker.DockerClient) -> None:
+    sessions = [api.create(project_id="mortal")["session_id"] for _ in range(2)]
+    viewers = [Viewer(api, session_id) for session_id in sessions]
+    for viewer in viewers:
+        viewer.wait_for("tick 2")
+    own.stop_database()
+    try:
+        answer = api.http.get(f"/api/v1/sessions/{sessions[0]}")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert api.http.get("/readyz").status_code == 503
+        assert api.http.get("/healthz").status_code == 200
+        for session_id in sessions:
+            containers = docker_client.containers.list(filters={"label": f"sandbox.session_id={session_id}"})
+            assert len(containers) == 2
+    finally:
+        asyncio.run(EmbeddedPostgres(own.home).start())
+    for session_id, viewer in zip(sessions, viewers, strict=True):
+        assert_whole(api, session_id, viewer.finish())
+    own.wait_ready()
+    kept = api.http.get("/api/v1/logs", params={"limit": 500, "level": "WARNING"}).json()["items"]
+    assert any("wait in memory" in row["message"] for row in kept)
+    for session_id in sessions:
+        api.end(session_id)
+        assert_nothing_left(docker_client, session_id)
+
+
+def test_sigterm_leaves_sandboxes_and_installs_running(
+    own: Service, api: Api, docker_client: docker.DockerClient
+) -> None:
+    session_id = api.create(project_id="mortal")["session_id"]
+    viewer = Viewer(api, session_id)
+    viewer.wait_for("tick 2")
+    assert own.process is not None
+    began = time.monotonic()
+    own.process.send_signal(signal.SIGTERM)
+    assert own.wait_dead(30) == -signal.SIGTERM, own.tail()
+    assert "Application shutdown complete" in own.tail()
+    print(f"ended in {time.monotonic() - began:.1f} s")
+    assert len(docker_client.containers.list(filters={"label": f"sandbox.session_id={session_id}"})) == 2
+    own.start()
+    assert_whole(api, session_id, viewer.finish())
+    api.end(session_id)
+    assert_nothing_left(docker_client, session_id)
+
+
+class Dockerd:
+    """A daemon of its own: its own socket, data, network and bridges."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.host = f"unix://{home}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = {
+            "host": self.host,
+            "data-root": self.home / "data",
+            "exec-root": self.home / "exec",
+            "pidfile": self.home / "pid",
+            "shutdown-timeout": 2,
+            "bridge": "none",
+            "iptables": "false",
+            "ip6tables": "false",
+            "ip-masq": "false",
+        }
+        with (self.home / "log").open("ab") as out:
+            # In a network of its own: a daemon without a bridge takes away the machine's own daemon's.
+            command = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
+            self._process = subprocess.Popen(command, stdout=out, stderr=out)
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            assert self._process.poll() is None, (self.home / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (self.home / "log").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        # By hand, since the libraries leave the socket of a refused connection open.
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.home / "docker.sock"))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(100)
+            except OSError:
+                return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        self._process = None
+
+
+@pytest.fixture
+def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
+    """An engine that may be restarted, with the runtime's image on it."""
+    home = Path(tempfile.mkdtemp(prefix="sbx-dockerd-"))
+    daemon = Dockerd(home)
+    reference = asyncio.run(RuntimeImages(RuntimeCatalog()).ensure("python312"))
+    try:
+        daemon.start()
+        with closing(docker.DockerClient(daemon.host)) as client:
+            client.images.load(docker_client.images.get(reference).save(named=reference))
+        yield daemon
+    finally:
+        daemon.stop()
+        shutil.rmtree(home)
+
+
+def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
+    service = make_service(quick=True, DOCKER_HOST=daemon.host)
+    service.start()
+    api = Api(service.url, ADMIN_TOKEN)
+    api.upload("mortal", PROJECT)
+    session, _ = api.launch(project_id="mortal")
+    session_id = session["session_id"]
+    assert session["status"] == "running", session
+    path = f"/api/v1/sessions/{session_id}"
+    api.http.put(f"{path}/files", params={"path": "index.html"}, content=b"edited").raise_for_status()
+
+    daemon.stop()
+    assert api.http.get("/readyz").status_code == 503
+    assert api.http.get("/api/v1/admin/recovery").status_code in (503, 504)
+    assert api.get(session_id)["status"] != "terminated"
+    daemon.start()
+    deadline = time.monotonic() + 60
+    while api.get(session_id)["status"] != "error":
+        assert time.monotonic() < deadline, service.tail()
+        time.sleep(0.1)
+    assert api.get(session_id)["error"]["code"] == "container_exited"
+    (done,) = api.http.post("/api/v1/admin/recovery", json={}).json()["items"]
+    assert (done["action"], done["outcome"]) == ("restart", "done")
+    list(api.events(session_id, last_event_id=0))
+    assert api.get(session_id)["status"] == "running", api.get(session_id)["error"]
+    assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
+
+    api.end(session_id)
+    with closing(docker.DockerClient(daemon.host)) as client:
+        assert_nothing_left(client, session_id)
+    api.http.close()
+    service.stop()

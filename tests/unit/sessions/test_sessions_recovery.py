@@ -1,0 +1,156 @@
+"""The comparison of rows with resources, and what is made of how containers are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
+from sandbox.engine.base import ContainerState, Resource, ResourceKind
+from sandbox.engine.labels import container_name, network_name, shared_network_name
+from sandbox.sessions.recovery.compare import Action, compare
+from sandbox.sessions.watcher import loss
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+ROLES = ("backend", "frontend")
+
+
+def make_session(**changes: object) -> Session:
+    session = Session(
+        session_id=uuid4(),
+        user_id="u",
+        project_id="p",
+        project_digest="d",
+        status=SessionStatus.RUNNING,
+        runtime_type="python312",
+        containers={role: ContainerInfo(f"id-{role}", "10.0.0.1", "python312", "running") for role in ROLES},
+        preview_port=8000,
+        backend_port=8000,
+        pipeline_stage="preview",
+        pipeline_run_id="r",
+        run_id=uuid4(),
+        created_at=NOW,
+        last_active=NOW,
+        terminated_at=None,
+        expires_at=None,
+        idle_timeout_seconds=0,
+        max_lifetime_seconds=0,
+        error=None,
+        work=None,
+    )
+    return replace(session, **changes)
+
+
+def in_error(code: str) -> Session:
+    return make_session(status=SessionStatus.ERROR, error=SessionError(code, "m", "h", None))
+
+
+def resources_of(session: Session, status: str = "running") -> list[Resource]:
+    """Everything that a session of these roles has on the engine."""
+    session_id = session.session_id
+    made = [Resource(ResourceKind.NETWORK, network_name(session_id), session_id, None, NOW)]
+    for role, info in session.containers.items():
+        name = container_name(session_id, role)
+        made.append(Resource(ResourceKind.CONTAINER, name, session_id, role, NOW, status, info.id))
+        made.append(Resource(ResourceKind.VOLUME, name, session_id, role, NOW))
+    return made
+
+
+def without(kind: ResourceKind, role: str) -> Callable[[Resource], bool]:
+    return lambda resource: not (resource.kind is kind and resource.role == role)
+
+
+def only(session: Session, resources: list[Resource]) -> tuple[Action, tuple[str, ...]]:
+    (finding,) = compare([session], resources)
+    assert finding.session is session
+    assert finding.reason
+    return finding.action, finding.differs
+
+
+def test_what_is_as_recorded_is_left_alone() -> None:
+    session = make_session()
+    assert only(session, resources_of(session)) == (Action.NONE, ())
+
+
+def test_stopped_containers_are_started() -> None:
+    session = make_session()
+    assert only(session, resources_of(session, "exited")) == (Action.RESTART, ROLES)
+
+
+def test_missing_containers_are_made_anew_on_their_volumes() -> None:
+    session = make_session()
+    found = [r for r in resources_of(session, "exited") if without(ResourceKind.CONTAINER, "backend")(r)]
+    assert only(session, found) == (Action.RECREATE, ("backend",))
+
+
+def test_a_missing_volume_is_a_loss_whatever_the_container_does() -> None:
+    session = make_session()
+    found = [r for r in resources_of(session) if without(ResourceKind.VOLUME, "frontend")(r)]
+    assert only(session, found) == (Action.MARK_LOST, ("frontend",))
+
+
+def test_other_containers_of_the_same_name_are_adopted() -> None:
+    session = make_session()
+    found = [replace(r, id="other") if r.role == "backend" else r for r in resources_of(session)]
+    assert only(session, found) == (Action.ADOPT, ("backend",))
+
+
+@pytest.mark.parametrize("code", ["container_exited", "container_gone", "out_of_memory"])
+def test_a_lost_session_whose_containers_run_again_has_its_app_started(code: str) -> None:
+    session = in_error(code)
+    assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
+
+
+@pytest.mark.parametrize("code", ["dependency_install_failed", "workspace_lost"])
+def test_a_failure_that_is_its_owners_to_correct_is_left_alone(code: str) -> None:
+    assert only(in_error(code), [])[0] is Action.NONE
+
+
+@pytest.mark.parametrize("work", list(Work))
+def test_a_session_that_somebody_works_on_is_left_alone(work: Work) -> None:
+    assert only(make_session(work=work), [])[0] is Action.NONE
+
+
+def test_strays_are_found_one_by_one_and_the_shared_network_is_none() -> None:
+    alive, gone = make_session(), make_session()
+    shared = Resource(ResourceKind.NETWORK, shared_network_name(UUID(int=1)), None, None, NOW)
+    nameless = Resource(ResourceKind.VOLUME, "v", None, None, NOW)
+    findings = compare([alive], [*resources_of(alive), *resources_of(gone), shared, nameless])
+    strays = [finding for finding in findings if finding.session is None]
+    assert {finding.action for finding in strays} == {Action.REMOVE}
+    assert sorted(r.name for finding in strays for r in finding.found) == sorted(
+        [*(r.name for r in resources_of(gone)), "v"]
+    )
+    assert findings[0].action is Action.NONE
+
+
+def state(status: str, exit_code: int | None = None, *, out_of_memory: bool = False) -> ContainerState:
+    return ContainerState("id", "name", status, None, exit_code, out_of_memory, None, None, "main")
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "words"),
+    [
+        (None, "container_gone", "gone"),
+        (state("exited", 3), "container_exited", "exited 3"),
+        (state("exited", 137), "container_exited", "exited 137"),
+        (state("exited", 137, out_of_memory=True), "out_of_memory", "memory"),
+        # Some command in it was killed for memory once; it ended for another reason.
+        (state("exited", 0, out_of_memory=True), "container_exited", "exited 0"),
+        (state("created"), "container_exited", "created"),
+    ],
+)
+def test_why_a_session_is_lost(found: ContainerState | None, code: str, words: str) -> None:
+    error = loss({"main": found})
+    assert error is not None
+    assert error.code == code
+    assert words in error.message
+
+
+@pytest.mark.parametrize("status", ["running", "paused", "restarting"])
+def test_containers_that_are_well(status: str) -> None:
+    assert loss({"main": state(status)}) is None
