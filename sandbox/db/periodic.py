@@ -9,19 +9,46 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 
 logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 3.0
 
 _TRY = text("SELECT pg_try_advisory_xact_lock(hashtextextended('periodic ' || :name, 0))")
 
 
 @asynccontextmanager
 async def alone(db: Database, name: str) -> AsyncIterator[bool]:
-    """Whether nobody else, in any replica, is within a block of this name; until its end nobody else will be."""
+    """Whether nobody else, in any replica, is within a block of this name; until its end nobody else will be.
+
+    The lock is a transaction's, which is used every few seconds: PostgreSQL ends one that rests for long, so that a
+    replica that hangs does not keep the others waiting.
+    """
     async with db.transaction() as connection:
-        yield bool((await connection.execute(_TRY, {"name": name})).scalar_one())
+        if not (await connection.execute(_TRY, {"name": name})).scalar_one():
+            yield False
+            return
+        over = asyncio.Event()
+        beating = asyncio.create_task(_beat(connection, over))
+        try:
+            yield True
+        finally:
+            over.set()
+            await beating
+
+
+async def _beat(connection: AsyncConnection, over: asyncio.Event) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(BEAT_SECONDS):
+                await over.wait()
+        except TimeoutError:
+            await connection.execute(text("SELECT 1"))
+        else:
+            return
 
 
 class Periodic:

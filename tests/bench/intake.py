@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import subprocess
+import sys
 import time
 
 import psycopg
@@ -13,7 +16,6 @@ from tests.acceptance.service import Service
 from tests.bench.world import client, percentile
 
 SENDERS = 8
-PROBES = 200
 
 
 async def send(service: Service, path: str, bodies: list[bytes]) -> float:
@@ -56,30 +58,29 @@ def copy_again(dsn: str, table: str, columns: tuple[str, ...]) -> float:
     return took
 
 
-async def probe(service: Service, until: asyncio.Event | None) -> list[float]:
-    """Milliseconds that other requests take, one after the other, a fixed number or until the event."""
-    taken = []
-    async with client(service) as http:
-        while len(taken) < PROBES if until is None else not until.is_set():
-            began = time.perf_counter()
-            answer = await http.get("/api/v1/projects")
-            taken.append(1000 * (time.perf_counter() - began))
-            assert answer.status_code == 200
-            await asyncio.sleep(0.01)
-    return taken
+async def probe(service: Service, mode: str) -> asyncio.subprocess.Process:
+    """Another caller; see `probe.py`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.probe", service.url, mode, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+async def told(process: asyncio.subprocess.Process) -> list[float]:
+    """The milliseconds it measured, once it is told to end."""
+    out, _ = await process.communicate()
+    return [float(value) for value in json.loads(out)]
 
 
 async def measure(service: Service, dsn: str, name: str, path: str, bodies: list[bytes], rows: int) -> None:
     columns = LOG_COLUMNS if name == "logs" else SPAN_COLUMNS
+    await send(service, path, bodies[: 4 * SENDERS])  # what reads the bodies is started by the first of them
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {name}")
         connection.execute("CHECKPOINT")
-    idle = await probe(service, None)
-    over = asyncio.Event()
-    probing = asyncio.create_task(probe(service, over))
+    idle = await told(await probe(service, "idle"))
+    probing = await probe(service, "busy")
     ours = await send(service, path, bodies)
-    over.set()
-    busy = await probing
+    busy = await told(probing)
     with psycopg.connect(dsn) as connection:
         kept = connection.execute(
             f"SELECT count(*) FROM {name} WHERE metadata ? 'endpoint'"

@@ -147,6 +147,19 @@ async def test_a_table_in_use_is_left_for_the_next_run(database):
     assert (await retention.run(database, Settings(), dry_run=False))[0].partitions == ("logs_p20260101",)
 
 
+async def test_long_work_keeps_its_turn(database, monkeypatch):
+    monkeypatch.setattr("sandbox.db.periodic.BEAT_SECONDS", 0.2)
+    async with database.transaction() as connection:
+        await connection.execute(text("SET idle_in_transaction_session_timeout = '1s'"))
+    async with alone(database, "long work") as ours:
+        assert ours
+        await asyncio.sleep(2)  # longer than a transaction may rest
+        async with alone(database, "long work") as another:
+            assert not another
+    async with alone(database, "long work") as again:
+        assert again
+
+
 async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, caplog):
     done = asyncio.Event()
     calls = 0
