@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.domain.session import ContainerInfo, SessionError
-from sandbox.engine.base import Engine, Resource
+from sandbox.engine.base import Engine, Resource, ResourceKind
 from sandbox.errors import SandboxError
 from sandbox.launch.concurrently import for_each
 from sandbox.sessions import store as sessions
 from sandbox.sessions.recovery import store
 from sandbox.sessions.recovery.compare import WORKSPACE_LOST, Action, Finding, compare
 from sandbox.telemetry.alerts.store import Alerts
+from sandbox.telemetry.metrics.figures import STRAYS, STRAYS_REMOVED
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,6 @@ class RecoveryService:
         self._engine = engine
         self._alerts = alerts
         self._new_origin = new_origin
-        #: Stray resources removed since the start.
-        self.removed_strays = 0
 
     async def findings(self, session_ids: Collection[UUID] | None = None) -> list[Finding]:
         """Every session that is not terminated, and every stray resource; of the given sessions only."""
@@ -74,10 +74,14 @@ class RecoveryService:
         return [await self._apply(finding) for finding in found]
 
     async def sweep(self, grace: timedelta = GRACE) -> int:
-        """Remove stray resources older than the grace period; how many."""
+        """Remove stray resources older than the grace period; how many. What was found is told as figures."""
         old = datetime.now(UTC) - grace
+        found = await self.findings()
+        strays = Counter(resource.kind for finding in found if finding.session is None for resource in finding.found)
+        for kind in ResourceKind:
+            STRAYS.labels(kind.value).set(strays[kind])
         removed = 0
-        for finding in await self.findings():
+        for finding in found:
             made = [resource.created_at for resource in finding.found]
             if finding.action is Action.REMOVE and all(at is not None and at < old for at in made):
                 removed += (await self._apply(finding)).outcome == "done"
@@ -163,7 +167,8 @@ class RecoveryService:
 
     async def _remove(self, resources: Sequence[Resource]) -> bool:
         removed = [resource for resource in resources if await self._engine.remove(resource)]
-        self.removed_strays += len(removed)
+        for resource in removed:
+            STRAYS_REMOVED.labels(resource.kind.value).inc()
         return bool(removed)
 
     async def _as_found(self, session_id: UUID, recorded: dict[str, ContainerInfo]) -> dict[str, ContainerInfo]:

@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _STATES: Final = {
     "sessions": ("sandbox_sessions", "Sessions of the deployment by status.", "status"),
+    "resources": ("sandbox_resources", "Containers, networks and volumes on record as made and not removed.", "kind"),
     "leaked": ("sandbox_leaked_resources", "Resources of sessions that ended ten minutes ago or more.", "kind"),
     "alerts": ("sandbox_alerts_open", "Alerts that are not resolved.", "severity"),
     "agents": ("sandbox_agents", "Agents and components by status.", "status"),
@@ -29,7 +30,11 @@ _STATES: Final = {
     "database_bytes": ("sandbox_database_size_bytes", "Size of the database.", None),
 }
 #: Present with 0 even when there is none, so that a query finds them.
-_STATUSES: Final = ("creating", "ready", "running", "terminated", "error")
+_ALWAYS: Final = {
+    "sessions": ("creating", "ready", "running", "terminated", "error"),
+    "resources": ("container", "network", "volume"),
+    "leaked": ("container", "network", "volume"),
+}
 
 
 async def exposition(db: Database, recorders: Mapping[str, Recorder]) -> bytes:
@@ -59,7 +64,8 @@ def _deployment(figures: Iterable[store.Figure], *, up: bool) -> Iterable[Metric
     for figure in figures:
         by_name[figure.name][figure.label] = figure.value
     if up:
-        by_name["sessions"] = dict.fromkeys(_STATUSES, 0.0) | by_name["sessions"]
+        for name, labels in _ALWAYS.items():
+            by_name[name] = dict.fromkeys(labels, 0.0) | by_name[name]
     for name, values in by_name.items():
         if name == "events":
             yield CounterMetricFamily("sandbox_events", "Launch events written, ever.", value=values[""])

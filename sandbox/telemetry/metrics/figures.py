@@ -13,6 +13,7 @@ from typing import Any, Final
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -79,6 +80,18 @@ INTAKE: Final = Counter(
     "sandbox_intake_records",
     "Records that others sent, by kind and by what became of them.",
     ["kind", "outcome"],
+    registry=REGISTRY,
+)
+STRAYS: Final = Gauge(
+    "sandbox_stray_resources",
+    "Resources on the engine that belong to no living session, as this replica's last sweep found them.",
+    ["kind"],
+    registry=REGISTRY,
+)
+STRAYS_REMOVED: Final = Counter(
+    "sandbox_stray_resources_removed",
+    "Such resources that were removed, by the sweep or by an admin's recovery.",
+    ["kind"],
     registry=REGISTRY,
 )
 

@@ -11,6 +11,7 @@ from sandbox.db.connection import Database
 _STATE = text("""
     SELECT 'sessions' AS figure, status AS label, count(*) AS value FROM sandbox_sessions GROUP BY status
     UNION ALL SELECT 'events', '', coalesce(sum(last_seq), 0) FROM sandbox_sessions
+    UNION ALL SELECT 'resources', kind, count(*) FROM session_resources WHERE removed_at IS NULL GROUP BY kind
     UNION ALL SELECT 'leaked', resource.kind, count(*)
       FROM session_resources AS resource JOIN sandbox_sessions AS session USING (session_id)
      WHERE resource.removed_at IS NULL AND session.status = 'terminated'

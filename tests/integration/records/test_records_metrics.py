@@ -30,6 +30,13 @@ async def test_metrics_tell_what_happened(admin, ada, database, services):
                 " VALUES ('u', 'running', 'python312', 'p', 7)"
             )
         )
+        await connection.execute(
+            text(
+                "INSERT INTO session_resources (kind, name, session_id, removed_at)"
+                " SELECT kind, name, session_id, CASE WHEN name = 'gone' THEN NOW() END FROM sandbox_sessions,"
+                " (VALUES ('container', 'a'), ('volume', 'a'), ('volume', 'b'), ('volume', 'gone')) AS r (kind, name)"
+            )
+        )
     before = read(await admin.get("/metrics"))
     tracing = Tracing(services.recorder)
     end = datetime.now(UTC)
@@ -67,6 +74,8 @@ async def test_metrics_tell_what_happened(admin, ada, database, services):
     assert rose("sandbox_database_query_duration_seconds_count") > 0
     assert after["sandbox_sessions"][("running",)] == 1
     assert after["sandbox_sessions"][("error",)] == 0
+    assert after["sandbox_resources"] == {("container",): 1, ("network",): 0, ("volume",): 2}
+    assert set(after["sandbox_leaked_resources"].values()) == {0}
     assert after["sandbox_events_total"][()] == 7
     assert after["sandbox_database_up"][()] == 1
     assert after["sandbox_recorder_waiting_rows"][("logs", "own")] == 0

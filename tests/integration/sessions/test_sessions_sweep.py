@@ -19,8 +19,10 @@ from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import new_origin
 from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
+from sandbox.telemetry.metrics.figures import REGISTRY
 
 NO_GRACE = timedelta(seconds=-5)
+SEEN = "sandbox_stray_resources"
 
 
 @pytest.fixture
@@ -54,6 +56,10 @@ async def names(engine: DockerEngine) -> list[str]:
     return [resource.name for resource in await engine.list_resources()]
 
 
+def figure(name: str, kind: str) -> float | None:
+    return REGISTRY.get_sample_value(name, {"kind": kind})
+
+
 def service(db: Database, engine: DockerEngine) -> RecoveryService:
     return RecoveryService(db, engine, Alerts(tell=False), new_origin)
 
@@ -63,11 +69,15 @@ async def test_strays_are_removed_after_a_grace_period(
 ) -> None:
     recovery = service(database, engine)
     stray = make_volume(client, deployment_id, uuid4())
+    removed_before = figure("sandbox_stray_resources_removed_total", "volume") or 0
     assert await recovery.sweep(timedelta(hours=1)) == 0
     assert await names(engine) == [stray]
+    assert (figure(SEEN, "volume"), figure(SEEN, "container")) == (1, 0)
     assert await recovery.sweep(NO_GRACE) == 1
     assert await names(engine) == []
-    assert recovery.removed_strays == 1
+    assert await recovery.sweep(NO_GRACE) == 0
+    assert figure(SEEN, "volume") == 0
+    assert figure("sandbox_stray_resources_removed_total", "volume") == removed_before + 1
 
 
 async def test_what_a_living_session_has_is_no_stray(
