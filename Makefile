@@ -26,11 +26,8 @@ test: check ## Run all tests, with what they need; TESTS="tests/unit -k name" ru
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
 
-bench: environment ## Measure, each figure as a ratio against its reference; BENCH=bench_api runs one
+bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
-
-bench: environment ## Measure intake and questions of the records; LOGS=10000000 SPANS=2000000 for the full size
-	@$(BIN)/python -m tests.bench
 
 check: environment ## Lint, formatting, types, and which room may import which
 	$(BIN)/ruff check

@@ -22,6 +22,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.api import commands, events, files, health, problems, projects, recovery, sessions, terminal, tokens
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
+from sandbox.api.openapi import DocumentedApi
 from sandbox.api.platform import records_routers
 from sandbox.api.services import Services
 from sandbox.console import routes as console
@@ -197,7 +198,7 @@ class Application:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.api = FastAPI(
+        self.api = DocumentedApi(
             title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
         )
         problems.install(self.api)

@@ -21,7 +21,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "`checks` says which does not answer"}})
 async def readyz(services: Injected, response: Response) -> dict[str, Any]:
     """The database and the container engine answer; 503 with the cause when one does not."""
     names = ("database", "engine")

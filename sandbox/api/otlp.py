@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from google.protobuf.message import Message
@@ -30,6 +31,9 @@ router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
 #: Exporters give up after ten seconds by default.
 WRITE_SECONDS = 8.0
 
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "An error, as `google.rpc.Status` in the encoding of the request"}
+}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -39,7 +43,7 @@ _BODY = {
 }
 
 
-@router.post("/traces", response_class=Response, openapi_extra=_BODY)
+@router.post("/traces", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_traces(request: Request, services: Injected) -> Response:
     """Take spans. A user's are that user's; an admin's may name their user in `user.id`."""
 
@@ -54,7 +58,7 @@ async def export_traces(request: Request, services: Injected) -> Response:
     return await _export(request, services, "spans", keep)
 
 
-@router.post("/logs", response_class=Response, openapi_extra=_BODY)
+@router.post("/logs", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_logs(request: Request, services: Injected) -> Response:
     """Take log records, likewise."""
 

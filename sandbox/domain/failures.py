@@ -46,6 +46,8 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "disk_full": None,
     #: The container engine refused or does not answer.
     "engine_error": None,
+    #: The agent in a container refused what the launch asked of it.
+    "agent_refused": None,
     #: Our own mistake.
     "internal_error": None,
 }

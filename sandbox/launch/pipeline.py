@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionError, SessionStatus
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, StageState
@@ -35,6 +36,13 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 LOG_EVERY_SECONDS = 5.0
+
+
+def failure_code(stage: StageName, error: EngineError | AgentError) -> str:
+    """The code of a launch that ends with this error: one that lessons know."""
+    if error.code in FAILURE_STAGES or isinstance(error, AgentError):
+        return error.code
+    return "network_failed" if stage is StageName.NETWORK else "engine_error"
 
 
 class _BoundJournal:
@@ -142,7 +150,7 @@ class Pipeline:
                     return await self._stages[name].run(context)
             except (EngineError, AgentError) as error:
                 if attempt == ATTEMPTS:
-                    raise StageFailed(error.code, error.message, error.hint) from error
+                    raise StageFailed(failure_code(name, error), error.message, error.hint) from error
                 log.warning("stage %s met %s; trying again", name, error.code, extra={"cause": str(error)})
                 await asyncio.sleep(0.5 * 2**attempt)
             except (StageFailed, LostOwnership, DatabaseUnavailable):

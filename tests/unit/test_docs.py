@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic.fields import FieldInfo
+from typer.main import get_command
 
+from sandbox.cli.main import app
+from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.stages import StageName
 from sandbox.settings import Settings
 
@@ -37,6 +43,31 @@ def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
 @pytest.mark.parametrize("stage", StageName)
 def test_every_stage_is_in_the_picture(stage: StageName) -> None:
     assert stage.value in README.split("## A launch")[1].split("```")[1]
+
+
+def leaves(command: Any, *path: str) -> Iterator[str]:
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, *path, name)
+    if not hasattr(command, "commands"):
+        yield " ".join(path)
+
+
+@pytest.mark.parametrize("command", [*leaves(get_command(app))])
+def test_every_command_is_in_the_readme(command: str) -> None:
+    assert f"`sandbox {command}`" in README.split("## Commands")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(("code", "stage"), FAILURE_STAGES.items())
+def test_every_code_of_a_failed_launch_is_in_the_readme_at_its_stage(code: str, stage: StageName | None) -> None:
+    rows = README.split("## When a launch fails")[1].split("\n## ")[0].splitlines()
+    (codes,) = (row for row in rows if row.startswith(f"| {stage or 'any'} |"))
+    assert f"`{code}`" in codes
+
+
+def test_every_target_of_make_is_told() -> None:
+    rules = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert len(rules) == len(set(rules))
+    assert {rule for rule in rules if f"make {rule}" not in README} == {"help", "clean"}
 
 
 def test_every_room_is_in_architecture() -> None:
