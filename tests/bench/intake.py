@@ -67,7 +67,7 @@ async def probe(service: Service, mode: str) -> asyncio.subprocess.Process:
 
 async def told(process: asyncio.subprocess.Process) -> list[float]:
     """The milliseconds it measured, once it is told to end."""
-    out, _ = await process.communicate()
+    out, _ = await process.communicate(b"")
     return [float(value) for value in json.loads(out)]
 
 
