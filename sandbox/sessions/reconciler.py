@@ -73,10 +73,6 @@ class Reconciler:
         if tasks:
             await asyncio.wait(tasks, timeout=3)
 
-    @property
-    def busy(self) -> int:
-        return len(self._running)
-
     async def _reconcile_forever(self) -> None:
         while True:
             self._wake.clear()
