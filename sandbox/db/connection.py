@@ -148,7 +148,7 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
         "keepalives_idle": 30,
         **given,
         # PostgreSQL takes the last word: ours come before the caller's, but for the time zone.
-        "options": " ".join([_DEFAULTS, *filter(None, [given.get("options")]), "-c timezone=UTC"]),
+        "options": f"{_DEFAULTS} {given.get('options', '')} -c timezone=UTC",
     }
 
 
