@@ -7,8 +7,10 @@ import logging
 import time
 
 from sandbox.db.connection import Database
+from sandbox.engine.base import Engine
 from sandbox.errors import SandboxError
 from sandbox.sessions.housekeeping import store
+from sandbox.sessions.housekeeping.app_activity import note_app_output
 from sandbox.sessions.recovery.service import RecoveryService
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,9 @@ SWEEP_SECONDS = 60.0
 class Housekeeper:
     """`start` and `close`. Every change it makes is idempotent, so a turn that is cut short is simply taken again."""
 
-    def __init__(self, db: Database, recovery: RecoveryService) -> None:
+    def __init__(self, db: Database, engine: Engine, recovery: RecoveryService) -> None:
         self._db = db
+        self._engine = engine
         self._recovery = recovery
         self._swept = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -50,9 +53,12 @@ class Housekeeper:
         async with self._db.transaction() as conn:
             if not await store.take_turn(conn):
                 return
+            active = await note_app_output(conn, self._engine)
             warned = await store.warn(conn)
             expired = await store.expire(conn)
             await store.drop_unused_archives(conn)
+        for session_id in active:
+            log.debug("session is in use: its apps print", extra={"session_id": str(session_id)})
         for session_id in warned:
             log.info("session is about to expire", extra={"session_id": str(session_id)})
         for session_id in expired:
