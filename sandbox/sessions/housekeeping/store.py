@@ -59,6 +59,27 @@ _EXPIRE = text(f"""
        AND (expires_at < NOW() OR ({_IDLE_TOO_LONG}))
     RETURNING session_id
 """)
+#: Sessions, and events of theirs, that one batch drops at most.
+_BATCH_SESSIONS = 50
+_BATCH_EVENTS = 5_000
+_OLD = text("""
+    SELECT session_id FROM sandbox_sessions
+     WHERE status = 'terminated' AND history_dropped_at IS NULL
+       AND terminated_at < NOW() - make_interval(days => :days)
+     ORDER BY terminated_at LIMIT :limit
+""")
+#: All but the last, `end`: one who follows such a session is told that it is over.
+_DROP_EVENTS = text("""
+    DELETE FROM session_events e
+     USING (SELECT old.session_id, old.seq FROM session_events old JOIN sandbox_sessions s USING (session_id)
+             WHERE old.session_id = ANY(:ids) AND old.seq < s.last_seq LIMIT :limit) AS batch
+     WHERE e.session_id = batch.session_id AND e.seq = batch.seq
+""")
+#: Stages go with their runs.
+_DROP_RUNS = text("DELETE FROM session_runs WHERE session_id = ANY(:ids)")
+#: What is not removed from the engine is still on record.
+_DROP_RESOURCES = text("DELETE FROM session_resources WHERE session_id = ANY(:ids) AND removed_at IS NOT NULL")
+_HISTORY_DROPPED = text("UPDATE sandbox_sessions SET history_dropped_at = NOW() WHERE session_id = ANY(:ids)")
 
 
 async def take_turn(conn: AsyncConnection) -> bool:
@@ -102,3 +123,19 @@ async def expire(conn: AsyncConnection) -> list[UUID]:
 async def drop_unused_archives(conn: AsyncConnection) -> int:
     """Remove archives that no project and no living session refers to (an hour's grace); how many."""
     return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
+
+
+async def drop_history(conn: AsyncConnection, days: int) -> int:
+    """Drop one batch of the events, runs, stages and resource rows of sessions that ended more than `days` ago.
+
+    A session with more events than a batch takes several. Answers how many sessions were done with; their rows stay,
+    with `pipeline_log`.
+    """
+    ids = list((await conn.execute(_OLD, {"days": days, "limit": _BATCH_SESSIONS})).scalars())
+    if not ids:
+        return 0
+    if (await conn.execute(_DROP_EVENTS, {"ids": ids, "limit": _BATCH_EVENTS})).rowcount == _BATCH_EVENTS:
+        return 0
+    for statement in (_DROP_RUNS, _DROP_RESOURCES, _HISTORY_DROPPED):
+        await conn.execute(statement, {"ids": ids})
+    return len(ids)
