@@ -37,6 +37,27 @@ def test_sessions_end_in_time_and_say_so_before(admin: Api, docker_client: docke
         assert_nothing_left(docker_client, session_id)
 
 
+def chatter(start: str) -> dict[str, str]:
+    """A project that is served silently, beside what `start` does."""
+    serve = "exec python3 -m http.server $PORT > /dev/null 2>&1"
+    return {"sandbox.toml": f'[main]\nruntime = "python312"\nstart = "{start} {serve}"\nport = 8000\n'}
+
+
+def test_what_an_app_prints_is_activity(admin: Api) -> None:
+    admin.upload("silent", chatter("echo starting;"))
+    admin.upload("talking", chatter("(while sleep 0.5; do echo tick; done) &"))
+    talking, _ = admin.launch(project_id="talking", idle_timeout_seconds=12)
+    silent, _ = admin.launch(project_id="silent", idle_timeout_seconds=12)
+    assert (talking["status"], silent["status"]) == ("running", "running"), (talking, silent)
+    # The talking one was there first, has the same time and was left alone as well.
+    over = wait_until_over(admin, silent["session_id"])
+    stays = admin.get(talking["session_id"])
+    assert stays["status"] == "running"
+    assert stays["last_active"] > over["last_active"]
+    assert stays["expires_at"] > over["terminated_at"]
+    admin.end(talking["session_id"])
+
+
 def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
     admin.upload("page", {"index.html": "<h1>here</h1>"})
     session, _ = admin.launch(project_id="page", idle_timeout_seconds=600, max_lifetime_seconds=1000)
