@@ -165,7 +165,10 @@ async def _start_watching(
 ) -> RecoveryService:
     """What finds and repairs differences between database and engine: at the engine's word, by an admin's, in time."""
     service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
-    watcher, housekeeper = Watcher(db, engine), Housekeeper(db, service)
+    watcher, housekeeper = (
+        Watcher(db, engine),
+        Housekeeper(db, engine, service, history_days=settings.session_history_days),
+    )
     await watcher.start()
     stack.push_async_callback(watcher.close)
     await housekeeper.start()

@@ -38,6 +38,7 @@ async def session_events(
 
     Starts at the beginning, or after `Last-Event-ID` (or `?after=`), without gap or double, across a restart of the
     service. The stream ends when the session is at rest; a viewer that has seen everything then gets 204.
+    Of a session that ended more than `SANDBOX_SESSION_HISTORY_DAYS` ago there is only `end`.
     """
     position = await services.sessions.position(caller, session_id)
     seen = _seq(last_event_id) if last_event_id else after or 0

@@ -18,7 +18,6 @@ from sandbox.sessions.service import SessionService
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["terminal"])
 
-TOUCH_SECONDS = 5.0
 MOST_COLUMNS = 1000
 
 
@@ -35,7 +34,7 @@ async def terminal(
     pty = await agent.pty()
     try:
         await websocket.accept()
-        shown = asyncio.create_task(_show(pty, websocket))
+        shown = asyncio.create_task(_show(pty, websocket, services.sessions, session_id))
         typed = asyncio.create_task(_type(pty, websocket, services.sessions, session_id))
         done, rest = await asyncio.wait({shown, typed}, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
@@ -47,8 +46,9 @@ async def terminal(
         await pty.close()
 
 
-async def _show(pty: PtySession, websocket: WebSocket) -> None:
+async def _show(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
     while data := await pty.read():
+        sessions.touch(session_id)
         await websocket.send_bytes(data)
 
 

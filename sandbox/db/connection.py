@@ -27,7 +27,7 @@ CONNECT_TIMEOUT = 10
 POOL_TIMEOUT = 30
 #: Seconds after which the server ends a transaction that does nothing: a frozen replica must not keep its locks.
 IDLE_TIMEOUT = 20
-_OPTIONS = f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s"
+_DEFAULTS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s"
 #: A connection that rested for so long is asked whether it lives before it is used.
 IDLE_SECONDS = 1.0
 _IDLE_SINCE = "idle_since"
@@ -147,7 +147,8 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
         "connect_timeout": CONNECT_TIMEOUT,
         "keepalives_idle": 30,
         **given,
-        "options": f"{given.get('options', '')} {_OPTIONS}".strip(),
+        # PostgreSQL takes the last word: ours come before the caller's, but for the time zone.
+        "options": f"{_DEFAULTS} {given.get('options', '')} -c timezone=UTC",
     }
 
 

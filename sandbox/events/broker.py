@@ -111,7 +111,8 @@ class EventBroker:
                 if ready is None:
                     page, _ = await store.read(self._db, session_id, after=after, limit=PAGE)
                     ready = [encode(event) for event in page]
-                    after += len(page)
+                    # Not counted up: of a session that ended long ago only the last event is kept.
+                    after = page[-1].seq if page else after
                 elif ready:
                     after = feed.last_seq
                 if ready:

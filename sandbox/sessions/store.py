@@ -65,6 +65,7 @@ _RELAUNCH = text(f"""
     UPDATE sandbox_sessions
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
            pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
+           output_seen = '{{}}', output_seen_at = NULL,
            project_digest = coalesce(:project_digest, project_digest)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
     RETURNING {SESSION_COLUMNS}, last_seq

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import docker
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from tests.acceptance.api import Api
 from tests.acceptance.launches import assert_nothing_left
@@ -37,26 +39,48 @@ def test_sessions_end_in_time_and_say_so_before(admin: Api, docker_client: docke
         assert_nothing_left(docker_client, session_id)
 
 
+def chatter(start: str) -> dict[str, str]:
+    """A project that is served silently, beside what `start` does."""
+    serve = "exec python3 -m http.server $PORT > /dev/null 2>&1"
+    return {"sandbox.toml": f'[main]\nruntime = "python312"\nstart = "{start} {serve}"\nport = 8000\n'}
+
+
+def test_what_an_app_prints_is_activity(admin: Api) -> None:
+    admin.upload("silent", chatter("echo starting;"))
+    admin.upload("talking", chatter("(while sleep 0.5; do echo tick; done) &"))
+    talking, _ = admin.launch(project_id="talking", idle_timeout_seconds=12)
+    silent, _ = admin.launch(project_id="silent", idle_timeout_seconds=12)
+    assert (talking["status"], silent["status"]) == ("running", "running"), (talking, silent)
+    # The talking one was there first, has the same time and was left alone as well.
+    over = wait_until_over(admin, silent["session_id"])
+    stays = admin.get(talking["session_id"])
+    assert stays["status"] == "running"
+    assert stays["last_active"] > over["last_active"]
+    assert stays["expires_at"] > over["terminated_at"]
+    admin.end(talking["session_id"])
+
+
+def moved_by(api: Api, session_id: str, use: Callable[[], object]) -> bool:
+    """Whether the session's `last_active` moves once it was used so."""
+    before = api.get(session_id)["last_active"]
+    use()
+    deadline = time.monotonic() + 20
+    while api.get(session_id)["last_active"] == before:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
     admin.upload("page", {"index.html": "<h1>here</h1>"})
     session, _ = admin.launch(project_id="page", idle_timeout_seconds=600, max_lifetime_seconds=1000)
     session_id = session["session_id"]
     assert session["status"] == "running", session
     path = f"/api/v1/sessions/{session_id}"
-
-    def moved_by(use: Any) -> bool:
-        before = admin.get(session_id)["last_active"]
-        use()
-        deadline = time.monotonic() + 20
-        while admin.get(session_id)["last_active"] == before:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
-
-    assert moved_by(lambda: admin.exec(session_id, "true"))
-    assert moved_by(lambda: admin.http.put(f"{path}/files", params={"path": "a"}, content=b"a"))
-    assert moved_by(lambda: admin.http.get(f"{path}/files", params={"path": "."}))
+    assert moved_by(admin, session_id, lambda: admin.exec(session_id, "true"))
+    assert moved_by(admin, session_id, lambda: admin.http.put(f"{path}/files", params={"path": "a"}, content=b"a"))
+    assert moved_by(admin, session_id, lambda: admin.http.get(f"{path}/files", params={"path": "."}))
 
     link = httpx.URL(session["preview_url"])
     with httpx.Client(trust_env=False, follow_redirects=False) as browser:
@@ -66,10 +90,20 @@ def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
         opened = browser.get(address.copy_with(raw_path=link.raw_path), headers=host)
         cookie = {"Cookie": opened.headers["set-cookie"].partition(";")[0]}
         shown: list[str] = []
-        assert moved_by(lambda: shown.append(browser.get(address, headers=host | cookie).text))
+        assert moved_by(admin, session_id, lambda: shown.append(browser.get(address, headers=host | cookie).text))
         assert shown == ["<h1>here</h1>"]
 
     renewed = admin.http.post(f"{path}/renew", json={"seconds": 5000}).json()
     left = datetime.fromisoformat(renewed["expires_at"]) - datetime.fromisoformat(renewed["last_active"])
     assert left.total_seconds() == pytest.approx(5000, abs=1)
     admin.end(session_id)
+
+
+def test_a_terminal_is_use(admin: Api, blank: str) -> None:
+    url = f"{admin.url.replace('http', 'ws', 1)}/api/v1/sessions/{blank}/terminal"
+    with connect(url, additional_headers={"Authorization": f"Bearer {admin.token}"}, proxy=None) as terminal:
+        assert moved_by(admin, blank, lambda: terminal.send('{"resize": [100, 30]}'))
+        # What it shows counts as well, such as a long build that nobody types at; typing this moves it twice at most.
+        terminal.send(b"while sleep 1; do echo building; done\n")
+        for _ in range(4):
+            assert moved_by(admin, blank, lambda: None)

@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import to_utc
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.session import Session
 from sandbox.events import store as events
 from sandbox.launch.store import bring_log_up_to_date
-from sandbox.sessions.store import notify_work
+from sandbox.sessions.store import SESSION_COLUMNS, notify_work, to_session
 
 #: Held by the replica whose turn it is, to the end of its transaction.
 _TURN = text("SELECT pg_try_advisory_xact_lock(8743, 0)")
@@ -19,31 +20,84 @@ _TURN = text("SELECT pg_try_advisory_xact_lock(8743, 0)")
 _PATIENCE = text("SET LOCAL idle_in_transaction_session_timeout = '60s'")
 _DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
 #: A quarter of the session's time ahead, but at least ten seconds (it is looked at every few), at most five minutes.
+_TO_BE_WARNED = f"""
+    status <> 'terminated' AND work IS NULL AND warned_for IS DISTINCT FROM {_DEADLINE}
+    AND {_DEADLINE} < NOW() + make_interval(secs => LEAST(300, GREATEST(10, coalesce(
+            LEAST(NULLIF(idle_timeout_seconds, 0), NULLIF(max_lifetime_seconds, 0)), 1200) / 4.0)))
+"""
+_IDLE_TOO_LONG = """
+    idle_timeout_seconds > 0 AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()
+"""
 _WARN = text(f"""
-    UPDATE sandbox_sessions SET warned_for = {_DEADLINE}, last_seq = last_seq + 1
-     WHERE status <> 'terminated' AND work IS NULL AND warned_for IS DISTINCT FROM {_DEADLINE}
-       AND {_DEADLINE} < NOW() + make_interval(secs => LEAST(300, GREATEST(10, coalesce(
-               LEAST(NULLIF(idle_timeout_seconds, 0), NULLIF(max_lifetime_seconds, 0)), 1200) / 4.0)))
+    UPDATE sandbox_sessions SET warned_for = {_DEADLINE}, last_seq = last_seq + 1 WHERE {_TO_BE_WARNED}
     RETURNING session_id, run_id, last_seq, warned_for
+""")
+#: Once after the launch, to compare with; then now and then in the last half of the idle time; and always before a
+#: session is warned or ended.
+_QUIET = text(f"""
+    SELECT {SESSION_COLUMNS}, output_seen FROM sandbox_sessions
+     WHERE status = 'running' AND work IS NULL AND idle_timeout_seconds > 0
+       AND (output_seen_at IS NULL OR ({_TO_BE_WARNED}) OR ({_IDLE_TOO_LONG})
+            OR (last_active + make_interval(secs => idle_timeout_seconds / 2.0) < NOW()
+                AND output_seen_at + make_interval(secs => LEAST(60, idle_timeout_seconds / 10.0)) < NOW()))
+     ORDER BY last_active + make_interval(secs => idle_timeout_seconds) LIMIT :limit
+""")
+_NOTE_OUTPUT = text("""
+    UPDATE sandbox_sessions
+       SET output_seen = output_seen || :printed, output_seen_at = NOW(),
+           last_active = CASE WHEN :active THEN GREATEST(last_active, LOCALTIMESTAMP) ELSE last_active END
+     WHERE session_id = :session_id AND run_id = :run_id AND status = 'running' AND work IS NULL
 """)
 _DROP_ARCHIVES = text("""
     DELETE FROM project_archives a WHERE a.created_at < NOW() - INTERVAL '1 hour'
        AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.digest = a.digest)
        AND NOT EXISTS (SELECT 1 FROM sandbox_sessions s WHERE s.project_digest = a.digest)
 """)
-_EXPIRE = text("""
+_EXPIRE = text(f"""
     UPDATE sandbox_sessions SET work = 'terminate'
      WHERE status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
-       AND (expires_at < NOW() OR (idle_timeout_seconds > 0
-            AND work IS NULL AND last_active + make_interval(secs => idle_timeout_seconds) < NOW()))
+       AND (expires_at < NOW() OR ({_IDLE_TOO_LONG}))
     RETURNING session_id
 """)
+#: Sessions, and events of theirs, that one batch drops at most.
+_BATCH_SESSIONS = 50
+_BATCH_EVENTS = 5_000
+_OLD = text("""
+    SELECT session_id FROM sandbox_sessions
+     WHERE status = 'terminated' AND history_dropped_at IS NULL
+       AND terminated_at < NOW() - make_interval(days => :days)
+     ORDER BY terminated_at LIMIT :limit
+""")
+#: All but the last, `end`: one who follows such a session is told that it is over.
+_DROP_EVENTS = text("""
+    DELETE FROM session_events e
+     USING (SELECT old.session_id, old.seq FROM session_events old JOIN sandbox_sessions s USING (session_id)
+             WHERE old.session_id = ANY(:ids) AND old.seq < s.last_seq LIMIT :limit) AS batch
+     WHERE e.session_id = batch.session_id AND e.seq = batch.seq
+""")
+#: Stages go with their runs.
+_DROP_RUNS = text("DELETE FROM session_runs WHERE session_id = ANY(:ids)")
+#: What is not removed from the engine is still on record.
+_DROP_RESOURCES = text("DELETE FROM session_resources WHERE session_id = ANY(:ids) AND removed_at IS NOT NULL")
+_HISTORY_DROPPED = text("UPDATE sandbox_sessions SET history_dropped_at = NOW() WHERE session_id = ANY(:ids)")
 
 
 async def take_turn(conn: AsyncConnection) -> bool:
     """Whether this replica does the housekeeping now; the turn lasts as long as the transaction."""
     await conn.execute(_PATIENCE)
     return bool((await conn.execute(_TURN)).scalar_one())
+
+
+async def quiet(conn: AsyncConnection, limit: int) -> list[tuple[Session, dict[str, int]]]:
+    """Running sessions whose apps' output is to be looked at now, with what was seen of it; the nearest end first."""
+    rows = (await conn.execute(_QUIET, {"limit": limit})).all()
+    return [(to_session(row), row.output_seen) for row in rows]
+
+
+async def note_output(conn: AsyncConnection, session: Session, printed: dict[str, int], *, active: bool) -> bool:
+    """Record how much each role has printed, and that the session is in use if so; False if it is not at rest now."""
+    values = {"session_id": session.session_id, "run_id": session.run_id, "printed": printed, "active": active}
+    return bool((await conn.execute(_NOTE_OUTPUT, values)).rowcount)
 
 
 async def warn(conn: AsyncConnection) -> list[UUID]:
@@ -69,3 +123,19 @@ async def expire(conn: AsyncConnection) -> list[UUID]:
 async def drop_unused_archives(conn: AsyncConnection) -> int:
     """Remove archives that no project and no living session refers to (an hour's grace); how many."""
     return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
+
+
+async def drop_history(conn: AsyncConnection, days: int) -> int:
+    """Drop one batch of the events, runs, stages and resource rows of sessions that ended more than `days` ago.
+
+    A session with more events than a batch takes several. Answers how many sessions were done with; their rows stay,
+    with `pipeline_log`.
+    """
+    ids = list((await conn.execute(_OLD, {"days": days, "limit": _BATCH_SESSIONS})).scalars())
+    if not ids:
+        return 0
+    if (await conn.execute(_DROP_EVENTS, {"ids": ids, "limit": _BATCH_EVENTS})).rowcount == _BATCH_EVENTS:
+        return 0
+    for statement in (_DROP_RUNS, _DROP_RESOURCES, _HISTORY_DROPPED):
+        await conn.execute(statement, {"ids": ids})
+    return len(ids)

@@ -27,7 +27,7 @@ npm error A complete log of this run can be found in: /home/sandbox/.npm/_logs/2
 """
 NPM_404 = """\
 npm error code E404
-npm error 404 Not Found - GET https://registry.npmjs.org/no-such
+npm error 404 Not Found - GET https://registry.example/no-such
 npm error 404
 npm error 404  'no-such@1.0.0' is not in this registry.
 npm error 404
@@ -45,7 +45,7 @@ def test_npm_names_what_is_wrong_without_its_usage() -> None:
     ]
     assert offending_lines(NPM_404.splitlines()).splitlines() == [
         "npm error code E404",
-        "npm error 404 Not Found - GET https://registry.npmjs.org/no-such",
+        "npm error 404 Not Found - GET https://registry.example/no-such",
         "npm error 404  'no-such@1.0.0' is not in this registry.",
     ]
 
