@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+SESSIONS = "/api/v1/sessions"
+
 
 @dataclass
 class SseEvent:
@@ -124,3 +126,14 @@ def tar_of_folder(folder: Path) -> bytes:
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(folder, arcname=".", filter=lambda m: None if "node_modules" in m.name.split("/") else m)
     return out.getvalue()
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of a refusal, which must be a problem with a cause and the request's id."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    body: dict[str, Any] = answer.json()
+    assert (body["code"], body["status"]) == (code, status), body
+    assert body["detail"]
+    assert body["hint"]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return body

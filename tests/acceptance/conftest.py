@@ -17,7 +17,7 @@ import pytest
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, QuickService, Service
+from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_EACH, QuickService, Service
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +114,41 @@ def blank(admin: Api) -> Iterator[str]:
     assert session["status"] == "ready", session
     yield session["session_id"]
     admin.end(session["session_id"])
+
+
+@pytest.fixture(scope="session")
+def strict_service(make_service: Callable[..., Service]) -> Service:
+    """A service that waits for little and gives little."""
+    running = make_service(
+        SANDBOX_INSTALL_TIMEOUT_SECONDS="30",
+        SANDBOX_HEALTH_TIMEOUT_SECONDS="30",
+        SANDBOX_MEMORY_MB="256",
+        SANDBOX_MAX_UPLOAD_MB="1",
+        SANDBOX_MAX_PROJECT_MB="8",
+        SANDBOX_MAX_PROJECT_FILES="200",
+        SANDBOX_MAX_BODY_KB="64",
+        SANDBOX_MAX_SESSIONS_PER_USER=str(SESSIONS_EACH),
+    )
+    running.start()
+    return running
+
+
+@pytest.fixture(scope="session")
+def strict_admin(strict_service: Service) -> Iterator[Api]:
+    api = Api(strict_service.url, ADMIN_TOKEN)
+    yield api
+    api.http.close()
+
+
+@pytest.fixture(scope="session")
+def new_user(strict_admin: Api) -> Iterator[Callable[[], Api]]:
+    made: list[Api] = []
+
+    def make() -> Api:
+        body = {"user_id": f"user-{uuid.uuid4().hex[:8]}", "role": "user"}
+        made.append(Api(strict_admin.url, strict_admin.http.post("/api/v1/tokens", json=body).json()["token"]))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.http.close()

@@ -20,6 +20,8 @@ from sandbox.db.embedded import EmbeddedPostgres
 
 ADMIN_TOKEN = "acceptance-admin-token-0123456789"
 READY_SECONDS = 60
+#: Sessions a user of the strict service may have.
+SESSIONS_EACH = 3
 
 
 def free_port() -> int:
