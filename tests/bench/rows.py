@@ -96,9 +96,7 @@ def fill(dsn: str, logs: int, spans: int) -> None:
             connection.execute(statement)
 
 
-def _fill_days(
-    connection: psycopg.Connection[Any], table: str, statement: str, rows: int, days: int
-) -> None:
+def _fill_days(connection: psycopg.Connection[Any], table: str, statement: str, rows: int, days: int) -> None:
     """So many rows, evenly over the days up to now; ids go up with time, as they do when rows come in."""
     now: datetime = connection.execute("SELECT NOW()::timestamp").fetchall()[0][0]
     today = datetime.combine(now, time.min)
