@@ -1,6 +1,6 @@
 """Tables partitioned by day: in which stretches of time to look for the newest rows.
 
-A page is looked for in the newest day that has rows, then in the three days before it, the nine before those and so on
+A page is looked for in the newest day that has rows, then in the five days before it, the twenty-five before those and so on
 until it is full. PostgreSQL plans each stretch by what it knows of its days: where a value is common the first stretch
 fills the page; where it is rare, the plan is one that reads the few rows there are. Asked for all days at once it takes
 what it hopes to read for the page to be spread over all of them, and reads on in order of time where nothing matches.
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 DAY = timedelta(days=1)
 #: Each stretch has so many times the days of the one before: few questions, however old the oldest day is.
-_GROWTH = 3
+_GROWTH = 5
 _PARTITION = re.compile(r".*_p([0-9]{8})")
 
 #: Days made ahead have no rows, and the default partition has none as long as all clocks are right.
@@ -53,7 +53,7 @@ class FilledDays:
         return cls(tuple(sorted(days, reverse=True)), others=len(days) < len(names))
 
     def stretches(self, since: datetime | None, until: datetime | None) -> Iterator[Stretch]:
-        """Where to look, newest first: all rows from `since` up to before `until` are in one of them, and in one only."""
+        """Where to look, newest first: each row from `since` up to before `until` is in just one of them."""
         days = [day for day in self.days if (until is None or day < until) and (since is None or day + DAY > since)]
         starts: list[datetime | None] = []
         size, rest = 1, days

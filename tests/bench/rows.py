@@ -28,8 +28,8 @@ SELECT %(base)s + n, moment, level,
             ELSE 'service-' || service END,
        format('%%s %%s of order %%s took %%s ms%%s', words[1 + n %% 16], words[1 + n / 16 %% 16], n / 100, n %% 977,
               CASE WHEN n %% 500000 = 77 THEN ' unobtainium' ELSE '' END),
-       CASE WHEN level IN ('ERROR', 'CRITICAL') THEN repeat('  File "/app/service.py", line 17, in handle' || chr(10), 8)
-            END,
+       CASE WHEN level IN ('ERROR', 'CRITICAL')
+            THEN repeat('  File "/app/service.py", line 17, in handle' || chr(10), 8) END,
        'request-' || n / 5,
        CASE WHEN n %% 1000000 = 7 THEN 'user-rare' ELSE 'user-' || floor(1000 * random() ^ 3)::int END,
        jsonb_build_object('endpoint', '/api/' || words[1 + n %% 16], 'status_code', 200 + n %% 300)

@@ -113,7 +113,7 @@ def matching(query: str) -> list[Condition]:
 
 
 def _needed(query: str) -> list[str]:
-    """Words in lower case whose letters a matching message has one after the other; none if that is not plain to see."""
+    """Words in lower case whose letters a matching message has in a row; none if that is not plain to see."""
     words = query.replace('"', " ").split()
     if '-"' in query or not all(_PLAIN.fullmatch(word) and word.lower() != "or" for word in words):
         return []
