@@ -1,9 +1,9 @@
 """Tables partitioned by day: in which stretches of time to look for the newest rows.
 
-A page is looked for in the newest day that has rows, then in the five days before it, the twenty-five before those and so on
-until it is full. PostgreSQL plans each stretch by what it knows of its days: where a value is common the first stretch
-fills the page; where it is rare, the plan is one that reads the few rows there are. Asked for all days at once it takes
-what it hopes to read for the page to be spread over all of them, and reads on in order of time where nothing matches.
+A page is looked for in the newest day that has rows, then in the five days before it, the twenty-five before those and
+so on until it is full. PostgreSQL plans each stretch by what it knows of its days: where a value is common the first
+stretch fills the page; where it is rare, the plan is one that reads the few rows there are. Asked for all days at once
+it takes the page to be spread over all of them, and reads on and on in order of time where little matches.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ class Table:
             f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions) or 'TRUE'} "
             f"ORDER BY {', '.join(f'{column} DESC' for column in self._order)} LIMIT :limit"
         )
-        return [dict(row) for row in (await connection.execute(text(statement), bound)).mappings()]
+        found = await connection.execute(text(statement), bound)
+        return [dict(zip(self.columns, row, strict=True)) for row in found]
 
     def place(self, row: Row) -> Place:
         """Where in the list a row is."""
