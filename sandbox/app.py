@@ -61,7 +61,7 @@ from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
@@ -100,11 +100,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
-        # Of its own, so that what others send cannot push out our own.
-        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
-        intake.start()
+        intake = Intake(
+            dsn,
+            most_bytes=settings.max_intake_mb * MIB,
+            max_waiting_bytes=settings.intake_queue_mb * MIB,
+        )
         stack.push_async_callback(intake.close)
-        receiver = Receiver(intake, Decoder(settings.max_intake_mb * MIB))
+        receiver = Receiver(intake)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)

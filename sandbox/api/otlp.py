@@ -14,7 +14,7 @@ from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import SandboxError
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.decoding import RecordKind
+from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.otlp.receiver import Answer, refusal
 

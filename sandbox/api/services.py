@@ -17,6 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
@@ -34,7 +35,7 @@ class Services:
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
     receiver: Receiver
 

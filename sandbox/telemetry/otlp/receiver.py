@@ -15,15 +15,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
-from sandbox.telemetry.metrics.figures import INTAKE
+from sandbox.telemetry.metrics.figures import INTAKE, PUSHED_BACK
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.decoding import Decoder, RecordKind
-from sandbox.telemetry.otlp.mapping import Mapped
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.recorder import Recorder
-
-#: Exporters give up after ten seconds by default.
-WRITE_SECONDS = 8.0
+from sandbox.telemetry.otlp.worker import Body, Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +36,8 @@ class Answer:
 class Receiver:
     """Takes bodies. Of one event loop."""
 
-    def __init__(self, recorder: Recorder, decoder: Decoder) -> None:
-        self._recorder = recorder
-        self._decoder = decoder
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
     async def take(
         self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner | None
@@ -50,21 +46,14 @@ class Receiver:
         kind = messages.PROTOBUF
         try:
             kind = messages.media_type(content_type)
-            mapped = await self._decoder.decode(what, body, kind, encoding, owner)
-            INTAKE.labels(what, "rejected").inc(mapped.rejected)
-            await self._keep(what, mapped)
+            kept = await self._intake.keep(Body(what, body, kind, encoding, owner))
         except SandboxError as error:
+            if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
+                PUSHED_BACK.labels(what).inc()
             return refusal(error, kind)
-        return Answer(HTTPStatus.OK, messages.write(_success(what, mapped), kind), kind)
-
-    async def _keep(self, what: RecordKind, mapped: Mapped) -> None:
-        logs, spans = (mapped.rows, ()) if what == "logs" else ((), mapped.rows)
-        try:
-            await self._recorder.keep(logs, spans, WRITE_SECONDS)
-        except SandboxError:
-            INTAKE.labels(what, "pushed_back").inc(len(mapped.rows))
-            raise
-        INTAKE.labels(what, "written").inc(len(mapped.rows))
+        INTAKE.labels(what, "written").inc(kept.written)
+        INTAKE.labels(what, "rejected").inc(kept.rejected)
+        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind)
 
 
 def refusal(error: SandboxError, kind: str) -> Answer:
@@ -81,15 +70,15 @@ def refusal(error: SandboxError, kind: str) -> Answer:
     return Answer(status, messages.write_error(text, kind), kind, headers)
 
 
-def _success(what: RecordKind, mapped: Mapped) -> Message:
+def _success(what: RecordKind, kept: Kept) -> Message:
     if what == "logs":
         logs = ExportLogsServiceResponse()
-        if mapped.rejected:
-            logs.partial_success.rejected_log_records = mapped.rejected
-            logs.partial_success.error_message = mapped.reason
+        if kept.rejected:
+            logs.partial_success.rejected_log_records = kept.rejected
+            logs.partial_success.error_message = kept.reason
         return logs
     spans = ExportTraceServiceResponse()
-    if mapped.rejected:
-        spans.partial_success.rejected_spans = mapped.rejected
-        spans.partial_success.error_message = mapped.reason
+    if kept.rejected:
+        spans.partial_success.rejected_spans = kept.rejected
+        spans.partial_success.error_message = kept.reason
     return spans
