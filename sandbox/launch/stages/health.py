@@ -16,6 +16,7 @@ from sandbox.engine.base import Agent, ProcessInfo
 from sandbox.errors import StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.crashed import IDLE_SECONDS, CrashWatch
+from sandbox.launch.endings import how_it_ended
 from sandbox.launch.output import OutputTeller, offending_lines
 from sandbox.launch.probe import Answer, probe
 from sandbox.launch.stage import StageContext, StageResult
@@ -141,12 +142,10 @@ def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str
             f"{role}: `{plan.start}` was killed because the container ran out of memory",
             "Raise SANDBOX_MEMORY_MB, or have the app use less.",
         )
-    how = "is gone" if ended is None else f"ended with exit code {ended.exit_code}"
-    if ended is not None and ended.signal:
-        how = f"was killed by signal {ended.signal}"
     lines = offending_lines(tail)
     said = f":\n{lines}" if lines else " and printed nothing"
-    return StageFailed("app_exited", f"{role}: `{plan.start}` {how} before it answered{said}", _exit_hint(ended))
+    message = f"{role}: `{plan.start}` {how_it_ended(ended)} before it answered{said}"
+    return StageFailed("app_exited", message, _exit_hint(ended))
 
 
 def _exit_hint(ended: ProcessInfo | None) -> str:
