@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
@@ -84,20 +86,34 @@ def _network() -> tuple[int, int]:
     return received, sent
 
 
-def parse_listening(table: str) -> set[int]:
-    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6, without those of the engine's name server."""
+def parse_listening(table: str, without: Collection[str] = ()) -> set[int]:
+    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6, without those of the engine's name server and of the
+    sockets (inode numbers) that are left out."""
     rows = (line.split() for line in table.splitlines()[1:])
-    places = (row[1].rpartition(":") for row in rows if len(row) > 3 and row[3] == LISTENING)
+    listening = (row for row in rows if row[3:4] == [LISTENING] and "".join(row[9:10]) not in without)
+    places = (row[1].rpartition(":") for row in listening)
     return {int(port, 16) for address, _, port in places if address != ENGINE_RESOLVER}
 
 
+def _own_sockets() -> set[str]:
+    """Inode numbers of this process's sockets."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            kind, _, inode = os.readlink(f"/proc/self/fd/{name}").partition(":")
+            if kind == "socket":
+                found.add(inode.strip("[]"))
+    return found
+
+
 def listening_ports() -> list[int]:
-    """TCP ports something listens on, on any address."""
+    """TCP ports something listens on, on any address; the agent's own are left out."""
     ports: set[int] = set()
+    own = _own_sockets()
     for name in ("tcp", "tcp6"):
         try:
             with open(f"/proc/net/{name}", encoding="ascii") as file:
-                ports |= parse_listening(file.read())
+                ports |= parse_listening(file.read(), own)
         except FileNotFoundError:
             continue
     return sorted(ports)

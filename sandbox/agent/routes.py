@@ -12,6 +12,7 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
+neighbours {ports: {port: host}}                     {refused: {port: why}}: see `neighbours.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
@@ -189,6 +190,13 @@ def _output(agent: Agent, request: Request) -> None:
     stream.end()
 
 
+def _neighbours(agent: Agent, request: Request) -> None:
+    hosts = argument(request.args, "ports", dict)
+    if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
+        raise bad_request("the ports must map numbers to names of hosts")
+    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()})})
+
+
 def _as_user(function: str) -> Callable[[Agent, Request], None]:
     def handler(agent: Agent, request: Request) -> None:
         serve_as_user(agent, request, function)
@@ -217,6 +225,7 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,
+    "neighbours": _neighbours,
     "pty": _pty,
     **{name: _as_user(name) for name in FUNCTIONS},
 }

@@ -38,6 +38,7 @@ def test_listening_ports() -> None:
     assert figures.parse_listening(TCP) == {8080, 80}
     assert figures.parse_listening(TCP6) == {5173}
     assert figures.parse_listening("") == set()
+    assert figures.parse_listening(TCP, without={"1", "2"}) == {80}
 
 
 @pytest.mark.parametrize(
