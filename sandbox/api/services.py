@@ -17,7 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -36,7 +36,7 @@ class Services:
     recovery: RecoveryService
     intake: Recorder
     recorder: Recorder
-    decoder: Decoder
+    receiver: Receiver
 
 
 def services_of(connection: HTTPConnection) -> Services:

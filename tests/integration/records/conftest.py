@@ -20,6 +20,7 @@ from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -30,7 +31,7 @@ class Services:
     tokens: TokenService
     intake: Recorder
     recorder: Recorder
-    decoder: Decoder
+    receiver: Receiver
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     recorder.start()
     own = Recorder(database)
     own.start()
-    yield Services(settings, database, tokens, recorder, own, Decoder(settings.max_intake_mb * 1024 * 1024))
+    receiver = Receiver(recorder, Decoder(settings.max_intake_mb * 1024 * 1024))
+    yield Services(settings, database, tokens, recorder, own, receiver)
     await own.close()
     await recorder.close()
 
