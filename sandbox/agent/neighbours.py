@@ -1,4 +1,5 @@
 """The other roles' ports on this container's own localhost: what an app expects at home, where all is on one machine.
+And the way in for them, where this container's app listens on its own localhost only.
 
 One thread accepts on the loopback and copies bytes between these connections and the other containers. It never blocks,
 so a crowd of connections costs the container no processes. They are bounded; more wait to be accepted.
@@ -23,7 +24,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .tunnel import CONNECT_SECONDS, LOOPBACK
+from .figures import listens_on_loopback_only
+from .tunnel import CONNECT_SECONDS, LOOPBACK, connect_to_loopback
+from .wire import Refused
 
 #: Connections relayed at once.
 CONNECTIONS = 256
@@ -40,13 +43,16 @@ _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 #: Family and socket address.
 Address = tuple[int, Any]
+#: Family and host.
+Place = tuple[int, str]
 
 
 class _Door:
-    """A port of this container that leads to another."""
+    """A port of this container that leads to the same one elsewhere."""
 
     def __init__(self, port: int, host: str, address: Address, listeners: list[socket.socket]) -> None:
         self.port = port
+        #: Where it leads to; "" is this container's own loopback.
         self.host = host
         self.address = address
         self.listeners = listeners
@@ -84,7 +90,7 @@ class _Side:
 
 
 class _Connection:
-    """From somebody in this container to another."""
+    """From whoever came to a door to what is behind it."""
 
     def __init__(self, door: _Door, accepted: socket.socket, towards: socket.socket) -> None:
         self.door = door
@@ -116,34 +122,46 @@ class Neighbours:
         self._connections: set[_Connection] = set()
         self._accepting = True
 
-    def lead(self, hosts: dict[int, str]) -> dict[int, str]:
+    def lead(self, hosts: dict[int, str], own: int | None = None) -> dict[int, str]:
         """From now on these ports of the container's localhost lead to the same ports of these hosts, and no others do.
+        The port `own` of the app in here is open to the other containers too, even if it listens on the loopback alone.
 
         Connections over a port that leads elsewhere now, or nowhere, are broken. Answers why, for each port that does
         not lead where it should. Returns when it is so.
         """
         refused: dict[int, str] = {}
+        wanted = hosts if own is None else hosts | {own: ""}
         with self._one_at_a_time:
-            gone = [door for port, door in self._doors.items() if hosts.get(port) != door.host]
+            gone = [door for port, door in self._doors.items() if wanted.get(port) != door.host]
             if gone:
                 self._on_thread(lambda: self._close_doors(gone))
-            for port, host in hosts.items():
+            for port, host in wanted.items():
                 try:
                     self._open(port, host)
                 except OSError as error:
                     refused[port] = error.strerror or str(error)
+                except Refused as error:
+                    refused[port] = error.message
                 except RuntimeError:
                     refused[port] = "the container is at its limit of processes"
         return refused
 
     def _open(self, port: int, host: str) -> None:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        target: Address
+        places: Iterable[Place]
+        if host:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            target, places = (family, address), LOOPBACK
+        elif listens_on_loopback_only(port):
+            target, places = _loopback_of(port), _own_addresses()
+        else:
+            return
         door = self._doors.get(port)
         if door is not None:
-            door.address = family, address
+            door.address = target
             return
         self._start_thread()
-        added = _Door(port, host, (family, address), _listen(port))
+        added = _Door(port, host, target, _listen(places, port))
         self._on_thread(lambda: self._add(added))
 
     def _start_thread(self) -> None:
@@ -313,11 +331,23 @@ class Neighbours:
             self._accept_on(self._doors.values())
 
 
-def _listen(port: int) -> list[socket.socket]:
-    """Listening sockets on the loopback addresses there are; OSError if the port is taken on either."""
+def _loopback_of(port: int) -> Address:
+    """The loopback address on which something listens on this port."""
+    with connect_to_loopback(port) as probe:
+        return probe.family, probe.getpeername()
+
+
+def _own_addresses() -> list[Place]:
+    """Where the other containers find this one."""
+    found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    return [(family, str(address[0])) for family, _, _, _, address in found if (family, address[0]) not in LOOPBACK]
+
+
+def _listen(places: Iterable[Place], port: int) -> list[socket.socket]:
+    """Listening sockets on those of these addresses that there are; OSError if the port is taken on any."""
     listeners: list[socket.socket] = []
     try:
-        for family, address in LOOPBACK:
+        for family, address in places:
             try:
                 listeners.append(_listener(family, address, port))
             except OSError as error:

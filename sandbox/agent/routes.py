@@ -12,7 +12,7 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
-neighbours {ports: {port: host}}                     {refused: {port: why}}: see `neighbours.py`
+neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `neighbours.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
@@ -191,10 +191,12 @@ def _output(agent: Agent, request: Request) -> None:
 
 
 def _neighbours(agent: Agent, request: Request) -> None:
-    hosts = argument(request.args, "ports", dict)
+    hosts, own = argument(request.args, "ports", dict), argument(request.args, "own", int, None)
     if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
         raise bad_request("the ports must map numbers to names of hosts")
-    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()})})
+    if own is not None and not 0 < own < 65_536:
+        raise bad_request(f"there is no port {own}")
+    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()}, own)})
 
 
 def _as_user(function: str) -> Callable[[Agent, Request], None]:

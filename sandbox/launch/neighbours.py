@@ -2,7 +2,7 @@
 
 An app that listens on such a port itself comes first. So a role's localhost leads elsewhere only once its own app
 answers, or has had its time and may be waiting for the other; and only to apps that answer: until then the port is
-closed, as it is anywhere.
+closed, as it is anywhere. An app that listens on 127.0.0.1 only is as good as any, as it is at home.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Neighbours:
         self._answering: set[str] = set()
         #: Roles whose localhost may lead elsewhere: from the beginning those that start nothing.
         self._ready = {role for role, plan in context.plan.roles.items() if not plan.start}
-        self._told: dict[str, dict[int, str]] = {}
+        self._told: dict[str, tuple[dict[int, str], int | None]] = {}
         self._telling = asyncio.Lock()
 
     async def answers(self, role: str) -> None:
@@ -43,17 +43,20 @@ class Neighbours:
         """Its app has had its time to take the ports it wants."""
         self._ready.add(role)
         async with self._telling:
-            for ready in sorted(self._ready):
+            # First the role itself: others are led to it only once it can be reached.
+            for ready in [role, *sorted(self._ready - {role})]:
                 await self._tell(ready)
 
     async def _tell(self, role: str) -> None:
-        others = ports_of_others(self._context.plan, role)
+        plan = self._context.plan
+        others = ports_of_others(plan, role)
         ports = {port: other for port, other in others.items() if other in self._answering}
-        if ports == self._told.get(role, {}):
+        own = plan.roles[role].port if role in self._answering and len(plan.roles) > 1 else None
+        if (ports, own) == self._told.get(role, ({}, None)):
             return
         agent = self._context.engine.agent(self._context.session.session_id, role)
-        refused = await agent.neighbours(ports)
-        self._told[role] = ports
+        refused = await agent.neighbours(ports, own=own)
+        self._told[role] = ports, own
         for port, why in refused.items():
-            line = f"localhost:{port} is not {ports[port]} here: {why}"
-            await self._context.journal.say(line, role=role)
+            said = f"localhost:{port} is not {ports[port]} here" if port in ports else f"{role} is not open to others"
+            await self._context.journal.say(f"{said}: {why}", role=role)

@@ -12,12 +12,12 @@ import pytest
 from tests.acceptance.api import Api, SseEvent
 from tests.acceptance.previews import page, preview
 
-#: `store` is found by the others; `own` has a server of its own on the store's port; `late` waits for the store before
-#: it opens its port; `idle` starts nothing.
+#: `store` is found by the others, though it listens on its own localhost only; `own` has a server of its own on the
+#: store's port; `late` waits for the store before it opens its port; `idle` starts nothing.
 MANIFEST = """
 [store]
 runtime = "python312"
-start = "cd store && python3 -m http.server 8000 --bind 0.0.0.0"
+start = "cd store && python3 -m http.server 8000 --bind 127.0.0.1"
 port = 8000
 [own]
 runtime = "python312"

@@ -44,8 +44,10 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @contextlib.asynccontextmanager
 async def serving(port: int, address: str = THERE) -> AsyncIterator[None]:
     server = await asyncio.start_server(echo, address, port)
-    yield
-    server.close()
+    try:
+        yield
+    finally:
+        server.close()
 
 
 async def asked(port: int, said: bytes, address: str = HERE) -> bytes:
@@ -162,6 +164,12 @@ async def test_a_crowd_takes_no_threads_and_waits_for_its_turn(
         assert await last == b"x"
         for _, writer in crowd[20:]:
             writer.close()
+
+
+async def test_an_app_that_listens_nowhere_yet_is_opened_to_nobody(client: AgentClient, port: int) -> None:
+    assert await client.neighbours({}, own=port) == {}
+    async with serving(port, "0.0.0.0"):
+        assert await asked(port, b"free") == b"freethe end"
 
 
 async def test_nonsense_is_refused(client: AgentClient) -> None:
