@@ -126,8 +126,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
-        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images))
-        recovering = await _start_watching(stack, settings, db, engine)
+        watcher = Watcher(db, engine)
+        await watcher.start()
+        stack.push_async_callback(watcher.close)
+        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images), watcher)
+        recovering = await _start_housekeeping(stack, settings, db, engine)
         previews = PreviewApp(
             SessionResolver(service, engine),
             signer,
@@ -146,7 +149,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 
 async def _start_reconciler(
-    stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine, tracing: Tracing, stages: list[Stage]
+    stack: AsyncExitStack,
+    settings: Settings,
+    db: Database,
+    engine: DockerEngine,
+    tracing: Tracing,
+    stages: list[Stage],
+    watcher: Watcher,
 ) -> None:
     replica = Replica(db)
     await replica.start()
@@ -158,22 +167,18 @@ async def _start_reconciler(
         replica,
         concurrent_launches=settings.concurrent_launches,
         lease_seconds=settings.replica_lease_seconds,
+        launched=watcher.look_at,
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
 
 
-async def _start_watching(
+async def _start_housekeeping(
     stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine
 ) -> RecoveryService:
-    """What finds and repairs differences between database and engine: at the engine's word, by an admin's, in time."""
+    """What finds and repairs differences between database and engine: by an admin's word, and in time."""
     service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
-    watcher, housekeeper = (
-        Watcher(db, engine),
-        Housekeeper(db, engine, service, history_days=settings.session_history_days),
-    )
-    await watcher.start()
-    stack.push_async_callback(watcher.close)
+    housekeeper = Housekeeper(db, engine, service, history_days=settings.session_history_days)
     await housekeeper.start()
     stack.push_async_callback(housekeeper.close)
     return service
