@@ -61,7 +61,8 @@ from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
@@ -99,11 +100,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
-        # Of its own, so that what others send cannot push out our own.
-        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
-        intake.start()
+        intake = Intake(
+            dsn,
+            most_bytes=settings.max_intake_mb * MIB,
+            max_waiting_bytes=settings.intake_queue_mb * MIB,
+        )
         stack.push_async_callback(intake.close)
-        decoder = Decoder(settings.max_intake_mb * MIB)
+        receiver = Receiver(intake)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -123,8 +126,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
-        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images))
-        recovering = await _start_watching(stack, settings, db, engine)
+        watcher = Watcher(db, engine)
+        await watcher.start()
+        stack.push_async_callback(watcher.close)
+        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images), watcher)
+        recovering = await _start_housekeeping(stack, settings, db, engine)
         previews = PreviewApp(
             SessionResolver(service, engine),
             signer,
@@ -136,14 +142,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         upkeep.start()
         stack.push_async_callback(upkeep.close)
         services = Services(
-            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, decoder
+            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, receiver
         )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
 
 
 async def _start_reconciler(
-    stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine, tracing: Tracing, stages: list[Stage]
+    stack: AsyncExitStack,
+    settings: Settings,
+    db: Database,
+    engine: DockerEngine,
+    tracing: Tracing,
+    stages: list[Stage],
+    watcher: Watcher,
 ) -> None:
     replica = Replica(db)
     await replica.start()
@@ -155,22 +167,18 @@ async def _start_reconciler(
         replica,
         concurrent_launches=settings.concurrent_launches,
         lease_seconds=settings.replica_lease_seconds,
+        launched=watcher.look_at,
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
 
 
-async def _start_watching(
+async def _start_housekeeping(
     stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine
 ) -> RecoveryService:
-    """What finds and repairs differences between database and engine: at the engine's word, by an admin's, in time."""
+    """What finds and repairs differences between database and engine: by an admin's word, and in time."""
     service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
-    watcher, housekeeper = (
-        Watcher(db, engine),
-        Housekeeper(db, engine, service, history_days=settings.session_history_days),
-    )
-    await watcher.start()
-    stack.push_async_callback(watcher.close)
+    housekeeper = Housekeeper(db, engine, service, history_days=settings.session_history_days)
     await housekeeper.start()
     stack.push_async_callback(housekeeper.close)
     return service

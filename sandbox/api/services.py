@@ -17,7 +17,8 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -34,9 +35,9 @@ class Services:
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
-    decoder: Decoder
+    receiver: Receiver
 
 
 def services_of(connection: HTTPConnection) -> Services:

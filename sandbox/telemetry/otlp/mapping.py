@@ -19,10 +19,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.rows import (
     MAX_INTEGER,
     MAX_TEXT,
-    ReadyRow,
+    copy_line,
     fit,
     fit_json,
     from_nanoseconds,
@@ -38,7 +39,7 @@ UNKNOWN_SERVICE = "unknown_service"
 _LEVELS = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _NAME, _OPERATION = 100, 200
-_ZEROS = bytes(16)
+_NO_IDS = (bytes(16), bytes(8))
 _ERROR = Status.STATUS_CODE_ERROR
 _SEVERITY_TEXTS = {
     "trace": "DEBUG",
@@ -56,6 +57,9 @@ _SEVERITY_TEXTS = {
 }
 _REQUEST_IDS = ("request_id", "request.id", "http.request.id", "http.request_id")
 _USER_IDS = ("user_id", "user.id", "enduser.id")
+#: What a session's records are not left to say of themselves.
+_SESSION_CLAIMS = ("session_id", "session.id")
+_USER_CLAIMS = ("user_id", "user.id")
 _TIMEOUT = re.compile(r"time[-_ ]?out|timed[-_ ]?out|deadline[-_ ]?exceeded", re.IGNORECASE)
 _TIMEOUT_STATUSES = ("408", "504")
 
@@ -64,21 +68,13 @@ _TIMEOUT_STATUSES = ("408", "504")
 class Mapped:
     """Rows to write, and what was left out."""
 
-    rows: list[ReadyRow] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
     rejected: int = 0
     reason: str = ""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Between processes as one piece: a line end within a line is escaped.
-        return _unpacked, (b"".join([row.line for row in self.rows]), self.rejected, self.reason)
 
     def reject(self, reason: str) -> None:
         self.rejected += 1
         self.reason = self.reason or reason
-
-
-def _unpacked(lines: bytes, rejected: int, reason: str) -> Mapped:
-    return Mapped([ReadyRow.of_line(line) for line in lines.splitlines(keepends=True)], rejected, reason)
 
 
 class _Refused(ValueError):
@@ -88,20 +84,35 @@ class _Refused(ValueError):
 class _Source:
     """What the records of one resource and scope have in common, worked out once."""
 
-    def __init__(self, resource: Mapping[str, Any], scope: str, owner: str | None) -> None:
+    def __init__(self, resource: Mapping[str, Any], scope: str, owner: Owner | None) -> None:
         self.service = fit(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
         self.scope = scope
-        rest = {key: value for key, value in resource.items() if key != "service.name"}
-        self.rest: dict[str, Any] = {"resource": rest} if rest else {}
         self._owner = owner
-        self._said = _user_in(resource)
+        self._said = _first(resource, _USER_IDS)
+        #: What records of a session say of whose they are, and what is true of it.
+        self._claims: dict[str, str] = {}
+        self.session: dict[str, str] = {}
+        if owner is not None and owner.session_id is not None:
+            self.session = {"session_id": owner.session_id}
+            self._claims = dict.fromkeys(_SESSION_CLAIMS, owner.session_id)
+            self._claims |= dict.fromkeys(_USER_CLAIMS, fit(owner.user_id, _NAME))
+        rest = {key: value for key, value in resource.items() if key != "service.name"}
+        self.correct(rest)
+        self.rest: dict[str, Any] = {"resource": rest} if rest else {}
 
     def user(self, given: Mapping[str, Any]) -> str | None:
         """Whose a record is."""
-        return self._owner if self._owner is not None else _user_in(given) or self._said
+        user = self._owner.user_id if self._owner is not None else _first(given, _USER_IDS) or self._said
+        return None if user is None else fit(user, _NAME)
+
+    def correct(self, given: dict[str, Any]) -> None:
+        """Where a session's records say whose they are, they say what is true."""
+        if self._claims:
+            for name in self._claims.keys() & given.keys():
+                given[name] = self._claims[name]
 
 
-def map_spans(request: ExportTraceServiceRequest, owner: str | None) -> Mapped:
+def map_spans(request: ExportTraceServiceRequest, owner: Owner | None) -> Mapped:
     """The spans of a request; `owner` is the user whose they are, None if they may say so themselves."""
     mapped, latest = Mapped(), time.time_ns() + MAX_AHEAD
     for group in request.resource_spans:
@@ -116,7 +127,7 @@ def map_spans(request: ExportTraceServiceRequest, owner: str | None) -> Mapped:
     return mapped
 
 
-def map_logs(request: ExportLogsServiceRequest, owner: str | None) -> Mapped:
+def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
     """The log records of a request, likewise."""
     mapped, now = Mapped(), time.time_ns()
     for group in request.resource_logs:
@@ -132,14 +143,12 @@ def map_logs(request: ExportLogsServiceRequest, owner: str | None) -> Mapped:
 
 
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
+    # Nearly all are strings; to ask for one is much cheaper than to ask which it is.
+    return {pair.key: (value := pair.value).string_value or _value(value) for pair in pairs}
 
 
 def _value(value: AnyValue) -> Any:
-    name = value.WhichOneof("value")
-    if name == "string_value":  # nearly all are
-        return value.string_value
-    match name:
+    match value.WhichOneof("value"):
         case None:
             return None
         case "array_value":
@@ -148,10 +157,11 @@ def _value(value: AnyValue) -> Any:
             return attributes(value.kvlist_value.values)
         case "bytes_value":
             return value.bytes_value.hex()
-    return getattr(value, name)
+        case name:
+            return getattr(value, name)
 
 
-def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
+def _span(span: Span, source: _Source, latest: int) -> bytes:
     trace_id, span_id = _id(span.trace_id, 16, "trace id"), _id(span.span_id, 8, "span id")
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     if not 0 < start <= latest:
@@ -168,18 +178,23 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
     if outcome.code == _ERROR:
         status = _failure(span, given, events)
     kind = span.kind
-    tags = {**given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
+    source.correct(given)
+    user = source.user(given)
+    whose = source.session if user is None else {"user_id": user, **source.session}
+    # First, so that it is not what is cut from too many; and last, so that it is what stands.
+    tags = {**whose, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else _KINDS[0]}
+    if source.rest:
+        tags.update(source.rest)
     if source.scope:
         tags["otel.scope.name"] = source.scope
     if outcome.message:
         tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
-    user = source.user(given)
-    if user is not None:
-        tags["user_id"] = fit(user, _NAME)
+    if whose:
+        tags.update(whose)
     parent = span.parent_span_id
-    return ReadyRow(
+    return copy_line(
         (
             trace_id,
             span_id,
@@ -188,9 +203,9 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
             source.service,
             timestamp_text(start),
             timestamp_text(end),
-            str(min(round((end - start) / 1e6), MAX_INTEGER)),
+            str(min((end - start + 500_000) // 1_000_000, MAX_INTEGER)),
             status,
-            fit_json(tags),
+            fit_json(tags, whose),
             fit_json(events) if events else "[]",
         )
     )
@@ -205,13 +220,14 @@ def _failure(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]])
     return "timeout" if any(isinstance(cause, str) and _TIMEOUT.search(cause) for cause in causes) else "error"
 
 
-def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
+def _log(record: LogRecord, source: _Source, now: int) -> bytes:
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano or now
     if nanoseconds > now + MAX_AHEAD:
         raise _Refused("a log record's time is far ahead of this service's clock")
-    given = attributes(record.attributes)
+    given = {**source.session, **attributes(record.attributes)}
+    source.correct(given)
     user = source.user(given)
-    request_id = next((str(given[name]) for name in _REQUEST_IDS if given.get(name)), None)
+    request_id = _first(given, _REQUEST_IDS)
     message = fit(_message(_value(record.body), given, record.event_name), MAX_TEXT)
     stack = given.pop("exception.stacktrace", None)
     if source.scope:
@@ -225,7 +241,7 @@ def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
         given["span_id"] = record.span_id.hex()
     if source.rest:
         given.update(source.rest)
-    return ReadyRow(
+    return copy_line(
         (
             timestamp_text(nanoseconds),
             _level(record),
@@ -233,8 +249,8 @@ def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
             message,
             fit(str(stack), MAX_TEXT) if stack else None,
             fit(request_id, _NAME) if request_id else None,
-            fit(user, _NAME) if user is not None else None,
-            fit_json(given) if given else None,
+            user,
+            fit_json(given, source.session) if given else None,
         )
     )
 
@@ -254,11 +270,15 @@ def _level(record: LogRecord) -> str:
     return _SEVERITY_TEXTS.get(record.severity_text.strip().lower(), "INFO")
 
 
-def _user_in(place: Mapping[str, Any]) -> str | None:
-    return next((str(place[key]) for key in _USER_IDS if place.get(key)), None)
+def _first(given: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of the named values that is there and is something."""
+    for name in names:
+        if given.get(name):
+            return str(given[name])
+    return None
 
 
 def _id(value: bytes, length: int, what: str) -> str:
-    if len(value) != length or value == _ZEROS[:length]:
+    if len(value) != length or value in _NO_IDS:
         raise _Refused(f"a {what} is not {length} bytes, or all zero")
     return value.hex()

@@ -19,7 +19,8 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
 
@@ -28,9 +29,9 @@ class Services:
     settings: Settings
     db: Database
     tokens: TokenService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
-    decoder: Decoder
+    receiver: Receiver
 
 
 @pytest.fixture
@@ -39,14 +40,17 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def services(database: Database, settings: Settings) -> AsyncIterator[Services]:
+async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
     tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
-    recorder = Recorder(database, interval_seconds=0.02)
+    recorder = Recorder(database)
     recorder.start()
-    own = Recorder(database)
-    own.start()
-    yield Services(settings, database, tokens, recorder, own, Decoder(settings.max_intake_mb * 1024 * 1024))
-    await own.close()
+    intake = Intake(
+        dsn,
+        most_bytes=settings.max_intake_mb * 1024 * 1024,
+        max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
+    )
+    yield Services(settings, database, tokens, intake, recorder, Receiver(intake))
+    await intake.close()
     await recorder.close()
 
 
