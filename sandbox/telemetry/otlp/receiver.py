@@ -6,6 +6,7 @@ is away 503, each with `Retry-After`; exporters then send the same again, and a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -36,6 +37,17 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class TooManyRecords(SandboxError):
+    """Whoever sends has sent all that it may for now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Receiver:
     """Takes bodies. Of one event loop."""
 
@@ -44,17 +56,27 @@ class Receiver:
         self._decoder = decoder
 
     async def take(
-        self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner | None
+        self,
+        what: RecordKind,
+        body: bytes,
+        content_type: str,
+        encoding: str,
+        owner: Owner | None,
+        admit: Callable[[int], None] | None = None,
     ) -> Answer:
-        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers."""
-        kind = messages.PROTOBUF
+        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
+
+        `admit` is told how many records it has before any is written, and may raise a SandboxError.
+        """
         try:
             kind = messages.media_type(content_type)
             mapped = await self._decoder.decode(what, body, kind, encoding, owner)
             INTAKE.labels(what, "rejected").inc(mapped.rejected)
+            if admit is not None:
+                admit(len(mapped.rows) + mapped.rejected)
             await self._keep(what, mapped)
         except SandboxError as error:
-            return refusal(error, kind)
+            return refusal(error, content_type)
         return Answer(HTTPStatus.OK, messages.write(_success(what, mapped), kind), kind)
 
     async def _keep(self, what: RecordKind, mapped: Mapped) -> None:
@@ -67,16 +89,18 @@ class Receiver:
         INTAKE.labels(what, "written").inc(len(mapped.rows))
 
 
-def refusal(error: SandboxError, kind: str) -> Answer:
-    """OTLP's own form of a failure, in this media type. Our own mistakes are raised."""
+def refusal(error: SandboxError, content_type: str) -> Answer:
+    """OTLP's own form of a failure, for a body of this type. Our own mistakes are raised."""
     if error.kind is Kind.INTERNAL:
         raise error
     status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        seconds = error.retry_after_seconds if isinstance(error, TooManyRecords) else RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(seconds)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
+    kind = messages.answer_type(content_type)
     text = f"{error.code}: {error.message} {error.hint}".strip()
     return Answer(status, messages.write_error(text, kind), kind, headers)
 

@@ -18,6 +18,7 @@ from sandbox.api.platform import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.otlp.receiver import Receiver
@@ -32,6 +33,8 @@ class Services:
     intake: Recorder
     recorder: Recorder
     receiver: Receiver
+    signer: Signer
+    exports: ExportService
 
 
 @pytest.fixture
@@ -41,13 +44,15 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def services(database: Database, settings: Settings) -> AsyncIterator[Services]:
-    tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
+    signer = Signer((await load_deployment(database)).signing_key)
+    tokens = TokenService(database, signer)
     recorder = Recorder(database, interval_seconds=0.02)
     recorder.start()
     own = Recorder(database)
     own.start()
     receiver = Receiver(recorder, Decoder(settings.max_intake_mb * 1024 * 1024))
-    yield Services(settings, database, tokens, recorder, own, receiver)
+    exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    yield Services(settings, database, tokens, recorder, own, receiver, signer, exports)
     await own.close()
     await recorder.close()
 

@@ -1,0 +1,79 @@
+"""How many records a session may have written: so many a minute, and as many at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from sandbox.errors import Kind, SandboxError
+from sandbox.telemetry.otlp.receiver import TooManyRecords
+
+#: Sessions remembered before those are forgotten that have their whole allowance again.
+_REMEMBERED = 1_000
+
+
+class BatchTooLarge(SandboxError):
+    """One request has more records than a session may send in a minute."""
+
+    code = "too_many_records_at_once"
+    kind = Kind.TOO_LARGE
+
+
+@dataclass(slots=True)
+class _Left:
+    records: float
+    #: Of the clock: when that was so, and until when a request is refused unread.
+    at: float
+    refused_until: float = 0.0
+
+
+class Allowance:
+    """Of one replica, in memory. Each session has its own; nothing of it waits."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._most = per_minute
+        self._per_second = per_minute / 60
+        self._sessions: dict[UUID, _Left] = {}
+
+    def check(self, session_id: UUID) -> None:
+        """Refuse, before it is read, what comes earlier than the session was told. Raises TooManyRecords."""
+        left = self._sessions.get(session_id)
+        if left is not None and (seconds := left.refused_until - time.monotonic()) > 0:
+            raise _too_many(self._most, seconds)
+
+    def charge(self, session_id: UUID, records: int) -> None:
+        """Count these records. Raises TooManyRecords or BatchTooLarge; they are not counted then."""
+        if records > self._most:
+            raise BatchTooLarge(
+                f"{records} records at once are more than a session may send in a minute, {self._most}.",
+                hint="Send smaller batches, or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
+            )
+        now = time.monotonic()
+        left = self._sessions.get(session_id)
+        if left is None:
+            self._forget_full(now)
+            left = self._sessions[session_id] = _Left(self._most, now)
+        left.records = self._now(left, now)
+        left.at = now
+        if records > left.records:
+            seconds = (records - left.records) / self._per_second
+            left.refused_until = now + seconds
+            raise _too_many(self._most, seconds)
+        left.records -= records
+
+    def _now(self, left: _Left, now: float) -> float:
+        return min(self._most, left.records + (now - left.at) * self._per_second)
+
+    def _forget_full(self, now: float) -> None:
+        if len(self._sessions) >= _REMEMBERED:
+            self._sessions = {key: left for key, left in self._sessions.items() if self._now(left, now) < self._most}
+
+
+def _too_many(most: int, seconds: float) -> TooManyRecords:
+    return TooManyRecords(
+        f"This session has sent its {most} records of the minute.",
+        hint="Send fewer: sample spans, raise the level of logs; or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
+        retry_after_seconds=math.ceil(seconds),
+    )
