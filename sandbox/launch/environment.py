@@ -6,7 +6,7 @@ import posixpath
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
-from sandbox.launch.reporting import HEADERS, reports_elsewhere
+from sandbox.launch.reporting import withdrawn
 
 WORKSPACE = "/workspace"
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +39,4 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
     given = plan.roles[role].env | session.env
-    if reports_elsewhere(given):
-        # The container may have been made before this was said, with a token in its environment.
-        env[HEADERS] = ""
-    return env | given
+    return env | withdrawn(given) | given

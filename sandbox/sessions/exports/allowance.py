@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,7 +33,8 @@ class _Left:
 class Allowance:
     """Of one replica, in memory. Each session has its own; nothing of it waits."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._most = per_minute
         self._per_second = per_minute / 60
         self._sessions: dict[UUID, _Left] = {}
@@ -40,7 +42,7 @@ class Allowance:
     def check(self, session_id: UUID) -> None:
         """Refuse, before it is read, what comes earlier than the session was told. Raises TooManyRecords."""
         left = self._sessions.get(session_id)
-        if left is not None and (seconds := left.refused_until - time.monotonic()) > 0:
+        if left is not None and (seconds := left.refused_until - self._clock()) > 0:
             raise _too_many(self._most, seconds)
 
     def charge(self, session_id: UUID, records: int) -> None:
@@ -50,7 +52,7 @@ class Allowance:
                 f"{records} records at once are more than a session may send in a minute, {self._most}.",
                 hint="Send smaller batches, or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
             )
-        now = time.monotonic()
+        now = self._clock()
         left = self._sessions.get(session_id)
         if left is None:
             self._forget_full(now)
