@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .children import Children, User
+from .exporters import Exporters
+from .exports import Exports
 from .hub import Hub
 from .launcher import Launcher
 from .neighbours import Neighbours
@@ -20,3 +22,5 @@ class Agent:
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.hub, self.launcher, options.spool)
         self.neighbours = Neighbours()
+        self.exports = Exports()
+        self.exporters = Exporters(self.exports, options.exports_port)

@@ -14,6 +14,7 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
@@ -38,6 +39,7 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    exports: ExportService
 
 
 def services_of(connection: HTTPConnection) -> Services:

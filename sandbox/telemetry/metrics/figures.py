@@ -88,6 +88,17 @@ PUSHED_BACK: Final = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+SESSION_EXPORTS: Final = Counter(
+    "sandbox_session_exports",
+    "Requests with records that apps in sessions sent, by kind and by the HTTP status of the answer.",
+    ["kind", "status"],
+    registry=REGISTRY,
+)
+COLLECTED: Final = Gauge(
+    "sandbox_collected_containers",
+    "Containers whose apps' records this replica fetches.",
+    registry=REGISTRY,
+)
 STRAYS: Final = Gauge(
     "sandbox_stray_resources",
     "Resources on the engine that belong to no living session, as this replica's last sweep found them.",

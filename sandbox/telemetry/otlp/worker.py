@@ -11,12 +11,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sandbox.db.driver import OwnConnection
-from sandbox.errors import SandboxError
+from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.telemetry.otlp.messages import RecordKind
@@ -33,6 +34,22 @@ class Body:
     media_type: str
     encoding: str
     owner: Owner | None
+    #: Of a body with more than these nothing is written.
+    most_records: int | None = None
+
+
+class MoreThanAllowed(SandboxError):
+    """The body has more records than its sender may send now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, records: int) -> None:
+        super().__init__(f"{records} records are more than may be sent now.", hint="Send fewer.")
+        self.records = records
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MoreThanAllowed, (self.records,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,10 @@ def _read(body: Body, most_bytes: int) -> Mapped | SandboxError:
     try:
         unpacked = messages.unpack(body.content, body.encoding, most_bytes)
         if body.what == "logs":
-            return map_logs(messages.read(unpacked, body.media_type, ExportLogsServiceRequest), body.owner)
-        return map_spans(messages.read(unpacked, body.media_type, ExportTraceServiceRequest), body.owner)
+            mapped = map_logs(messages.read(unpacked, body.media_type, ExportLogsServiceRequest), body.owner)
+        else:
+            mapped = map_spans(messages.read(unpacked, body.media_type, ExportTraceServiceRequest), body.owner)
     except SandboxError as error:
         return error
+    records = len(mapped.rows) + mapped.rejected
+    return MoreThanAllowed(records) if body.most_records is not None and records > body.most_records else mapped

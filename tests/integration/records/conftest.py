@@ -18,6 +18,7 @@ from sandbox.api.platform import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
@@ -32,6 +33,8 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    signer: Signer
+    exports: ExportService
 
 
 @pytest.fixture
@@ -41,7 +44,8 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
-    tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
+    signer = Signer((await load_deployment(database)).signing_key)
+    tokens = TokenService(database, signer)
     recorder = Recorder(database)
     recorder.start()
     intake = Intake(
@@ -49,7 +53,9 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         most_bytes=settings.max_intake_mb * 1024 * 1024,
         max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
     )
-    yield Services(settings, database, tokens, intake, recorder, Receiver(intake))
+    receiver = Receiver(intake)
+    exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports)
     await intake.close()
     await recorder.close()
 
