@@ -63,6 +63,7 @@ from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.reports.reading import ReportReader
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
 
@@ -136,7 +137,19 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         upkeep.start()
         stack.push_async_callback(upkeep.close)
         services = Services(
-            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, decoder
+            settings,
+            db,
+            engine,
+            broker,
+            access,
+            signer,
+            source,
+            service,
+            recovering,
+            intake,
+            recorder,
+            decoder,
+            ReportReader(),
         )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")

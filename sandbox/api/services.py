@@ -19,6 +19,7 @@ from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Services:
     intake: Recorder
     recorder: Recorder
     decoder: Decoder
+    reports: ReportReader
 
 
 def services_of(connection: HTTPConnection) -> Services:

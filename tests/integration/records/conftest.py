@@ -21,6 +21,7 @@ from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Services:
     intake: Recorder
     recorder: Recorder
     decoder: Decoder
+    reports: ReportReader
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     recorder.start()
     own = Recorder(database)
     own.start()
-    yield Services(settings, database, tokens, recorder, own, Decoder(settings.max_intake_mb * 1024 * 1024))
+    decoder = Decoder(settings.max_intake_mb * 1024 * 1024)
+    yield Services(settings, database, tokens, recorder, own, decoder, ReportReader())
     await own.close()
     await recorder.close()
 
