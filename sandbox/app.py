@@ -63,6 +63,7 @@ from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
@@ -121,6 +122,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         broker = EventBroker(db)
         await broker.start()
         stack.push_async_callback(broker.close)
+        tail = LogTail(db)
+        stack.push_async_callback(tail.close)
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
@@ -150,6 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             recorder,
             decoder,
             ReportReader(),
+            tail,
         )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")

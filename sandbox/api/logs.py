@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import anyio
-from fastapi import APIRouter, Query, Response
-from pydantic import Field, TypeAdapter
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
 from sse_starlette import EventSourceResponse
 
 from sandbox.api.auth import CurrentCaller
@@ -17,17 +14,13 @@ from sandbox.api.events import event_stream
 from sandbox.api.pages import Page
 from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected
-from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.telemetry.records import store
+from sandbox.telemetry.records.tail import Place, Wanted
 
 router = APIRouter(prefix="/api/v1/logs", tags=["logs"])
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-
-#: Writers take ids before they commit: a line is shown once it is this old, when smaller ids are there too.
-TAIL_SECONDS = 1.0
-TAIL_ROWS = 500
 
 
 class LogView(View):
@@ -67,10 +60,18 @@ async def tail_logs(
     services: Injected,
     level: Annotated[Level | None, Query()] = None,
     service: Annotated[Name | None, Query()] = None,
+    last_event_id: Annotated[str | None, Header(max_length=16_000)] = None,
 ) -> Response:
-    """Log lines as they are written, as SSE events `log`; those that are there already are in the list."""
-    filters = {"user_id": _own(caller, None).get("user_id"), "level": level, "service": service}
-    return event_stream(_follow(services.db, filters))
+    """Log lines as they are committed, as SSE events `log` (a line as the list has it); those before are in the list.
+
+    None is left out and none told twice, and `Last-Event-ID` goes on where a stream ended, up to a day later; lines
+    whose own `timestamp` is older than a day are not told. Lines of one look are in the order of their `log_id`; those
+    of a transaction that was open for long come when it is committed. A quiet stream has an `id` without an event now
+    and then. A user sees its own lines.
+    """
+    place = Place.decode(last_event_id) if last_event_id else await services.tail.place()
+    wanted = Wanted(_own(caller, None).get("user_id"), level, service)
+    return event_stream(services.tail.follow(wanted, place))
 
 
 def _own(caller: Caller, asked: str | None) -> dict[str, Any]:
@@ -78,20 +79,3 @@ def _own(caller: Caller, asked: str | None) -> dict[str, Any]:
     if caller.is_admin:
         return {}
     return {"user_id": caller.user_id if asked in (None, caller.user_id) else None}
-
-
-_LINE: TypeAdapter[LogView] = TypeAdapter(LogView)
-
-
-async def _follow(db: Database, filters: dict[str, str | None]) -> AsyncIterator[bytes]:
-    shown = settled = await store.newest_log_id(db)
-    while True:
-        await anyio.sleep(TAIL_SECONDS)
-        newest = await store.newest_log_id(db)
-        while shown < settled:
-            rows = await store.logs_between(db, shown, settled, TAIL_ROWS, filters)
-            for row in rows:
-                data = json.dumps(_LINE.dump_python(LogView.model_validate(row), mode="json"), ensure_ascii=False)
-                yield f"event: log\ndata: {data}\n\n".encode()
-            shown = rows[-1]["log_id"] if len(rows) == TAIL_ROWS else settled
-        settled = newest

@@ -19,6 +19,7 @@ from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
 
 
@@ -39,6 +40,7 @@ class Services:
     recorder: Recorder
     decoder: Decoder
     reports: ReportReader
+    tail: LogTail
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -21,6 +21,7 @@ from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
 
 
@@ -33,6 +34,7 @@ class Services:
     recorder: Recorder
     decoder: Decoder
     reports: ReportReader
+    tail: LogTail
 
 
 @pytest.fixture
@@ -47,8 +49,10 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     recorder.start()
     own = Recorder(database)
     own.start()
+    tail = LogTail(database)
     decoder = Decoder(settings.max_intake_mb * 1024 * 1024)
-    yield Services(settings, database, tokens, recorder, own, decoder, ReportReader())
+    yield Services(settings, database, tokens, recorder, own, decoder, ReportReader(), tail)
+    await tail.close()
     await own.close()
     await recorder.close()
 
