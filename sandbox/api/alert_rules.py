@@ -23,14 +23,23 @@ Comparison = Literal[">", ">=", "<", "<="]
 
 
 class Rule(Body):
-    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`."""
+    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`.
+
+    It is resolved by itself once that is no longer so for `resolve_seconds`, or once the rule is disabled or removed.
+    """
 
     description: LongText = ""
     measure: str = Field(max_length=100, description=f"One of {', '.join([*store.MEASURES, *store.GAUGES])}")
     comparison: Comparison = ">="
     threshold: float = Field(allow_inf_nan=False)
     window_seconds: int = Field(300, ge=10, le=2_592_000, description="The span of time that is measured, up to now")
-    for_seconds: int = Field(0, ge=0, le=86_400)
+    for_seconds: int = Field(0, ge=0, le=86_400, description="How long it has to hold before an alert is opened")
+    resolve_seconds: int = Field(
+        60,
+        ge=0,
+        le=86_400,
+        description="How long it has to be gone before the alert is over: what comes and goes is one",
+    )
     severity: Severity = "warning"
     is_enabled: bool = True
 
