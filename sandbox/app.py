@@ -62,6 +62,7 @@ from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
@@ -105,7 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
         intake.start()
         stack.push_async_callback(intake.close)
-        decoder = Decoder(settings.max_intake_mb * MIB)
+        receiver = Receiver(intake, Decoder(settings.max_intake_mb * MIB))
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -151,7 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             recovering,
             intake,
             recorder,
-            decoder,
+            receiver,
             ReportReader(),
             tail,
         )

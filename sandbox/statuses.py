@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sandbox.errors import Kind
 
+#: What `Retry-After` says with 429 and 503.
+RETRY_AFTER_SECONDS = 2
+
 STATUS: dict[Kind, int] = {
     Kind.INVALID: 422,
     Kind.UNAUTHENTICATED: 401,

@@ -20,11 +20,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from sandbox.errors import InvalidInput, Kind, SandboxError
-from sandbox.statuses import STATUS
+from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
 from sandbox.telemetry import context
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 2
 MAX_FIELD_ERRORS = 20
 
 _HTTP_CODES = {

@@ -17,7 +17,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
@@ -38,9 +38,13 @@ class Services:
     recovery: RecoveryService
     intake: Recorder
     recorder: Recorder
+<<<<<<< HEAD
     decoder: Decoder
     reports: ReportReader
     tail: LogTail
+=======
+    receiver: Receiver
+>>>>>>> main
 
 
 def services_of(connection: HTTPConnection) -> Services:

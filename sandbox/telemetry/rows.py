@@ -134,13 +134,13 @@ def fit(value: str, limit: int) -> str:
     return value if len(value) <= limit and "\0" not in value else clean_text(value, limit)
 
 
-def fit_json(value: Any) -> str:
+def fit_json(value: Any, kept: Mapping[str, str] | None = None) -> str:
     """`clean_json` for what was read from a message: most is fine as it is."""
     try:
         encoded = orjson.dumps(value)
     except TypeError:
-        return clean_json(value)
-    return encoded.decode() if len(encoded) <= MAX_JSON and b"\\u0000" not in encoded else clean_json(value)
+        return clean_json(value, kept)
+    return encoded.decode() if len(encoded) <= MAX_JSON and b"\\u0000" not in encoded else clean_json(value, kept)
 
 
 def timestamp_text(nanoseconds: int) -> str:
@@ -204,13 +204,14 @@ def clean_optional(value: str | None, limit: int) -> str | None:
     return None if value is None else clean_text(value, limit)
 
 
-def clean_json(value: Any) -> str:
-    """JSON text that a JSONB column takes. What has no JSON form is written as its text; too much of it is cut."""
+def clean_json(value: Any, kept: Mapping[str, str] | None = None) -> str:
+    """JSON text that a JSONB column takes. What has no JSON form is written as its text; too much of it is cut. `kept`
+    is what stays of it even if the rest is too large."""
     try:
         encoded = json.dumps(_plain(value, _MAX_JSON_DEPTH), ensure_ascii=False, allow_nan=False)
     except Exception as error:  # noqa: BLE001 - any object may be in it, and its __str__ may do anything
-        return json.dumps({"unrecordable": type(error).__name__})
-    return encoded if len(encoded) <= MAX_JSON else json.dumps({"too_large": len(encoded)})
+        return json.dumps({**(kept or {}), "unrecordable": type(error).__name__})
+    return encoded if len(encoded) <= MAX_JSON else json.dumps({**(kept or {}), "too_large": len(encoded)})
 
 
 def _plain(value: Any, depth: int) -> Any:

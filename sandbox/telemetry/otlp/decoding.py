@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
+from sandbox.telemetry.otlp.owner import Owner
 
 RecordKind = Literal["logs", "spans"]
 
@@ -30,7 +31,7 @@ class Decoder:
         self._most = most_bytes
         self._limiter = anyio.CapacityLimiter(processes or max(2, (os.cpu_count() or 1) // 2))
 
-    async def decode(self, what: RecordKind, body: bytes, kind: str, encoding: str, owner: str | None) -> Mapped:
+    async def decode(self, what: RecordKind, body: bytes, kind: str, encoding: str, owner: Owner | None) -> Mapped:
         """The rows of a body; see `messages` for what is refused, `mapping` for what becomes of the rest."""
         if len(body) <= SMALL and not encoding:
             return decode(what, body, kind, encoding, owner, self._most)
@@ -39,7 +40,7 @@ class Decoder:
         )
 
 
-def _decode_politely(what: RecordKind, body: bytes, kind: str, encoding: str, owner: str | None, most: int) -> Mapped:
+def _decode_politely(what: RecordKind, body: bytes, kind: str, encoding: str, owner: Owner | None, most: int) -> Mapped:
     _give_way()
     return decode(what, body, kind, encoding, owner, most)
 
@@ -50,7 +51,7 @@ def _give_way() -> None:
     os.nice(10)
 
 
-def decode(what: RecordKind, body: bytes, kind: str, encoding: str, owner: str | None, most: int) -> Mapped:
+def decode(what: RecordKind, body: bytes, kind: str, encoding: str, owner: Owner | None, most: int) -> Mapped:
     """The same, here and now."""
     unpacked = messages.unpack(body, encoding, most)
     if what == "logs":

@@ -19,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.rows import (
     MAX_INTEGER,
     MAX_TEXT,
@@ -56,6 +57,9 @@ _SEVERITY_TEXTS = {
 }
 _REQUEST_IDS = ("request_id", "request.id", "http.request.id", "http.request_id")
 _USER_IDS = ("user_id", "user.id", "enduser.id")
+#: What a session's records are not left to say of themselves.
+_SESSION_CLAIMS = ("session_id", "session.id")
+_USER_CLAIMS = ("user_id", "user.id")
 _TIMEOUT = re.compile(r"time[-_ ]?out|timed[-_ ]?out|deadline[-_ ]?exceeded", re.IGNORECASE)
 _TIMEOUT_STATUSES = ("408", "504")
 
@@ -88,20 +92,34 @@ class _Refused(ValueError):
 class _Source:
     """What the records of one resource and scope have in common, worked out once."""
 
-    def __init__(self, resource: Mapping[str, Any], scope: str, owner: str | None) -> None:
+    def __init__(self, resource: Mapping[str, Any], scope: str, owner: Owner | None) -> None:
         self.service = fit(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
         self.scope = scope
-        rest = {key: value for key, value in resource.items() if key != "service.name"}
-        self.rest: dict[str, Any] = {"resource": rest} if rest else {}
         self._owner = owner
         self._said = _user_in(resource)
+        #: What records of a session say of whose they are, and what is true of it.
+        self._claims: dict[str, str] = {}
+        self.session: dict[str, str] = {}
+        if owner is not None and owner.session_id is not None:
+            self.session = {"session_id": owner.session_id}
+            self._claims = dict.fromkeys(_SESSION_CLAIMS, owner.session_id)
+            self._claims |= dict.fromkeys(_USER_CLAIMS, fit(owner.user_id, _NAME))
+        rest = {key: value for key, value in resource.items() if key != "service.name"}
+        self.correct(rest)
+        self.rest: dict[str, Any] = {"resource": rest} if rest else {}
 
     def user(self, given: Mapping[str, Any]) -> str | None:
         """Whose a record is."""
-        return self._owner if self._owner is not None else _user_in(given) or self._said
+        user = self._owner.user_id if self._owner is not None else _user_in(given) or self._said
+        return None if user is None else fit(user, _NAME)
+
+    def correct(self, given: dict[str, Any]) -> None:
+        """Where a session's records say whose they are, they say what is true."""
+        for name in self._claims.keys() & given.keys():
+            given[name] = self._claims[name]
 
 
-def map_spans(request: ExportTraceServiceRequest, owner: str | None) -> Mapped:
+def map_spans(request: ExportTraceServiceRequest, owner: Owner | None) -> Mapped:
     """The spans of a request; `owner` is the user whose they are, None if they may say so themselves."""
     mapped, latest = Mapped(), time.time_ns() + MAX_AHEAD
     for group in request.resource_spans:
@@ -116,7 +134,7 @@ def map_spans(request: ExportTraceServiceRequest, owner: str | None) -> Mapped:
     return mapped
 
 
-def map_logs(request: ExportLogsServiceRequest, owner: str | None) -> Mapped:
+def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
     """The log records of a request, likewise."""
     mapped, now = Mapped(), time.time_ns()
     for group in request.resource_logs:
@@ -168,16 +186,18 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
     if outcome.code == _ERROR:
         status = _failure(span, given, events)
     kind = span.kind
-    tags = {**given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
+    source.correct(given)
+    user = source.user(given)
+    whose = source.session if user is None else {"user_id": user, **source.session}
+    # First, so that it is not what is cut from too many; and last, so that it is what stands.
+    tags = {**whose, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
     if source.scope:
         tags["otel.scope.name"] = source.scope
     if outcome.message:
         tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
-    user = source.user(given)
-    if user is not None:
-        tags["user_id"] = fit(user, _NAME)
+    tags.update(whose)
     parent = span.parent_span_id
     return ReadyRow(
         (
@@ -190,7 +210,7 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
             timestamp_text(end),
             str(min(round((end - start) / 1e6), MAX_INTEGER)),
             status,
-            fit_json(tags),
+            fit_json(tags, whose),
             fit_json(events) if events else "[]",
         )
     )
@@ -209,7 +229,8 @@ def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano or now
     if nanoseconds > now + MAX_AHEAD:
         raise _Refused("a log record's time is far ahead of this service's clock")
-    given = attributes(record.attributes)
+    given = {**source.session, **attributes(record.attributes)}
+    source.correct(given)
     user = source.user(given)
     request_id = next((str(given[name]) for name in _REQUEST_IDS if given.get(name)), None)
     message = fit(_message(_value(record.body), given, record.event_name), MAX_TEXT)
@@ -233,8 +254,8 @@ def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
             message,
             fit(str(stack), MAX_TEXT) if stack else None,
             fit(request_id, _NAME) if request_id else None,
-            fit(user, _NAME) if user is not None else None,
-            fit_json(given) if given else None,
+            user,
+            fit_json(given, source.session) if given else None,
         )
     )
 

@@ -20,6 +20,7 @@ from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
 from sandbox.telemetry.reports.reading import ReportReader
@@ -32,7 +33,7 @@ class Services:
     tokens: TokenService
     intake: Recorder
     recorder: Recorder
-    decoder: Decoder
+    receiver: Receiver
     reports: ReportReader
     tail: LogTail
 
@@ -50,8 +51,8 @@ async def services(database: Database, settings: Settings) -> AsyncIterator[Serv
     own = Recorder(database)
     own.start()
     tail = LogTail(database)
-    decoder = Decoder(settings.max_intake_mb * 1024 * 1024)
-    yield Services(settings, database, tokens, recorder, own, decoder, ReportReader(), tail)
+    receiver = Receiver(recorder, Decoder(settings.max_intake_mb * 1024 * 1024))
+    yield Services(settings, database, tokens, recorder, own, receiver, ReportReader(), tail)
     await tail.close()
     await own.close()
     await recorder.close()

@@ -22,6 +22,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import text
 
+from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -153,7 +155,7 @@ async def test_a_full_queue_pushes_back(services, ada, database):
         slow = Recorder(database, max_rows=3)
         slow.start()
         await services.intake.close()
-        services.intake = slow
+        services.receiver = Receiver(slow, Decoder(services.settings.max_intake_mb * 1024 * 1024))
         record = {"body": {"stringValue": "x"}}
 
         def send(count: int) -> asyncio.Task[httpx.Response]:

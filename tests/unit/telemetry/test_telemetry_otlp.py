@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sandbox.errors import SandboxError
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import map_logs, map_spans
+from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
 NOW = time.time_ns()
@@ -124,10 +125,47 @@ def test_spans_that_cannot_be_kept_are_counted(broken):
 def test_records_are_their_senders():
     said = [attribute("user.id", stringValue="eve")]
     assert json.loads(one_span(attributes=said)["tags"])["user_id"] == "eve"
-    assert json.loads(one_span("ada", attributes=said)["tags"])["user_id"] == "ada"
+    assert json.loads(one_span(Owner("ada"), attributes=said)["tags"])["user_id"] == "ada"
     assert one_log(attributes=said)["user_id"] == "eve"
-    assert one_log("ada", attributes=said)["user_id"] == "ada"
+    assert one_log(Owner("ada"), attributes=said)["user_id"] == "ada"
     assert one_log()["user_id"] is None
+
+
+OTHERS = [
+    attribute(name, stringValue="somebody else's")
+    for name in ("user.id", "user_id", "enduser.id", "session.id", "session_id")
+]
+SESSION = Owner("ada", "5e55")
+
+
+def test_records_of_a_session_do_not_say_otherwise():
+    tags = json.loads(one_span(SESSION, resource=OTHERS, attributes=OTHERS)["tags"])
+    log = one_log(SESSION, resource=OTHERS, attributes=OTHERS)
+    metadata = json.loads(log["metadata"])
+    assert log["user_id"] == "ada"
+    for said in (tags, tags["resource"], metadata, metadata["resource"]):
+        assert {said["session_id"], said["session.id"]} == {"5e55"}
+        assert {said["user_id"], said["user.id"]} == {"ada"}
+        # An app's own users are its own business.
+        assert said["enduser.id"] == "somebody else's"
+    assert json.loads(one_span(SESSION)["tags"])["session_id"] == json.loads(one_log(SESSION)["metadata"])["session_id"]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        [attribute("x", stringValue="\0"), *(attribute(f"a{n}", intValue=n) for n in range(300))],
+        [attribute("x", stringValue="x" * 70_000)],
+        [attribute("x", stringValue="\0" * 70_000), *(attribute(f"a{n}", stringValue="\0" * 9_000) for n in range(20))],
+        [attribute(f"a{n}", intValue=n) for n in range(10_000)],
+    ],
+    ids=["cut to some", "too long a text", "too much after cutting", "too many"],
+)
+def test_whose_records_are_stays_when_attributes_are_cut(attributes):
+    tags = json.loads(one_span(SESSION, attributes=attributes)["tags"])
+    assert (tags["user_id"], tags["session_id"]) == ("ada", "5e55")
+    log = one_log(SESSION, attributes=attributes)
+    assert (log["user_id"], json.loads(log["metadata"])["session_id"]) == ("ada", "5e55")
 
 
 @pytest.mark.parametrize(
