@@ -63,6 +63,15 @@ async def list_rules(_: CurrentCaller, services: Injected, query: Annotated[List
     return Page.model_validate(await answer_page(store.RULES, services.db, query))
 
 
+@router.get("/{name}")
+async def get_rule(name: RuleName, _: CurrentCaller, services: Injected) -> RuleView:
+    """One rule."""
+    row = await store.RULES.one(services.db, {"name": name})
+    if row is None:
+        raise _not_found(name)
+    return RuleView.model_validate(row)
+
+
 @router.put("/{name}")
 async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Injected) -> RuleView:
     """Make a rule, or put another in its place (admin)."""
@@ -73,4 +82,8 @@ async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Inject
 async def delete_rule(name: RuleName, _: CurrentAdmin, services: Injected) -> None:
     """Remove a rule (admin); its open alerts are resolved at the next look."""
     if not await store.remove_rule(services.db, name):
-        raise NotFound(f"There is no rule {name}.", code="alert_rule_not_found", hint="List: GET /api/v1/alert-rules.")
+        raise _not_found(name)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"There is no rule {name}.", code="alert_rule_not_found", hint="List: GET /api/v1/alert-rules.")

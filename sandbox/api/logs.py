@@ -9,10 +9,10 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 from sse_starlette import EventSourceResponse
 
-from sandbox.api.auth import CurrentCaller
+from sandbox.api.auth import AdminRequired, CurrentCaller
 from sandbox.api.events import event_stream
 from sandbox.api.pages import Page
-from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.records import Body, Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected
 from sandbox.domain.caller import Caller
 from sandbox.telemetry.records import store
@@ -45,6 +45,12 @@ class LogQuery(TimedQuery):
     )
 
 
+class TailQuery(Body):
+    level: Level | None = None
+    service: Name | None = None
+    user_id: Name | None = Field(None, description="Whose doing (admin); a user sees its own")
+
+
 @router.get("")
 async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[LogQuery, Query()]) -> Page[LogView]:
     """Log lines newest first: an admin's all, a user's its own."""
@@ -58,8 +64,7 @@ async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[
 async def tail_logs(
     caller: CurrentCaller,
     services: Injected,
-    level: Annotated[Level | None, Query()] = None,
-    service: Annotated[Name | None, Query()] = None,
+    query: Annotated[TailQuery, Query()],
     last_event_id: Annotated[str | None, Header(max_length=16_000)] = None,
 ) -> Response:
     """Log lines as they are committed, as SSE events `log` (a line as the list has it); those before are in the list.
@@ -69,8 +74,10 @@ async def tail_logs(
     of a transaction that was open for long come when it is committed. A quiet stream has an `id` without an event now
     and then. A user sees its own lines.
     """
+    if not caller.is_admin and query.user_id not in (None, caller.user_id):
+        raise AdminRequired("Only an admin may follow what others log.", hint="Leave user_id out.")
     place = Place.decode(last_event_id) if last_event_id else await services.tail.place()
-    wanted = Wanted(_own(caller, None).get("user_id"), level, service)
+    wanted = Wanted(query.user_id if caller.is_admin else caller.user_id, query.level, query.service)
     return event_stream(services.tail.follow(wanted, place))
 
 

@@ -38,13 +38,9 @@ class Services:
     recovery: RecoveryService
     intake: Recorder
     recorder: Recorder
-<<<<<<< HEAD
-    decoder: Decoder
+    receiver: Receiver
     reports: ReportReader
     tail: LogTail
-=======
-    receiver: Receiver
->>>>>>> main
 
 
 def services_of(connection: HTTPConnection) -> Services:

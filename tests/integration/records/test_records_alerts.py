@@ -199,7 +199,9 @@ async def test_rules_are_data(admin, ada):
     refused = await admin.put("/api/v1/alert-rules/x", json={"measure": "; DROP TABLE logs", "threshold": 1})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
     assert (await ada.put("/api/v1/alert-rules/x", json={})).json()["code"] == "admin_required"
+    assert (await ada.get("/api/v1/alert-rules/disk-full")).json()["measure"] == "disk_used_percent"
     assert (await admin.delete("/api/v1/alert-rules/disk-full")).status_code == 204
+    assert (await ada.get("/api/v1/alert-rules/disk-full")).json()["code"] == "alert_rule_not_found"
     assert (await admin.delete("/api/v1/alert-rules/disk-full")).json()["code"] == "alert_rule_not_found"
 
 
@@ -318,7 +320,7 @@ async def test_a_webhook_that_never_listens_is_given_up(database, caplog):
     assert "did not take" in caplog.text
 
 
-async def test_alertmanager_opens_and_resolves(admin, ada):
+async def test_alertmanager_opens_and_resolves(admin, ada, caplog):
     def notification(status):
         return {
             "version": "4",
@@ -345,7 +347,10 @@ async def test_alertmanager_opens_and_resolves(admin, ada):
     plain, cpu = sorted(await alerts_of(ada, source="alertmanager"), key=lambda alert: alert["severity"], reverse=True)
     assert (cpu["severity"], cpu["title"], cpu["message"]) == ("critical", "CPU of db-1", "95 %")
     assert (cpu["metadata"]["runbook_url"], cpu["metadata"]["labels"]["instance"]) == ("https://r", "db-1")
+    assert cpu["metadata"]["starts_at"] == "2026-11-20T10:00:00Z"
     assert (plain["severity"], plain["title"]) == ("warning", "Plain: api")
+    assert (await admin.post(path, json=notification("firing") | {"truncatedAlerts": 7})).status_code == 200
+    assert "left 7 alerts out" in caplog.text
     assert (await admin.post(path, json=notification("resolved"))).json() == {"opened": 0, "resolved": 2}
     assert await alerts_of(ada, status="active") == []
     assert (await ada.post(path, json=notification("firing"))).json()["code"] == "admin_required"

@@ -215,6 +215,11 @@ async def test_logs_are_followed_over_http(server, ada, bob):
     assert seen[0] == next(row for row in listed if row["message"] == "one 0")
 
 
+async def test_nobody_follows_what_others_log(ada):
+    answer = await ada.get("/api/v1/logs/tail", params={"user_id": "bob"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "admin_required")
+
+
 @pytest.mark.parametrize(
     "last_id",
     [
