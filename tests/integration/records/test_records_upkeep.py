@@ -180,13 +180,16 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
     assert caplog.text.count("not today") == 1
 
 
-@pytest.fixture
-async def upkeep(database, tmp_path):
+def make_upkeep(database, home, **settings):
     async def engine():
         return {"version": "27"}
 
-    recorder = Recorder(database)
-    upkeep = Upkeep(database, Settings(home=tmp_path), recorder, engine)
+    return Upkeep(database, Settings(home=home, **settings), Recorder(database), engine)
+
+
+@pytest.fixture
+async def upkeep(database, tmp_path):
+    upkeep = make_upkeep(database, tmp_path)
     upkeep.start()
     yield upkeep
     await upkeep.close()
@@ -197,3 +200,23 @@ async def test_upkeep_does_all_of_it(upkeep, database):
     async with asyncio.timeout(30):
         while await value(database, reported) < 2:
             await asyncio.sleep(0.05)
+
+
+async def test_agents_are_not_late_for_a_service_that_was_down(database, tmp_path):
+    """It may have been down for long: they have as long again from its start on."""
+    await run(
+        database, "UPDATE agents SET status = 'healthy', last_active = NOW() - INTERVAL '1 h' WHERE name = 'Redis'"
+    )
+    status = "SELECT status FROM agents WHERE name = 'Redis'"
+    await make_upkeep(database, tmp_path)._mark_silent()
+    assert await value(database, status) == "healthy"
+    started = make_upkeep(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
+    await asyncio.sleep(1.1)
+    await started._mark_silent()
+    assert await value(database, status) == "error"
+
+
+@pytest.mark.parametrize("warning", [6, 300])
+def test_no_setting_takes_a_component_for_silent(database, tmp_path, warning):
+    upkeep = make_upkeep(database, tmp_path, agent_warning_seconds=warning)
+    assert upkeep._periodic["components"].interval_seconds <= min(30, warning / 3)
