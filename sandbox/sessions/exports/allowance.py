@@ -1,4 +1,7 @@
-"""How many records a session may have written: so many a minute, and as many at once."""
+"""How much a session may have written: so many records a minute, and as many at once.
+
+A request counts for as many records as it has, or as it has KiB if these are more: reading it costs as well.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _REMEMBERED = 1_000
 
 
 class BatchTooLarge(SandboxError):
-    """One request has more records than a session may send in a minute."""
+    """One request counts for more records than a session may send in a minute."""
 
     code = "too_many_records_at_once"
     kind = Kind.TOO_LARGE
@@ -39,19 +42,26 @@ class Allowance:
         self._per_second = per_minute / 60
         self._sessions: dict[UUID, _Left] = {}
 
-    def check(self, session_id: UUID) -> None:
-        """Refuse, before it is read, what comes earlier than the session was told. Raises TooManyRecords."""
+    def admit(self, session_id: UUID, body_bytes: int) -> Callable[[int], None]:
+        """Count a request by its length, before it is read; called with its records, what comes back counts the rest.
+
+        Both raise TooManyRecords or BatchTooLarge. What comes earlier than the session was told is refused whatever it
+        is.
+        """
         left = self._sessions.get(session_id)
         if left is not None and (seconds := left.refused_until - self._clock()) > 0:
             raise _too_many(self._most, seconds)
+        paid = max(1, math.ceil(body_bytes / 1024))
+        self._charge(session_id, paid, 0)
+        return lambda records: self._charge(session_id, max(records, paid), paid)
 
-    def charge(self, session_id: UUID, records: int) -> None:
-        """Count these records. Raises TooManyRecords or BatchTooLarge; they are not counted then."""
+    def _charge(self, session_id: UUID, records: int, paid: int) -> None:
         if records > self._most:
             raise BatchTooLarge(
                 f"{records} records at once are more than a session may send in a minute, {self._most}.",
                 hint="Send smaller batches, or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
             )
+        records -= paid
         now = self._clock()
         left = self._sessions.get(session_id)
         if left is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from uuid import UUID
 
 from sandbox.access.signing import SignatureRefused, Signer
@@ -50,12 +49,10 @@ class ExportService:
 
     async def take(self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner) -> Answer:
         """Write the records of a body, no more of them than the session may send. Refusals are answers."""
-        session_id = UUID(owner.session_id)
         try:
-            self._allowance.check(session_id)
+            admit = self._allowance.admit(UUID(owner.session_id), len(body))
         except SandboxError as error:
             return _counted(what, refusal(error, content_type))
-        admit = partial(self._allowance.charge, session_id)
         return _counted(what, await self._receiver.take(what, body, content_type, encoding, owner, admit))
 
 

@@ -27,21 +27,22 @@ def clock() -> Clock:
     return Clock()
 
 
+def send(allowance: Allowance, session_id: UUID, records: int, body_bytes: int = 0) -> None:
+    allowance.admit(session_id, body_bytes)(records)
+
+
 def test_what_is_refused_is_taken_when_the_time_said_is_over(clock: Clock) -> None:
     allowance = Allowance(600, clock=clock)
-    allowance.charge(SESSION, 600)
+    send(allowance, SESSION, 590)
     with pytest.raises(TooManyRecords) as refused:
-        allowance.charge(SESSION, 45)
+        send(allowance, SESSION, 55)  # of which one is counted before it is read
     assert refused.value.retry_after_seconds == 5
     clock.now += 4.4
-    for early in (lambda: allowance.check(SESSION), lambda: allowance.charge(SESSION, 45)):
-        with pytest.raises(TooManyRecords):
-            early()
-    allowance.check(OTHER)
-    allowance.charge(OTHER, 600)
+    with pytest.raises(TooManyRecords):
+        allowance.admit(SESSION, 0)
+    send(allowance, OTHER, 600)
     clock.now += 0.2
-    allowance.check(SESSION)
-    allowance.charge(SESSION, 45)
+    send(allowance, SESSION, 54)
 
 
 def test_over_any_time_no_more_than_the_rate_and_one_minute_at_once(clock: Clock) -> None:
@@ -50,34 +51,48 @@ def test_over_any_time_no_more_than_the_rate_and_one_minute_at_once(clock: Clock
     for _ in range(1_000):
         clock.now += 0.6
         try:
-            allowance.check(SESSION)
-            allowance.charge(SESSION, 37)
+            send(allowance, SESSION, 37)
             taken += 37
         except TooManyRecords:
             pass
     assert 600 * 10 * 0.9 <= taken <= 600 + 600 * 10
 
 
+def test_long_requests_count_by_their_length_before_they_are_read(clock: Clock) -> None:
+    allowance = Allowance(600, clock=clock)
+    send(allowance, SESSION, 100, 300 * 1024)
+    send(allowance, SESSION, 299, 100 * 1024)
+    with pytest.raises(TooManyRecords):
+        allowance.admit(SESSION, 2 * 1024)
+    # Those of nothing at all count too.
+    for _ in range(600):
+        send(allowance, OTHER, 0)
+    with pytest.raises(TooManyRecords):
+        allowance.admit(OTHER, 0)
+
+
 def test_a_batch_that_never_fits_is_said_to_be_too_large(clock: Clock) -> None:
     allowance = Allowance(600, clock=clock)
     with pytest.raises(BatchTooLarge):
-        allowance.charge(SESSION, 601)
-    allowance.charge(SESSION, 600)
+        send(allowance, SESSION, 601, 1024)
+    with pytest.raises(BatchTooLarge):
+        allowance.admit(SESSION, 601 * 1024)
+    send(allowance, SESSION, 599)
 
 
 def test_sessions_with_their_whole_allowance_are_forgotten_and_others_are_not(clock: Clock) -> None:
     allowance = Allowance(600, clock=clock)
     for _ in range(1_200):
-        allowance.charge(uuid4(), 600)
+        send(allowance, uuid4(), 600)
         clock.now += 0.01
-    allowance.charge(SESSION, 600)
+    send(allowance, SESSION, 600)
     for _ in range(1_200):
         clock.now += 0.01
-        allowance.charge(uuid4(), 1)
+        send(allowance, uuid4(), 1)
     with pytest.raises(TooManyRecords):
-        allowance.charge(SESSION, 600)
+        send(allowance, SESSION, 600)
     clock.now += 60
-    allowance.charge(uuid4(), 1)
+    send(allowance, uuid4(), 1)
     assert len(allowance._sessions) < 10
 
 
