@@ -7,6 +7,7 @@ from .exporters import Exporters
 from .exports import Exports
 from .hub import Hub
 from .launcher import Launcher
+from .neighbours import Neighbours
 from .options import Options
 from .processes import Processes
 
@@ -22,3 +23,4 @@ class Agent:
         self.processes = Processes(self.hub, self.launcher, options.spool)
         self.exports = Exports()
         self.exporters = Exporters(self.exports, options.exports_port)
+        self.neighbours = Neighbours()

@@ -12,6 +12,7 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
+neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `neighbours.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
 exports                                              101, then what apps report, and answers to it (`exports.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
@@ -191,6 +192,15 @@ def _output(agent: Agent, request: Request) -> None:
     stream.end()
 
 
+def _neighbours(agent: Agent, request: Request) -> None:
+    hosts, own = argument(request.args, "ports", dict), argument(request.args, "own", int, None)
+    if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
+        raise bad_request("the ports must map numbers to names of hosts")
+    if own is not None and not 0 < own < 65_536:
+        raise bad_request(f"there is no port {own}")
+    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()}, own)})
+
+
 def _as_user(function: str) -> Callable[[Agent, Request], None]:
     def handler(agent: Agent, request: Request) -> None:
         serve_as_user(agent, request, function)
@@ -223,6 +233,7 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,
+    "neighbours": _neighbours,
     "pty": _pty,
     "exports": _exports,
     **{name: _as_user(name) for name in FUNCTIONS},

@@ -15,7 +15,7 @@ from sandbox.api.uploads import read_body
 from sandbox.errors import SandboxError
 from sandbox.telemetry import context
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.decoding import RecordKind
+from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.otlp.receiver import Answer, refusal
 

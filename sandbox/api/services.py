@@ -18,6 +18,7 @@ from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
@@ -35,7 +36,7 @@ class Services:
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
     receiver: Receiver
     exports: ExportService

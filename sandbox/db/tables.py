@@ -16,7 +16,8 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import Database, to_db, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.driver import to_db, to_utc
 from sandbox.errors import InvalidInput
 
 #: Time and key of a row: unique together, and its place in the list.

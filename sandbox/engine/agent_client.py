@@ -177,6 +177,11 @@ class AgentClient:
     async def tunnel(self, port: int) -> socket.socket:
         return await self._http.switch("CONNECT", f"127.0.0.1:{port}")
 
+    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+        args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
+        answer, _ = await self._http.call("neighbours", args)
+        return {int(port): why for port, why in answer["refused"].items()}
+
     async def pty(
         self,
         command: str | list[str] | None = None,

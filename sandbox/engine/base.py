@@ -333,11 +333,16 @@ class Agent(Protocol):
     async def stats(self) -> AgentStats: ...
 
     async def listening_ports(self) -> list[int]:
-        """TCP ports something in the container listens on, on any address, IPv4 and IPv6."""
+        """TCP ports something in the container listens on, on any address, IPv4 and IPv6; not what leads elsewhere."""
 
     async def tunnel(self, port: int) -> socket.socket:
         """A connected, non-blocking socket whose bytes go to the port on the container's own loopback (127.0.0.1, else
         ::1). AgentError `port_not_open` if nothing listens there."""
+
+    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+        """From now on these ports of the container's own localhost, and no others, lead to the same ports of these
+        hosts. The port `own`, if its app listens on the loopback only, is open to the other containers too. Answers
+        why, by port, where it is not so: something listens on it already, or the host is not known."""
 
     async def pty(
         self,

@@ -24,7 +24,7 @@ from sandbox.sessions.exports.store import Source
 from sandbox.sessions.replica import Replica
 from sandbox.telemetry import context
 from sandbox.telemetry.metrics.figures import COLLECTED
-from sandbox.telemetry.otlp.decoding import RecordKind
+from sandbox.telemetry.otlp.messages import RecordKind
 
 log = logging.getLogger(__name__)
 

@@ -93,6 +93,12 @@ COLLECTED: Final = Gauge(
     "Containers whose apps' records this replica fetches.",
     registry=REGISTRY,
 )
+PUSHED_BACK: Final = Counter(
+    "sandbox_intake_pushed_back_requests",
+    "Requests with records that were answered 429 or 503: their senders try again.",
+    ["kind"],
+    registry=REGISTRY,
+)
 STRAYS: Final = Gauge(
     "sandbox_stray_resources",
     "Resources on the engine that belong to no living session, as this replica's last sweep found them.",

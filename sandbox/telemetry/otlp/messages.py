@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +15,8 @@ from sandbox.errors import InvalidInput, Kind, SandboxError
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+
+RecordKind = Literal["logs", "spans"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 

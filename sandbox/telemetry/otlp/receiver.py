@@ -6,7 +6,6 @@ is away 503, each with `Retry-After`; exporters then send the same again, and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -16,15 +15,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
-from sandbox.telemetry.metrics.figures import INTAKE
+from sandbox.telemetry.metrics.figures import INTAKE, PUSHED_BACK
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.decoding import Decoder, RecordKind
-from sandbox.telemetry.otlp.mapping import Mapped
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.recorder import Recorder
-
-#: Exporters give up after ten seconds by default.
-WRITE_SECONDS = 8.0
+from sandbox.telemetry.otlp.worker import Body, Kept, TooManyRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +31,11 @@ class Answer:
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
+    #: Read from the body, written or rejected.
+    records: int = 0
 
 
-class TooManyRecords(SandboxError):
+class Limited(SandboxError):
     """Whoever sends has sent all that it may for now."""
 
     code = "too_many_records"
@@ -51,9 +49,8 @@ class TooManyRecords(SandboxError):
 class Receiver:
     """Takes bodies. Of one event loop."""
 
-    def __init__(self, recorder: Recorder, decoder: Decoder) -> None:
-        self._recorder = recorder
-        self._decoder = decoder
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
     async def take(
         self,
@@ -62,31 +59,25 @@ class Receiver:
         content_type: str,
         encoding: str,
         owner: Owner | None,
-        admit: Callable[[int], None] | None = None,
+        most_records: int | None = None,
     ) -> Answer:
         """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
 
-        `admit` is told how many records it has before any is written, and may raise a SandboxError.
+        Raises TooManyRecords if it has more than `most_records`; none is written then.
         """
         try:
             kind = messages.media_type(content_type)
-            mapped = await self._decoder.decode(what, body, kind, encoding, owner)
-            INTAKE.labels(what, "rejected").inc(mapped.rejected)
-            if admit is not None:
-                admit(len(mapped.rows) + mapped.rejected)
-            await self._keep(what, mapped)
-        except SandboxError as error:
-            return refusal(error, content_type)
-        return Answer(HTTPStatus.OK, messages.write(_success(what, mapped), kind), kind)
-
-    async def _keep(self, what: RecordKind, mapped: Mapped) -> None:
-        logs, spans = (mapped.rows, ()) if what == "logs" else ((), mapped.rows)
-        try:
-            await self._recorder.keep(logs, spans, WRITE_SECONDS)
-        except SandboxError:
-            INTAKE.labels(what, "pushed_back").inc(len(mapped.rows))
+            kept = await self._intake.keep(Body(what, body, kind, encoding, owner, most_records))
+        except TooManyRecords:
             raise
-        INTAKE.labels(what, "written").inc(len(mapped.rows))
+        except SandboxError as error:
+            if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
+                PUSHED_BACK.labels(what).inc()
+            return refusal(error, content_type)
+        INTAKE.labels(what, "written").inc(kept.written)
+        INTAKE.labels(what, "rejected").inc(kept.rejected)
+        records = kept.written + kept.rejected
+        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind, records=records)
 
 
 def refusal(error: SandboxError, content_type: str) -> Answer:
@@ -96,7 +87,7 @@ def refusal(error: SandboxError, content_type: str) -> Answer:
     status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        seconds = error.retry_after_seconds if isinstance(error, TooManyRecords) else RETRY_AFTER_SECONDS
+        seconds = error.retry_after_seconds if isinstance(error, Limited) else RETRY_AFTER_SECONDS
         headers["Retry-After"] = str(seconds)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
@@ -105,15 +96,15 @@ def refusal(error: SandboxError, content_type: str) -> Answer:
     return Answer(status, messages.write_error(text, kind), kind, headers)
 
 
-def _success(what: RecordKind, mapped: Mapped) -> Message:
+def _success(what: RecordKind, kept: Kept) -> Message:
     if what == "logs":
         logs = ExportLogsServiceResponse()
-        if mapped.rejected:
-            logs.partial_success.rejected_log_records = mapped.rejected
-            logs.partial_success.error_message = mapped.reason
+        if kept.rejected:
+            logs.partial_success.rejected_log_records = kept.rejected
+            logs.partial_success.error_message = kept.reason
         return logs
     spans = ExportTraceServiceResponse()
-    if mapped.rejected:
-        spans.partial_success.rejected_spans = mapped.rejected
-        spans.partial_success.error_message = mapped.reason
+    if kept.rejected:
+        spans.partial_success.rejected_spans = kept.rejected
+        spans.partial_success.error_message = kept.reason
     return spans

@@ -20,7 +20,7 @@ from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 
@@ -30,7 +30,7 @@ class Services:
     settings: Settings
     db: Database
     tokens: TokenService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
     receiver: Receiver
     signer: Signer
@@ -43,17 +43,20 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def services(database: Database, settings: Settings) -> AsyncIterator[Services]:
+async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
     signer = Signer((await load_deployment(database)).signing_key)
     tokens = TokenService(database, signer)
-    recorder = Recorder(database, interval_seconds=0.02)
+    recorder = Recorder(database)
     recorder.start()
-    own = Recorder(database)
-    own.start()
-    receiver = Receiver(recorder, Decoder(settings.max_intake_mb * 1024 * 1024))
+    intake = Intake(
+        dsn,
+        most_bytes=settings.max_intake_mb * 1024 * 1024,
+        max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
+    )
+    receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
-    yield Services(settings, database, tokens, recorder, own, receiver, signer, exports)
-    await own.close()
+    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports)
+    await intake.close()
     await recorder.close()
 
 
