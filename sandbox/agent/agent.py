@@ -21,6 +21,6 @@ class Agent:
         self.user = User(options.user_uid, options.workspace)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.hub, self.launcher, options.spool)
-        self.neighbours = Neighbours()
         self.exports = Exports()
         self.exporters = Exporters(self.exports, options.exports_port)
+        self.neighbours = Neighbours()

@@ -1,4 +1,7 @@
-"""How many records a session may have written: so many a minute, and as many at once."""
+"""How much a session may have written: so many records a minute, and as many at once.
+
+A request counts for as many records as it has, or as it has KiB if these are more: reading it costs as well.
+"""
 
 from __future__ import annotations
 
@@ -6,109 +9,101 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from uuid import UUID
 
 from sandbox.errors import Kind, SandboxError
-from sandbox.telemetry.otlp.receiver import TooManyRecords
+from sandbox.telemetry.otlp.receiver import Limited
 
 #: Sessions remembered before those are forgotten that have their whole allowance again.
 _REMEMBERED = 1_000
+_HINT = "raise SANDBOX_SESSION_RECORDS_PER_MINUTE."
 
 
 class BatchTooLarge(SandboxError):
-    """One request has more records than a session may send in a minute."""
+    """One request counts for more records than a session may send in a minute."""
 
     code = "too_many_records_at_once"
     kind = Kind.TOO_LARGE
 
 
-@dataclass(slots=True)
-class _Left:
-    records: float
-    #: Of the clock: when that was so, and until when a request is refused unread.
-    at: float
-    refused_until: float = 0.0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Allowance:
-    """Of one replica, in memory. Each session has its own; nothing of it waits."""
+    """One session's. Its requests are taken in `turn`, so that each finds what the one before has left."""
 
-    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+        self.turn = asyncio.Lock()
         self._most = per_minute
         self._per_second = per_minute / 60
-        self._sessions: dict[UUID, _Left] = {}
+        self._clock = clock
+        self._left: float = per_minute
+        self._at = clock()
+        self._refused_until = self._at
 
-    def check(self, session_id: UUID) -> None:
-        """Refuse, before it is read, what comes earlier than the session was told. Raises TooManyRecords."""
-        left = self._sessions.get(session_id)
-        if left is not None and (seconds := left.refused_until - self._clock()) > 0:
-            raise _too_many(self._most, seconds)
+    def check(self) -> None:
+        """Refuse, whatever it is, what comes earlier than the session was told. Raises Limited."""
+        if (seconds := self._refused_until - self._clock()) > 0:
+            raise self._limited(seconds)
 
-    def turn(self, session_id: UUID) -> asyncio.Lock:
-        """Held while one body of the session is taken: what is left is known only when the one before is counted."""
-        return self._of(session_id).turn
+    def admit(self, body_bytes: int) -> int:
+        """Count a request by its length, before it is read; how many records it may have. Raises Limited, or
+        BatchTooLarge."""
+        self.check()
+        units = _units(body_bytes)
+        left = self._now()
+        if units > left:
+            raise self.exceeded(units)
+        self._left = left - units
+        return int(left)
 
-    def most(self, session_id: UUID) -> int:
-        """How many records may come now."""
-        return int(self._now(self._of(session_id), self._clock()))
+    def charge(self, body_bytes: int, records: int) -> None:
+        """Count the records that an admitted request had."""
+        self._left = self._now() - max(0, records - _units(body_bytes))
 
-    def charge(self, session_id: UUID, records: int) -> None:
-        """Count these records. Raises TooManyRecords or BatchTooLarge; they are not counted then."""
+    def exceeded(self, records: int) -> SandboxError:
+        """The refusal of so many records, which are more than are left."""
         if records > self._most:
-            raise BatchTooLarge(
+            return BatchTooLarge(
                 f"{records} records at once are more than a session may send in a minute, {self._most}.",
-                hint="Send smaller batches, or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
+                hint=f"Send smaller batches, or {_HINT}",
             )
         now = self._clock()
-        left = self._of(session_id)
-        left.records = self._now(left, now)
-        left.at = now
-        if records > left.records:
-            seconds = (records - left.records) / self._per_second
-            left.refused_until = now + seconds
-            raise _too_many(self._most, seconds)
-        left.records -= records
+        self._refused_until = now + max(0.0, records - self._now()) / self._per_second
+        return self._limited(self._refused_until - now)
 
-    def _of(self, session_id: UUID) -> _Left:
-        left = self._sessions.get(session_id)
-        if left is None:
-            now = self._clock()
-            self._forget_full(now)
-            left = self._sessions[session_id] = _Left(self._most, now)
-        return left
+    @property
+    def is_whole(self) -> bool:
+        return not self.turn.locked() and self._now() >= self._most
 
-    def _now(self, left: _Left, now: float) -> float:
-        return min(self._most, left.records + (now - left.at) * self._per_second)
+    def _now(self) -> float:
+        """What is left now."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        return self._left
 
-    def _forget_full(self, now: float) -> None:
-        if len(self._sessions) >= _REMEMBERED:
-            self._sessions = {
-                key: left
-                for key, left in self._sessions.items()
-                if left.turn.locked() or self._now(left, now) < self._most
-            }
+    def _limited(self, seconds: float) -> Limited:
+        return Limited(
+            f"This session has sent its {self._most} records of the minute.",
+            hint=f"Send fewer: sample spans, raise the level of logs; or {_HINT}",
+            retry_after_seconds=max(1, math.ceil(seconds)),
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class OfSession:
-    """The allowance of one session."""
-
-    allowance: Allowance
-    session_id: UUID
-
-    def most(self) -> int:
-        return self.allowance.most(self.session_id)
-
-    def charge(self, records: int) -> None:
-        self.allowance.charge(self.session_id, records)
+def _units(body_bytes: int) -> int:
+    return max(1, math.ceil(body_bytes / 1024))
 
 
-def _too_many(most: int, seconds: float) -> TooManyRecords:
-    return TooManyRecords(
-        f"This session has sent its {most} records of the minute.",
-        hint="Send fewer: sample spans, raise the level of logs; or raise SANDBOX_SESSION_RECORDS_PER_MINUTE.",
-        retry_after_seconds=math.ceil(seconds),
-    )
+class Allowances:
+    """Of all sessions that report to this replica, in memory."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._sessions: dict[UUID, Allowance] = {}
+
+    def of(self, session_id: UUID) -> Allowance:
+        """The session's, whole if nothing is known of it."""
+        if session_id not in self._sessions:
+            if len(self._sessions) >= _REMEMBERED:
+                self._sessions = {key: one for key, one in self._sessions.items() if not one.is_whole}
+            self._sessions[session_id] = Allowance(self._per_minute, self._clock)
+        return self._sessions[session_id]

@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine, Export, ExportAnswer, Exports
@@ -29,7 +30,10 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 15.0
+#: After exports that were refused the next are fetched so much later, twice that after the next refusal, and so on.
+REFUSAL_SECONDS = 0.5
+LONGEST_REFUSAL_SECONDS = 4.0
 #: An agent of an older image takes no reports; its container gets a new one at the next launch.
 REFUSED_PAUSE_SECONDS = 600.0
 #: Containers connected to at once, and containers whose exports are in memory at once.
@@ -52,12 +56,12 @@ class Collector:
         self._exports = exports
         self._lease = lease_seconds
         self._tasks: dict[Source, asyncio.Task[None]] = {}
-        #: Those that have exports in their hands.
-        self._serving: set[Source] = set()
+        #: Those that are to end, and those that have exports in their hands, which come to their end first.
+        self._ending: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None] | None] = set()
         self._connecting = asyncio.Semaphore(CONNECTING)
         self._served = asyncio.Semaphore(SERVED)
         self._looking: asyncio.Task[None] | None = None
-        self._closing = False
 
     async def start(self) -> None:
         self._looking = asyncio.create_task(self._look_forever(), name="export-collector")
@@ -66,17 +70,13 @@ class Collector:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        self._closing = True
-        for source, task in self._tasks.items():
-            if source not in self._serving:
-                task.cancel()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=CLOSE_SECONDS)
+        self._come_for(set())
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1)
-        self._tasks.clear()
 
     async def _look_forever(self) -> None:
         while True:
@@ -97,19 +97,23 @@ class Collector:
 
     def _come_for(self, wanted: set[Source]) -> None:
         for source in self._tasks.keys() - wanted:
-            self._tasks.pop(source).cancel()
+            task = self._tasks.pop(source)
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            if task not in self._serving:
+                task.cancel()
         for source in wanted - self._tasks.keys():
             name = f"exports-{source.session_id}-{source.role}"
             self._tasks[source] = asyncio.create_task(self._collect(source), name=name)
         COLLECTED.set(len(self._tasks))
 
     async def _collect(self, source: Source) -> None:
-        """Serve the container until the task is cancelled."""
+        """Serve the container for as long as the task is the one for it."""
         # The one object throughout: asked for again after the session's end, the engine would keep one for ever.
         agent = self._engine.agent(source.session_id, source.role)
         pause = FIRST_PAUSE_SECONDS
         with context.bind(session_id=str(source.session_id), user_id=source.user_id):
-            while not self._closing:
+            while self._is_wanted(source):
                 try:
                     async with self._connecting:
                         exports = await agent.exports()
@@ -124,30 +128,45 @@ class Collector:
                         pause = REFUSED_PAUSE_SECONDS
                 except Exception:
                     log.exception("fetching what role %s reports failed; it will be tried again", source.role)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                if self._is_wanted(source):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _is_wanted(self, source: Source) -> bool:
+        return self._tasks.get(source) is asyncio.current_task()
 
     async def _serve(self, source: Source, exports: Exports) -> None:
-        while not self._closing:
+        pause = 0.0
+        while self._is_wanted(source):
             await exports.arrived()
             async with self._served:
-                self._serving.add(source)
-                try:
-                    batch = await exports.fetch()
-                    await exports.answer(await asyncio.gather(*[self._answer(source, export) for export in batch]))
-                finally:
-                    self._serving.discard(source)
+                answers = await self._serve_batch(source, exports)
+            # What is not fetched waits in its container: fetching only to refuse would cost the service more than them.
+            refused = any(answer.status >= HTTPStatus.BAD_REQUEST for answer in answers)
+            pause = min(max(REFUSAL_SECONDS, pause * 2), LONGEST_REFUSAL_SECONDS) if refused else 0.0
+            if pause and self._is_wanted(source):
+                await asyncio.sleep(pause)
+
+    async def _serve_batch(self, source: Source, exports: Exports) -> list[ExportAnswer]:
+        self._serving.add(asyncio.current_task())
+        try:
+            batch = await exports.fetch()
+            answers = await asyncio.gather(*[self._answer(source, export) for export in batch])
+            await exports.answer(answers)
+        finally:
+            self._serving.discard(asyncio.current_task())
+        return answers
 
     async def _answer(self, source: Source, export: Export) -> ExportAnswer:
         kind = _KINDS.get(export.path)
         if kind is None:
-            return ExportAnswer(export.number, 404, "", b"")
+            return ExportAnswer(export.number, HTTPStatus.NOT_FOUND, "", b"")
         token = export.authorization.partition(" ")[2].strip()
         try:
             answer = await self._exports.take_from(source, kind, export.body, export.media_type, export.encoding, token)
         except Exception:
             log.exception("what role %s reported could not be taken", source.role)
-            return ExportAnswer(export.number, 500, "", b"")
+            return ExportAnswer(export.number, HTTPStatus.INTERNAL_SERVER_ERROR, "", b"")
         retry_after = answer.headers.get("Retry-After")
         return ExportAnswer(
             export.number, answer.status, answer.media_type, answer.body, int(retry_after) if retry_after else None

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.db.connection import Database
 from sandbox.errors import SandboxError
 from sandbox.sessions.exports import store
-from sandbox.sessions.exports.allowance import Allowance, OfSession
+from sandbox.sessions.exports.allowance import Allowance, Allowances
 from sandbox.telemetry.metrics.figures import SESSION_EXPORTS
+from sandbox.telemetry.otlp.intake import NotWrittenYet
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.otlp.receiver import Answer, Receiver, refusal
+from sandbox.telemetry.otlp.worker import TooManyRecords
+
+#: Longest that a request waits for those before it; exporters give up after ten.
+TURN_SECONDS = 8.0
 
 
 class ExportService:
@@ -22,7 +30,7 @@ class ExportService:
         self._db = db
         self._signer = signer
         self._receiver = receiver
-        self._allowance = Allowance(records_per_minute)
+        self._allowances = Allowances(records_per_minute)
 
     async def owner(self, token: str) -> Owner:
         """Whose records this token writes. Raises SignatureRefused, also once the session is over."""
@@ -49,15 +57,34 @@ class ExportService:
 
     async def take(self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner) -> Answer:
         """Write the records of a body, no more of them than the session may send. Refusals are answers."""
-        session_id = UUID(owner.session_id)
         try:
-            self._allowance.check(session_id)
+            allowance = self._allowances.of(UUID(owner.session_id))
+            allowance.check()
+            async with _turn_of(allowance):
+                most = allowance.admit(len(body))
+                try:
+                    answer = await self._receiver.take(what, body, content_type, encoding, owner, most)
+                except TooManyRecords as error:
+                    raise allowance.exceeded(error.records) from error
+                allowance.charge(len(body), answer.records)
         except SandboxError as error:
-            return _counted(what, refusal(error, content_type))
-        async with self._allowance.turn(session_id):
-            allowance = OfSession(self._allowance, session_id)
-            answer = await self._receiver.take(what, body, content_type, encoding, owner, allowance)
+            answer = refusal(error, content_type)
         return _counted(what, answer)
+
+
+@asynccontextmanager
+async def _turn_of(allowance: Allowance) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await allowance.turn.acquire()
+    except TimeoutError:
+        raise NotWrittenYet(
+            "What the session sent before is not written yet.", hint="Send the same again after Retry-After seconds."
+        ) from None
+    try:
+        yield
+    finally:
+        allowance.turn.release()
 
 
 def _counted(what: RecordKind, answer: Answer) -> Answer:

@@ -6,9 +6,8 @@ is away 503, each with `Retry-After`; exporters then send the same again, and a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol
 
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -21,7 +20,7 @@ from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.otlp.worker import Body, Kept, MoreThanAllowed
+from sandbox.telemetry.otlp.worker import Body, Kept, TooManyRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,11 @@ class Answer:
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
+    #: Read from the body, written or rejected.
+    records: int = 0
 
 
-class TooManyRecords(SandboxError):
+class Limited(SandboxError):
     """Whoever sends has sent all that it may for now."""
 
     code = "too_many_records"
@@ -43,16 +44,6 @@ class TooManyRecords(SandboxError):
     def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
-
-
-class Allowance(Protocol):
-    """How many records somebody may still send."""
-
-    def most(self) -> int:
-        """As many as may come now."""
-
-    def charge(self, records: int) -> None:
-        """Count these. Raises what is to be answered if they are too many; they are not counted then."""
 
 
 class Receiver:
@@ -68,33 +59,25 @@ class Receiver:
         content_type: str,
         encoding: str,
         owner: Owner | None,
-        allowance: Allowance | None = None,
+        most_records: int | None = None,
     ) -> Answer:
         """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
 
-        Of a body with more records than the allowance has left none is written.
+        Raises TooManyRecords if it has more than `most_records`; none is written then.
         """
         try:
             kind = messages.media_type(content_type)
-            kept = await self._keep(Body(what, body, kind, encoding, owner), allowance)
+            kept = await self._intake.keep(Body(what, body, kind, encoding, owner, most_records))
+        except TooManyRecords:
+            raise
         except SandboxError as error:
             if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
                 PUSHED_BACK.labels(what).inc()
             return refusal(error, content_type)
         INTAKE.labels(what, "written").inc(kept.written)
         INTAKE.labels(what, "rejected").inc(kept.rejected)
-        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind)
-
-    async def _keep(self, body: Body, allowance: Allowance | None) -> Kept:
-        if allowance is None:
-            return await self._intake.keep(body)
-        try:
-            kept = await self._intake.keep(replace(body, most_records=allowance.most()))
-        except MoreThanAllowed as error:
-            allowance.charge(error.records)
-            raise
-        allowance.charge(kept.written + kept.rejected)
-        return kept
+        records = kept.written + kept.rejected
+        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind, records=records)
 
 
 def refusal(error: SandboxError, content_type: str) -> Answer:
@@ -104,7 +87,7 @@ def refusal(error: SandboxError, content_type: str) -> Answer:
     status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        seconds = error.retry_after_seconds if isinstance(error, TooManyRecords) else RETRY_AFTER_SECONDS
+        seconds = error.retry_after_seconds if isinstance(error, Limited) else RETRY_AFTER_SECONDS
         headers["Retry-After"] = str(seconds)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -34,22 +33,16 @@ class Body:
     media_type: str
     encoding: str
     owner: Owner | None
-    #: Of a body with more than these nothing is written.
+    #: With more it is refused whole.
     most_records: int | None = None
 
 
-class MoreThanAllowed(SandboxError):
-    """The body has more records than its sender may send now."""
+class TooManyRecords(SandboxError):
+    """The body has more records than whoever sent it may send now."""
 
     code = "too_many_records"
     kind = Kind.TOO_MANY
-
-    def __init__(self, records: int) -> None:
-        super().__init__(f"{records} records are more than may be sent now.", hint="Send fewer.")
-        self.records = records
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MoreThanAllowed, (self.records,)
+    records = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +114,19 @@ def _read(body: Body, most_bytes: int) -> Mapped | SandboxError:
     try:
         unpacked = messages.unpack(body.content, body.encoding, most_bytes)
         if body.what == "logs":
-            mapped = map_logs(messages.read(unpacked, body.media_type, ExportLogsServiceRequest), body.owner)
-        else:
-            mapped = map_spans(messages.read(unpacked, body.media_type, ExportTraceServiceRequest), body.owner)
+            logs = messages.read(unpacked, body.media_type, ExportLogsServiceRequest)
+            _check_count(body, (len(scope.log_records) for group in logs.resource_logs for scope in group.scope_logs))
+            return map_logs(logs, body.owner)
+        spans = messages.read(unpacked, body.media_type, ExportTraceServiceRequest)
+        _check_count(body, (len(scope.spans) for group in spans.resource_spans for scope in group.scope_spans))
+        return map_spans(spans, body.owner)
     except SandboxError as error:
         return error
-    records = len(mapped.rows) + mapped.rejected
-    return MoreThanAllowed(records) if body.most_records is not None and records > body.most_records else mapped
+
+
+def _check_count(body: Body, lengths: Iterable[int]) -> None:
+    """Before they are mapped, which is most of the work."""
+    if body.most_records is not None and (records := sum(lengths)) > body.most_records:
+        error = TooManyRecords(f"{records} records are more than the {body.most_records} that may be sent now.")
+        error.records = records
+        raise error
