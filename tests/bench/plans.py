@@ -21,6 +21,7 @@ _SETTINGS = {
     "auto_explain.log_format": "'json'",
     "auto_explain.log_analyze": "on",
     "auto_explain.log_timing": "off",
+    "auto_explain.log_buffers": "on",
 }
 #: Not partitioned; a few dozen rows each.
 SMALL = frozenset({"agents"})
@@ -40,6 +41,8 @@ class Plans:
     """What the statements of one case did to its table."""
 
     statements: int = 0
+    #: Pages of 8 KiB that they looked at, all together.
+    buffers: int = 0
     partitions: set[str] = field(default_factory=set)
     indexes: set[str] = field(default_factory=set)
     #: Tables, or partitions of them, of which rows were read one after the other.
@@ -49,6 +52,7 @@ class Plans:
 
     def add(self, plan: dict[str, Any]) -> None:
         self.statements += 1
+        self.buffers += plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
         for node in _nodes(plan):
             relation = node.get("Relation Name")
             if relation is not None:

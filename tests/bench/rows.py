@@ -66,7 +66,7 @@ SELECT lpad(to_hex(n / 6), 32, '0'), lpad(to_hex(n), 16, '0'),
 _OTHERS = (
     "INSERT INTO test_results (test_type, status, timestamp, total_tests, passed, failed, failed_tests)"
     " SELECT (ARRAY['unit','e2e','smoke'])[1 + n % 3], CASE WHEN n % 50 = 0 THEN 'failed' ELSE 'completed' END,"
-    " NOW() - n * INTERVAL '9 min', 100, 98, 2,"
+    " NOW() - n * INTERVAL '13 min', 100, 98, 2,"
     " jsonb_build_array(jsonb_build_object('name', 'test_' || n % 40, 'file', 'tests/a.py'))"
     " FROM generate_series(1, 10000) AS n",
     "INSERT INTO coverage (component, coverage_percent, timestamp, test_type)"

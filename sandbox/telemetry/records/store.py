@@ -129,11 +129,14 @@ def matching(query: str) -> list[Condition]:
 
 
 def _needed(query: str) -> list[str]:
-    """Words in lower case whose letters a matching message has in a row; none if that is not plain to see."""
+    """Words in lower case whose letters a matching message has in a row, the longest first, for it is the rarest.
+
+    None if that is not plain to see.
+    """
     words = query.replace('"', " ").split()
     if '-"' in query or not all(_PLAIN.fullmatch(word) and word.lower() != "or" for word in words):
         return []
-    return sorted({word.lower() for word in words if not word.startswith("-")})
+    return sorted({word.lower() for word in words if not word.startswith("-")}, key=lambda word: (-len(word), word))
 
 
 def spans_of(user_id: str) -> Condition:
