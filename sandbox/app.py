@@ -51,6 +51,8 @@ from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.exports.collector import Collector
+from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
@@ -61,7 +63,7 @@ from sandbox.settings import Settings
 from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.figures import watch
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
@@ -102,11 +104,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         recorder.start()
         stack.push_async_callback(recorder.close)
         configure_logging(settings, recorder)
-        # Of its own, so that what others send cannot push out our own.
-        intake = Recorder(db, max_rows=settings.intake_queue_rows, batch_rows=2_000, interval_seconds=0.005)
-        intake.start()
+        intake = Intake(
+            dsn,
+            most_bytes=settings.max_intake_mb * MIB,
+            max_waiting_bytes=settings.intake_queue_mb * MIB,
+        )
         stack.push_async_callback(intake.close)
-        receiver = Receiver(intake, Decoder(settings.max_intake_mb * MIB))
+        receiver = Receiver(intake)
         tracing = Tracing(recorder)
         deployment = await load_deployment(db)
         signer = Signer(deployment.signing_key)
@@ -128,8 +132,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
-        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images))
-        recovering = await _start_watching(stack, settings, db, engine)
+        watcher = Watcher(db, engine)
+        await watcher.start()
+        stack.push_async_callback(watcher.close)
+        stages = _stages(settings, source, images, signer)
+        replica = await _start_reconciler(stack, settings, db, engine, tracing, stages, watcher)
+        exports = ExportService(db, signer, receiver, records_per_minute=settings.session_records_per_minute)
+        collector = Collector(db, engine, replica, exports, lease_seconds=settings.replica_lease_seconds)
+        await collector.start()
+        stack.push_async_callback(collector.close)
+        recovering = await _start_housekeeping(stack, settings, db, engine)
         previews = PreviewApp(
             SessionResolver(service, engine),
             signer,
@@ -153,6 +165,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             intake,
             recorder,
             receiver,
+            exports,
             ReportReader(),
             tail,
         )
@@ -161,8 +174,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 
 async def _start_reconciler(
-    stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine, tracing: Tracing, stages: list[Stage]
-) -> None:
+    stack: AsyncExitStack,
+    settings: Settings,
+    db: Database,
+    engine: DockerEngine,
+    tracing: Tracing,
+    stages: list[Stage],
+    watcher: Watcher,
+) -> Replica:
     replica = Replica(db)
     await replica.start()
     stack.push_async_callback(replica.close)
@@ -173,34 +192,31 @@ async def _start_reconciler(
         replica,
         concurrent_launches=settings.concurrent_launches,
         lease_seconds=settings.replica_lease_seconds,
+        launched=watcher.look_at,
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
+    return replica
 
 
-async def _start_watching(
+async def _start_housekeeping(
     stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine
 ) -> RecoveryService:
-    """What finds and repairs differences between database and engine: at the engine's word, by an admin's, in time."""
+    """What finds and repairs differences between database and engine: by an admin's word, and in time."""
     service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
-    watcher, housekeeper = (
-        Watcher(db, engine),
-        Housekeeper(db, engine, service, history_days=settings.session_history_days),
-    )
-    await watcher.start()
-    stack.push_async_callback(watcher.close)
+    housekeeper = Housekeeper(db, engine, service, history_days=settings.session_history_days)
     await housekeeper.start()
     stack.push_async_callback(housekeeper.close)
     return service
 
 
-def _stages(settings: Settings, source: ProjectService, images: RuntimeImages) -> list[Stage]:
+def _stages(settings: Settings, source: ProjectService, images: RuntimeImages, signer: Signer) -> list[Stage]:
     """The launch, in order."""
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
         PlanStage(source),
         NetworkStage(),
-        ContainersStage(images, limits),
+        ContainersStage(images, limits, signer.sign_exports),
         WorkspaceStage(source),
         DependenciesStage(settings.install_timeout_seconds),
         ServicesStage(),

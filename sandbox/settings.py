@@ -91,8 +91,11 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
-    intake_queue_rows: int = Field(
-        50_000, ge=1_000, description="Log lines, and spans, of others that may wait; more is refused with 429"
+    intake_queue_mb: int = Field(
+        64, ge=1, description="Bodies of others' records that may wait to be written, MiB; more is refused with 429"
+    )
+    session_records_per_minute: int = Field(
+        20_000, ge=1_000, description="Log records and spans that the apps of one session may report; more get 429"
     )
     max_intake_mb: int = Field(16, ge=1, description="Largest body of records once unpacked (OTLP, reports), MiB")
 

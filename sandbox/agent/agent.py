@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from .children import Children, User
+from .exporters import Exporters
+from .exports import Exports
 from .hub import Hub
 from .launcher import Launcher
+from .neighbours import Neighbours
 from .options import Options
 from .processes import Processes
 
@@ -18,3 +21,6 @@ class Agent:
         self.user = User(options.user_uid, options.workspace)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.hub, self.launcher, options.spool)
+        self.neighbours = Neighbours()
+        self.exports = Exports()
+        self.exporters = Exporters(self.exports, options.exports_port)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
@@ -12,6 +14,11 @@ UNLIMITED = 1 << 60
 LISTENING = "0A"
 #: 127.0.0.11, the engine's name server in a container of a network of its own, as /proc/net/tcp writes it.
 ENGINE_RESOLVER = f"{int.from_bytes(bytes((127, 0, 0, 11)), sys.byteorder):08X}"
+#: 127.0.0.1 and ::1, the same way.
+LOOPBACK = {
+    f"{int.from_bytes(bytes((127, 0, 0, 1)), sys.byteorder):08X}",
+    f"{int.from_bytes(bytes((0, 0, 0, 1)), sys.byteorder):032X}",
+}
 
 
 def _read(path: str) -> str:
@@ -84,20 +91,41 @@ def _network() -> tuple[int, int]:
     return received, sent
 
 
-def parse_listening(table: str) -> set[int]:
-    """Ports in state LISTEN of the text of /proc/net/tcp or tcp6, without those of the engine's name server."""
+def parse_listening(table: str, without: Collection[str] = ()) -> set[tuple[str, int]]:
+    """Addresses (as the kernel writes them) and ports in state LISTEN of the text of /proc/net/tcp or tcp6, without
+    those of the engine's name server and of the sockets (inode numbers) that are left out."""
     rows = (line.split() for line in table.splitlines()[1:])
-    places = (row[1].rpartition(":") for row in rows if len(row) > 3 and row[3] == LISTENING)
-    return {int(port, 16) for address, _, port in places if address != ENGINE_RESOLVER}
+    listening = (row for row in rows if row[3:4] == [LISTENING] and "".join(row[9:10]) not in without)
+    places = (row[1].rpartition(":") for row in listening)
+    return {(address, int(port, 16)) for address, _, port in places if address != ENGINE_RESOLVER}
+
+
+def _listening() -> set[tuple[str, int]]:
+    places: set[tuple[str, int]] = set()
+    own = _own_sockets()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            places |= parse_listening(file.read(), own)
+    return places
+
+
+def _own_sockets() -> set[str]:
+    """Inode numbers of this process's sockets."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            kind, _, inode = os.readlink(f"/proc/self/fd/{name}").partition(":")
+            if kind == "socket":
+                found.add(inode.strip("[]"))
+    return found
 
 
 def listening_ports() -> list[int]:
-    """TCP ports something listens on, on any address."""
-    ports: set[int] = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/net/{name}", encoding="ascii") as file:
-                ports |= parse_listening(file.read())
-        except FileNotFoundError:
-            continue
-    return sorted(ports)
+    """TCP ports something listens on, on any address; the agent's own are left out."""
+    return sorted({port for _, port in _listening()})
+
+
+def listens_on_loopback_only(port: int) -> bool:
+    """Whether something listens on this port, and nothing that can be reached from outside the container."""
+    addresses = {address for address, other in _listening() if other == port}
+    return bool(addresses) and addresses <= LOOPBACK

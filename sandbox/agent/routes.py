@@ -12,7 +12,9 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then says the agent is alive
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
+neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `neighbours.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
+exports                                              101, then what apps report, and answers to it (`exports.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
 
@@ -76,8 +78,9 @@ def _stats(agent: Agent, request: Request) -> None:
     request.answer(figures.stats(agent.user.workspace))
 
 
-def _ports(_agent: Agent, request: Request) -> None:
-    request.answer({"ports": figures.listening_ports()})
+def _ports(agent: Agent, request: Request) -> None:
+    # Without the agent's own: what is asked for are the apps'.
+    request.answer({"ports": [port for port in figures.listening_ports() if port != agent.exporters.port]})
 
 
 def command_arguments(agent: Agent, args: dict[str, Any]) -> tuple[str | list[str], str, dict[str, str]]:
@@ -189,6 +192,15 @@ def _output(agent: Agent, request: Request) -> None:
     stream.end()
 
 
+def _neighbours(agent: Agent, request: Request) -> None:
+    hosts, own = argument(request.args, "ports", dict), argument(request.args, "own", int, None)
+    if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
+        raise bad_request("the ports must map numbers to names of hosts")
+    if own is not None and not 0 < own < 65_536:
+        raise bad_request(f"there is no port {own}")
+    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()}, own)})
+
+
 def _as_user(function: str) -> Callable[[Agent, Request], None]:
     def handler(agent: Agent, request: Request) -> None:
         serve_as_user(agent, request, function)
@@ -201,6 +213,10 @@ def _pty(agent: Agent, request: Request) -> None:
 
     command, cwd, env = command_arguments(agent, {"command": "-", **request.args})
     serve_terminal(agent, request, None if command == "-" else command, cwd, env)
+
+
+def _exports(agent: Agent, request: Request) -> None:
+    agent.exports.collect(request)
 
 
 ROUTES: dict[str, Callable[[Agent, Request], None]] = {
@@ -217,6 +233,8 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,
+    "neighbours": _neighbours,
     "pty": _pty,
+    "exports": _exports,
     **{name: _as_user(name) for name in FUNCTIONS},
 }

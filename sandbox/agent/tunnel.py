@@ -20,14 +20,15 @@ def open_tunnel(request: Request) -> None:
     host, _, port = request.target.rpartition(":")
     if host != "127.0.0.1" or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise bad_request(f"a tunnel goes to 127.0.0.1 and a port, not to {request.target}")
-    with contextlib.closing(_connect(int(port))) as target:
+    with contextlib.closing(connect_to_loopback(int(port))) as target:
         request.switch(200)
         if first := request.connection.take_read_ahead():
             target.sendall(first)
         relay(request.connection.sock, target)
 
 
-def _connect(port: int) -> socket.socket:
+def connect_to_loopback(port: int) -> socket.socket:
+    """A connection to whatever listens there; Refused `port_not_open` if nothing does."""
     for family, address in LOOPBACK:
         with contextlib.suppress(OSError):
             target = socket.socket(family, socket.SOCK_STREAM)

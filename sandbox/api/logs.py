@@ -54,7 +54,7 @@ class TailQuery(Body):
 @router.get("")
 async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[LogQuery, Query()]) -> Page[LogView]:
     """Log lines newest first: an admin's all, a user's its own."""
-    where = [store.matching(query.q)] if query.q else []
+    where = store.matching(query.q) if query.q else []
     return Page.model_validate(
         await answer_page(store.LOGS, services.db, query, where=where, equal=_own(caller, query.user_id))
     )

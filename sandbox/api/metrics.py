@@ -14,5 +14,5 @@ router = APIRouter(tags=["health"])
 @router.get("/metrics", response_class=Response)
 async def metrics(_: CurrentAdmin, services: Injected) -> Response:
     """Figures in Prometheus's text format."""
-    body = await exposition(services.db, {"own": services.recorder, "intake": services.intake})
+    body = await exposition(services.db, services.recorder, services.intake.waiting_bytes)
     return Response(body, media_type=CONTENT_TYPE)

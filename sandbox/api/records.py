@@ -11,7 +11,8 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from sandbox.api.pages import MAX_LIMIT, decode_cursor, encode_cursor
-from sandbox.db.connection import Database, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.driver import to_utc
 from sandbox.db.tables import Condition, Table
 
 MAX_JSON = 65_536

@@ -14,9 +14,11 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
@@ -36,9 +38,10 @@ class Services:
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
     receiver: Receiver
+    exports: ExportService
     reports: ReportReader
     tail: LogTail
 

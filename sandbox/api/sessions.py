@@ -58,9 +58,14 @@ class ContainerView(BaseModel):
     ip: str | None
     runtime: str
     status: str
+    app: Literal["exited"] | None = Field(description="`exited` once the role's app has ended after its launch")
+    exit_code: int | None = Field(description="The app's, once it has ended; null if it is not known")
 
 
 class ErrorView(BaseModel):
+    """Why the session is in `error`: its launch failed at `stage`, or, with `stage` null, it was lost afterwards
+    (`app_exited`, `container_exited`, `container_gone`, `out_of_memory`, `workspace_lost`)."""
+
     code: str
     message: str
     hint: str

@@ -21,6 +21,7 @@ from sandbox.cli import (
     service,
     sessions,
     shell,
+    show,
     tokens,
 )
 from sandbox.client import SandboxError as ClientError
@@ -75,6 +76,7 @@ for name, session_command in (
     ("create", sessions.create),
     ("watch", sessions.watch),
     ("list", sessions.list_sessions),
+    ("show", show.show_session),
     ("logs", sessions.logs),
     ("exec", sessions.exec_command),
     ("shell", shell.shell),

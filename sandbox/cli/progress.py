@@ -173,10 +173,10 @@ def show(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 def print_failure(console: Console, failure: LaunchFailed) -> None:
-    """Why a launch failed: the cause, the lines that show it, what to do."""
-    at = f" at {failure.stage}" if failure.stage else ""
+    """Why a launch failed, or a session was lost after it: the cause, the lines that show it, what to do."""
+    what = f"The launch failed at {failure.stage}" if failure.stage else "The session was lost"
     cause, *shown = failure.message.splitlines() or [""]
-    console.print(Text(f"The launch failed{at}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
+    console.print(Text(f"{what}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
     for line in shown:
         console.print(Text(f"    {plain(line)}", style="red"), soft_wrap=True)
     for line in failure.log_tail[-15:]:

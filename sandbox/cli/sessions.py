@@ -25,7 +25,7 @@ Session = Annotated[str, typer.Argument(metavar="SESSION", help="Session id, or 
 Role = Annotated[str | None, typer.Option("--role", "-r", help="Which container: frontend, backend, … (the first).")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for scripts: one document, or one a line for streams.")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for the launch.")]
-_STYLES = {
+STYLES = {
     SessionStatus.RUNNING: "green",
     SessionStatus.READY: "green",
     SessionStatus.CREATING: "cyan",
@@ -100,7 +100,7 @@ async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
 
 def _print_outcome(info: SessionInfo) -> None:
     console, short = output.out(), info.session_id[:8]
-    console.print(Text.assemble("session  ", (info.session_id, "bold"), "  ", (info.status, _STYLES[info.status])))
+    console.print(Text.assemble("session  ", (info.session_id, "bold"), "  ", (info.status, STYLES[info.status])))
     if info.preview_url:
         console.print(Text.assemble("preview  ", (info.preview_url, "bold green")), soft_wrap=True)
     if info.status is SessionStatus.CREATING:
@@ -159,7 +159,7 @@ def list_sessions(
         state = info.status.value if info.error is None else f"{info.status} ({info.error.get('code')})"
         listing.add_row(
             info.session_id[:8],
-            Text(state, style=_STYLES[info.status]),
+            Text(state, style=STYLES[info.status]),
             Text(output.plain(info.project_id or "-")),
             Text(", ".join(info.containers) or info.runtime_type),
             _age(info.created_at),

@@ -5,14 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.datetime import DatetimeDumper, TimestampLoader
-from psycopg.types.json import JsonbDumper
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -20,21 +15,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from sandbox.errors import DatabaseUnavailable, InvalidInput
+from sandbox.db import driver
+from sandbox.errors import DatabaseUnavailable
 
-#: Seconds until a server that does not answer counts as down, and until a caller gives up waiting for the pool.
-CONNECT_TIMEOUT = 10
+#: Seconds until a caller gives up waiting for the pool.
 POOL_TIMEOUT = 30
-#: Seconds after which the server ends a transaction that does nothing: a frozen replica must not keep its locks.
-IDLE_TIMEOUT = 20
-_DEFAULTS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s"
 #: A connection that rested for so long is asked whether it lives before it is used.
 IDLE_SECONDS = 1.0
 _IDLE_SINCE = "idle_since"
-
-#: SQLSTATE classes and codes that mean "not now": connection lost, shutting down, starting up, too many connections,
-#: wrong credentials, no such database.
-_UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
 
 
 class Database:
@@ -54,7 +42,7 @@ class Database:
         max_overflow: int = 20,
         pool_timeout: float = POOL_TIMEOUT,
     ) -> None:
-        self._params = connection_params(dsn, application_name)
+        self._params = driver.connection_params(dsn, application_name)
         #: Connections that the pool may have; who needs one more waits for `pool_timeout`.
         self.max_connections = pool_size + max_overflow
         self.engine = create_async_engine(
@@ -72,7 +60,7 @@ class Database:
 
         @event.listens_for(self.engine.sync_engine, "connect")
         def _on_connect(connection: Any, _record: object) -> None:
-            adapt(connection)
+            driver.adapt(connection)
 
         @event.listens_for(self.engine.sync_engine, "checkin")
         def _on_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
@@ -93,7 +81,7 @@ class Database:
 
         Raises `DatabaseUnavailable` when PostgreSQL does not answer, at entry or within the block.
         """
-        with translated_errors():
+        with _translated_errors():
             async with self.engine.begin() as connection:
                 yield connection
 
@@ -103,9 +91,18 @@ class Database:
 
         For reads that need no common snapshot. Raises `DatabaseUnavailable` like `transaction`.
         """
-        with translated_errors():
+        with _translated_errors():
             async with self._reading.connect() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def driver_transaction(self) -> AsyncIterator[psycopg.AsyncConnection]:
+        """`transaction`, with psycopg's own connection: for COPY."""
+        async with self.transaction() as pooled:
+            connection = (await pooled.get_raw_connection()).driver_connection
+            if connection is None:
+                raise DatabaseUnavailable("the connection is gone", hint="Try again.")
+            yield connection
 
     @asynccontextmanager
     async def connect_raw(self) -> AsyncIterator[psycopg.AsyncConnection]:
@@ -113,10 +110,8 @@ class Database:
 
         Closed at the end of the block. Raises `DatabaseUnavailable` like `transaction`.
         """
-        with translated_errors():
-            connection = await psycopg.AsyncConnection.connect(**self._params, autocommit=True)
-            adapt(connection)
-            async with connection:
+        with _translated_errors():
+            async with await driver.connect(self._params) as connection:
                 yield connection
 
     async def ping(self) -> None:
@@ -129,36 +124,12 @@ class Database:
         await self.engine.dispose()
 
 
-def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> dict[str, Any]:
-    """libpq's parameters for `dsn` (`postgresql://…`), with what every connection of ours has: UTC, keepalives, a name.
-
-    Raises `InvalidInput` for a DSN that is none. What the DSN itself says wins, but for the time zone.
-    """
-    scheme, separator, rest = dsn.partition("://")
-    try:
-        given = conninfo_to_dict(f"{scheme.partition('+')[0]}{separator}{rest}")
-    except psycopg.ProgrammingError:
-        # Its text may quote the URL, password and all.
-        raise InvalidInput(
-            "the database URL cannot be read",
-            hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX.",
-            code="database_url_invalid",
-        ) from None
-    return {
-        "application_name": application_name,
-        "connect_timeout": CONNECT_TIMEOUT,
-        "keepalives_idle": 30,
-        **given,
-        # PostgreSQL takes the last word: ours come before the caller's, but for the time zone.
-        "options": f"{_DEFAULTS} {given.get('options', '')} -c timezone=UTC",
-    }
-
-
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Turn "PostgreSQL does not answer" into `DatabaseUnavailable`; let every other error of the driver through."""
     try:
-        yield
+        with driver.translated_errors():
+            yield
     except PoolTimeout as error:
         raise DatabaseUnavailable(
             "no database connection became free in time",
@@ -166,56 +137,6 @@ def translated_errors() -> Iterator[None]:
         ) from error
     except DBAPIError as error:
         original = error.orig
-        if error.connection_invalidated or (isinstance(original, psycopg.Error) and _is_unavailable(original)):
-            raise _unavailable(original or error) from error
+        if error.connection_invalidated or (isinstance(original, psycopg.Error) and driver.is_unavailable(original)):
+            raise driver.unavailable(original or error) from error
         raise
-    except psycopg.Error as error:
-        if _is_unavailable(error):
-            raise _unavailable(error) from error
-        raise
-
-
-def _is_unavailable(error: psycopg.Error) -> bool:
-    if error.sqlstate is None:
-        # Said by the client library, not by the server: it could not connect, or lost the connection.
-        return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith(_UNAVAILABLE_STATES)
-
-
-def _unavailable(cause: BaseException) -> DatabaseUnavailable:
-    reason = " ".join(str(cause).split()) or type(cause).__name__
-    return DatabaseUnavailable(
-        f"PostgreSQL does not answer: {reason}",
-        hint="Check that it runs and that DATABASE_URL is right, then try again.",
-    )
-
-
-def to_utc(value: datetime) -> datetime:
-    """The aware UTC time of a TIMESTAMP value, which is UTC without saying so."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def to_db(value: datetime) -> datetime:
-    """The naive UTC time that a TIMESTAMP column holds; needed for binary COPY only."""
-    return to_utc(value).replace(tzinfo=None)
-
-
-class _UtcLoader(TimestampLoader):
-    """TIMESTAMP columns hold UTC: load them as aware times."""
-
-    def load(self, data: Buffer) -> datetime:
-        return super().load(data).replace(tzinfo=UTC)
-
-
-class _UtcDumper(DatetimeDumper):
-    """Send times in UTC: a TIMESTAMP column ignores the zone of a text that COPY gives it."""
-
-    def dump(self, obj: datetime) -> Buffer | None:
-        return super().dump(obj.astimezone(UTC) if obj.tzinfo else obj)
-
-
-def adapt(connection: Any) -> None:
-    """Give a psycopg connection our types: UTC times, and dicts as jsonb."""
-    connection.adapters.register_loader("timestamp", _UtcLoader)
-    connection.adapters.register_dumper(datetime, _UtcDumper)
-    connection.adapters.register_dumper(dict, JsonbDumper)

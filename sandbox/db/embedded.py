@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from sandbox.db.connection import CONNECT_TIMEOUT
+from sandbox.db.driver import CONNECT_TIMEOUT
 from sandbox.db.embedded_host import (
     SOCKET_NAME,
     Account,

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 import sandbox
-from sandbox.db.connection import connection_params, translated_errors
+from sandbox.db.driver import connection_params, translated_errors
 from sandbox.errors import MigrationError
 
 #: Held (pg_advisory_lock) by whoever migrates a database. Any number, as long as it never changes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,9 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import Database, to_db, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.days import FilledDays, Stretch
+from sandbox.db.driver import to_db, to_utc
 from sandbox.errors import InvalidInput
 
 #: Time and key of a row: unique together, and its place in the list.
@@ -65,10 +67,14 @@ class Table:
     between: str | None = None
     #: The time columns are TIMESTAMPTZ, not TIMESTAMP.
     zoned: bool = False
+    #: Partitioned by day of `time`.
+    by_day: bool = False
     _select: str = field(init=False, default="")
+    _order: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_select", ", ".join(self.columns))
+        object.__setattr__(self, "_order", (*((self.time,) if self.time else ()), *self.keys))
 
     async def page(
         self,
@@ -85,29 +91,53 @@ class Table:
 
         Raises InvalidInput for a place that is none of this table.
         """
-        conditions, values = ["TRUE"], dict[str, Any](limit=limit)
-        for column, value in (equal or {}).items():
-            conditions.append(f"{column} = :{column}")
-            values[column] = value
-        between = self.between or self.time
-        for name, operator, moment in (("since", ">=", since), ("until", "<", until)):
-            if moment is not None and between is not None:
-                conditions.append(f"{between} {operator} :{name}")
-                values[name] = self._moment(moment)
+        values: dict[str, Any] = {}
+        conditions = [f"{column} = :{column}" for column in equal or {}]
+        values.update(equal or {})
         for condition, more in where:
             conditions.append(condition)
             values.update(more)
-        order = ([self.time] if self.time else []) + list(self.keys)
-        if after is not None:
-            names = [f":after_{index}" for index in range(len(order))]
-            conditions.append(f"({', '.join(order)}) < ({', '.join(names)})")
-            values.update(zip((name[1:] for name in names), self._read_place(after), strict=True))
-        statement = (
-            f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions)} "
-            f"ORDER BY {', '.join(f'{column} DESC' for column in order)} LIMIT :limit"
-        )
+        place = self._read_place(after) if after is not None else None
+        if place is not None:
+            names = [f"after_{index}" for index in range(len(place))]
+            conditions.append(f"({', '.join(self._order)}) < ({', '.join(f':{name}' for name in names)})")
+            values.update(zip(names, place, strict=True))
+        first, beyond = (moment and self._moment(moment) for moment in (since, until))
         async with db.read() as connection:
-            return [dict(row) for row in (await connection.execute(text(statement), values)).mappings()]
+            if not self.by_day:
+                return await self._stretch(connection, conditions, values, Stretch(first, beyond), limit)
+            if place is not None and place[0] < (beyond or datetime.max):
+                # The place says so too, but not so that the planner leaves out the days after it.
+                beyond = place[0] + timedelta(microseconds=1)
+            filled = await FilledDays.read(connection, self.name)
+            rows: list[Row] = []
+            for stretch in filled.stretches(first, beyond):
+                rows += await self._stretch(connection, conditions, values, stretch, limit - len(rows))
+                if len(rows) == limit:
+                    break
+            return rows
+
+    async def _stretch(
+        self,
+        connection: AsyncConnection,
+        conditions: Sequence[str],
+        values: Mapping[str, Any],
+        stretch: Stretch,
+        limit: int,
+    ) -> list[Row]:
+        """The newest rows of a stretch of time."""
+        conditions, bound = list(conditions), dict(values) | {"limit": limit}
+        between = self.between or self.time
+        for name, operator, moment in (("since", ">=", stretch.first), ("until", "<", stretch.beyond)):
+            if moment is not None and between is not None:
+                conditions.append(f"{between} {operator} :{name}")
+                bound[name] = moment
+        statement = (
+            f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions) or 'TRUE'} "
+            f"ORDER BY {', '.join(f'{column} DESC' for column in self._order)} LIMIT :limit"
+        )
+        found = await connection.execute(text(statement), bound)
+        return [dict(zip(self.columns, row, strict=True)) for row in found]
 
     def place(self, row: Row) -> Place:
         """Where in the list a row is; of another list it is no place."""

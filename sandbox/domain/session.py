@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ class SessionStatus(StrEnum):
     RUNNING = "running"
     #: Final: everything it had is removed.
     TERMINATED = "terminated"
-    #: The launch failed, or a container was lost; `error` says why. Can be recovered or relaunched.
+    #: The launch failed, or a container or an app was lost; `error` says why. Can be recovered or relaunched.
     ERROR = "error"
 
 
@@ -57,9 +57,13 @@ class ContainerInfo:
     runtime: str
     #: created, running, exited, gone
     status: str
+    #: `exited` once the role's app is known to have ended in a session at rest; else None.
+    app: str | None = None
+    #: The app's own, once it has ended; None if nobody knows it.
+    exit_code: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "ip": self.ip, "runtime": self.runtime, "status": self.status}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sandbox.engine.agent_exports import ExportsConnection
 from sandbox.engine.agent_wire import AgentHttp, Connector, Response, agent_error, unreachable
 from sandbox.engine.base import AgentStats, ExecResult, FileInfo, OutputChunk, ProcessInfo, Stream
 from sandbox.errors import AgentError
@@ -176,6 +177,11 @@ class AgentClient:
     async def tunnel(self, port: int) -> socket.socket:
         return await self._http.switch("CONNECT", f"127.0.0.1:{port}")
 
+    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+        args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
+        answer, _ = await self._http.call("neighbours", args)
+        return {int(port): why for port, why in answer["refused"].items()}
+
     async def pty(
         self,
         command: str | list[str] | None = None,
@@ -189,6 +195,9 @@ class AgentClient:
         if command is not None:
             args["command"] = command
         return PtyStream(await self._http.switch("POST", "/pty", args))
+
+    async def exports(self) -> ExportsConnection:
+        return ExportsConnection(await self._http.switch("POST", "/exports", {}))
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import Database, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.driver import to_utc
 from sandbox.domain.events import Event, EventType, NewEvent
 from sandbox.domain.session import Work
 

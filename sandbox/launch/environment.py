@@ -6,6 +6,7 @@ import posixpath
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
+from sandbox.launch.reporting import withdrawn
 
 WORKSPACE = "/workspace"
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,4 +38,15 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_HOST"] = other
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
-    return env | plan.roles[role].env | session.env
+    given = plan.roles[role].env | session.env
+    return env | withdrawn(given) | given
+
+
+def ports_of_others(plan: LaunchPlan, role: str) -> dict[int, str]:
+    """The ports at which a role finds the others on its own localhost, with their roles: never its own port; of several
+    others on one port the first of the plan."""
+    found: dict[int, str] = {}
+    for other, what in plan.roles.items():
+        if other != role and what.port is not None and what.port != plan.roles[role].port:
+            found.setdefault(what.port, other)
+    return found

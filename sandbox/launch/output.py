@@ -13,7 +13,7 @@ from collections import deque
 
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Agent, OutputChunk, Stream
+from sandbox.engine.base import Agent, OutputChunk, ProcessInfo, Stream
 from sandbox.launch.concurrently import uninterrupted
 from sandbox.launch.stage import StageJournal
 
@@ -22,6 +22,8 @@ MAX_LINES = 5_000
 BATCH_LINES = 200
 BATCH_SECONDS = 0.1
 TAIL_LINES = 500
+#: How much of a finished process's output is read for its last lines.
+LAST_BYTES = 16 * 1024
 NOTICE = "… more output than is shown here; the rest is kept in the container"
 
 
@@ -165,6 +167,18 @@ class OutputTeller:
         while True:
             await asyncio.sleep(BATCH_SECONDS)
             await self.flush()
+
+
+async def last_lines(agent: Agent, process: ProcessInfo, most: int = 10) -> list[str]:
+    """The last lines that a process printed, of both streams as they came; empty ones are left out."""
+    start = max(0, process.output_end - LAST_BYTES)
+    streams = {stream: LineAssembler(start) for stream in Stream}
+    lines: list[str] = []
+    async for chunk in agent.output(process.name, offset=start, follow=False):
+        lines += [line for _, line in streams[chunk.stream].feed(chunk)]
+    for assembler in streams.values():
+        lines += assembler.last(process.output_end)
+    return [line[:500] for line in lines if line.strip()][-most:]
 
 
 #: Words by which package managers and interpreters mark the line that says what went wrong.

@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import Database, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.driver import to_utc
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session, SessionError, SessionStatus, may_become
 from sandbox.domain.stages import StageName, StageState

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -37,7 +38,10 @@ class _Running:
 
 
 class Reconciler:
-    """One a replica. `start` after the replica is registered; `close` leaves work where it stands for others."""
+    """One a replica. `start` after the replica is registered; `close` leaves work where it stands for others.
+
+    `launched` is told of each session whose launch has ended here, well or not.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Reconciler:
         *,
         concurrent_launches: int,
         lease_seconds: float,
+        launched: Callable[[UUID], None],
     ) -> None:
         self._db = db
         self._engine = engine
@@ -55,6 +60,7 @@ class Reconciler:
         self._replica = replica
         self._capacity = {Work.LAUNCH: concurrent_launches, Work.TERMINATE: CONCURRENT_TERMINATIONS}
         self._lease = lease_seconds
+        self._launched = launched
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -120,6 +126,7 @@ class Reconciler:
             with context.bind(session_id=str(session.session_id), user_id=session.user_id):
                 if work is Work.LAUNCH:
                     await self._pipeline.run(session, self._replica.number)
+                    self._launched(session.session_id)
                 else:
                     await self._terminate(session)
         except LostOwnership as error:

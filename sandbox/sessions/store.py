@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import to_db, to_utc
+from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become

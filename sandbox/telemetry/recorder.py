@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sandbox.db.connection import Database
-from sandbox.errors import Kind, SandboxError, Unavailable
-from sandbox.telemetry.rows import AnyRow
-from sandbox.telemetry.store import RecordStore, RowRefused
+from sandbox.telemetry.rows import Row
+from sandbox.telemetry.store import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +28,6 @@ writing: ContextVar[bool] = ContextVar("sandbox_recorder_writing", default=False
 
 _FIRST_BACKOFF_SECONDS = 0.2
 _MAX_BACKOFF_SECONDS = 5.0
-
-
-class QueueFull(SandboxError):
-    """There is no room for more rows until those in waiting are written."""
-
-    code = "intake_full"
-    kind = Kind.TOO_MANY
-
-
-class NotWrittenYet(Unavailable):
-    """The rows wait in memory for PostgreSQL to come back."""
-
-    code = "intake_waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class _Queue:
     """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
-        self._rows: deque[AnyRow] = deque()
+        self._rows: deque[Row] = deque()
         self._max_rows = max_rows
         self._room = max_bytes
         #: Rows ever taken, rows that left again, and rows that were not kept.
@@ -77,7 +63,7 @@ class _Queue:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: AnyRow) -> bool:
+    def add(self, row: Row) -> bool:
         size = row.size()
         if len(self._rows) >= self._max_rows or size > self._room:
             self.dropped += 1
@@ -87,10 +73,7 @@ class _Queue:
         self.taken += 1
         return True
 
-    def has_room(self, rows: Sequence[AnyRow]) -> bool:
-        return len(self._rows) + len(rows) <= self._max_rows and sum(row.size() for row in rows) <= self._room
-
-    def head(self, count: int) -> list[AnyRow]:
+    def head(self, count: int) -> list[Row]:
         return list(islice(self._rows, count))
 
     def remove_head(self, count: int) -> None:
@@ -112,7 +95,7 @@ class Recorder:
         interval_seconds: float = 0.2,
     ) -> None:
         """`max_rows` and `max_bytes` bound logs and spans each; a batch leaves when it is full or an interval old."""
-        self._store = RecordStore(db)
+        self._store = RecordStore(db.driver_transaction)
         self._batch_rows = batch_rows
         self._interval = interval_seconds
         self._lock = threading.Lock()
@@ -128,37 +111,15 @@ class Recorder:
         self._away = False
         self._said = Dropped(0, 0)
 
-    def add_log(self, row: AnyRow) -> None:
+    def add_log(self, row: Row) -> None:
         """Take a log line (columns of `LogRow`). Never waits, never raises; dropped and counted if there is no room."""
         with self._lock:
             self._add(self._logs, row)
 
-    def add_span(self, row: AnyRow) -> None:
+    def add_span(self, row: Row) -> None:
         """Take a finished span (columns of `SpanRow`), in the same way."""
         with self._lock:
             self._add(self._spans, row)
-
-    async def keep(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow], timeout_seconds: float) -> None:
-        """Take all of these rows or none, and wait until they are written. From the event loop that writes only.
-
-        Raises QueueFull if they cannot be taken now, and NotWrittenYet if PostgreSQL is away for longer than the
-        timeout: they may still be written then, and if the sender sends them again, log lines are there twice.
-        """
-        with self._lock:
-            if self._closed or not (self._logs.has_room(logs) and self._spans.has_room(spans)):
-                raise QueueFull(
-                    "Records come faster than they are written.", hint="Send the same again after Retry-After seconds."
-                )
-            for row in logs:
-                self._add(self._logs, row)
-            for row in spans:
-                self._add(self._spans, row)
-            last_log, last_span = self._logs.taken, self._spans.taken
-        try:
-            async with asyncio.timeout(timeout_seconds), self._progress:
-                await self._progress.wait_for(lambda: self._logs.left >= last_log and self._spans.left >= last_span)
-        except TimeoutError:
-            raise NotWrittenYet("The records are not written yet.", hint="Look whether PostgreSQL answers.") from None
 
     @property
     def dropped(self) -> Dropped:
@@ -215,7 +176,7 @@ class Recorder:
             self._spans.dropped += len(self._spans)
         self._say_dropped()
 
-    def _add(self, queue: _Queue, row: AnyRow) -> None:
+    def _add(self, queue: _Queue, row: Row) -> None:
         if self._closed:
             queue.dropped += 1
             return
@@ -275,25 +236,18 @@ class Recorder:
             if max(len(self._logs), len(self._spans)) < self._batch_rows:
                 return
 
-    async def _write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> None:
-        """Write all of it but the rows that PostgreSQL refuses, which are found by halving, dropped and counted."""
-        try:
-            await self._store.write(logs, spans)
-        except RowRefused as error:
-            if len(logs) + len(spans) == 1:
-                self._logs.dropped += len(logs)
-                self._spans.dropped += len(spans)
-                self._logs.refused += len(logs)
-                self._spans.refused += len(spans)
+    async def _write(self, logs: Sequence[Row], spans: Sequence[Row]) -> None:
+        """Write all of it but the rows that PostgreSQL refuses, which are dropped and counted."""
+        refusals = await self._store.write_acceptable(logs, spans)
+        for queue, what, reasons in (
+            (self._logs, "log line", refusals.logs),
+            (self._spans, "span", refusals.spans),
+        ):
+            queue.dropped += len(reasons)
+            queue.refused += len(reasons)
+            for reason in reasons:
                 with _recorded():
-                    logger.warning("a %s could not be recorded: %s", "log line" if logs else "span", error)
-            elif logs and spans:
-                await self._write(logs, ())
-                await self._write((), spans)
-            else:
-                half_logs, half_spans = (len(logs) + 1) // 2, (len(spans) + 1) // 2
-                await self._write(logs[:half_logs], spans[:half_spans])
-                await self._write(logs[half_logs:], spans[half_spans:])
+                    logger.warning("a %s could not be recorded: %s", what, reason)
 
     def _say_away(self, error: Exception) -> None:
         if not self._away:

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg import errors, sql
 
-from sandbox.db.connection import Database
-from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS, AnyRow, ReadyRow
+from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS, AnyRow
 
 #: Rows encoded before the event loop gets its turn again: about a millisecond's worth.
 _ROWS_AT_ONCE = 100
-#: Rows that are ready cost no more than sending them.
-_LINES_AT_ONCE = 500
 
 
 class RowRefused(Exception):
     """PostgreSQL will not take one of the rows, however often it is asked; nothing of the batch was written."""
 
 
+@dataclass(slots=True)
+class Refusals:
+    """Why rows were not taken, one text for each."""
+
+    logs: list[str] = field(default_factory=list)
+    spans: list[str] = field(default_factory=list)
+
+    def __add__(self, other: Refusals) -> Refusals:
+        return Refusals(self.logs + other.logs, self.spans + other.spans)
+
+
 class RecordStore:
     """Writes batches."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection]]) -> None:
+        """`transaction` gives a connection in a transaction: of a pool, or somebody's own."""
+        self._transaction = transaction
 
     async def write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> None:
         """Write all or nothing. A span that is there already is left as it is.
@@ -41,21 +52,33 @@ class RecordStore:
         except (psycopg.DataError, psycopg.IntegrityError, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(str(error).strip()) from error
 
+    async def write_acceptable(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> Refusals:
+        """Write all of it but the rows that PostgreSQL refuses, which are found by halving.
+
+        Raises what `write` raises but RowRefused; halves that are written by then stay written.
+        """
+        try:
+            await self.write(logs, spans)
+        except RowRefused as error:
+            if len(logs) + len(spans) == 1:
+                return Refusals([str(error)] * len(logs), [str(error)] * len(spans))
+            if logs and spans:
+                return await self.write_acceptable(logs, ()) + await self.write_acceptable((), spans)
+            half_logs, half_spans = (len(logs) + 1) // 2, (len(spans) + 1) // 2
+            return await self.write_acceptable(logs[:half_logs], spans[:half_spans]) + await self.write_acceptable(
+                logs[half_logs:], spans[half_spans:]
+            )
+        return Refusals()
+
     async def _write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow], *, staged: bool) -> None:
-        async with self._db.transaction() as connection:
-            driver: psycopg.AsyncConnection[Any] | None = (await connection.get_raw_connection()).driver_connection
-            if driver is None:
-                raise psycopg.OperationalError("the connection is gone")
-            async with driver.cursor() as cursor:
-                await _copy(cursor, "logs", LOG_COLUMNS, logs)
-                if not staged:
-                    await _copy(cursor, "traces", SPAN_COLUMNS, spans)
-                    return
-                await cursor.execute(
-                    "CREATE TEMPORARY TABLE new_traces (LIKE traces INCLUDING DEFAULTS) ON COMMIT DROP"
-                )
-                await _copy(cursor, "new_traces", SPAN_COLUMNS, spans)
-                await cursor.execute("INSERT INTO traces SELECT * FROM new_traces ON CONFLICT DO NOTHING")
+        async with self._transaction() as connection, connection.cursor() as cursor:
+            await _copy(cursor, "logs", LOG_COLUMNS, logs)
+            if not staged:
+                await _copy(cursor, "traces", SPAN_COLUMNS, spans)
+                return
+            await cursor.execute("CREATE TEMPORARY TABLE new_traces (LIKE traces INCLUDING DEFAULTS) ON COMMIT DROP")
+            await _copy(cursor, "new_traces", SPAN_COLUMNS, spans)
+            await cursor.execute("INSERT INTO traces SELECT * FROM new_traces ON CONFLICT DO NOTHING")
 
 
 async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[str], rows: Sequence[AnyRow]) -> None:
@@ -64,11 +87,11 @@ async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    ready = [row.line for row in rows if isinstance(row, ReadyRow)]
+    lines = b"".join([row for row in rows if isinstance(row, bytes)])
     async with cursor.copy(statement) as copy:
-        for first in range(0, len(ready), _LINES_AT_ONCE):
-            await copy.write(b"".join(ready[first : first + _LINES_AT_ONCE]))
-        others = [row for row in rows if not isinstance(row, ReadyRow)]
+        if lines:
+            await copy.write(lines)
+        others = [row for row in rows if not isinstance(row, bytes)]
         for number, row in enumerate(others, start=1):
             await copy.write_row(row.values())
             if number % _ROWS_AT_ONCE == 0:

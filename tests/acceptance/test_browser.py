@@ -278,6 +278,32 @@ async def test_watching_goes_on_across_a_restart_of_the_service(
     assert states == list(dict.fromkeys(states)), "a stage was told twice"
 
 
+async def test_an_app_that_ends_later_is_told_of_and_brought_back(
+    service: Service, admin: Api, new_page: NewPage
+) -> None:
+    start = 'start = "echo $$ > pid; exec python3 -m http.server 8000"'
+    files = {"sandbox.toml": f'[backend]\nruntime = "python312"\n{start}\nport = 8000\n', "index.html": "<h1>up</h1>"}
+    await asyncio.to_thread(admin.upload, "ends-later", files)
+    page = await new_page()
+    session_id = await _launch_in_console(page, service.url, "ends-later")
+    await _running(page)
+    await expect(page.locator("#problem")).to_be_hidden()
+    killed = await asyncio.to_thread(admin.exec, session_id, "kill -9 $(cat pid)")
+    assert killed["exit_code"] == 0, killed
+
+    await expect(page.locator("#detail-status")).to_have_text("error", timeout=LAUNCH_MS)
+    await expect(page.locator("#problem strong")).to_have_text("app_exited")
+    await expect(page.locator("#problem")).to_contain_text("was killed by signal 9 after")
+    await expect(page.locator("#problem")).to_contain_text(f"sandbox recover {session_id[:8]}")
+    await expect(page.locator("#facts")).to_contain_text("running, its app exited with 137")
+    await expect(page.locator("#preview-frame")).to_be_hidden()
+    await page.get_by_role("button", name="Recover").click()
+    await expect(page.locator("#detail-status")).to_have_text("running", timeout=LAUNCH_MS)
+    await expect(page.frame_locator("#preview-frame").locator("h1")).to_have_text("up")
+    await expect(page.locator("#problem")).to_be_hidden()
+    await asyncio.to_thread(admin.end, session_id)
+
+
 def _printed(page: Page, line: str) -> Locator:
     """Where the launch log shows what the project printed: not the command that has the same words in it."""
     return page.locator("#launch-output .stdout").filter(has_text=line)

@@ -6,15 +6,22 @@ started first and then waited for one by one.
 
 from __future__ import annotations
 
+import io
+import os
+import socket
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.acceptance.api import Api, tar_of, tar_of_folder
 from tests.acceptance.previews import page, preview
@@ -190,6 +197,37 @@ PROJECTS = {
         files={"index.html": "<!doctype html><h1>Just a page</h1>", "css/main.css": "h1 { color: rebeccapurple }"},
     ),
 }
+#: What a generated full-stack project is: a page that asks its own server, which passes `/api` on to localhost.
+PROXIED = "proxied"
+PROXIED_FILES = {
+    "frontend/vite.config.js": """
+export default {
+  server: {
+    proxy: {
+      '/api': 'http://localhost:8000',
+      '/ws': { target: 'ws://localhost:8000', ws: true },
+    },
+  },
+}
+""",
+    "backend/requirements.txt": "fastapi==0.115.6\n",
+    "backend/main.py": """
+from fastapi import FastAPI, WebSocket
+
+app = FastAPI()
+
+
+@app.get("/api/hello")
+def hello() -> dict[str, str]:
+    return {"message": "Hello from localhost!"}
+
+
+@app.websocket("/ws")
+async def shout(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text((await socket.receive_text()).upper())
+""",
+}
 FULLSTACK = "fullstack"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / FULLSTACK
 
@@ -217,10 +255,13 @@ def launched(admin: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[s
     for name in names:
         if name == FULLSTACK:
             launch(name, tar_of_folder(EXAMPLE))
-        elif PROJECTS[name].generator is None:
+        elif name in PROJECTS and PROJECTS[name].generator is None:
             launch(name, tar_of(PROJECTS[name].files))
     wanted = {generator for name in names if name in PROJECTS and (generator := PROJECTS[name].generator)}
-    for name, archive in _generate(admin, wanted).items():
+    made = _generate(admin, wanted | ({"vite"} if PROXIED in names else set()))
+    if PROXIED in names:
+        made[PROXIED] = tar_of(_files(made["vite-vanilla"], "frontend") | PROXIED_FILES)
+    for name, archive in made.items():
         if name in names:
             launch(name, archive)
     yield lambda name: {"plan": plans[name], "session_id": sessions[name]}
@@ -294,6 +335,40 @@ def test_front_end_and_back_end_together(
         assert (hello["message"], hello["python"][:5]) == ("Hello from the back end!", "3.12.")
     _shows(browser, session, "Hello from the back end!")
     admin.end(made["session_id"])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [PROXIED])
+def test_a_front_end_that_proxies_to_localhost_reaches_the_back_end(
+    admin: Api, launched: Callable[[str], dict[str, Any]], name: str
+) -> None:
+    session = _running(admin, launched(name)["session_id"])
+    assert session["preview_port"] == 5173
+    link = urlsplit(session["preview_url"])
+    with preview(admin, session) as client:
+        assert "/@vite/client" in page(client)
+        assert client.get("/api/hello").json() == {"message": "Hello from localhost!"}
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)
+    service = urlsplit(admin.url)
+    with (
+        socket.create_connection((service.hostname or "", service.port or 80)) as sock,
+        connect(
+            f"ws://{link.netloc}/ws",
+            sock=sock,
+            origin=Origin(f"http://{link.netloc}"),
+            additional_headers={"Cookie": cookies},
+        ) as shouting,
+    ):
+        shouting.send("loud")
+        assert shouting.recv(timeout=30) == "LOUD"
+    admin.end(session["session_id"])
+
+
+def _files(archive: bytes, folder: str) -> dict[str, str | bytes]:
+    """The files of a .tar.gz, moved into a folder."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        members = {os.path.normpath(f"{folder}/{member.name}"): member for member in tar if member.isfile()}
+        return {path: file.read() for path, member in members.items() if (file := tar.extractfile(member))}
 
 
 def _running(api: Api, session_id: str) -> dict[str, Any]:

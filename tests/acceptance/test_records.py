@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from sandbox.db.connection import connection_params
+from sandbox.db.driver import connection_params
 from sandbox.db.embedded import EmbeddedPostgres
 from tests.acceptance.api import Api
 from tests.acceptance.service import Service

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import io
 import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import psycopg
 
 from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
-from tests.acceptance.service import Service
-from tests.bench.world import client, percentile
+from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.bench.world import HEADERS, percentile
 
 SENDERS = 8
 
 
-async def send(service: Service, path: str, bodies: list[bytes]) -> float:
+def send(service: Service, path: str, bodies: list[bytes]) -> float:
     """Seconds that several exporters need for these requests; each waits for its answer, and sends again at 429."""
     waiting = iter(bodies)
-    headers = {"Content-Type": "application/x-protobuf"}
+    headers = HEADERS | {"Content-Type": "application/x-protobuf"}
 
-    async def exporter() -> None:
-        async with client(service) as http:
-            for body in waiting:
-                while True:
-                    answer = await http.post(path, content=body, headers=headers)
-                    if answer.status_code != 429:
-                        break
-                    await asyncio.sleep(0.2)
-                assert answer.status_code == 200, answer.text
+    def exporter() -> None:
+        connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=60)
+        for body in waiting:
+            while True:
+                connection.request("POST", path, body, headers)
+                answer = connection.getresponse()
+                text = answer.read()
+                if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+                    break
+                time.sleep(0.2)
+            assert answer.status == HTTPStatus.OK, text
 
     began = time.perf_counter()
-    await asyncio.gather(*(exporter() for _ in range(SENDERS)))
+    with ThreadPoolExecutor(SENDERS) as exporters:
+        for done in [exporters.submit(exporter) for _ in range(SENDERS)]:
+            done.result()
     return time.perf_counter() - began
 
 
@@ -59,10 +67,15 @@ def copy_again(dsn: str, table: str, columns: tuple[str, ...]) -> float:
 
 
 async def probe(service: Service, mode: str) -> asyncio.subprocess.Process:
-    """Another caller; see `probe.py`."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.probe", service.url, mode, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    """Another caller, at it; see `probe.py`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.probe", service.url, ADMIN_TOKEN, mode),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    return process
 
 
 async def told(process: asyncio.subprocess.Process) -> list[float]:
@@ -73,13 +86,14 @@ async def told(process: asyncio.subprocess.Process) -> list[float]:
 
 async def measure(service: Service, dsn: str, name: str, path: str, bodies: list[bytes], rows: int) -> None:
     columns = LOG_COLUMNS if name == "logs" else SPAN_COLUMNS
-    await send(service, path, bodies[: 4 * SENDERS])  # what reads the bodies is started by the first of them
+    # What reads the bodies is started by the first of them.
+    await asyncio.to_thread(send, service, path, bodies[: 4 * SENDERS])
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {name}")
         connection.execute("CHECKPOINT")
     idle = await told(await probe(service, "idle"))
     probing = await probe(service, "busy")
-    ours = await send(service, path, bodies)
+    ours = await asyncio.to_thread(send, service, path, bodies)
     busy = await told(probing)
     with psycopg.connect(dsn) as connection:
         kept = connection.execute(

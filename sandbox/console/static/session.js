@@ -70,7 +70,7 @@ export class View {
       ["Session", session.session_id],
       ["User", session.user_id],
       ["Runtime", session.runtime_type],
-      ...Object.entries(session.containers || {}).map(([role, it]) => [role, `${it.runtime}, ${it.status}`]),
+      ...Object.entries(session.containers || {}).map(([role, it]) => [role, describe(it)]),
       ["Created", when(session.created_at)],
       session.terminated_at ? ["Ended", when(session.terminated_at)] : ["Ends", session.expires_at ? when(session.expires_at) : "never"],
     ];
@@ -252,6 +252,11 @@ export class View {
 
 function seconds(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+function describe({ runtime, status, app, exit_code: code }) {
+  const ended = app === "exited" ? `, its app exited${code == null ? "" : ` with ${code}`}` : "";
+  return `${runtime}, ${status}${ended}`;
 }
 
 function safeUrl(text) {

@@ -15,6 +15,7 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import ProcessInfo
 from sandbox.errors import AgentError, StageFailed
 from sandbox.launch.concurrently import for_each
+from sandbox.launch.endings import how_it_ended
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.output import OutputTeller, offending_lines
 from sandbox.launch.stage import StageContext, StageResult
@@ -78,10 +79,9 @@ def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None
             f"{role}: `{command}` was killed because the container ran out of memory",
             "Raise SANDBOX_MEMORY_MB, or install less.",
         )
-    how = f"was killed by signal {ended.signal}" if ended.signal else f"ended with exit code {ended.exit_code}"
     full = any("no space left on device" in line.lower() for line in tail)
     raise StageFailed(
         "disk_full" if full else "dependency_install_failed",
-        f"{role}: `{command}` {how}:\n{offending_lines(tail)}",
+        f"{role}: `{command}` {how_it_ended(ended)}:\n{offending_lines(tail)}",
         "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
     )

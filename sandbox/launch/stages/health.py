@@ -16,6 +16,8 @@ from sandbox.engine.base import Agent, ProcessInfo
 from sandbox.errors import StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.crashed import IDLE_SECONDS, CrashWatch
+from sandbox.launch.endings import how_it_ended
+from sandbox.launch.neighbours import PATIENCE_SECONDS, Neighbours
 from sandbox.launch.output import OutputTeller, offending_lines
 from sandbox.launch.probe import Answer, probe
 from sandbox.launch.stage import StageContext, StageResult
@@ -56,16 +58,18 @@ class HealthStage:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
         if not roles:
             return StageResult(skipped=True)
-        await for_each(roles, lambda role: self._await_app(context, role))
+        neighbours = Neighbours(context)
+        await for_each(roles, lambda role: self._await_app(context, role, neighbours))
         return StageResult()
 
-    async def _await_app(self, context: StageContext, role: str) -> None:
+    async def _await_app(self, context: StageContext, role: str, neighbours: Neighbours) -> None:
         agent = context.engine.agent(context.session.session_id, role)
         name = context.process_name("app")
         teller = OutputTeller(agent, context.journal, self.name, role, name)
         following = asyncio.create_task(teller.follow())
         try:
-            await self._until_it_answers(context, role, agent, name, teller, following)
+            await self._until_it_answers(context, role, agent, name, teller, following, neighbours)
+            await neighbours.answers(role)
         finally:
             following.cancel()
             await asyncio.wait({following})
@@ -79,6 +83,7 @@ class HealthStage:
         name: str,
         teller: OutputTeller,
         following: asyncio.Task[None],
+        neighbours: Neighbours,
     ) -> None:
         plan = context.plan.roles[role]
         seen = _Seen()
@@ -100,6 +105,8 @@ class HealthStage:
                 raise await _never_answered(role, plan, agent, seen, self._timeout, list(teller.tail))
             if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.connected:
                 await self._tell_of_other_ports(context, role, plan, agent, seen)
+            if waited > PATIENCE_SECONDS:
+                await neighbours.is_slow(role)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
@@ -141,12 +148,10 @@ def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str
             f"{role}: `{plan.start}` was killed because the container ran out of memory",
             "Raise SANDBOX_MEMORY_MB, or have the app use less.",
         )
-    how = "is gone" if ended is None else f"ended with exit code {ended.exit_code}"
-    if ended is not None and ended.signal:
-        how = f"was killed by signal {ended.signal}"
     lines = offending_lines(tail)
     said = f":\n{lines}" if lines else " and printed nothing"
-    return StageFailed("app_exited", f"{role}: `{plan.start}` {how} before it answered{said}", _exit_hint(ended))
+    message = f"{role}: `{plan.start}` {how_it_ended(ended)} before it answered{said}"
+    return StageFailed("app_exited", message, _exit_hint(ended))
 
 
 def _exit_hint(ended: ProcessInfo | None) -> str:

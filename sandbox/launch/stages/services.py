@@ -9,6 +9,7 @@ from sandbox.engine.base import Agent
 from sandbox.errors import AgentError, StageFailed
 from sandbox.launch.concurrently import for_each
 from sandbox.launch.environment import role_environment, role_root
+from sandbox.launch.neighbours import part
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -19,6 +20,7 @@ class ServicesStage:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
         if not roles:
             return StageResult(skipped=True)
+        await part(context)
         await for_each(roles, lambda role: self._start(context, role))
         return StageResult()
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.db.connection import to_utc
+from sandbox.db.driver import to_utc
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session
 from sandbox.events import store as events

@@ -30,8 +30,9 @@ class Action(StrEnum):
     REMOVE = "remove"
 
 
-#: The errors of a session that was well until its containers were lost. A launch that failed is its owner's to correct.
-LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory"})
+#: The errors of a session that was well until it lost something. A launch that failed, whose error names the stage, is
+#: its owner's to correct.
+LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory", "app_exited"})
 WORKSPACE_LOST = "workspace_lost"
 
 
@@ -72,7 +73,7 @@ def compare(sessions: Iterable[Session], resources: Sequence[Resource]) -> list[
 
 
 def _session(session: Session, found: list[Resource]) -> Finding:
-    lost = session.error is not None and session.error.code in LOSSES
+    lost = session.error is not None and session.error.code in LOSSES and session.error.stage is None
     differs: Sequence[str] = ()
     if session.work is not None:
         action, reason = Action.NONE, f"it is being {'launched' if session.work is Work.LAUNCH else 'ended'}"
@@ -84,7 +85,7 @@ def _session(session: Session, found: list[Resource]) -> Finding:
 
 
 def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Action, str, Sequence[str]]:
-    """A session that should run, or did until its containers were lost; the worst of what differs."""
+    """A session that should run, or did until it was lost; the worst of what differs."""
     containers = {r.name: r for r in found if r.kind is ResourceKind.CONTAINER}
     volumes = {r.name for r in found if r.kind is ResourceKind.VOLUME}
     names = {role: container_name(session.session_id, role) for role in session.containers}
@@ -100,7 +101,7 @@ def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Ac
     if stopped:
         return Action.RESTART, f"the containers of {', '.join(stopped)} do not run", stopped
     if lost:
-        return Action.RESTART, "the containers run, the app was lost with them", list(names)
+        return Action.RESTART, "the containers run, the app does not", list(names)
     if changed:
         return Action.ADOPT, f"other containers run than recorded: {', '.join(changed)}", changed
     return Action.NONE, "as recorded", ()

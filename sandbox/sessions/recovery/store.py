@@ -34,6 +34,15 @@ _ADOPT = text(f"""
     UPDATE sandbox_sessions SET containers = :containers, last_seq = last_seq + :count WHERE {_AS_READ}
     RETURNING last_seq
 """)
+#: Once: of replicas that find the same, one records it and tells of it.
+_APP_ENDED = text(f"""
+    UPDATE sandbox_sessions
+       SET containers = jsonb_set(containers, ARRAY[CAST(:role AS text)],
+                                  containers->CAST(:role AS text) || CAST(:ended AS jsonb)),
+           last_seq = last_seq + 1
+     WHERE {_AS_READ} AND containers->CAST(:role AS text)->>'app' IS DISTINCT FROM 'exited'
+    RETURNING last_seq
+""")
 _SAY = text("""
     UPDATE sandbox_sessions SET last_seq = last_seq + 1 WHERE session_id = :session_id AND status <> 'terminated'
     RETURNING last_seq, run_id
@@ -79,6 +88,20 @@ async def adopt(conn: AsyncConnection, session: Session, containers: Mapping[str
     told = [recovery_line(line)]
     values = {**_as_read(session, containers), "count": len(told)}
     return await _tell(conn, session, told, (await conn.execute(_ADOPT, values)).scalar_one_or_none())
+
+
+async def note_app_end(conn: AsyncConnection, session: Session, role: str, exit_code: int | None, line: str) -> bool:
+    """Record that a role's app has ended in a session that goes on, and tell of it; False if that is recorded already,
+    or the session is not any more as it was read."""
+    values = {
+        "session_id": session.session_id,
+        "status": session.status.value,
+        "run_id": session.run_id,
+        "role": role,
+        "ended": {"app": "exited", "exit_code": exit_code},
+    }
+    told = NewEvent(EventType.LOG, {"stage": "app", "role": role, "stream": "system", "line": line})
+    return await _tell(conn, session, [told], (await conn.execute(_APP_ENDED, values)).scalar_one_or_none())
 
 
 async def say(conn: AsyncConnection, session_id: UUID, line: NewEvent) -> None:

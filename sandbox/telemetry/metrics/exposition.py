@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -37,14 +37,14 @@ _ALWAYS: Final = {
 }
 
 
-async def exposition(db: Database, recorders: Mapping[str, Recorder]) -> bytes:
+async def exposition(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> bytes:
     """Prometheus's text format. Without a database what the process knows by itself, and `sandbox_database_up` 0."""
     try:
         figures, up = await store.state(db), True
     except DatabaseUnavailable:
         figures, up = [], False
     now = CollectorRegistry()
-    now.register(_Families([*_deployment(figures, up=up), *_process(db, recorders)]))
+    now.register(_Families([*_deployment(figures, up=up), *_process(db, recorder, intake_waiting_bytes)]))
     return generate_latest(REGISTRY) + generate_latest(now)
 
 
@@ -77,17 +77,18 @@ def _deployment(figures: Iterable[store.Figure], *, up: bool) -> Iterable[Metric
         yield family
 
 
-def _process(db: Database, recorders: Mapping[str, Recorder]) -> Iterable[Metric]:
-    waiting = GaugeMetricFamily("sandbox_recorder_waiting_rows", "Rows not written yet.", labels=["source", "kind"])
-    dropped = CounterMetricFamily("sandbox_recorder_dropped_rows", "Rows never written.", labels=["source", "kind"])
-    written = CounterMetricFamily("sandbox_recorder_written_rows", "Rows written.", labels=["source", "kind"])
-    for source, recorder in recorders.items():
-        counts = recorder.counts
-        for kind, count in counts.items():
-            waiting.add_metric([source, kind], count.waiting)
-            dropped.add_metric([source, kind], count.dropped)
-            written.add_metric([source, kind], count.written)
+def _process(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> Iterable[Metric]:
+    waiting = GaugeMetricFamily("sandbox_recorder_waiting_rows", "Own rows not written yet.", labels=["kind"])
+    dropped = CounterMetricFamily("sandbox_recorder_dropped_rows", "Own rows never written.", labels=["kind"])
+    written = CounterMetricFamily("sandbox_recorder_written_rows", "Own rows written.", labels=["kind"])
+    for kind, count in recorder.counts.items():
+        waiting.add_metric([kind], count.waiting)
+        dropped.add_metric([kind], count.dropped)
+        written.add_metric([kind], count.written)
     yield from (waiting, dropped, written)
+    yield GaugeMetricFamily(
+        "sandbox_intake_waiting_bytes", "Bodies of others' records not written yet.", value=intake_waiting_bytes
+    )
     pool = db.engine.pool
     if isinstance(pool, QueuePool):
         connections = GaugeMetricFamily(

@@ -23,7 +23,7 @@ from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.rows import (
     MAX_INTEGER,
     MAX_TEXT,
-    ReadyRow,
+    copy_line,
     fit,
     fit_json,
     from_nanoseconds,
@@ -39,7 +39,7 @@ UNKNOWN_SERVICE = "unknown_service"
 _LEVELS = ("DEBUG", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _NAME, _OPERATION = 100, 200
-_ZEROS = bytes(16)
+_NO_IDS = (bytes(16), bytes(8))
 _ERROR = Status.STATUS_CODE_ERROR
 _SEVERITY_TEXTS = {
     "trace": "DEBUG",
@@ -58,7 +58,7 @@ _SEVERITY_TEXTS = {
 _REQUEST_IDS = ("request_id", "request.id", "http.request.id", "http.request_id")
 _USER_IDS = ("user_id", "user.id", "enduser.id")
 #: What a session's records are not left to say of themselves.
-_SESSION_CLAIMS = ("session_id", "session.id")
+_SESSION_CLAIMS = ("session_id", "session.id", "sandbox.session.id")
 _USER_CLAIMS = ("user_id", "user.id")
 _TIMEOUT = re.compile(r"time[-_ ]?out|timed[-_ ]?out|deadline[-_ ]?exceeded", re.IGNORECASE)
 _TIMEOUT_STATUSES = ("408", "504")
@@ -68,21 +68,13 @@ _TIMEOUT_STATUSES = ("408", "504")
 class Mapped:
     """Rows to write, and what was left out."""
 
-    rows: list[ReadyRow] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
     rejected: int = 0
     reason: str = ""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Between processes as one piece: a line end within a line is escaped.
-        return _unpacked, (b"".join([row.line for row in self.rows]), self.rejected, self.reason)
 
     def reject(self, reason: str) -> None:
         self.rejected += 1
         self.reason = self.reason or reason
-
-
-def _unpacked(lines: bytes, rejected: int, reason: str) -> Mapped:
-    return Mapped([ReadyRow.of_line(line) for line in lines.splitlines(keepends=True)], rejected, reason)
 
 
 class _Refused(ValueError):
@@ -96,7 +88,7 @@ class _Source:
         self.service = fit(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
         self.scope = scope
         self._owner = owner
-        self._said = _user_in(resource)
+        self._said = _first(resource, _USER_IDS)
         #: What records of a session say of whose they are, and what is true of it.
         self._claims: dict[str, str] = {}
         self.session: dict[str, str] = {}
@@ -110,13 +102,14 @@ class _Source:
 
     def user(self, given: Mapping[str, Any]) -> str | None:
         """Whose a record is."""
-        user = self._owner.user_id if self._owner is not None else _user_in(given) or self._said
+        user = self._owner.user_id if self._owner is not None else _first(given, _USER_IDS) or self._said
         return None if user is None else fit(user, _NAME)
 
     def correct(self, given: dict[str, Any]) -> None:
         """Where a session's records say whose they are, they say what is true."""
-        for name in self._claims.keys() & given.keys():
-            given[name] = self._claims[name]
+        if self._claims:
+            for name in self._claims.keys() & given.keys():
+                given[name] = self._claims[name]
 
 
 def map_spans(request: ExportTraceServiceRequest, owner: Owner | None) -> Mapped:
@@ -150,14 +143,12 @@ def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
 
 
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
+    # Nearly all are strings; to ask for one is much cheaper than to ask which it is.
+    return {pair.key: (value := pair.value).string_value or _value(value) for pair in pairs}
 
 
 def _value(value: AnyValue) -> Any:
-    name = value.WhichOneof("value")
-    if name == "string_value":  # nearly all are
-        return value.string_value
-    match name:
+    match value.WhichOneof("value"):
         case None:
             return None
         case "array_value":
@@ -166,10 +157,11 @@ def _value(value: AnyValue) -> Any:
             return attributes(value.kvlist_value.values)
         case "bytes_value":
             return value.bytes_value.hex()
-    return getattr(value, name)
+        case name:
+            return getattr(value, name)
 
 
-def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
+def _span(span: Span, source: _Source, latest: int) -> bytes:
     trace_id, span_id = _id(span.trace_id, 16, "trace id"), _id(span.span_id, 8, "span id")
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     if not 0 < start <= latest:
@@ -190,16 +182,19 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
     user = source.user(given)
     whose = source.session if user is None else {"user_id": user, **source.session}
     # First, so that it is not what is cut from too many; and last, so that it is what stands.
-    tags = {**whose, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else "unspecified", **source.rest}
+    tags = {**whose, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else _KINDS[0]}
+    if source.rest:
+        tags.update(source.rest)
     if source.scope:
         tags["otel.scope.name"] = source.scope
     if outcome.message:
         tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
-    tags.update(whose)
+    if whose:
+        tags.update(whose)
     parent = span.parent_span_id
-    return ReadyRow(
+    return copy_line(
         (
             trace_id,
             span_id,
@@ -208,7 +203,7 @@ def _span(span: Span, source: _Source, latest: int) -> ReadyRow:
             source.service,
             timestamp_text(start),
             timestamp_text(end),
-            str(min(round((end - start) / 1e6), MAX_INTEGER)),
+            str(min((end - start + 500_000) // 1_000_000, MAX_INTEGER)),
             status,
             fit_json(tags, whose),
             fit_json(events) if events else "[]",
@@ -225,14 +220,14 @@ def _failure(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]])
     return "timeout" if any(isinstance(cause, str) and _TIMEOUT.search(cause) for cause in causes) else "error"
 
 
-def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
+def _log(record: LogRecord, source: _Source, now: int) -> bytes:
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano or now
     if nanoseconds > now + MAX_AHEAD:
         raise _Refused("a log record's time is far ahead of this service's clock")
     given = {**source.session, **attributes(record.attributes)}
     source.correct(given)
     user = source.user(given)
-    request_id = next((str(given[name]) for name in _REQUEST_IDS if given.get(name)), None)
+    request_id = _first(given, _REQUEST_IDS)
     message = fit(_message(_value(record.body), given, record.event_name), MAX_TEXT)
     stack = given.pop("exception.stacktrace", None)
     if source.scope:
@@ -246,7 +241,7 @@ def _log(record: LogRecord, source: _Source, now: int) -> ReadyRow:
         given["span_id"] = record.span_id.hex()
     if source.rest:
         given.update(source.rest)
-    return ReadyRow(
+    return copy_line(
         (
             timestamp_text(nanoseconds),
             _level(record),
@@ -275,11 +270,15 @@ def _level(record: LogRecord) -> str:
     return _SEVERITY_TEXTS.get(record.severity_text.strip().lower(), "INFO")
 
 
-def _user_in(place: Mapping[str, Any]) -> str | None:
-    return next((str(place[key]) for key in _USER_IDS if place.get(key)), None)
+def _first(given: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of the named values that is there and is something."""
+    for name in names:
+        if given.get(name):
+            return str(given[name])
+    return None
 
 
 def _id(value: bytes, length: int, what: str) -> str:
-    if len(value) != length or value == _ZEROS[:length]:
+    if len(value) != length or value in _NO_IDS:
         raise _Refused(f"a {what} is not {length} bytes, or all zero")
     return value.hex()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +15,8 @@ from sandbox.errors import InvalidInput, Kind, SandboxError
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+
+RecordKind = Literal["logs", "spans"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -49,6 +51,11 @@ def media_type(content_type: str) -> str:
     if kind in (PROTOBUF, JSON):
         return kind
     raise EncodingUnknown(f"Only {PROTOBUF} and {JSON} are taken.", hint="Use OTLP over HTTP.")
+
+
+def answer_type(content_type: str) -> str:
+    """The media type that a refusal of a body of this type has, whatever is wrong with it."""
+    return JSON if content_type.partition(";")[0].strip().lower() == JSON else PROTOBUF
 
 
 def unpack(body: bytes, encoding: str, most: int) -> bytes:

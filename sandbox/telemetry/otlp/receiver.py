@@ -6,8 +6,9 @@ is away 503, each with `Retry-After`; exporters then send the same again, and a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from typing import Protocol
 
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -15,15 +16,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
-from sandbox.telemetry.metrics.figures import INTAKE
+from sandbox.telemetry.metrics.figures import INTAKE, PUSHED_BACK
 from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.decoding import Decoder, RecordKind
-from sandbox.telemetry.otlp.mapping import Mapped
+from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.recorder import Recorder
-
-#: Exporters give up after ten seconds by default.
-WRITE_SECONDS = 8.0
+from sandbox.telemetry.otlp.worker import Body, Kept, MoreThanAllowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,60 +34,94 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class TooManyRecords(SandboxError):
+    """Whoever sends has sent all that it may for now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Allowance(Protocol):
+    """How many records somebody may still send."""
+
+    def most(self) -> int:
+        """As many as may come now."""
+
+    def charge(self, records: int) -> None:
+        """Count these. Raises what is to be answered if they are too many; they are not counted then."""
+
+
 class Receiver:
     """Takes bodies. Of one event loop."""
 
-    def __init__(self, recorder: Recorder, decoder: Decoder) -> None:
-        self._recorder = recorder
-        self._decoder = decoder
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
     async def take(
-        self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner | None
+        self,
+        what: RecordKind,
+        body: bytes,
+        content_type: str,
+        encoding: str,
+        owner: Owner | None,
+        allowance: Allowance | None = None,
     ) -> Answer:
-        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers."""
-        kind = messages.PROTOBUF
+        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
+
+        Of a body with more records than the allowance has left none is written.
+        """
         try:
             kind = messages.media_type(content_type)
-            mapped = await self._decoder.decode(what, body, kind, encoding, owner)
-            INTAKE.labels(what, "rejected").inc(mapped.rejected)
-            await self._keep(what, mapped)
+            kept = await self._keep(Body(what, body, kind, encoding, owner), allowance)
         except SandboxError as error:
-            return refusal(error, kind)
-        return Answer(HTTPStatus.OK, messages.write(_success(what, mapped), kind), kind)
+            if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
+                PUSHED_BACK.labels(what).inc()
+            return refusal(error, content_type)
+        INTAKE.labels(what, "written").inc(kept.written)
+        INTAKE.labels(what, "rejected").inc(kept.rejected)
+        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind)
 
-    async def _keep(self, what: RecordKind, mapped: Mapped) -> None:
-        logs, spans = (mapped.rows, ()) if what == "logs" else ((), mapped.rows)
+    async def _keep(self, body: Body, allowance: Allowance | None) -> Kept:
+        if allowance is None:
+            return await self._intake.keep(body)
         try:
-            await self._recorder.keep(logs, spans, WRITE_SECONDS)
-        except SandboxError:
-            INTAKE.labels(what, "pushed_back").inc(len(mapped.rows))
+            kept = await self._intake.keep(replace(body, most_records=allowance.most()))
+        except MoreThanAllowed as error:
+            allowance.charge(error.records)
             raise
-        INTAKE.labels(what, "written").inc(len(mapped.rows))
+        allowance.charge(kept.written + kept.rejected)
+        return kept
 
 
-def refusal(error: SandboxError, kind: str) -> Answer:
-    """OTLP's own form of a failure, in this media type. Our own mistakes are raised."""
+def refusal(error: SandboxError, content_type: str) -> Answer:
+    """OTLP's own form of a failure, for a body of this type. Our own mistakes are raised."""
     if error.kind is Kind.INTERNAL:
         raise error
     status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        seconds = error.retry_after_seconds if isinstance(error, TooManyRecords) else RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(seconds)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
+    kind = messages.answer_type(content_type)
     text = f"{error.code}: {error.message} {error.hint}".strip()
     return Answer(status, messages.write_error(text, kind), kind, headers)
 
 
-def _success(what: RecordKind, mapped: Mapped) -> Message:
+def _success(what: RecordKind, kept: Kept) -> Message:
     if what == "logs":
         logs = ExportLogsServiceResponse()
-        if mapped.rejected:
-            logs.partial_success.rejected_log_records = mapped.rejected
-            logs.partial_success.error_message = mapped.reason
+        if kept.rejected:
+            logs.partial_success.rejected_log_records = kept.rejected
+            logs.partial_success.error_message = kept.reason
         return logs
     spans = ExportTraceServiceResponse()
-    if mapped.rejected:
-        spans.partial_success.rejected_spans = mapped.rejected
-        spans.partial_success.error_message = mapped.reason
+    if kept.rejected:
+        spans.partial_success.rejected_spans = kept.rejected
+        spans.partial_success.error_message = kept.reason
     return spans

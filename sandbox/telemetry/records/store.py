@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +14,8 @@ from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
 from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
-LOGS = Table("logs", ("log_id", *LOG_COLUMNS), time="timestamp", keys={"log_id": "bigint"})
-TRACES = Table("traces", SPAN_COLUMNS, time="start_time", keys={"trace_id": "text", "span_id": "text"})
+LOGS = Table("logs", ("log_id", *LOG_COLUMNS), time="timestamp", keys={"log_id": "bigint"}, by_day=True)
+TRACES = Table("traces", SPAN_COLUMNS, time="start_time", keys={"trace_id": "text", "span_id": "text"}, by_day=True)
 TEST_RESULTS = Table(
     "test_results",
     (
@@ -57,6 +58,8 @@ COVERAGE = Table(
     time="timestamp",
     keys={"coverage_id": "bigint"},
 )
+
+_PLAIN = re.compile("-?[A-Za-z0-9]+")
 
 #: Spans and log lines of one trace that are answered at most.
 MAX_SPANS = 5_000
@@ -103,12 +106,34 @@ _COMMITTED = text(f"""
 """)
 
 
-def matching(query: str) -> Condition:
+def matching(query: str) -> list[Condition]:
     """Logs whose message has these words: `"a phrase"`, `or` and `-without` are understood."""
-    return (
-        "to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :words)",
-        {"words": query},
-    )
+    conditions: list[Condition] = [
+        (
+            "to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :words)",
+            {"words": query},
+        )
+    ]
+    # Where words are common, lines are read in order of time until the page is full, and taking a line apart into words
+    # is most of the work: it is done for those lines only that have the letters. Beyond ASCII, what is one letter in
+    # lower case may be another in upper case. `<> 0` because the planner takes nearly all rows to be so.
+    for index, word in enumerate(_needed(query)):
+        conditions.append(
+            (
+                f'(strpos(lower(left(message, 4000) COLLATE "C"), :word_{index}) <> 0'
+                " OR octet_length(message) <> char_length(message))",
+                {f"word_{index}": word},
+            )
+        )
+    return conditions
+
+
+def _needed(query: str) -> list[str]:
+    """Words in lower case whose letters a matching message has in a row; none if that is not plain to see."""
+    words = query.replace('"', " ").split()
+    if '-"' in query or not all(_PLAIN.fullmatch(word) and word.lower() != "or" for word in words):
+        return []
+    return sorted({word.lower() for word in words if not word.startswith("-")})
 
 
 def spans_of(user_id: str) -> Condition:

@@ -1,6 +1,6 @@
 """Reports to rows, off the event loop: in a process of their own, unless they are small.
 
-A report of some megabytes is seconds of pure Python and hundreds of megabytes of elements; see `otlp/decoding`.
+A report of some megabytes is seconds of pure Python and hundreds of megabytes of elements; see `otlp/worker`.
 """
 
 from __future__ import annotations

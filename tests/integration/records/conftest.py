@@ -18,8 +18,9 @@ from sandbox.api.platform import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.records.tail import LogTail
@@ -31,9 +32,11 @@ class Services:
     settings: Settings
     db: Database
     tokens: TokenService
-    intake: Recorder
+    intake: Intake
     recorder: Recorder
     receiver: Receiver
+    signer: Signer
+    exports: ExportService
     reports: ReportReader
     tail: LogTail
 
@@ -44,17 +47,22 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def services(database: Database, settings: Settings) -> AsyncIterator[Services]:
-    tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
-    recorder = Recorder(database, interval_seconds=0.02)
+async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
+    signer = Signer((await load_deployment(database)).signing_key)
+    tokens = TokenService(database, signer)
+    recorder = Recorder(database)
     recorder.start()
-    own = Recorder(database)
-    own.start()
     tail = LogTail(database)
-    receiver = Receiver(recorder, Decoder(settings.max_intake_mb * 1024 * 1024))
-    yield Services(settings, database, tokens, recorder, own, receiver, ReportReader(), tail)
+    intake = Intake(
+        dsn,
+        most_bytes=settings.max_intake_mb * 1024 * 1024,
+        max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
+    )
+    receiver = Receiver(intake)
+    exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
     await tail.close()
-    await own.close()
+    await intake.close()
     await recorder.close()
 
 

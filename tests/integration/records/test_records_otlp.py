@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import time
 
 import httpx
+import psutil
 import pytest
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -22,9 +24,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import text
 
-from sandbox.telemetry.otlp.decoding import Decoder
+from sandbox.db.connection import Database
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
-from sandbox.telemetry.recorder import Recorder
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -148,29 +150,87 @@ async def test_refusals_are_in_kind(ada, app, settings):
         assert code in refused.content
 
 
-async def test_a_full_queue_pushes_back(services, ada, database):
+def log_body(*messages: str) -> dict[str, object]:
+    records = [{"body": {"stringValue": message}} for message in messages]
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}
+
+
+async def messages(database: Database) -> list[str]:
+    async with database.transaction() as connection:
+        return list((await connection.execute(text("SELECT message FROM logs ORDER BY message"))).scalars())
+
+
+def intake_with(services, dsn, **limits) -> Intake:
+    """An intake with these limits in the place of the usual one."""
+    intake = Intake(dsn, **{"most_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
+    services.intake, services.receiver = intake, Receiver(intake)
+    return intake
+
+
+async def test_a_full_queue_pushes_back(services, ada, database, dsn):
+    one, other = log_body("one"), log_body("other")
+    intake = intake_with(services, dsn, max_waiting_bytes=int(len(json.dumps(one)) * 1.5))
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
         await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
-        slow = Recorder(database, max_rows=3)
-        slow.start()
-        await services.intake.close()
-        services.receiver = Receiver(slow, Decoder(services.settings.max_intake_mb * 1024 * 1024))
-        record = {"body": {"stringValue": "x"}}
-
-        def send(count: int) -> asyncio.Task[httpx.Response]:
-            body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record] * count}]}]}
-            return asyncio.create_task(ada.post("/v1/logs", json=body))
-
-        waiting = send(2)
-        while slow.waiting < 2:
+        waiting = asyncio.create_task(ada.post("/v1/logs", json=one))
+        while not intake.waiting_bytes:
             await asyncio.sleep(0.01)
-        full = await send(2)
+        full = await ada.post("/v1/logs", json=other)
         assert (full.status_code, full.headers["retry-after"]) == (429, "2")
         assert not waiting.done()
         await connection.execute("COMMIT")
     assert (await waiting).status_code == 200
-    assert (await send(2)).status_code == 200
+    assert intake.waiting_bytes == 0
+    assert (await ada.post("/v1/logs", json=other)).status_code == 200
+    assert await messages(database) == ["one", "other"]
+    await intake.close()
+
+
+async def test_what_is_not_written_in_time_is_to_be_sent_again(services, ada, database, dsn):
+    intake = intake_with(services, dsn, timeout_seconds=1.5)
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        late = await ada.post("/v1/logs", json=log_body("late"))
+        assert (late.status_code, late.headers["retry-after"]) == (503, "2")
+        assert b"intake_waiting" in late.content
+        await connection.execute("ROLLBACK")
+    assert (await ada.post("/v1/logs", json=log_body("next"))).status_code == 200
+    await intake.close()
+    assert "next" in await messages(database)
+
+
+async def test_a_record_that_postgresql_refuses_costs_no_other_its_place(services, ada, database, dsn):
     async with database.transaction() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM logs"))).scalar_one() == 4
-    assert not slow.dropped
+        await connection.execute(text("ALTER TABLE logs ADD CHECK (message <> 'poison')"))
+    # With one process all three wait together behind the first, and are written in one transaction.
+    intake = intake_with(services, dsn, processes=1)
+    bodies = (log_body("first"), log_body("a", "b"), log_body("c", "poison", "d"), b"none at all")
+    headers = {"Content-Type": "application/json"}
+    answers = await asyncio.gather(
+        *(
+            ada.post("/v1/logs", content=body if body == bodies[-1] else json.dumps(body), headers=headers)
+            for body in bodies
+        )
+    )
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 400]
+    assert [answer.json() for answer in answers[:2]] == [{}, {}]
+    partial = answers[2].json()["partialSuccess"]
+    assert partial["rejectedLogRecords"] == "1"
+    assert "violates check constraint" in partial["errorMessage"]
+    assert await messages(database) == ["a", "b", "c", "d", "first"]
+    await intake.close()
+
+
+async def test_a_writer_that_dies_is_replaced(services, ada, database, dsn):
+    intake = intake_with(services, dsn, processes=1)
+    assert (await ada.post("/v1/logs", json=log_body("before"))).status_code == 200
+    for child in psutil.Process().children():
+        if "anyio.to_process" in child.cmdline():
+            child.kill()
+    while (answer := await ada.post("/v1/logs", json=log_body("after"))).status_code == 503:
+        assert b"intake_waiting" in answer.content
+    assert answer.status_code == 200
+    assert await messages(database) == ["after", "before"]
+    await intake.close()

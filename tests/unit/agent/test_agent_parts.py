@@ -35,9 +35,12 @@ def test_command_line() -> None:
 
 
 def test_listening_ports() -> None:
-    assert figures.parse_listening(TCP) == {8080, 80}
-    assert figures.parse_listening(TCP6) == {5173}
+    loopback, everywhere, ipv6 = "0100007F", "00000000", "00000000000000000000000001000000"
+    assert figures.parse_listening(TCP) == {(loopback, 8080), (everywhere, 80)}
+    assert figures.parse_listening(TCP6) == {(ipv6, 5173)}
     assert figures.parse_listening("") == set()
+    assert figures.parse_listening(TCP, without={"1", "2"}) == {(everywhere, 80)}
+    assert {loopback, ipv6} == figures.LOOPBACK
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,16 @@ def test_other_containers_of_the_same_name_are_adopted() -> None:
     assert only(session, found) == (Action.ADOPT, ("backend",))
 
 
-@pytest.mark.parametrize("code", ["container_exited", "container_gone", "out_of_memory"])
+@pytest.mark.parametrize("code", ["container_exited", "container_gone", "out_of_memory", "app_exited"])
 def test_a_lost_session_whose_containers_run_again_has_its_app_started(code: str) -> None:
     session = in_error(code)
     assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
+
+
+@pytest.mark.parametrize(("code", "stage"), [("app_exited", "health"), ("out_of_memory", "dependencies")])
+def test_a_launch_that_failed_is_not_a_session_that_was_lost(code: str, stage: str) -> None:
+    session = make_session(status=SessionStatus.ERROR, error=SessionError(code, "m", "h", stage))
+    assert only(session, resources_of(session))[0] is Action.NONE
 
 
 @pytest.mark.parametrize("code", ["dependency_install_failed", "workspace_lost"])
@@ -145,7 +151,7 @@ def state(status: str, exit_code: int | None = None, *, out_of_memory: bool = Fa
     ],
 )
 def test_why_a_session_is_lost(found: ContainerState | None, code: str, words: str) -> None:
-    error = loss({"main": found})
+    error = loss(uuid4(), {"main": found})
     assert error is not None
     assert error.code == code
     assert words in error.message
@@ -153,4 +159,4 @@ def test_why_a_session_is_lost(found: ContainerState | None, code: str, words: s
 
 @pytest.mark.parametrize("status", ["running", "paused", "restarting"])
 def test_containers_that_are_well(status: str) -> None:
-    assert loss({"main": state(status)}) is None
+    assert loss(uuid4(), {"main": state(status)}) is None

@@ -45,7 +45,7 @@ def span(**more):
 
 def fields(columns, row):
     """What COPY makes of a row."""
-    texts = row.line.decode().removesuffix("\n").split("\t")
+    texts = row.decode().removesuffix("\n").split("\t")
     unescaped = {"\\\\": "\\", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
     values = [None if t == "\\N" else re.sub(r"\\.", lambda m: unescaped[m[0]], t) for t in texts]
     return dict(zip(columns, values, strict=True))

@@ -1,0 +1,130 @@
+"""What the intake's processes do: read bodies and write their rows, all that waited together in one transaction.
+
+Reading hundreds of records is some ten milliseconds of pure Python. In a thread it would hold the interpreter's lock,
+and so everybody's requests; here it holds up nobody. The rows go to PostgreSQL from where they are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from sandbox.db.driver import OwnConnection
+from sandbox.errors import Kind, SandboxError
+from sandbox.telemetry.otlp import messages
+from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
+from sandbox.telemetry.otlp.messages import RecordKind
+from sandbox.telemetry.otlp.owner import Owner
+from sandbox.telemetry.store import RecordStore, RowRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of one request: what it holds, in which media type and encoding, and whose records they are."""
+
+    what: RecordKind
+    content: bytes
+    media_type: str
+    encoding: str
+    owner: Owner | None
+    #: Of a body with more than these nothing is written.
+    most_records: int | None = None
+
+
+class MoreThanAllowed(SandboxError):
+    """The body has more records than its sender may send now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, records: int) -> None:
+        super().__init__(f"{records} records are more than may be sent now.", hint="Send fewer.")
+        self.records = records
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MoreThanAllowed, (self.records,)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many records of a body are written, how many cannot be, and why the first of these."""
+
+    written: int
+    rejected: int
+    reason: str
+
+
+def prepare(dsn: str) -> None:
+    """Have everything at hand, so that nobody's body waits for that."""
+    _connected(dsn)
+
+
+def write_bodies(dsn: str, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:
+    """What became of each body. None is larger than `most_bytes` once unpacked; see `messages` for what is refused."""
+    runner, store = _connected(dsn)
+    return runner.run(_write(store, bodies, most_bytes))
+
+
+@cache
+def _connected(dsn: str) -> tuple[asyncio.Runner, RecordStore]:
+    """This process's own event loop and connection, for as long as it lives."""
+    # It works behind the others' backs: whoever answers somebody goes first.
+    os.nice(5)
+    connection = OwnConnection(dsn, application_name="purple8-sandbox intake")
+    return asyncio.Runner(), RecordStore(connection.transaction)
+
+
+async def _write(store: RecordStore, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:
+    read = [_read(body, most_bytes) for body in bodies]
+    mapped = [(body.what, one) for body, one in zip(bodies, read, strict=True) if isinstance(one, Mapped)]
+    logs = [row for what, one in mapped if what == "logs" for row in one.rows]
+    spans = [row for what, one in mapped if what == "spans" for row in one.rows]
+    try:
+        await store.write(logs, spans)
+    except RowRefused:
+        # One of them holds what PostgreSQL will not take: each by itself, so that its sender is told.
+        return [
+            await _write_alone(store, body, one) if isinstance(one, Mapped) else one
+            for body, one in zip(bodies, read, strict=True)
+        ]
+    except SandboxError as error:
+        return [error if isinstance(one, Mapped) else one for one in read]
+    return [_kept(one) if isinstance(one, Mapped) else one for one in read]
+
+
+async def _write_alone(store: RecordStore, body: Body, mapped: Mapped) -> Kept | SandboxError:
+    try:
+        refusals = await store.write_acceptable(*((mapped.rows, ()) if body.what == "logs" else ((), mapped.rows)))
+    except SandboxError as error:
+        return error
+    refused, kept = refusals.logs + refusals.spans, _kept(mapped)
+    return replace(
+        kept,
+        written=kept.written - len(refused),
+        rejected=kept.rejected + len(refused),
+        reason=kept.reason or next(iter(refused), ""),
+    )
+
+
+def _kept(mapped: Mapped) -> Kept:
+    return Kept(len(mapped.rows), mapped.rejected, mapped.reason)
+
+
+def _read(body: Body, most_bytes: int) -> Mapped | SandboxError:
+    try:
+        unpacked = messages.unpack(body.content, body.encoding, most_bytes)
+        if body.what == "logs":
+            mapped = map_logs(messages.read(unpacked, body.media_type, ExportLogsServiceRequest), body.owner)
+        else:
+            mapped = map_spans(messages.read(unpacked, body.media_type, ExportTraceServiceRequest), body.owner)
+    except SandboxError as error:
+        return error
+    records = len(mapped.rows) + mapped.rejected
+    return MoreThanAllowed(records) if body.most_records is not None and records > body.most_records else mapped
