@@ -58,7 +58,7 @@ def junit(
 
     Most tools leave warnings out of their reports and print them: give what was printed with --output.
 
-    Example: sandbox ingest junit report.xml --output log
+    Example: sandbox ingest junit report.xml --output console.log
     """
     params = {
         "test_type": test_type.value,

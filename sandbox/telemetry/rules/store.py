@@ -186,7 +186,7 @@ async def hold(
     """The condition holds for these subjects and for no others; answers all that it is not over for."""
     given = {"rule": rule, "subjects": list(subjects), "for_seconds": for_seconds, "resolve_seconds": resolve_seconds}
     for statement in (_HOLD_NO_MORE, _GONE, _HOLD):
-        await connection.execute(statement, {name: given[name] for name in statement.compile().params})
+        await connection.execute(statement, given)
     rows = await connection.execute(_HELD, {"rule": rule, "for_seconds": for_seconds})
     return [Held(row.subject, row.due, float(row.seconds)) for row in rows]
 

@@ -66,7 +66,8 @@ async def fill(database):
         database,
         """CREATE TABLE logs_p20260101 (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)""",
         """ALTER TABLE logs ATTACH PARTITION logs_p20260101 FOR VALUES FROM ('2026-01-01') TO ('2026-01-02')""",
-        """INSERT INTO logs (timestamp, level, message) VALUES ('2026-01-01 12:00', 'ERROR', 'old')""",
+        """INSERT INTO logs (timestamp, level, message) VALUES
+           ('2026-01-01 12:00', 'ERROR', 'old'), ('2026-01-01 12:00', 'DEBUG', 'old')""",
         """INSERT INTO logs (timestamp, level, message) VALUES
            (NOW() - INTERVAL '8 days', 'DEBUG', 'old debug'), (NOW() - INTERVAL '8 days', 'INFO', 'young'),
            (NOW() - INTERVAL '6 days', 'DEBUG', 'young'), (NOW() - INTERVAL '32 days', 'INFO', 'old')""",
@@ -109,7 +110,10 @@ async def test_what_is_too_old_goes_and_nothing_else(database, admin):
     planned = (await admin.post("/api/v1/admin/retention", json={"dry_run": True})).json()
     assert await old_and_young(database) == before
     assert planned["steps"][0]["partitions"] == ["logs_p20260101"]
+    # Those of the partition, and one of the default partition.
+    assert planned["steps"][0]["rows"] == 3
     done = (await admin.post("/api/v1/admin/retention", json={})).json()
+    assert done["steps"] == planned["steps"]
     assert {(step["table"], step["action"]): step["rows"] for step in done["steps"][2:]} == {
         ("logs", "delete DEBUG"): 1,
         ("coverage", "delete"): 1,
