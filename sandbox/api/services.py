@@ -46,7 +46,8 @@ class Services:
     tail: LogTail
 
 
-def services_of(connection: HTTPConnection) -> Services:
+async def services_of(connection: HTTPConnection) -> Services:
+    """The running service's parts. Asynchronous, because FastAPI would call it in a thread if it were not."""
     return cast(Services, connection.app.state.services)
 
 
