@@ -66,6 +66,8 @@ from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
 
@@ -125,6 +127,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         broker = EventBroker(db)
         await broker.start()
         stack.push_async_callback(broker.close)
+        tail = LogTail(db)
+        stack.push_async_callback(tail.close)
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
@@ -162,6 +166,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             recorder,
             receiver,
             exports,
+            ReportReader(),
+            tail,
         )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")

@@ -21,6 +21,8 @@ from sandbox.settings import Settings
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Services:
     recorder: Recorder
     receiver: Receiver
     exports: ExportService
+    reports: ReportReader
+    tail: LogTail
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
+from sandbox.db.days import FilledDays, Stretch
 from sandbox.db.driver import to_db, to_utc
 from sandbox.errors import InvalidInput
 
@@ -32,13 +33,23 @@ _MAX_BIGINT = 2**63 - 1
 
 def _bigint(value: str) -> int:
     number = int(value)
-    if not -_MAX_BIGINT <= number <= _MAX_BIGINT:
-        raise ValueError("not a bigint")
+    _require(-_MAX_BIGINT <= number <= _MAX_BIGINT)
     return number
 
 
+def _text(value: str) -> str:
+    value.encode()  # PostgreSQL takes neither lone surrogates nor NUL
+    _require("\0" not in value)
+    return value
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError("no place of this list")
+
+
 #: SQL types of keys, and what reads one back from a cursor.
-_KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": str}
+_KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": _text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,14 @@ class Table:
     between: str | None = None
     #: The time columns are TIMESTAMPTZ, not TIMESTAMP.
     zoned: bool = False
+    #: Partitioned by day of `time`.
+    by_day: bool = False
     _select: str = field(init=False, default="")
+    _order: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_select", ", ".join(self.columns))
+        object.__setattr__(self, "_order", (*((self.time,) if self.time else ()), *self.keys))
 
     async def page(
         self,
@@ -76,33 +91,57 @@ class Table:
 
         Raises InvalidInput for a place that is none of this table.
         """
-        conditions, values = ["TRUE"], dict[str, Any](limit=limit)
-        for column, value in (equal or {}).items():
-            conditions.append(f"{column} = :{column}")
-            values[column] = value
-        between = self.between or self.time
-        for name, operator, moment in (("since", ">=", since), ("until", "<", until)):
-            if moment is not None and between is not None:
-                conditions.append(f"{between} {operator} :{name}")
-                values[name] = self._moment(moment)
+        values: dict[str, Any] = {}
+        conditions = [f"{column} = :{column}" for column in equal or {}]
+        values.update(equal or {})
         for condition, more in where:
             conditions.append(condition)
             values.update(more)
-        order = ([self.time] if self.time else []) + list(self.keys)
-        if after is not None:
-            names = [f":after_{index}" for index in range(len(order))]
-            conditions.append(f"({', '.join(order)}) < ({', '.join(names)})")
-            values.update(zip((name[1:] for name in names), self._read_place(after), strict=True))
-        statement = (
-            f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions)} "
-            f"ORDER BY {', '.join(f'{column} DESC' for column in order)} LIMIT :limit"
-        )
+        place = self._read_place(after) if after is not None else None
+        if place is not None:
+            names = [f"after_{index}" for index in range(len(place))]
+            conditions.append(f"({', '.join(self._order)}) < ({', '.join(f':{name}' for name in names)})")
+            values.update(zip(names, place, strict=True))
+        first, beyond = (moment and self._moment(moment) for moment in (since, until))
         async with db.read() as connection:
-            return [dict(row) for row in (await connection.execute(text(statement), values)).mappings()]
+            if not self.by_day:
+                return await self._stretch(connection, conditions, values, Stretch(first, beyond), limit)
+            if place is not None and place[0] < (beyond or datetime.max):
+                # The place says so too, but not so that the planner leaves out the days after it.
+                beyond = place[0] + timedelta(microseconds=1)
+            filled = await FilledDays.read(connection, self.name)
+            rows: list[Row] = []
+            for stretch in filled.stretches(first, beyond):
+                rows += await self._stretch(connection, conditions, values, stretch, limit - len(rows))
+                if len(rows) == limit:
+                    break
+            return rows
+
+    async def _stretch(
+        self,
+        connection: AsyncConnection,
+        conditions: Sequence[str],
+        values: Mapping[str, Any],
+        stretch: Stretch,
+        limit: int,
+    ) -> list[Row]:
+        """The newest rows of a stretch of time."""
+        conditions, bound = list(conditions), dict(values) | {"limit": limit}
+        between = self.between or self.time
+        for name, operator, moment in (("since", ">=", stretch.first), ("until", "<", stretch.beyond)):
+            if moment is not None and between is not None:
+                conditions.append(f"{between} {operator} :{name}")
+                bound[name] = moment
+        statement = (
+            f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions) or 'TRUE'} "
+            f"ORDER BY {', '.join(f'{column} DESC' for column in self._order)} LIMIT :limit"
+        )
+        found = await connection.execute(text(statement), bound)
+        return [dict(zip(self.columns, row, strict=True)) for row in found]
 
     def place(self, row: Row) -> Place:
-        """Where in the list a row is."""
-        return row[self.time] if self.time else _NO_TIME, json.dumps([str(row[key]) for key in self.keys])
+        """Where in the list a row is; of another list it is no place."""
+        return row[self.time] if self.time else _NO_TIME, json.dumps([self.name, *(str(row[key]) for key in self.keys)])
 
     async def one(self, db: Database, equal: Mapping[str, Any]) -> Row | None:
         """The row with these values, if there is one."""
@@ -136,11 +175,13 @@ class Table:
 
     def _read_place(self, place: Place) -> list[Any]:
         try:
-            keys = json.loads(place[1])
+            # The first says of which list the place is.
+            table, *keys = json.loads(place[1])
+            _require(table == self.name)
             read = [_KEY_TYPES[kind](key) for kind, key in zip(self.keys.values(), keys, strict=True)]
-        except (ValueError, TypeError, RecursionError) as error:
+            return ([self._moment(place[0])] if self.time else []) + read
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInput("cursor: not one that this list gave.", hint="Pass next_cursor on unchanged.") from error
-        return ([self._moment(place[0])] if self.time else []) + read
 
 
 def _all_equal(equal: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ from sandbox.settings import Settings
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Services:
     receiver: Receiver
     signer: Signer
     exports: ExportService
+    reports: ReportReader
+    tail: LogTail
 
 
 @pytest.fixture
@@ -48,6 +52,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     tokens = TokenService(database, signer)
     recorder = Recorder(database)
     recorder.start()
+    tail = LogTail(database)
     intake = Intake(
         dsn,
         most_bytes=settings.max_intake_mb * 1024 * 1024,
@@ -55,7 +60,8 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
-    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports)
+    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
+    await tail.close()
     await intake.close()
     await recorder.close()
 
