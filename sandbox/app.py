@@ -51,6 +51,8 @@ from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.exports.collector import Collector
+from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
@@ -64,6 +66,8 @@ from sandbox.telemetry.metrics.figures import watch
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 from sandbox.telemetry.tracing import Tracing
 from sandbox.telemetry.upkeep import Upkeep
 
@@ -123,13 +127,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         broker = EventBroker(db)
         await broker.start()
         stack.push_async_callback(broker.close)
+        tail = LogTail(db)
+        stack.push_async_callback(tail.close)
         service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
         await service.start()
         stack.push_async_callback(service.close)
         watcher = Watcher(db, engine)
         await watcher.start()
         stack.push_async_callback(watcher.close)
-        await _start_reconciler(stack, settings, db, engine, tracing, _stages(settings, source, images), watcher)
+        stages = _stages(settings, source, images, signer)
+        replica = await _start_reconciler(stack, settings, db, engine, tracing, stages, watcher)
+        exports = ExportService(db, signer, receiver, records_per_minute=settings.session_records_per_minute)
+        collector = Collector(db, engine, replica, exports, lease_seconds=settings.replica_lease_seconds)
+        await collector.start()
+        stack.push_async_callback(collector.close)
         recovering = await _start_housekeeping(stack, settings, db, engine)
         previews = PreviewApp(
             SessionResolver(service, engine),
@@ -142,7 +153,21 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         upkeep.start()
         stack.push_async_callback(upkeep.close)
         services = Services(
-            settings, db, engine, broker, access, signer, source, service, recovering, intake, recorder, receiver
+            settings,
+            db,
+            engine,
+            broker,
+            access,
+            signer,
+            source,
+            service,
+            recovering,
+            intake,
+            recorder,
+            receiver,
+            exports,
+            ReportReader(),
+            tail,
         )
         yield Running(services, tracing, previews)
         log.info("stopping; sandboxes go on")
@@ -156,7 +181,7 @@ async def _start_reconciler(
     tracing: Tracing,
     stages: list[Stage],
     watcher: Watcher,
-) -> None:
+) -> Replica:
     replica = Replica(db)
     await replica.start()
     stack.push_async_callback(replica.close)
@@ -171,6 +196,7 @@ async def _start_reconciler(
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)
+    return replica
 
 
 async def _start_housekeeping(
@@ -184,13 +210,13 @@ async def _start_housekeeping(
     return service
 
 
-def _stages(settings: Settings, source: ProjectService, images: RuntimeImages) -> list[Stage]:
+def _stages(settings: Settings, source: ProjectService, images: RuntimeImages, signer: Signer) -> list[Stage]:
     """The launch, in order."""
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
         PlanStage(source),
         NetworkStage(),
-        ContainersStage(images, limits),
+        ContainersStage(images, limits, signer.sign_exports),
         WorkspaceStage(source),
         DependenciesStage(settings.install_timeout_seconds),
         ServicesStage(),

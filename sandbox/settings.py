@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     intake_queue_mb: int = Field(
         64, ge=1, description="Bodies of others' records that may wait to be written, MiB; more is refused with 429"
     )
+    session_records_per_minute: int = Field(
+        20_000,
+        ge=1_000,
+        description="Log records and spans, or KiB of them, that one session's apps may report; more get 429",
+    )
     max_intake_mb: int = Field(16, ge=1, description="Largest body of records once unpacked (OTLP, reports), MiB")
 
     def preview_url(self, session_id: UUID) -> str:

@@ -1,4 +1,5 @@
-"""Signatures of what a browser holds: the caller's cookie, preview links and preview cookies.
+"""Signatures of what others hold: a browser its caller's cookie, preview links and preview cookies; the apps of a
+session its token for what they report.
 
 All are signed with the deployment's key (every replica's, across restarts), each for one purpose only: what is signed
 as a preview link is not taken for a caller's cookie.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
 
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
@@ -20,6 +21,8 @@ CALLER_COOKIE = "sandbox_caller"
 COOKIE_SECONDS = 7 * 24 * 3600
 PREVIEW_LINK_SECONDS = 10 * 60
 PREVIEW_COOKIE_SECONDS = 12 * 3600
+#: What every session's token begins with. It is good for writing that session's records, and for nothing else.
+EXPORTS_TOKEN_PREFIX = "sbxs_"  # noqa: S105 - what every token begins with
 #: Longer values are refused unread.
 MAX_SIGNED_LENGTH = 2000
 
@@ -43,6 +46,9 @@ class Signer:
         self._cookie = serializer("cookie")
         self._preview_link = serializer("preview-link")
         self._preview_cookie = serializer("preview-cookie")
+        self._exports = URLSafeSerializer(
+            signing_key, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
+        )
 
     def sign_cookie(self, caller: Caller) -> str:
         """A browser's cookie, good for `COOKIE_SECONDS` and for as long as the caller's token is."""
@@ -74,6 +80,23 @@ class Signer:
     def read_preview_cookie(self, value: str, session_id: UUID) -> str:
         """The user whose browser this session's preview cookie was given to. Raises SignatureRefused."""
         return self._read_bound(self._preview_cookie, value, session_id, PREVIEW_COOKIE_SECONDS, "preview cookie")
+
+    def sign_exports(self, session_id: UUID, user_id: str) -> str:
+        """The token with which the apps of a session report, the same each time; good until the session is over, which
+        is for whoever reads it to see."""
+        return EXPORTS_TOKEN_PREFIX + _text(self._exports.dumps([str(session_id), user_id]))
+
+    def read_exports(self, value: str) -> tuple[UUID, str]:
+        """The session and its user whose records a token writes. Raises SignatureRefused."""
+        hint = "Send the one of OTEL_EXPORTER_OTLP_HEADERS, as it is set in the session."
+        if value.startswith(EXPORTS_TOKEN_PREFIX) and len(value) <= MAX_SIGNED_LENGTH:
+            try:
+                match self._exports.loads(value.removeprefix(EXPORTS_TOKEN_PREFIX)):
+                    case [str(session_id), str(user_id)]:
+                        return UUID(session_id), user_id
+            except (BadData, ValueError) as error:
+                raise SignatureRefused("This token was not made by this deployment.", hint=hint) from error
+        raise SignatureRefused("This is not the token of a session.", hint=hint)
 
     def _read_bound(
         self, serializer: URLSafeTimedSerializer, value: str, session_id: UUID, max_age: int, what: str

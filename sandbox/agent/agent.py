@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .children import Children, User
+from .exporters import Exporters
+from .exports import Exports
 from .hub import Hub
 from .launcher import Launcher
 from .neighbours import Neighbours
@@ -19,4 +21,6 @@ class Agent:
         self.user = User(options.user_uid, options.workspace)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.hub, self.launcher, options.spool)
+        self.exports = Exports()
+        self.exporters = Exporters(self.exports, options.exports_port)
         self.neighbours = Neighbours()

@@ -1,7 +1,9 @@
 """The agent's command line.
 
-    serve   --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR]    answer on a unix socket until SIGTERM
-    connect --socket PATH                                                   bridge stdin and stdout to that socket
+    serve   --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR] [--exports-port N]
+            answer on a unix socket until SIGTERM, and take what apps report on that port of the loopback
+    connect --socket PATH
+            bridge stdin and stdout to that socket
 
 `serve` runs as root with SETUID, SETGID, KILL, CHOWN, DAC_OVERRIDE and FOWNER, and needs none of them for more than
 switching to the sandbox's user, signalling what runs as that user and giving the workspace to it.

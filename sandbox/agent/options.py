@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-USAGE = "usage: serve|connect --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR]"
+USAGE = "usage: serve|connect --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR] [--exports-port N]"
+_FLAGS = ("socket", "workspace", "user_uid", "spool", "exports_port")
 
 
 class Options(NamedTuple):
@@ -16,6 +17,9 @@ class Options(NamedTuple):
     user_uid: int = 1000
     #: Folder for the output of named processes; emptied at the start, readable by root alone.
     spool: str = "/var/lib/sandbox-agent"
+    #: Port of the loopback that takes what apps report. Not OTLP's own 4318, which is for a collector that the app may
+    #: bring along; nor one that the kernel gives to outgoing connections.
+    exports_port: int = 14318
 
 
 def parse(arguments: list[str]) -> Options:
@@ -27,10 +31,13 @@ def parse(arguments: list[str]) -> Options:
     for flag in rest:
         name = flag.removeprefix("--").replace("-", "_")
         value = next(rest, None)
-        if not flag.startswith("--") or value is None or name not in ("socket", "workspace", "user_uid", "spool"):
+        if not flag.startswith("--") or value is None or name not in _FLAGS:
             raise SystemExit(f"not understood: {flag}\n{USAGE}")
         given[name] = value
     uid = given.pop("user_uid", "1000")
     if not uid.isdecimal() or int(uid) == 0:
         raise SystemExit(f"--user-uid must be a number above 0, not {uid}")
-    return Options(arguments[0], user_uid=int(uid), **given)
+    port = given.pop("exports_port", "14318")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise SystemExit(f"--exports-port must be a port, or 0 for any, not {port}")
+    return Options(arguments[0], user_uid=int(uid), exports_port=int(port), **given)

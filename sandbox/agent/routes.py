@@ -14,6 +14,7 @@ output {name, offset, follow}                        a stream of frames: stream 
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
 neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `neighbours.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
+exports                                              101, then what apps report, and answers to it (`exports.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
 
@@ -77,8 +78,9 @@ def _stats(agent: Agent, request: Request) -> None:
     request.answer(figures.stats(agent.user.workspace))
 
 
-def _ports(_agent: Agent, request: Request) -> None:
-    request.answer({"ports": figures.listening_ports()})
+def _ports(agent: Agent, request: Request) -> None:
+    # Without the agent's own: what is asked for are the apps'.
+    request.answer({"ports": [port for port in figures.listening_ports() if port != agent.exporters.port]})
 
 
 def command_arguments(agent: Agent, args: dict[str, Any]) -> tuple[str | list[str], str, dict[str, str]]:
@@ -213,6 +215,10 @@ def _pty(agent: Agent, request: Request) -> None:
     serve_terminal(agent, request, None if command == "-" else command, cwd, env)
 
 
+def _exports(agent: Agent, request: Request) -> None:
+    agent.exports.collect(request)
+
+
 ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "ping": _ping,
     "stats": _stats,
@@ -229,5 +235,6 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "output": _output,
     "neighbours": _neighbours,
     "pty": _pty,
+    "exports": _exports,
     **{name: _as_user(name) for name in FUNCTIONS},
 }

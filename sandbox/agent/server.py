@@ -78,6 +78,7 @@ def serve(options: Options) -> int:
     become_subreaper()
     agent = Agent(options)
     workers = Workers(lambda sock: _serve_connection(agent, sock))
+    agent.exporters.start()
     agent.hub.watch(listener.fileno(), lambda: _accept(listener, workers))
     agent.hub.watch(agent.launcher.endings, agent.launcher.read_endings)
     agent.hub.run(agent.children.reap)

@@ -23,14 +23,23 @@ Comparison = Literal[">", ">=", "<", "<="]
 
 
 class Rule(Body):
-    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`."""
+    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`.
+
+    It is resolved by itself once that is no longer so for `resolve_seconds`, or once the rule is disabled or removed.
+    """
 
     description: LongText = ""
     measure: str = Field(max_length=100, description=f"One of {', '.join([*store.MEASURES, *store.GAUGES])}")
     comparison: Comparison = ">="
     threshold: float = Field(allow_inf_nan=False)
     window_seconds: int = Field(300, ge=10, le=2_592_000, description="The span of time that is measured, up to now")
-    for_seconds: int = Field(0, ge=0, le=86_400)
+    for_seconds: int = Field(0, ge=0, le=86_400, description="How long it has to hold before an alert is opened")
+    resolve_seconds: int = Field(
+        60,
+        ge=0,
+        le=86_400,
+        description="How long it has to be gone before the alert is over: what comes and goes is one",
+    )
     severity: Severity = "warning"
     is_enabled: bool = True
 
@@ -54,6 +63,15 @@ async def list_rules(_: CurrentCaller, services: Injected, query: Annotated[List
     return Page.model_validate(await answer_page(store.RULES, services.db, query))
 
 
+@router.get("/{name}")
+async def get_rule(name: RuleName, _: CurrentCaller, services: Injected) -> RuleView:
+    """One rule."""
+    row = await store.RULES.one(services.db, {"name": name})
+    if row is None:
+        raise _not_found(name)
+    return RuleView.model_validate(row)
+
+
 @router.put("/{name}")
 async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Injected) -> RuleView:
     """Make a rule, or put another in its place (admin)."""
@@ -64,4 +82,8 @@ async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Inject
 async def delete_rule(name: RuleName, _: CurrentAdmin, services: Injected) -> None:
     """Remove a rule (admin); its open alerts are resolved at the next look."""
     if not await store.remove_rule(services.db, name):
-        raise NotFound(f"There is no rule {name}.", code="alert_rule_not_found", hint="List: GET /api/v1/alert-rules.")
+        raise _not_found(name)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"There is no rule {name}.", code="alert_rule_not_found", hint="List: GET /api/v1/alert-rules.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from sandbox.api.services import Injected, Services
 from sandbox.errors import NotFound
 from sandbox.telemetry.alerts.alertmanager import Notice, take
 from sandbox.telemetry.alerts.store import ALERTS, Alerts
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"])
 
@@ -97,12 +100,14 @@ class AlertmanagerAlert(BaseModel):
     annotations: dict[Label, Label] = Field(default_factory=dict, max_length=100)
     fingerprint: Label = ""
     generatorURL: Label = ""
+    startsAt: Label = ""
 
 
 class AlertmanagerNotification(BaseModel):
     """The body of Alertmanager's webhook, version 4."""
 
     alerts: list[AlertmanagerAlert] = Field(max_length=1000)
+    truncatedAlerts: int = Field(0, ge=0, description="Alerts that `max_alerts` of its configuration left out")
 
 
 class Taken(View):
@@ -112,9 +117,22 @@ class Taken(View):
 
 @router.post("/alertmanager")
 async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, services: Injected) -> Taken:
-    """A receiver for Prometheus Alertmanager's `webhook_configs` (admin; the token goes into `http_config`)."""
+    """A receiver for Prometheus Alertmanager's `webhook_configs` (admin; the token goes into `http_config`).
+
+    An alert is of one cause, its fingerprint: what fires again is the open alert, and what is resolved there is
+    resolved here, so leave `send_resolved` on. Leave `max_alerts` at 0: what it leaves out is not known here.
+    """
+    if body.truncatedAlerts:
+        logger.warning("Alertmanager left %d alerts out of a notification: max_alerts", body.truncatedAlerts)
     notices = [
-        Notice(alert.status == "firing", alert.labels, alert.annotations, alert.fingerprint, alert.generatorURL)
+        Notice(
+            alert.status == "firing",
+            alert.labels,
+            alert.annotations,
+            alert.fingerprint,
+            alert.generatorURL,
+            alert.startsAt,
+        )
         for alert in body.alerts
     ]
     opened, resolved = await take(services.db, alerts_of(services), notices)

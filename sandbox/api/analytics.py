@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from sandbox.api.auth import AdminRequired, CurrentCaller
-from sandbox.api.records import View
+from sandbox.api.records import Body, View
 from sandbox.api.services import Injected
 from sandbox.telemetry.questions import store
 
@@ -38,16 +38,20 @@ async def list_questions(_: CurrentCaller) -> list[QuestionView]:
     ]
 
 
+class Asked(Body):
+    window: str | None = Field(
+        None,
+        min_length=1,
+        max_length=20,
+        description="Up to now: 90s, 30m, 12h or 7d, ten years at most; without it the documented one",
+    )
+
+
 @router.get("/{name}")
-async def ask(
-    name: str,
-    caller: CurrentCaller,
-    services: Injected,
-    window: Annotated[str | None, Query(max_length=20, description="Such as 30m, 12h or 7d")] = None,
-) -> AnswerView:
-    """Ask one. Those that show single requests and log lines are for admins."""
+async def ask(name: str, caller: CurrentCaller, services: Injected, query: Annotated[Asked, Query()]) -> AnswerView:
+    """Ask one. `recent-error-logs` and `slow-traces` show what everybody did, and are for admins (403 to others)."""
     question = store.find(name)
     if question.admin and not caller.is_admin:
         raise AdminRequired("This question shows what everybody did.", hint="Call with an admin's token.")
-    items = await store.answer(services.db, question, window)
-    return AnswerView(name=name, title=question.title, window=window or question.window, items=items)
+    items = await store.answer(services.db, question, query.window)
+    return AnswerView(name=name, title=question.title, window=query.window or question.window, items=items)

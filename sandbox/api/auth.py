@@ -12,7 +12,7 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from sandbox.access.signing import CALLER_COOKIE, SignatureRefused
+from sandbox.access.signing import CALLER_COOKIE, EXPORTS_TOKEN_PREFIX, SignatureRefused
 from sandbox.access.tokens import TokenMissing, TokenService
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
@@ -68,6 +68,12 @@ async def require_admin(caller: Annotated[Caller, Depends(require_caller)]) -> C
 
 CurrentCaller = Annotated[Caller, Depends(require_caller)]
 CurrentAdmin = Annotated[Caller, Depends(require_admin)]
+
+
+def exports_token(connection: HTTPConnection) -> str | None:
+    """The token of a session, if it is one that was sent. To everything but the intake of records it is unknown."""
+    token = _header_token(connection)
+    return token if token is not None and token.startswith(EXPORTS_TOKEN_PREFIX) else None
 
 
 def _header_token(connection: HTTPConnection) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -15,7 +14,7 @@ from sandbox.api.pages import Page
 from sandbox.api.records import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
 from sandbox.api.services import Injected, Services
 from sandbox.api.test_results import TestType
-from sandbox.api.uploads import read_body
+from sandbox.api.uploads import read_unpacked
 from sandbox.telemetry.records import store
 from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
 
@@ -102,7 +101,7 @@ async def add_coverage_py_report(
 async def _add_report(
     request: Request, services: Services, read: Callable[[bytes], list[dict[str, Any]]], test_type: TestType | None
 ) -> dict[str, list[CoverageView]]:
-    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
-    rows = [row | {"test_type": test_type} for row in await asyncio.to_thread(read, body)]
+    body = await read_unpacked(request, services.settings.max_intake_mb * 1024 * 1024)
+    rows = [row | {"test_type": test_type} for row in await services.reports.read(read, body)]
     kept = await store.insert(services.db, store.COVERAGE, rows)
     return {"items": [CoverageView.model_validate(row) for row in kept]}

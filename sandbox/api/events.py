@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from sandbox.api.auth import CurrentCaller
 from sandbox.api.services import Injected
@@ -21,9 +22,26 @@ STALLED_SECONDS = 60.0
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
+class _EventStream(EventSourceResponse):
+    """When the service stops it ends its streams as any other answer: nothing of that looks like a fault."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = ended = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal begun, ended
+            begun = True
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        await super().__call__(scope, receive, noticed)
+        if begun and not ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def event_stream(chunks: AsyncIterator[bytes]) -> EventSourceResponse:
     """Encoded SSE bytes as a response with heartbeats."""
-    return EventSourceResponse(chunks, ping=HEARTBEAT_SECONDS, send_timeout=STALLED_SECONDS, headers=_HEADERS)
+    return _EventStream(chunks, ping=HEARTBEAT_SECONDS, send_timeout=STALLED_SECONDS, headers=_HEADERS)
 
 
 @router.get("/{session_id}/events", response_class=EventSourceResponse)

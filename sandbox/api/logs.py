@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import anyio
-from fastapi import APIRouter, Query, Response
-from pydantic import Field, TypeAdapter
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
 from sse_starlette import EventSourceResponse
 
-from sandbox.api.auth import CurrentCaller
+from sandbox.api.auth import AdminRequired, CurrentCaller
 from sandbox.api.events import event_stream
 from sandbox.api.pages import Page
-from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.records import Body, Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected
-from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.telemetry.records import store
+from sandbox.telemetry.records.tail import Place, Wanted
 
 router = APIRouter(prefix="/api/v1/logs", tags=["logs"])
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-
-#: Writers take ids before they commit: a line is shown once it is this old, when smaller ids are there too.
-TAIL_SECONDS = 1.0
-TAIL_ROWS = 500
 
 
 class LogView(View):
@@ -52,6 +45,12 @@ class LogQuery(TimedQuery):
     )
 
 
+class TailQuery(Body):
+    level: Level | None = None
+    service: Name | None = None
+    user_id: Name | None = Field(None, description="Whose doing (admin); a user sees its own")
+
+
 @router.get("")
 async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[LogQuery, Query()]) -> Page[LogView]:
     """Log lines newest first: an admin's all, a user's its own."""
@@ -65,12 +64,21 @@ async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[
 async def tail_logs(
     caller: CurrentCaller,
     services: Injected,
-    level: Annotated[Level | None, Query()] = None,
-    service: Annotated[Name | None, Query()] = None,
+    query: Annotated[TailQuery, Query()],
+    last_event_id: Annotated[str | None, Header(max_length=16_000)] = None,
 ) -> Response:
-    """Log lines as they are written, as SSE events `log`; those that are there already are in the list."""
-    filters = {"user_id": _own(caller, None).get("user_id"), "level": level, "service": service}
-    return event_stream(_follow(services.db, filters))
+    """Log lines as they are committed, as SSE events `log` (a line as the list has it); those before are in the list.
+
+    None is left out and none told twice, and `Last-Event-ID` goes on where a stream ended, up to a day later; lines
+    whose own `timestamp` is older than a day are not told. Lines of one look are in the order of their `log_id`; those
+    of a transaction that was open for long come when it is committed. A quiet stream has an `id` without an event now
+    and then. A user sees its own lines.
+    """
+    if not caller.is_admin and query.user_id not in (None, caller.user_id):
+        raise AdminRequired("Only an admin may follow what others log.", hint="Leave user_id out.")
+    place = Place.decode(last_event_id) if last_event_id else await services.tail.place()
+    wanted = Wanted(query.user_id if caller.is_admin else caller.user_id, query.level, query.service)
+    return event_stream(services.tail.follow(wanted, place))
 
 
 def _own(caller: Caller, asked: str | None) -> dict[str, Any]:
@@ -78,20 +86,3 @@ def _own(caller: Caller, asked: str | None) -> dict[str, Any]:
     if caller.is_admin:
         return {}
     return {"user_id": caller.user_id if asked in (None, caller.user_id) else None}
-
-
-_LINE: TypeAdapter[LogView] = TypeAdapter(LogView)
-
-
-async def _follow(db: Database, filters: dict[str, str | None]) -> AsyncIterator[bytes]:
-    shown = settled = await store.newest_log_id(db)
-    while True:
-        await anyio.sleep(TAIL_SECONDS)
-        newest = await store.newest_log_id(db)
-        while shown < settled:
-            rows = await store.logs_between(db, shown, settled, TAIL_ROWS, filters)
-            for row in rows:
-                data = json.dumps(_LINE.dump_python(LogView.model_validate(row), mode="json"), ensure_ascii=False)
-                yield f"event: log\ndata: {data}\n\n".encode()
-            shown = rows[-1]["log_id"] if len(rows) == TAIL_ROWS else settled
-        settled = newest

@@ -58,7 +58,18 @@ _Asgi = tuple[Scope, Receive, Send]
 class _Exchange:
     """One request under way: passes messages on and notices how it was answered."""
 
-    __slots__ = ("_app", "_context", "_receive", "_request_id", "_scope", "_send", "_span", "_started", "_status")
+    __slots__ = (
+        "_app",
+        "_complete",
+        "_context",
+        "_receive",
+        "_request_id",
+        "_scope",
+        "_send",
+        "_span",
+        "_started",
+        "_status",
+    )
 
     def __init__(self, app: ASGIApp, asgi: _Asgi, request_id: str, span: Span, bound: context.LogContext) -> None:
         self._app = app
@@ -66,7 +77,7 @@ class _Exchange:
         self._request_id = request_id
         self._span = span
         self._context = bound
-        self._started = False
+        self._started = self._complete = False
         self._status: int | None = None
 
     async def run(self) -> None:
@@ -88,6 +99,7 @@ class _Exchange:
                 self._status = HTTPStatus.FORBIDDEN
             case _:
                 await self._send(message)
+                self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
                 return
         self._started = True
         if message["type"] != "websocket.close":
@@ -97,10 +109,12 @@ class _Exchange:
 
     async def _answer_unexpected(self, error: Exception) -> None:
         """A problem, if an answer can still be begun. One that is half sent is broken off, so that the client knows."""
+        self._span.record_exception(error)
+        if self._complete:  # by the application's own last resort, which has logged the cause
+            return
         response = internal_error(error)
         if self._scope["type"] == "http" and self._started:
             raise error
-        self._span.record_exception(error)
         if self._scope["type"] == "websocket":
             accepted = self._status == _SWITCHING_PROTOCOLS
             if accepted or not self._started:

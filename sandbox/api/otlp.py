@@ -9,10 +9,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sandbox.api.auth import require_caller
+from sandbox.api.auth import exports_token, require_caller
 from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import SandboxError
+from sandbox.telemetry import context
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
@@ -34,7 +35,8 @@ _BODY = {
 
 @router.post("/traces", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_traces(request: Request, services: Injected) -> Response:
-    """Take spans. A user's are that user's; an admin's may name their user in `user.id`."""
+    """Take spans. A user's are that user's; an admin's may name their user in `user.id`. Sent with the token that the
+    apps of a session are given, they are that session's and its user's, and no more than the session may send."""
     return await _export(request, services, "spans")
 
 
@@ -45,17 +47,28 @@ async def export_logs(request: Request, services: Injected) -> Response:
 
 
 async def _export(request: Request, services: Services, what: RecordKind) -> Response:
-    kind = messages.PROTOBUF
     content_type = request.headers.get("content-type", "")
     try:
-        caller = await require_caller(request)
-        kind = messages.media_type(content_type)
+        owner = await _owner(request, services)
+        messages.media_type(content_type)
         body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
     except SandboxError as error:
-        return _response(refusal(error, kind))
-    owner = None if caller.is_admin else Owner(caller.user_id)
+        return _response(refusal(error, content_type))
     encoding = request.headers.get("content-encoding", "")
+    if owner is not None and owner.session_id is not None:
+        return _response(await services.exports.take(what, body, content_type, encoding, owner))
     return _response(await services.receiver.take(what, body, content_type, encoding, owner))
+
+
+async def _owner(request: Request, services: Services) -> Owner | None:
+    """Whose the records are; None of those that may say so themselves."""
+    token = exports_token(request)
+    if token is not None:
+        owner = await services.exports.owner(token)
+        context.set_user(owner.user_id)
+        return owner
+    caller = await require_caller(request)
+    return None if caller.is_admin else Owner(caller.user_id)
 
 
 def _response(answer: Answer) -> Response:

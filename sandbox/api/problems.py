@@ -92,12 +92,14 @@ def internal_error(error: BaseException) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error it raises with a problem. Unexpected ones are `RequestMiddleware`'s to catch."""
+    """Make `app` answer every error it raises with a problem."""
 
     app.add_exception_handler(SandboxError, _handler(lambda _, error: render(error)))
     for invalid in (RequestValidationError, WebSocketRequestValidationError):
         app.add_exception_handler(invalid, _handler(lambda _, error: _invalid_request(error.errors())))
     app.add_exception_handler(HTTPException, _handler(_http_exception))
+    # Starlette answers unexpected ones itself, in plain text, unless it is told how; then it raises them all the same.
+    app.add_exception_handler(Exception, _handler(lambda _, error: internal_error(error)))
     app.add_exception_handler(ClientDisconnect, _handler(lambda _, __: Response(status_code=_CLIENT_GONE)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -98,9 +98,13 @@ async def answer_page(
     *,
     where: Sequence[Condition] = (),
     equal: Mapping[str, Any] | None = None,
+    besides: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The page that the query asks for: its other fields are columns that must have these values. `equal` wins."""
-    filters = query.model_dump(exclude=set(_NOT_COLUMNS), exclude_none=True) | dict(equal or {})
+    """The page that the query asks for: its fields are columns that must have these values, but for those `besides`.
+
+    `equal` wins over what is asked.
+    """
+    filters = query.model_dump(exclude={*_NOT_COLUMNS, *besides}, exclude_none=True) | dict(equal or {})
     timed = query if isinstance(query, TimedQuery) else TimedQuery()
     rows = await table.page(
         db,

@@ -14,12 +14,15 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,13 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    exports: ExportService
+    reports: ReportReader
+    tail: LogTail
 
 
-def services_of(connection: HTTPConnection) -> Services:
+async def services_of(connection: HTTPConnection) -> Services:
+    """The running service's parts. Asynchronous, because FastAPI would call it in a thread if it were not."""
     return cast(Services, connection.app.state.services)
 
 

@@ -137,7 +137,8 @@ async def create_session(
 ) -> Any:
     """Create a session and start its launch. Answers at once; follow the launch at `…/events`.
 
-    A repeated request with the same `Idempotency-Key` answers the session that the first one made.
+    A repeated request with the same `Idempotency-Key` answers the session that the first one made; another request
+    with that key is refused (409 `idempotency_conflict`).
     """
     session, _ = await services.sessions.create(caller, CreateRequest(**body.model_dump()), idempotency_key)
     response.headers["Location"] = f"/api/v1/sessions/{session.session_id}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +13,6 @@ from sandbox.api.pages import Page
 from sandbox.api.records import (
     Body,
     Int,
-    JsonValue,
     LongText,
     Name,
     RecordId,
@@ -25,7 +23,7 @@ from sandbox.api.records import (
     answer_page,
 )
 from sandbox.api.services import Injected
-from sandbox.api.uploads import read_body
+from sandbox.api.uploads import read_parts
 from sandbox.errors import NotFound
 from sandbox.telemetry.records import store
 from sandbox.telemetry.reports.junit import read_junit
@@ -94,8 +92,8 @@ class TestResultView(View):
     skipped: int
     warnings: int
     execution_time: float
-    failed_tests: JsonValue
-    warning_details: JsonValue
+    failed_tests: Any
+    warning_details: Any
     test_output: str | None
     triggered_by: str | None
     environment: str | None
@@ -118,17 +116,28 @@ class ReportQuery(Body):
     commit_hash: Commit | None = None
 
 
-@router.post(
-    "/junit",
-    status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/xml": {"schema": {"type": "string"}}}}},
-)
+_BINARY = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": ["report"], "properties": {"report": _BINARY, "output": _BINARY}}
+_REPORT = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/xml": {"schema": {"type": "string"}}, "multipart/form-data": {"schema": _FORM}},
+    }
+}
+
+
+@router.post("/junit", status_code=201, openapi_extra=_REPORT)
 async def add_junit_report(
     request: Request, _: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
 ) -> TestResultView:
-    """Record a run of tests from its JUnit XML report (pytest, Jest, Maven, Go, …)."""
-    body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
-    values = await asyncio.to_thread(read_junit, body) | query.model_dump(exclude_none=True)
+    """Record a run of tests from its JUnit XML report (pytest, Jest, Maven, Go, …), packed with gzip or not.
+
+    Warnings are looked for in what the report has of the tests' output. Most tools leave them out of their reports and
+    print them: as a form, the report may be sent as `report` and what the run printed as `output`
+    (`curl -F report=@junit.xml -F output=@console.log`). A run whose report says when it began is of that time.
+    """
+    parts = await read_parts(request, services.settings.max_intake_mb * 1024 * 1024, "report", "output")
+    values = await services.reports.read(read_junit, *parts) | query.model_dump(exclude_none=True)
     (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
     return TestResultView.model_validate(row)
 

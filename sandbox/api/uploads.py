@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from collections.abc import AsyncGenerator
 
-from sandbox.errors import Kind, SandboxError
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from sandbox.errors import InvalidInput, Kind, SandboxError
+from sandbox.telemetry.otlp.messages import unpack
 
 
 class IntakeTooLarge(SandboxError):
@@ -28,3 +33,38 @@ async def read_body(request: Request, most: int) -> bytes:
         if len(body) > most:
             raise IntakeTooLarge(most)
     return bytes(body)
+
+
+async def read_unpacked(request: Request, most: int) -> bytes:
+    """The body without its `Content-Encoding` (gzip, deflate), no more than `most` bytes of it. Raises as `unpack`."""
+    return unpack(await read_body(request, most), request.headers.get("content-encoding", ""), most)
+
+
+async def read_parts(request: Request, most: int, *names: str) -> list[bytes | None]:
+    """The parts of a form of these names, or, where it is no form, the body as the first of them.
+
+    Raises InvalidInput for a form that is none or lacks the first part.
+    """
+    body = await read_unpacked(request, most)
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return [body, *(None for _ in names[1:])]
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(
+        request.headers, whole(), max_files=len(names), max_fields=len(names), max_part_size=len(body) + 1
+    )
+    parser.spool_max_size = most
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise InvalidInput(f"The form cannot be read: {error}.", hint="Send it as `curl -F` does.") from error
+    parts: list[bytes | None] = []
+    for name in names:
+        part = form.get(name)
+        parts.append(await part.read() if isinstance(part, UploadFile) else part.encode() if part is not None else None)
+    await form.close()
+    if parts[0] is None:
+        raise InvalidInput(f"The form has no part {names[0]}.", hint=f"Send it as `curl -F {names[0]}=@FILE` does.")
+    return parts

@@ -49,11 +49,16 @@ def junit(
     triggered_by: Annotated[str, typer.Option(help="Who or what ran them.")] = "manual",
     branch: Annotated[str | None, typer.Option(help="Git branch.")] = None,
     commit: Annotated[str | None, typer.Option(help="Git commit.")] = None,
+    console: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="LOG", help="What the run printed: warnings are in it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Record a JUnit XML report, as pytest, Jest, Maven and Go make them.
 
-    Example: sandbox ingest junit report.xml --test-type integration
+    Most tools leave warnings out of their reports and print them: give what was printed with --output.
+
+    Example: sandbox ingest junit report.xml --output console.log
     """
     params = {
         "test_type": test_type.value,
@@ -62,13 +67,14 @@ def junit(
         "branch_name": branch,
         "commit_hash": commit,
     }
-    made = output.run(_post(ctx, "/api/v1/test-results/junit", _read(file), "application/xml", params))
+    files = {"report": _read(file)} | ({"output": _read(console)} if console else {})
+    made = output.run(_post(ctx, "/api/v1/test-results/junit", params, files=files))
     if as_json:
         output.print_json(made)
         return
     output.out().print(
         f"test result {made['test_id']}: {made['total_tests']} tests, {made['passed']} passed, {made['failed']} failed,"
-        f" {made['skipped']} skipped"
+        f" {made['skipped']} skipped, {made['warnings']} warnings"
     )
 
 
@@ -81,7 +87,8 @@ def coverage(ctx: typer.Context, file: Report, test_type: Type = TestType.UNIT, 
     content = _read(file)
     is_json = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     path, kind = ("coverage-py", "application/json") if is_json else ("cobertura", "application/xml")
-    made = output.run(_post(ctx, f"/api/v1/coverage/{path}", content, kind, {"test_type": test_type.value}))
+    params: dict[str, str | None] = {"test_type": test_type.value}
+    made = output.run(_post(ctx, f"/api/v1/coverage/{path}", params, content=content, headers={"Content-Type": kind}))
     if as_json:
         output.print_json(made)
         return
@@ -99,12 +106,9 @@ def _read(file: Path) -> bytes:
         raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from error
 
 
-async def _post(
-    ctx: typer.Context, path: str, content: bytes, content_type: str, params: dict[str, str | None]
-) -> dict[str, Any]:
+async def _post(ctx: typer.Context, path: str, params: dict[str, str | None], **body: Any) -> dict[str, Any]:
     transport = Transport(output.config_of(ctx))
     try:
-        headers = {"Content-Type": content_type}
-        return await transport.json("POST", path, content=content, headers=headers, params=params, timeout=120)
+        return await transport.json("POST", path, params=params, timeout=120, **body)
     finally:
         await transport.aclose()

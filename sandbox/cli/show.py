@@ -43,8 +43,10 @@ def _facts(info: SessionInfo) -> list[tuple[str, Text]]:
     if info.preview_url:
         facts.append(("preview", Text(info.preview_url)))
     if info.error:
-        code, message, hint = (output.plain(str(info.error.get(key) or "")) for key in ("code", "message", "hint"))
-        facts += [("error", Text(code, "red")), ("", Text(message, "red")), ("hint", Text(hint))]
+        code, message, hint = (str(info.error.get(key) or "") for key in ("code", "message", "hint"))
+        facts.append(("error", Text(output.plain(code), "red")))
+        facts += [("", Text(output.plain(line), "red")) for line in message.splitlines()]
+        facts.append(("hint", Text(output.plain(hint))))
     return facts
 
 

@@ -43,6 +43,8 @@ class Database:
         pool_timeout: float = POOL_TIMEOUT,
     ) -> None:
         self._params = driver.connection_params(dsn, application_name)
+        #: Connections that the pool may have; who needs one more waits for `pool_timeout`.
+        self.max_connections = pool_size + max_overflow
         self.engine = create_async_engine(
             URL.create("postgresql+psycopg"),
             connect_args=self._params,

@@ -33,13 +33,23 @@ _MAX_BIGINT = 2**63 - 1
 
 def _bigint(value: str) -> int:
     number = int(value)
-    if not -_MAX_BIGINT <= number <= _MAX_BIGINT:
-        raise ValueError("not a bigint")
+    _require(-_MAX_BIGINT <= number <= _MAX_BIGINT)
     return number
 
 
+def _text(value: str) -> str:
+    value.encode()  # PostgreSQL takes neither lone surrogates nor NUL
+    _require("\0" not in value)
+    return value
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError("no place of this list")
+
+
 #: SQL types of keys, and what reads one back from a cursor.
-_KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": str}
+_KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": _text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +140,8 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in found]
 
     def place(self, row: Row) -> Place:
-        """Where in the list a row is."""
-        return row[self.time] if self.time else _NO_TIME, json.dumps([str(row[key]) for key in self.keys])
+        """Where in the list a row is; of another list it is no place."""
+        return row[self.time] if self.time else _NO_TIME, json.dumps([self.name, *(str(row[key]) for key in self.keys)])
 
     async def one(self, db: Database, equal: Mapping[str, Any]) -> Row | None:
         """The row with these values, if there is one."""
@@ -165,11 +175,13 @@ class Table:
 
     def _read_place(self, place: Place) -> list[Any]:
         try:
-            keys = json.loads(place[1])
+            # The first says of which list the place is.
+            table, *keys = json.loads(place[1])
+            _require(table == self.name)
             read = [_KEY_TYPES[kind](key) for kind, key in zip(self.keys.values(), keys, strict=True)]
-        except (ValueError, TypeError, RecursionError) as error:
+            return ([self._moment(place[0])] if self.time else []) + read
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInput("cursor: not one that this list gave.", hint="Pass next_cursor on unchanged.") from error
-        return ([self._moment(place[0])] if self.time else []) + read
 
 
 def _all_equal(equal: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sandbox.engine.agent_exports import ExportsConnection
 from sandbox.engine.agent_wire import AgentHttp, Connector, Response, agent_error, unreachable
 from sandbox.engine.base import AgentStats, ExecResult, FileInfo, OutputChunk, ProcessInfo, Stream
 from sandbox.errors import AgentError
@@ -194,6 +195,9 @@ class AgentClient:
         if command is not None:
             args["command"] = command
         return PtyStream(await self._http.switch("POST", "/pty", args))
+
+    async def exports(self) -> ExportsConnection:
+        return ExportsConnection(await self._http.switch("POST", "/exports", {}))
 
     async def aclose(self) -> None:
         await self._http.aclose()

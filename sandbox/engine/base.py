@@ -8,12 +8,15 @@ implementations; nothing above knows the Docker SDK.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
+
+#: Port of a container's loopback on which its agent takes what apps report, OTLP over HTTP.
+EXPORTS_PORT: Final = 14318
 
 
 class ResourceKind(StrEnum):
@@ -194,6 +197,48 @@ class AgentStats:
     network_sent_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An OTLP request that an app has sent, and waits for the answer of."""
+
+    number: int
+    #: /v1/traces or /v1/logs
+    path: str
+    media_type: str
+    encoding: str
+    #: The `Authorization` header.
+    authorization: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAnswer:
+    """The answer to the export of that number. `retry_after` in seconds."""
+
+    number: int
+    status: int
+    media_type: str
+    body: bytes
+    retry_after: int | None = None
+
+
+class Exports(Protocol):
+    """What a container's apps report, as it comes. Fetch, answer, and so on. Raises `AgentError` when the connection
+    is over: the container has ended, or another has come for its exports. What is fetched and not answered then is
+    given to the next who comes."""
+
+    async def arrived(self) -> None:
+        """Return once there is something to fetch, which may take for ever."""
+
+    async def fetch(self) -> list[Export]:
+        """All that wait, up to some megabytes. The next come once these are answered."""
+
+    async def answer(self, answers: Sequence[ExportAnswer]) -> None:
+        """Answer all that were fetched. Those that nobody waits for any more are passed over."""
+
+    async def close(self) -> None: ...
+
+
 class PtySession(Protocol):
     """A terminal. `read` returns b"" at its end."""
 
@@ -309,5 +354,9 @@ class Agent(Protocol):
         env: dict[str, str] | None = None,
     ) -> PtySession:
         """A terminal with a login shell, or with the command."""
+
+    async def exports(self) -> Exports:
+        """Come for what the container's apps report, on a connection that is kept. AgentError `agent_refused` by an
+        agent of an older image, which takes no reports."""
 
     async def aclose(self) -> None: ...

@@ -50,8 +50,8 @@ def container_environment(
     for name, value in _proxies(environ).items():
         if _usable(name, value, notes):
             env[name] = env[name.lower()] = value
-    if env and (exceptions := _either_case(environ, "NO_PROXY")):
-        env["NO_PROXY"] = env["no_proxy"] = exceptions
+    if env:
+        env["NO_PROXY"] = env["no_proxy"] = _without_proxy(environ)
     for name, value in _indexes(environ, home, root).items():
         kept = " ".join(url for url in value.split() if _usable(name, url, notes))
         if kept:
@@ -79,6 +79,13 @@ def _either_case(environ: Mapping[str, str], name: str) -> str | None:
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name in _PROXIES if (value := _either_case(environ, name))}
+
+
+def _without_proxy(environ: Mapping[str, str]) -> str:
+    """What no proxy is asked for: as on this machine, and the container's own loopback."""
+    given = (_either_case(environ, "NO_PROXY") or "").split(",")
+    hosts = [*(host.strip() for host in given), "localhost", "127.0.0.1", "::1"]
+    return ",".join(dict.fromkeys(host for host in hosts if host))
 
 
 def _indexes(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import posixpath
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
+from sandbox.launch.reporting import withdrawn
 
 WORKSPACE = "/workspace"
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,7 +38,8 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_HOST"] = other
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
-    return env | plan.roles[role].env | session.env
+    given = plan.roles[role].env | session.env
+    return env | withdrawn(given) | given
 
 
 def ports_of_others(plan: LaunchPlan, role: str) -> dict[int, str]:

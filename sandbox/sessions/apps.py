@@ -8,6 +8,7 @@ seconds later: whoever started it anew by hand, or has it run in the background,
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from sandbox.launch.concurrently import for_each
 from sandbox.launch.endings import how_it_ended
 from sandbox.launch.output import last_lines
 from sandbox.sessions.app_output import app_process
+
+log = logging.getLogger(__name__)
 
 #: Between an app's end and its being taken for lost: somebody may be starting it anew, or its container is ending.
 GRACE_SECONDS = 5.0
@@ -73,6 +76,12 @@ def roles_with_app(session: Session) -> dict[str, RolePlan]:
     return {role: what for role, what in plan.roles.items() if what.start and role in session.containers}
 
 
+def has_unwatched_app(session: Session) -> bool:
+    """Whether something serves a role's port that is not the app which was launched: nobody tells of its end."""
+    ended = {role for role, info in session.containers.items() if info.app == EXITED}
+    return bool(ended) and any(plan.port is not None for role, plan in roles_with_app(session).items() if role in ended)
+
+
 async def ended_apps(engine: Engine, session: Session) -> list[AppEnd]:
     """The apps of a running session that have ended. Of an agent that does not answer nothing is known: its app is not
     among them."""
@@ -94,7 +103,8 @@ async def _end_of(engine: Engine, session: Session, role: str, plan: RolePlan) -
         async with asyncio.timeout(ANSWER_SECONDS):
             return await _judge(agent, role, plan, process)
     except (SandboxError, TimeoutError) as error:
-        return AppEnd(role, Fate.UNDECIDED, None, f"{role}: the end of its app cannot be looked into: {error}")
+        log.debug("the end of %s in session %s cannot be looked into: %s", role, session.session_id, error)
+        return AppEnd(role, Fate.UNDECIDED, None, f"{role}: {how_it_ended(process)}")
 
 
 async def _judge(agent: Agent, role: str, plan: RolePlan, process: ProcessInfo | None) -> AppEnd:

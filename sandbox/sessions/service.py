@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -86,8 +88,16 @@ class SessionService:
     async def create(self, caller: Caller, request: CreateRequest, idempotency_key: str | None) -> tuple[Session, bool]:
         """Record a new session and that it is to be launched; nothing else happens here.
 
-        Returns the session, and False when the idempotency key had made it before.
+        Returns the session, and False when the idempotency key had made it before. Raises Conflict for a key that was
+        used with another request.
         """
+        digest = _digest(request) if idempotency_key else None
+        if idempotency_key:
+            # Before anything is checked: what was asked for may be gone by now.
+            async with self._db.read() as conn:
+                earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
+            if earlier:
+                return _same_request(earlier, digest), False
         reference = await self._projects.reference(caller, request.project_id) if request.project_id else None
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
@@ -104,6 +114,7 @@ class SessionService:
             idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
             max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
             idempotency_key=idempotency_key,
+            request_digest=digest,
         )
         async with self._db.transaction() as conn:
             # Counting locks the user, so that of requests with one key at once all but the first find its session.
@@ -111,7 +122,7 @@ class SessionService:
             if idempotency_key:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
                 if earlier:
-                    return self._same_request(earlier, request), False
+                    return _same_request(earlier, digest), False
             if live >= self._limits.sessions_per_user:
                 raise SandboxError(
                     f"{caller.user_id} has {self._limits.sessions_per_user} sessions already",
@@ -254,13 +265,6 @@ class SessionService:
         """Note that the session is in use; written for many at once, every few seconds."""
         self._touched.add(session_id)
 
-    def _same_request(self, earlier: Session, request: CreateRequest) -> Session:
-        if earlier.project_id != request.project_id:
-            raise Conflict(
-                "this Idempotency-Key was used for another request", hint="Use a new key.", code="idempotency_conflict"
-            )
-        return earlier
-
     @staticmethod
     def _refuse_over(session: Session) -> None:
         if session.status is SessionStatus.TERMINATED or session.work is Work.TERMINATE:
@@ -292,6 +296,19 @@ def new_origin() -> store.RunOrigin:
     if parent:
         return store.RunOrigin(request_id, parent[0], parent[1], span_id)
     return store.RunOrigin(request_id, trace_id, None, span_id)
+
+
+def _digest(request: CreateRequest) -> str:
+    return sha256(json.dumps(asdict(request), sort_keys=True).encode()).hexdigest()
+
+
+def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:
+    session, asked = earlier
+    if asked not in (None, digest):
+        raise Conflict(
+            "this Idempotency-Key was used for another request", hint="Use a new key.", code="idempotency_conflict"
+        )
+    return session
 
 
 def _or(value: int | None, default: int) -> int:

@@ -37,10 +37,12 @@ SESSION_COLUMNS = """
 """
 _INSERT = text(f"""
     INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
-        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, work, last_seq)
+        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, request_digest, work,
+        last_seq)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
         CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
-        NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key, 'launch', 1)
+        NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
+        :request_digest, 'launch', 1)
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {SESSION_COLUMNS}
 """)
@@ -48,7 +50,9 @@ _INSERT_RUN = text("""
     INSERT INTO session_runs (run_id, session_id, pipeline_run_id, request_id, trace_id, parent_span_id, span_id)
     VALUES (:run_id, :session_id, :pipeline_run_id, :request_id, :trace_id, :parent_span_id, :span_id)
 """)
-_BY_KEY = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key")
+_BY_KEY = text(f"""
+    SELECT {SESSION_COLUMNS}, request_digest FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key
+""")
 _GET = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
 _LIVE = text("SELECT count(*) FROM sandbox_sessions WHERE user_id = :user_id AND status <> 'terminated'")
 _USER_LOCK = text("SELECT pg_advisory_xact_lock(8742, hashtext(:user_id))")
@@ -128,6 +132,8 @@ class NewSession:
     idle_timeout_seconds: int
     max_lifetime_seconds: int
     idempotency_key: str | None
+    #: Of the request with this key: what it asked for, told apart from any other.
+    request_digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
         "idempotency_key": new.idempotency_key,
+        "request_digest": new.request_digest,
     }
     row = (await conn.execute(_INSERT, values)).one_or_none()
     if row is None:
@@ -223,9 +230,10 @@ async def notify_work(conn: AsyncConnection, session_id: UUID) -> None:
     await conn.execute(_NOTIFY, {"channel": CHANNEL, "payload": str(session_id)})
 
 
-async def by_idempotency_key(conn: AsyncConnection, user_id: str, key: str) -> Session | None:
+async def by_idempotency_key(conn: AsyncConnection, user_id: str, key: str) -> tuple[Session, str | None] | None:
+    """The session that a key made, and the digest of the request that did."""
     row = (await conn.execute(_BY_KEY, {"user_id": user_id, "key": key})).one_or_none()
-    return to_session(row) if row else None
+    return (to_session(row), row.request_digest) if row else None
 
 
 async def count_live(conn: AsyncConnection, user_id: str) -> int:

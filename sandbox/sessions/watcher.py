@@ -20,7 +20,7 @@ from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, SandboxError
 from sandbox.launch.concurrently import for_each
 from sandbox.sessions import store
-from sandbox.sessions.apps import EXITED, AppEnd, AppWatch, Fate, ended_apps
+from sandbox.sessions.apps import EXITED, AppEnd, AppWatch, Fate, ended_apps, has_unwatched_app
 from sandbox.sessions.recovery import store as recovery
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Watcher:
         running = {r.name for r in resources if r.kind is ResourceKind.CONTAINER and r.status == "running"}
         for session in sessions:
             names = (container_name(session.session_id, role) for role in session.containers)
-            if any(name not in running for name in names) or _has_ended_app(session):
+            if any(name not in running for name in names) or has_unwatched_app(session):
                 self.look_at(session.session_id)
             elif session.status is SessionStatus.RUNNING:
                 self._apps.follow(session)
@@ -206,8 +206,3 @@ def _with_ends(containers: dict[str, ContainerInfo], ends: dict[str, AppEnd]) ->
         role: replace(info, app=EXITED, exit_code=ends[role].exit_code) if role in ends else info
         for role, info in containers.items()
     }
-
-
-def _has_ended_app(session: Session) -> bool:
-    """Something else serves its port, as far as is known."""
-    return any(info.app == EXITED for info in session.containers.values())

@@ -1,13 +1,11 @@
 """Spans: OpenTelemetry's SDK makes them, the recorder keeps them. No exporter thread in between.
 
-A launch outlives the process that began it. Its trace and span ids are kept in its row (`new_ids`), its stages are
-spans beneath them whichever process runs them (`child_context`), and its own span is written when it ends
-(`record_span`).
+A launch outlives the process that began it. Its trace and span ids are kept in its row (`new_ids`), and its span and
+those of its stages are written when they end, by whichever process that is (`record_span`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,7 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -35,8 +33,6 @@ SpanStatus = Literal["success", "error", "timeout"]
 _TIMEOUT: SpanStatus = "timeout"
 _ERROR_TYPE = "error.type"
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
-_TRACE_ID = re.compile(r"[0-9a-f]{32}")
-_SPAN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Tracing:
@@ -134,19 +130,6 @@ def current_ids() -> tuple[str, str] | None:
     if not current.is_valid:
         return None
     return trace.format_trace_id(current.trace_id), trace.format_span_id(current.span_id)
-
-
-def child_context(trace_id: str, span_id: str) -> Context:
-    """For `span(parent=...)`: makes spans children of one that another process may have begun.
-
-    Raises ValueError for ids that are not 32 and 16 lower-case hex digits.
-    """
-    if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
-        raise ValueError("a trace id has 32 lower-case hex digits and a span id 16")
-    remote = SpanContext(
-        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
-    )
-    return trace.set_span_in_context(NonRecordingSpan(remote), Context())
 
 
 def set_status(span: Span, status: SpanStatus, description: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,7 +22,9 @@ from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.retention import store as retention
 from sandbox.telemetry.rules.evaluator import Evaluator
 
+#: Often enough that no setting takes a component for silent.
 COMPONENTS_SECONDS = 30.0
+COMPONENTS_BEFORE_WARNING = 3
 WEBHOOK_SECONDS = 2.0
 RETENTION_SECONDS = 6 * 3600.0
 PARTITIONS_SECONDS = 3600.0
@@ -42,6 +45,7 @@ class Upkeep:
         self._settings = settings
         self._recorder = recorder
         self._dropped: dict[str, int] = {}
+        self._began = time.monotonic()
         alerts = Alerts(tell=settings.alert_webhook_url is not None)
         self._evaluator = Evaluator(db, alerts, {"disk_used_percent": self._disk})
         self._components = Components(
@@ -59,7 +63,11 @@ class Upkeep:
         work: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
             ("partitions", PARTITIONS_SECONDS, lambda: retention.ensure_partitions(db)),
             (RETENTION, RETENTION_SECONDS, lambda: retention.run(db, settings, dry_run=False)),
-            ("components", COMPONENTS_SECONDS, self._components.report),
+            (
+                "components",
+                min(COMPONENTS_SECONDS, settings.agent_warning_seconds / COMPONENTS_BEFORE_WARNING),
+                self._components.report,
+            ),
             ("silent agents", settings.alert_interval_seconds, self._mark_silent),
             ("alert rules", settings.alert_interval_seconds, self._evaluator.evaluate),
         ]
@@ -77,6 +85,9 @@ class Upkeep:
             await periodic.close()
 
     async def _mark_silent(self) -> None:
+        # While no service ran, nobody could report: agents have as long again from our start on.
+        if time.monotonic() - self._began < self._settings.agent_warning_seconds:
+            return
         await agents.mark_silent(self._db, self._settings.agent_warning_seconds, self._settings.agent_error_seconds)
 
     async def _disk(self) -> list[tuple[str, float]]:

@@ -317,6 +317,15 @@ def test_an_idempotency_key_makes_one_session(admin: Api, make_user: Callable[[]
     one.upload("keyed", {"index.html": "<h1>another</h1>"})
     refused = post(one, project_id="keyed")
     assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_conflict")
+    for other_body in (
+        {"env": {"A": "1"}},
+        {"runtime_type": "node20"},
+        {"idle_timeout_seconds": 60},
+        {"agents": ["a"]},
+    ):
+        refused = post(one, **other_body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_conflict"), other_body
+    assert post(one, env={}).json()["session_id"] == session_id  # what is not said and its default are the same
     theirs = post(other).json()["session_id"]
     assert theirs != session_id
     one.end(session_id)

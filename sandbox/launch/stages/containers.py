@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Protocol
+from uuid import UUID
 
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
@@ -12,6 +13,7 @@ from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource,
 from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import AgentError, EngineError, SandboxError, StageFailed
 from sandbox.launch.concurrently import for_each
+from sandbox.launch.reporting import reporting_environment
 from sandbox.launch.stage import StageContext, StageResult
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,11 @@ class Images(Protocol):
 class ContainersStage:
     name = StageName.CONTAINERS
 
-    def __init__(self, images: Images, limits: Limits) -> None:
+    def __init__(self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str]) -> None:
+        """`exports_token` makes the token with which the apps of a session, of a user, report."""
         self._images = images
         self._limits = limits
+        self._exports_token = exports_token
 
     async def run(self, context: StageContext) -> StageResult:
         session_id, plan = context.session.session_id, context.plan
@@ -44,7 +48,9 @@ class ContainersStage:
         async def launch(role: str) -> ContainerInfo:
             runtime = plan.roles[role].runtime
             image = await self._image(context, role, runtime)
-            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits)
+            token = self._exports_token(session_id, context.session.user_id)
+            env = reporting_environment(context.session, plan, role, token)
+            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
             await self._await_agent(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)

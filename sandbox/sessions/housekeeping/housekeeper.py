@@ -1,14 +1,12 @@
-"""Periodic work, done by one replica at a time and by another when that one is gone."""
+"""Periodic work of sessions, done by one replica at a time: expiry and old history, and sweeping the engine."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 
 from sandbox.db.connection import Database
+from sandbox.db.periodic import Periodic
 from sandbox.engine.base import Engine
-from sandbox.errors import SandboxError
 from sandbox.sessions.housekeeping import store
 from sandbox.sessions.housekeeping.app_activity import note_app_output
 from sandbox.sessions.recovery.service import RecoveryService
@@ -27,34 +25,22 @@ class Housekeeper:
         self._engine = engine
         self._recovery = recovery
         self._history_days = history_days
-        self._swept = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._work = [
+            Periodic(db, "expiry", EXPIRY_SECONDS, self._expire),
+            Periodic(db, "session history", EXPIRY_SECONDS, self._drop_history),
+            Periodic(db, "sweep", SWEEP_SECONDS, self._sweep),
+        ]
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="housekeeper")
+        for periodic in self._work:
+            periodic.start()
 
     async def close(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=3)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._expire()
-                await self._drop_history()
-                if time.monotonic() - self._swept >= SWEEP_SECONDS:
-                    await self._sweep()
-            except SandboxError as error:
-                log.warning("housekeeping is done later: %s", error)
-            except Exception:
-                log.exception("housekeeping failed; it will be tried again")
-            await asyncio.sleep(EXPIRY_SECONDS)
+        for periodic in reversed(self._work):
+            await periodic.close()
 
     async def _expire(self) -> None:
         async with self._db.transaction() as conn:
-            if not await store.take_turn(conn):
-                return
             active = await note_app_output(conn, self._engine)
             warned = await store.warn(conn)
             expired = await store.expire(conn)
@@ -69,16 +55,12 @@ class Housekeeper:
     async def _drop_history(self) -> None:
         """One batch a turn: what has piled up is gone in a while, and costs nobody else anything."""
         async with self._db.transaction() as conn:
-            dropped = await store.drop_history(conn, self._history_days) if await store.take_turn(conn) else 0
+            dropped = await store.drop_history(conn, self._history_days)
         if dropped:
             log.info("dropped the history of %d sessions that ended long ago", dropped)
 
     async def _sweep(self) -> None:
         """Remove what no living session has. What cannot be read is not taken for nothing: then nothing is removed."""
-        async with self._db.transaction() as conn:
-            if not await store.take_turn(conn):
-                return
-            removed = await self._recovery.sweep()
-        self._swept = time.monotonic()
+        removed = await self._recovery.sweep()
         if removed:
             log.warning("swept %d stray resources off the engine", removed)

@@ -1,4 +1,4 @@
-"""SQL of housekeeping: whose turn it is, whose time is up or nearly up, archives that nothing refers to."""
+"""SQL of housekeeping: whose time is up or nearly up, history and archives that nothing refers to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from sandbox.events import store as events
 from sandbox.launch.store import bring_log_up_to_date
 from sandbox.sessions.store import SESSION_COLUMNS, notify_work, to_session
 
-#: Held by the replica whose turn it is, to the end of its transaction.
-_TURN = text("SELECT pg_try_advisory_xact_lock(8743, 0)")
-#: A replica that freezes in the middle of its turn loses it.
-_PATIENCE = text("SET LOCAL idle_in_transaction_session_timeout = '60s'")
 _DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
 #: A quarter of the session's time ahead, but at least ten seconds (it is looked at every few), at most five minutes.
 _TO_BE_WARNED = f"""
@@ -80,12 +76,6 @@ _DROP_RUNS = text("DELETE FROM session_runs WHERE session_id = ANY(:ids)")
 #: What is not removed from the engine is still on record.
 _DROP_RESOURCES = text("DELETE FROM session_resources WHERE session_id = ANY(:ids) AND removed_at IS NOT NULL")
 _HISTORY_DROPPED = text("UPDATE sandbox_sessions SET history_dropped_at = NOW() WHERE session_id = ANY(:ids)")
-
-
-async def take_turn(conn: AsyncConnection) -> bool:
-    """Whether this replica does the housekeeping now; the turn lasts as long as the transaction."""
-    await conn.execute(_PATIENCE)
-    return bool((await conn.execute(_TURN)).scalar_one())
 
 
 async def quiet(conn: AsyncConnection, limit: int) -> list[tuple[Session, dict[str, int]]]:

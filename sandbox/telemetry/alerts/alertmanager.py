@@ -35,6 +35,7 @@ class Notice:
     annotations: dict[str, str]
     fingerprint: str
     generator_url: str
+    starts_at: str
 
 
 async def take(db: Database, alerts: Alerts, notices: Sequence[Notice]) -> tuple[int, int]:
@@ -52,7 +53,7 @@ async def take(db: Database, alerts: Alerts, notices: Sequence[Notice]) -> tuple
 
 def _alert(notice: Notice) -> dict[str, object]:
     labels, annotations = notice.labels, notice.annotations
-    name = labels.get("alertname", "alert")
+    title = labels.get("alertname", "alert")
     where = labels.get("instance") or labels.get("job")
     metadata: dict[str, object] = {
         "cause": _cause(notice),
@@ -60,12 +61,13 @@ def _alert(notice: Notice) -> dict[str, object]:
     }
     if annotations.get("runbook_url"):
         metadata["runbook_url"] = clean_text(annotations["runbook_url"], 1_000)
-    if notice.generator_url:
-        metadata["generator_url"] = clean_text(notice.generator_url, 1_000)
+    for name, value in (("generator_url", notice.generator_url), ("starts_at", notice.starts_at)):
+        if value:
+            metadata[name] = clean_text(value, 1_000)
     return {
         "severity": _SEVERITIES.get(labels.get("severity", "").lower(), "warning"),
-        "title": clean_text(annotations.get("summary") or (f"{name}: {where}" if where else name), 200),
-        "message": clean_text(annotations.get("description") or annotations.get("message") or name, 65_536),
+        "title": clean_text(annotations.get("summary") or (f"{title}: {where}" if where else title), 200),
+        "message": clean_text(annotations.get("description") or annotations.get("message") or title, 65_536),
         "source": SOURCE,
         "metadata": metadata,
     }

@@ -55,9 +55,12 @@ _RESOLVE = text(f"""
 """)
 _ENQUEUE = text("INSERT INTO alert_deliveries (alert_id, event, payload) VALUES (:alert_id, :event, :payload)")
 _DUE = text("""
-    SELECT delivery_id, event, payload, attempts FROM alert_deliveries
+    SELECT delivery_id, event, payload, attempts FROM alert_deliveries AS due
      WHERE delivered_at IS NULL AND given_up_at IS NULL AND next_attempt_at <= NOW()
-     ORDER BY next_attempt_at LIMIT :limit
+       AND NOT EXISTS (SELECT 1 FROM alert_deliveries AS earlier
+                        WHERE earlier.alert_id = due.alert_id AND earlier.delivery_id < due.delivery_id
+                          AND earlier.delivered_at IS NULL AND earlier.given_up_at IS NULL)
+     ORDER BY next_attempt_at, delivery_id LIMIT :limit
 """)
 _DELIVERED = text("UPDATE alert_deliveries SET delivered_at = NOW(), attempts = attempts + 1 WHERE delivery_id = :id")
 _NOT_DELIVERED = text("""
@@ -130,7 +133,7 @@ async def _known(connection: AsyncConnection, alert_id: int) -> Row:
 
 
 async def due_deliveries(db: Database, limit: int) -> list[Row]:
-    """What the webhook is to be told now, the most overdue first."""
+    """What the webhook is to be told now, the most overdue first. Of one alert never the later before the earlier."""
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_DUE, {"limit": limit})).mappings()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -22,7 +23,8 @@ DELIVERY_HEADER = "X-Sandbox-Delivery"
 MAX_ATTEMPTS = 15
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 2.0, 3600.0
 TIMEOUT_SECONDS = 10.0
-_AT_ONCE = 50
+#: Deliveries read, and sent, at once.
+_BATCH, _AT_ONCE = 50, 8
 
 
 class Webhook:
@@ -34,15 +36,15 @@ class Webhook:
         self._secret = secret
 
     async def deliver(self) -> None:
-        """Everything that is due now. What is not taken waits, twice as long each time."""
-        due = await store.due_deliveries(self._db, _AT_ONCE)
-        if not due:
-            return
+        """Everything that is due now, of each alert in its order. What is not taken waits, twice as long each time."""
+        slots = asyncio.Semaphore(_AT_ONCE)
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as http:
-            for delivery in due:
-                await self._deliver(http, delivery)
+            while due := await store.due_deliveries(self._db, _BATCH):
+                async with asyncio.TaskGroup() as deliveries:
+                    for delivery in due:
+                        deliveries.create_task(self._deliver(http, delivery, slots))
 
-    async def _deliver(self, http: httpx.AsyncClient, delivery: Row) -> None:
+    async def _deliver(self, http: httpx.AsyncClient, delivery: Row, slots: asyncio.Semaphore) -> None:
         body = json.dumps({"event": delivery["event"], "alert": delivery["payload"]}, ensure_ascii=False).encode()
         headers = {
             "Content-Type": "application/json",
@@ -50,9 +52,16 @@ class Webhook:
             SIGNATURE_HEADER: sign(self._secret, body, int(time.time())),
         }
         try:
-            answer = await http.post(self._url, content=body, headers=headers)
-            failure = None if answer.is_success else f"HTTP {answer.status_code}"
-        except httpx.HTTPError as error:
+            # What it answers besides the status is its own affair, however long or slow that is.
+            async with (
+                slots,
+                asyncio.timeout(TIMEOUT_SECONDS),
+                http.stream("POST", self._url, content=body, headers=headers) as answer,
+            ):
+                failure = None if answer.is_success else f"HTTP {answer.status_code}"
+        except TimeoutError:
+            failure = f"no answer in {TIMEOUT_SECONDS:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             failure = str(error) or type(error).__name__
         if failure is None:
             await store.delivered(self._db, delivery["delivery_id"])

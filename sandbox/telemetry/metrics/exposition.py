@@ -92,8 +92,13 @@ def _process(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> Ite
     pool = db.engine.pool
     if isinstance(pool, QueuePool):
         connections = GaugeMetricFamily(
-            "sandbox_database_connections", "Connections of this process's pool.", labels=["state"]
+            "sandbox_database_pool_connections", "Connections of this process's database pool.", labels=["state"]
         )
         connections.add_metric(["in_use"], pool.checkedout())
         connections.add_metric(["idle"], pool.checkedin())
         yield connections
+        yield GaugeMetricFamily(
+            "sandbox_database_pool_max_connections",
+            "Connections the pool may have; who needs one more waits.",
+            value=db.max_connections,
+        )

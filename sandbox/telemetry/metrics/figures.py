@@ -82,6 +82,17 @@ INTAKE: Final = Counter(
     ["kind", "outcome"],
     registry=REGISTRY,
 )
+SESSION_EXPORTS: Final = Counter(
+    "sandbox_session_exports",
+    "Requests with records that apps in sessions sent, by kind and by the HTTP status of the answer.",
+    ["kind", "status"],
+    registry=REGISTRY,
+)
+COLLECTED: Final = Gauge(
+    "sandbox_collected_containers",
+    "Containers whose apps' records this replica fetches.",
+    registry=REGISTRY,
+)
 PUSHED_BACK: Final = Counter(
     "sandbox_intake_pushed_back_requests",
     "Requests with records that were answered 429 or 503: their senders try again.",

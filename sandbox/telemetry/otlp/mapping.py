@@ -58,7 +58,7 @@ _SEVERITY_TEXTS = {
 _REQUEST_IDS = ("request_id", "request.id", "http.request.id", "http.request_id")
 _USER_IDS = ("user_id", "user.id", "enduser.id")
 #: What a session's records are not left to say of themselves.
-_SESSION_CLAIMS = ("session_id", "session.id")
+_SESSION_CLAIMS = ("session_id", "session.id", "sandbox.session.id")
 _USER_CLAIMS = ("user_id", "user.id")
 _TIMEOUT = re.compile(r"time[-_ ]?out|timed[-_ ]?out|deadline[-_ ]?exceeded", re.IGNORECASE)
 _TIMEOUT_STATUSES = ("408", "504")

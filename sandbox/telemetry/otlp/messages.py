@@ -53,6 +53,11 @@ def media_type(content_type: str) -> str:
     raise EncodingUnknown(f"Only {PROTOBUF} and {JSON} are taken.", hint="Use OTLP over HTTP.")
 
 
+def answer_type(content_type: str) -> str:
+    """The media type that a refusal of a body of this type has, whatever is wrong with it."""
+    return JSON if content_type.partition(";")[0].strip().lower() == JSON else PROTOBUF
+
+
 def unpack(body: bytes, encoding: str, most: int) -> bytes:
     """The body as it was before `Content-Encoding`. No more than `most` bytes are ever unpacked.
 

@@ -20,7 +20,7 @@ from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.otlp.worker import Body, Kept
+from sandbox.telemetry.otlp.worker import Body, Kept, TooManyRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,19 @@ class Answer:
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
+    #: Read from the body, written or rejected.
+    records: int = 0
+
+
+class Limited(SandboxError):
+    """Whoever sends has sent all that it may for now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Receiver:
@@ -40,32 +53,45 @@ class Receiver:
         self._intake = intake
 
     async def take(
-        self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner | None
+        self,
+        what: RecordKind,
+        body: bytes,
+        content_type: str,
+        encoding: str,
+        owner: Owner | None,
+        most_records: int | None = None,
     ) -> Answer:
-        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers."""
-        kind = messages.PROTOBUF
+        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
+
+        Raises TooManyRecords if it has more than `most_records`; none is written then.
+        """
         try:
             kind = messages.media_type(content_type)
-            kept = await self._intake.keep(Body(what, body, kind, encoding, owner))
+            kept = await self._intake.keep(Body(what, body, kind, encoding, owner, most_records))
+        except TooManyRecords:
+            raise
         except SandboxError as error:
             if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
                 PUSHED_BACK.labels(what).inc()
-            return refusal(error, kind)
+            return refusal(error, content_type)
         INTAKE.labels(what, "written").inc(kept.written)
         INTAKE.labels(what, "rejected").inc(kept.rejected)
-        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind)
+        records = kept.written + kept.rejected
+        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind, records=records)
 
 
-def refusal(error: SandboxError, kind: str) -> Answer:
-    """OTLP's own form of a failure, in this media type. Our own mistakes are raised."""
+def refusal(error: SandboxError, content_type: str) -> Answer:
+    """OTLP's own form of a failure, for a body of this type. Our own mistakes are raised."""
     if error.kind is Kind.INTERNAL:
         raise error
     status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        seconds = error.retry_after_seconds if isinstance(error, Limited) else RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(seconds)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
+    kind = messages.answer_type(content_type)
     text = f"{error.code}: {error.message} {error.hint}".strip()
     return Answer(status, messages.write_error(text, kind), kind, headers)
 

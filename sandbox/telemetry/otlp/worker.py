@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sandbox.db.driver import OwnConnection
-from sandbox.errors import SandboxError
+from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.telemetry.otlp.messages import RecordKind
@@ -33,6 +33,16 @@ class Body:
     media_type: str
     encoding: str
     owner: Owner | None
+    #: With more it is refused whole.
+    most_records: int | None = None
+
+
+class TooManyRecords(SandboxError):
+    """The body has more records than whoever sent it may send now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+    records = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,19 @@ def _read(body: Body, most_bytes: int) -> Mapped | SandboxError:
     try:
         unpacked = messages.unpack(body.content, body.encoding, most_bytes)
         if body.what == "logs":
-            return map_logs(messages.read(unpacked, body.media_type, ExportLogsServiceRequest), body.owner)
-        return map_spans(messages.read(unpacked, body.media_type, ExportTraceServiceRequest), body.owner)
+            logs = messages.read(unpacked, body.media_type, ExportLogsServiceRequest)
+            _check_count(body, (len(scope.log_records) for group in logs.resource_logs for scope in group.scope_logs))
+            return map_logs(logs, body.owner)
+        spans = messages.read(unpacked, body.media_type, ExportTraceServiceRequest)
+        _check_count(body, (len(scope.spans) for group in spans.resource_spans for scope in group.scope_spans))
+        return map_spans(spans, body.owner)
     except SandboxError as error:
         return error
+
+
+def _check_count(body: Body, lengths: Iterable[int]) -> None:
+    """Before they are mapped, which is most of the work."""
+    if body.most_records is not None and (records := sum(lengths)) > body.most_records:
+        error = TooManyRecords(f"{records} records are more than the {body.most_records} that may be sent now.")
+        error.records = records
+        raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -80,9 +81,24 @@ _LOGS_OF_REQUESTS = text(f"""
      ORDER BY timestamp, log_id LIMIT {MAX_TRACE_LOGS}
 """)
 
-_TAIL = text(f"""
+#: The highest id that was ever taken, committed or not.
+_LAST_ID = text("SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM logs_log_id_seq")
+#: Transactions that have taken ids, and may be about to: each locks the table first, and to its end.
+_WRITERS = text("""
+    SELECT DISTINCT virtualtransaction FROM pg_locks
+     WHERE locktype = 'relation' AND relation = CAST('logs' AS regclass) AND granted
+       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+_SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
+#: A row has the lower half of its transaction's id; those of the last day are of the last 2^31.
+_XID = """CAST(CAST((CAST(:epoch AS bigint) - CASE WHEN CAST(CAST(xmin AS text) AS bigint) > :low THEN 1 ELSE 0 END)
+            * 4294967296 + CAST(CAST(xmin AS text) AS bigint) AS text) AS xid8)"""
+_COMMITTED = text(f"""
     SELECT {", ".join(LOGS.columns)} FROM logs
-     WHERE log_id > :after AND log_id <= :up_to AND timestamp > NOW()::timestamp - INTERVAL '1 day'
+     WHERE log_id > :after AND timestamp > NOW()::timestamp - INTERVAL '1 day'
+       AND pg_visible_in_snapshot({_XID}, CAST(:until AS pg_snapshot))
+       AND NOT pg_visible_in_snapshot({_XID}, CAST(:seen AS pg_snapshot))
        AND (CAST(:user_id AS text) IS NULL OR user_id = :user_id)
        AND (CAST(:level AS text) IS NULL OR level = :level)
        AND (CAST(:service AS text) IS NULL OR service = :service)
@@ -144,19 +160,34 @@ async def logs_of_requests(
         return [dict(row) for row in (await connection.execute(_LOGS_OF_REQUESTS, values)).mappings()]
 
 
-async def newest_log_id(db: Database) -> int:
-    """The id of the newest log line; 0 if there is none."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far `logs` is: the last id taken, then who may yet commit such, then what is committed."""
+
+    last_id: int
+    writers: frozenset[str]
+    snapshot: str
+
+
+async def look(db: Database) -> Look:
+    """One look. Three statements in this order, each with its own view: what one takes while we look is in the next."""
     async with db.read() as connection:
-        query = text("SELECT coalesce(max(log_id), 0) FROM logs WHERE timestamp > NOW()::timestamp - INTERVAL '1 day'")
-        return int((await connection.execute(query)).scalar_one())
+        last_id = int((await connection.execute(_LAST_ID)).scalar_one())
+        writers = frozenset((await connection.execute(_WRITERS)).scalars())
+        return Look(last_id, writers, str((await connection.execute(_SNAPSHOT)).scalar_one()))
 
 
-async def logs_between(
-    db: Database, after: int, up_to: int, limit: int, filters: Mapping[str, str | None]
+async def committed_logs(
+    db: Database, seen: str, until: str, after: int, limit: int, filters: Mapping[str, str | None]
 ) -> list[Row]:
-    """Log lines with ids above `after`, in their order. `filters`: user_id, level, service, each a value or None."""
+    """Log lines with ids above `after` that the snapshot `until` shows and `seen` does not, in the order of their ids.
+
+    `filters`: user_id, level, service, each a value or None.
+    """
+    newest = int(until.split(":")[1])
+    values = {"seen": seen, "until": until, "after": after, "limit": limit, **filters}
     async with db.read() as connection:
-        rows = await connection.execute(_TAIL, {"after": after, "up_to": up_to, "limit": limit, **filters})
+        rows = await connection.execute(_COMMITTED, values | {"epoch": newest >> 32, "low": newest % 2**32})
         return [dict(row) for row in rows.mappings()]
 
 

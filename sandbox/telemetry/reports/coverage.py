@@ -38,10 +38,14 @@ def read_cobertura(content: bytes) -> list[dict[str, Any]]:
             hint="Send the file of `coverage xml` or of a Cobertura reporter.",
         )
     components: dict[str, _Component] = {}
+    source = _only_source(root)
     for package in root.iter("package"):
         for unit in package.iter("class"):
             file = unit.get("filename") or unit.get("name") or "unnamed"
             name = package.get("name", "").strip() or _folder(file)
+            if name == ".":
+                # coverage.py's name for the folder that was measured: every project has one.
+                name = source
             component = components.setdefault(name, _Component())
             component.files.add(file)
             if package.get("complexity"):
@@ -82,6 +86,12 @@ def read_coverage_json(content: bytes) -> list[dict[str, Any]]:
         metadata = {"format": "coverage.py", "files": len(measured)}
         rows.append(_row(name, lines, of_lines, branches, of_branches, metadata))
     return _checked(rows)
+
+
+def _only_source(root: Element) -> str:
+    """The name of the folder that was measured, if it was one."""
+    sources = [source.text.strip() for source in root.iterfind("sources/source") if source.text and source.text.strip()]
+    return (PurePosixPath(sources[0].replace("\\", "/")).name if len(sources) == 1 else "") or "."
 
 
 def _count_lines(component: _Component, unit: Element, file: str) -> None:

@@ -16,7 +16,7 @@ _BATCH = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one run did, or would do, to one table. `rows` of dropped partitions are PostgreSQL's estimate."""
+    """What one run did, or would do, to one table."""
 
     table: str
     action: str
@@ -40,7 +40,12 @@ class _Deletion:
 
 _DELETIONS = {
     "debug_logs": _Deletion(
-        "logs", "delete DEBUG", "log_id, timestamp", "level = 'DEBUG' AND timestamp < NOW() - :keep * INTERVAL '1 day'"
+        "logs",
+        "delete DEBUG",
+        "log_id, timestamp",
+        # Those that are older still go with all others of their day.
+        "level = 'DEBUG' AND timestamp < NOW() - :keep * INTERVAL '1 day'"
+        " AND timestamp >= CURRENT_DATE - CAST(:keep_all AS integer)",
     ),
     "coverage": _Deletion("coverage", "delete", "coverage_id", "timestamp < NOW() - :keep * INTERVAL '1 day'"),
     "test_results": _Deletion(
@@ -55,13 +60,18 @@ _DELETIONS = {
     "memory": _Deletion("agent_memory", "delete expired", "namespace, key", "expires_at < NOW()"),
 }
 
+#: Each is of one day, in UTC: of the oldest day that is kept the lines are kept to its end.
 _OLD_PARTITIONS = text("""
-    SELECT child.relname AS name, greatest(child.reltuples, 0)::bigint AS rows
-      FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
      WHERE inhparent = to_regclass(:parent) AND child.relname ~ ('^' || :parent || '_p[0-9]{8}$')
        AND to_date(right(child.relname, 8), 'YYYYMMDD') < CURRENT_DATE - CAST(:keep AS integer)
      ORDER BY child.relname
 """)
+#: In those, and in the default partition.
+_OLD_ROWS = {
+    "logs": text("SELECT count(*) FROM logs WHERE timestamp < CURRENT_DATE - CAST(:keep AS integer)"),
+    "traces": text("SELECT count(*) FROM traces WHERE start_time < CURRENT_DATE - CAST(:keep AS integer)"),
+}
 
 
 async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
@@ -79,7 +89,7 @@ async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
         ("alerts", settings.retention_alerts_days),
         ("memory", 0),
     ):
-        steps.append(await _delete(db, _DELETIONS[name], keep, dry_run=dry_run))
+        steps.append(await _delete(db, _DELETIONS[name], keep, settings.retention_logs_days, dry_run=dry_run))
     return steps
 
 
@@ -91,8 +101,9 @@ async def ensure_partitions(db: Database) -> int:
 
 async def _drop(db: Database, parent: str, keep: int, *, dry_run: bool) -> Step:
     async with db.read() as connection:
-        old = list(await connection.execute(_OLD_PARTITIONS, {"parent": parent, "keep": keep}))
-    step = Step(parent, "drop partitions", keep, sum(row.rows for row in old), tuple(row.name for row in old))
+        old = tuple((await connection.execute(_OLD_PARTITIONS, {"parent": parent, "keep": keep})).scalars())
+        rows = (await connection.execute(_OLD_ROWS[parent], {"keep": keep})).scalar_one()
+    step = Step(parent, "drop partitions", keep, rows, old)
     if dry_run:
         return step
     try:
@@ -106,14 +117,13 @@ async def _drop(db: Database, parent: str, keep: int, *, dry_run: bool) -> Step:
     return Step(parent, step.action, keep, step.rows, names)
 
 
-async def _delete(db: Database, deletion: _Deletion, keep: int, *, dry_run: bool) -> Step:
+async def _delete(db: Database, deletion: _Deletion, keep: int, keep_logs: int, *, dry_run: bool) -> Step:
     """In batches, each a transaction of its own: writers are never held up for long."""
+    given = {"keep": keep, "keep_all": keep_logs}
     if dry_run:
         count = text(f"SELECT count(*) FROM {deletion.table} WHERE {deletion.condition}")
         async with db.read() as connection:
-            return Step(
-                deletion.table, deletion.action, keep, (await connection.execute(count, {"keep": keep})).scalar_one()
-            )
+            return Step(deletion.table, deletion.action, keep, (await connection.execute(count, given)).scalar_one())
     removal = (
         f"DELETE FROM {deletion.table} WHERE ({deletion.key}) IN"
         f" (SELECT {deletion.key} FROM {deletion.table} WHERE {deletion.condition} LIMIT {_BATCH})"
@@ -124,7 +134,7 @@ async def _delete(db: Database, deletion: _Deletion, keep: int, *, dry_run: bool
     rows = 0
     while True:
         async with db.transaction() as connection:
-            done = (await connection.execute(text(removal), {"keep": keep})).rowcount
+            done = (await connection.execute(text(removal), given)).rowcount
         rows += done
         if done < _BATCH:
             return Step(deletion.table, deletion.action, keep, rows)

@@ -74,10 +74,12 @@ class Evaluator:
         return {clean_text(subject, _MAX_SUBJECT): value for subject, value in firing[: store.MAX_SUBJECTS]}
 
     async def _open(self, connection: AsyncConnection, rule: Row, firing: Mapping[str, float]) -> set[str]:
-        """The causes that hold, be it that they are not old enough for an alert yet."""
-        long_enough = await store.hold(connection, rule["name"], list(firing), rule["for_seconds"])
-        for subject, seconds in long_enough.items():
-            value = firing[subject]
+        """The causes that are not over, be it that they are not old enough for an alert yet."""
+        held = await store.hold(connection, rule["name"], list(firing), rule["for_seconds"], rule["resolve_seconds"])
+        for condition in held:
+            if not condition.due:
+                continue
+            subject, value = condition.subject, firing[condition.subject]
             await self._alerts.open(
                 connection,
                 {
@@ -93,11 +95,11 @@ class Evaluator:
                         "metric": rule["measure"],
                         "threshold": rule["threshold"],
                         "current_value": value,
-                        "duration_seconds": round(seconds),
+                        "duration_seconds": round(condition.seconds),
                     },
                 },
             )
-        return {_cause(rule, subject) for subject in firing}
+        return {_cause(rule, condition.subject) for condition in held}
 
 
 def _cause(rule: Row, subject: str) -> str:

@@ -23,6 +23,7 @@ RULES = Table(
         "threshold",
         "window_seconds",
         "for_seconds",
+        "resolve_seconds",
         "severity",
         "is_enabled",
         "created_at",
@@ -94,24 +95,37 @@ GAUGES: Final = ("disk_used_percent",)
 _RULES = text(f"SELECT {', '.join(RULES.columns)} FROM alert_rules WHERE is_enabled ORDER BY name")
 _PUT = text(f"""
     INSERT INTO alert_rules
-           (name, description, measure, comparison, threshold, window_seconds, for_seconds, severity, is_enabled)
-    VALUES (:name, :description, :measure, :comparison, :threshold, :window_seconds, :for_seconds, :severity,
-            :is_enabled)
+           (name, description, measure, comparison, threshold, window_seconds, for_seconds, resolve_seconds, severity,
+            is_enabled)
+    VALUES (:name, :description, :measure, :comparison, :threshold, :window_seconds, :for_seconds, :resolve_seconds,
+            :severity, :is_enabled)
         ON CONFLICT (name) DO UPDATE
        SET description = excluded.description, measure = excluded.measure, comparison = excluded.comparison,
            threshold = excluded.threshold, window_seconds = excluded.window_seconds,
-           for_seconds = excluded.for_seconds, severity = excluded.severity, is_enabled = excluded.is_enabled
+           for_seconds = excluded.for_seconds, resolve_seconds = excluded.resolve_seconds,
+           severity = excluded.severity, is_enabled = excluded.is_enabled
     RETURNING {", ".join(RULES.columns)}
 """)
 _HOLD = text("""
     INSERT INTO alert_conditions (rule_name, subject)
     SELECT :rule, subject FROM unnest(CAST(:subjects AS text[])) AS subject
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (rule_name, subject) DO UPDATE SET gone_since = NULL
 """)
-_HOLD_NO_MORE = text("DELETE FROM alert_conditions WHERE rule_name = :rule AND subject <> ALL(:subjects)")
+#: What did not hold for long enough to be told of is forgotten at once.
+_HOLD_NO_MORE = text("""
+    DELETE FROM alert_conditions
+     WHERE rule_name = :rule AND subject <> ALL(:subjects)
+       AND (coalesce(gone_since, NOW()) - since < make_interval(secs => :for_seconds)
+            OR coalesce(gone_since, NOW()) <= NOW() - make_interval(secs => :resolve_seconds))
+""")
+_GONE = text("""
+    UPDATE alert_conditions SET gone_since = NOW()
+     WHERE rule_name = :rule AND subject <> ALL(:subjects) AND gone_since IS NULL
+""")
 _HELD = text("""
-    SELECT subject, extract(epoch FROM NOW() - since) AS seconds FROM alert_conditions
-     WHERE rule_name = :rule AND since <= NOW() - make_interval(secs => :for_seconds)
+    SELECT subject, gone_since IS NULL AND since <= NOW() - make_interval(secs => :for_seconds) AS due,
+           extract(epoch FROM NOW() - since) AS seconds
+      FROM alert_conditions WHERE rule_name = :rule
 """)
 _OPEN = text("""
     SELECT alert_id, metadata->>'rule' AS rule, metadata->>'cause' AS cause FROM alerts
@@ -156,13 +170,25 @@ async def measured(db: Database, measure: str, window: timedelta) -> list[tuple[
         return [(str(row.subject), float(row.value)) for row in rows if row.value is not None]
 
 
-async def hold(connection: AsyncConnection, rule: str, subjects: Sequence[str], for_seconds: int) -> dict[str, float]:
-    """The condition holds for these subjects and for no others: those for which it did long enough, and how long."""
-    given = {"rule": rule, "subjects": list(subjects)}
-    await connection.execute(_HOLD_NO_MORE, given)
-    await connection.execute(_HOLD, given)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A subject for which a rule's condition holds, or held until a moment ago."""
+
+    subject: str
+    #: It holds now, and has for long enough.
+    due: bool
+    seconds: float
+
+
+async def hold(
+    connection: AsyncConnection, rule: str, subjects: Sequence[str], for_seconds: int, resolve_seconds: int
+) -> list[Held]:
+    """The condition holds for these subjects and for no others; answers all that it is not over for."""
+    given = {"rule": rule, "subjects": list(subjects), "for_seconds": for_seconds, "resolve_seconds": resolve_seconds}
+    for statement in (_HOLD_NO_MORE, _GONE, _HOLD):
+        await connection.execute(statement, given)
     rows = await connection.execute(_HELD, {"rule": rule, "for_seconds": for_seconds})
-    return {row.subject: float(row.seconds) for row in rows}
+    return [Held(row.subject, row.due, float(row.seconds)) for row in rows]
 
 
 async def open_alerts(connection: AsyncConnection) -> list[OpenAlert]:

@@ -31,10 +31,18 @@ class RunningAgent:
     socket: Path
     workspace: Path
     spool: Path
+    exports_port: int
 
 
-def start_agent(folder: Path) -> RunningAgent:
-    """An agent on its own socket, workspace and spool below the folder."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_agent(folder: Path, exports_port: int | None = None) -> RunningAgent:
+    """An agent on its own socket, workspace and spool below the folder. `exports_port` None: any that is free."""
+    port = exports_port or free_port()
     workspace = folder / "workspace"
     workspace.mkdir()
     path = folder / "run" / "agent.sock"
@@ -43,10 +51,11 @@ def start_agent(folder: Path) -> RunningAgent:
         [
             sys.executable, "-I", "-S", str(AGENT), "serve", "--socket", str(path),
             "--workspace", str(workspace), "--user-uid", str(USER), "--spool", str(spool),
+            "--exports-port", str(port),
         ],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
     )  # fmt: skip
-    return RunningAgent(process, path, workspace, spool)
+    return RunningAgent(process, path, workspace, spool, port)
 
 
 class BridgeConnector:

@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from isolated_world import SECRET, World, world_of
 
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import ContainerSpec, Limits
@@ -66,3 +67,16 @@ def make_spec(image: str) -> Callable[..., ContainerSpec]:
         return ContainerSpec(session_id=session_id, role=role, **(given | changes))
 
     return make
+
+
+@pytest.fixture(scope="module")
+async def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    with pytest.MonkeyPatch.context() as patch:
+        # As in the service: secrets are in its environment when it makes containers.
+        patch.setenv("SANDBOX_ADMIN_TOKEN", SECRET)
+        patch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@localhost/db")
+        engine = DockerEngine(
+            Settings(home=tmp_path_factory.mktemp("home")), uuid4(), agent_factory=AgentClient, environment={}
+        )
+        async with world_of(engine, image) as made:
+            yield made

@@ -8,98 +8,11 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
 
-import pytest
+from isolated_world import MEMORY, PIDS, SECRET, World
 
 from sandbox.engine import labels
-from sandbox.engine.agent_client import AgentClient
-from sandbox.engine.base import Agent, ContainerSpec, ContainerState, ExecResult, Limits
-from sandbox.engine.docker_engine import DockerEngine
-from sandbox.settings import Settings
-
-SECRET = "the-services-own-secret-51c7"
-MEMORY = 192 << 20
-PIDS = 80
-SERVER_PORT = 8123
-
-
-@dataclass
-class Sandbox:
-    session_id: UUID
-    role: str
-    state: ContainerState
-    agent: Agent
-
-    async def run(self, *command: str, env: dict[str, str] | None = None) -> ExecResult:
-        return await self.agent.exec(list(command), env=env, timeout_seconds=60)
-
-    async def sh(self, script: str) -> str:
-        """What a shell script prints, errors with it."""
-        result = await self.run("bash", "-c", f"exec 2>&1\n{script}")
-        return result.stdout.decode()
-
-    async def python(self, source: str, *arguments: object) -> object:
-        """What a Python program prints as JSON."""
-        result = await self.run("python3", "-c", source, *map(str, arguments))
-        assert result.exit_code == 0, result.stderr.decode()
-        return json.loads(result.stdout)
-
-    async def answers(self) -> None:
-        async with asyncio.timeout(20):
-            assert (await self.run("echo", "here")).stdout == b"here\n"
-
-
-@dataclass
-class World:
-    """Two sessions on the shared bridge, and one of two roles on a network of its own."""
-
-    engine: DockerEngine
-    one: Sandbox
-    neighbour: Sandbox
-    frontend: Sandbox
-    backend: Sandbox
-
-
-@asynccontextmanager
-async def world_of(engine: DockerEngine, image: str) -> AsyncIterator[World]:
-    async def start(session_id: UUID, role: str, network: str | None) -> Sandbox:
-        spec = ContainerSpec(session_id, role, image, "python312", network, Limits(MEMORY, 1.0, PIDS))
-        state = await engine.ensure_container(spec)
-        agent = engine.agent(session_id, role)
-        await agent.wait_ready(30)
-        return Sandbox(session_id, role, state, agent)
-
-    sessions = [uuid4() for _ in range(3)]
-    try:
-        network = await engine.ensure_network(sessions[2])
-        wanted = [(0, "main", None), (1, "main", None), (2, "frontend", network), (2, "backend", network)]
-        sandboxes = [await start(sessions[number], role, of) for number, role, of in wanted]
-        yield World(engine, *sandboxes)
-    finally:
-        for session_id in sessions:
-            await engine.remove_session(session_id)
-        for resource in await engine.list_resources():
-            await engine.remove(resource)
-        await engine.aclose()
-
-
-@pytest.fixture(scope="module")
-async def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    with pytest.MonkeyPatch.context() as patch:
-        # As in the service: secrets are in its environment when it makes containers.
-        patch.setenv("SANDBOX_ADMIN_TOKEN", SECRET)
-        patch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@localhost/db")
-        engine = DockerEngine(
-            Settings(home=tmp_path_factory.mktemp("home")), uuid4(), agent_factory=AgentClient, environment={}
-        )
-        async with world_of(engine, image) as made:
-            yield made
-
 
 STATUS = """
 import json
@@ -268,85 +181,6 @@ async def test_killing_everything_leaves_the_agent_and_its_processes_ends_known(
     await world.one.answers()
     state = await world.engine.inspect_container(world.one.session_id, "main")
     assert (state.status, state.id, state.started_at) == ("running", world.one.state.id, world.one.state.started_at)
-
-
-CONNECT = """
-import json, socket, sys
-answers = {}
-for target in sys.argv[1:]:
-    host, _, port = target.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=2) as connection:
-            connection.settimeout(2)
-            answers[target] = connection.recv(100).decode() or "closed"
-    except OSError as error:
-        answers[target] = None
-print(json.dumps(answers))
-"""
-SERVER = """
-import socket, sys
-listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
-while True:
-    connection, _ = listener.accept()
-    connection.sendall(b"reached")
-    connection.close()
-"""
-
-
-async def serve(sandbox: Sandbox) -> str:
-    """A server on all of the sandbox's addresses; where it is."""
-    await sandbox.agent.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
-    async with asyncio.timeout(20):
-        while SERVER_PORT not in await sandbox.agent.listening_ports():
-            await asyncio.sleep(0.02)
-    return f"{sandbox.state.ip}:{SERVER_PORT}"
-
-
-async def test_sessions_do_not_reach_each_other(world: World):
-    answers = "reached"
-    at = {name: await serve(getattr(world, name)) for name in ("neighbour", "frontend", "backend")}
-    by_role, by_name = f"backend:{SERVER_PORT}", f"{world.neighbour.state.name}:{SERVER_PORT}"
-    # What should work does: a container itself, and the roles of one session by name and address.
-    assert await world.neighbour.python(CONNECT, at["neighbour"]) == {at["neighbour"]: answers}
-    assert await world.frontend.python(CONNECT, at["backend"], by_role) == {
-        at["backend"]: "reached",
-        by_role: "reached",
-    }
-    # And nothing else.
-    assert set((await world.one.python(CONNECT, *at.values(), by_name, by_role)).values()) == {None}
-    assert set((await world.frontend.python(CONNECT, at["neighbour"], by_name)).values()) == {None}
-
-
-async def test_there_is_no_way_round_by_ipv6(world: World):
-    for sandbox in (world.one, world.backend):
-        result = await sandbox.run("cat", "/proc/net/if_inet6")
-        addresses = [line.split() for line in result.stdout.decode().splitlines()]
-        assert [row for row in addresses if row[5] != "lo"] == []
-
-
-GATEWAY = """
-import json, socket, struct
-routes = [line.split() for line in open("/proc/net/route").readlines()[1:]]
-print(json.dumps(socket.inet_ntoa(struct.pack("<I", int(next(r[2] for r in routes if r[1] == "00000000"), 16)))))
-"""
-
-
-async def test_the_service_on_the_hosts_loopback_is_not_reached(world: World):
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"the service")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await reader.read() == b"the service"
-        writer.close()
-        for sandbox in (world.one, world.backend):
-            gateway = await sandbox.python(GATEWAY)
-            targets = [f"{host}:{port}" for host in (gateway, "127.0.0.1", "localhost", "host.docker.internal")]
-            assert set((await sandbox.python(CONNECT, *targets)).values()) == {None}
 
 
 ENVIRONMENTS = """

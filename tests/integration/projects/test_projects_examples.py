@@ -54,6 +54,14 @@ async def test_the_manifest_of_the_readme(tmp_path: Path) -> None:
     assert backend.start == detected.roles["backend"].start
 
 
+async def test_instrumented(tmp_path: Path) -> None:
+    backend = (await plan_of(EXAMPLES / "instrumented", tmp_path)).roles["backend"]
+    assert (backend.runtime, backend.port) == ("python312", 8000)
+    assert backend.start == "opentelemetry-instrument python app.py"
+    assert backend.install is not None
+    assert backend.install.endswith("uv pip install -r requirements.txt")
+
+
 async def test_fastapi(tmp_path: Path) -> None:
     plan = await plan_of(EXAMPLES / "fastapi", tmp_path)
     assert {role: part.framework for role, part in plan.roles.items()} == {"backend": "fastapi"}

@@ -18,10 +18,13 @@ from sandbox.api.platform import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.records.tail import LogTail
+from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass
@@ -32,6 +35,10 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    signer: Signer
+    exports: ExportService
+    reports: ReportReader
+    tail: LogTail
 
 
 @pytest.fixture
@@ -41,15 +48,20 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
-    tokens = TokenService(database, Signer((await load_deployment(database)).signing_key))
+    signer = Signer((await load_deployment(database)).signing_key)
+    tokens = TokenService(database, signer)
     recorder = Recorder(database)
     recorder.start()
+    tail = LogTail(database)
     intake = Intake(
         dsn,
         most_bytes=settings.max_intake_mb * 1024 * 1024,
         max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
     )
-    yield Services(settings, database, tokens, intake, recorder, Receiver(intake))
+    receiver = Receiver(intake)
+    exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
+    await tail.close()
     await intake.close()
     await recorder.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -41,6 +42,7 @@ async def evaluator(database):
 
 
 async def test_a_cause_has_one_alert_and_is_resolved_when_it_is_gone(evaluator, database, admin):
+    await run(database, "UPDATE alert_rules SET resolve_seconds = 0")
     await evaluator.evaluate()
     assert await alerts_of(admin) == []
     await run(database, "UPDATE agents SET status = 'error' WHERE name IN ('Redis', 'MinIO')")
@@ -132,6 +134,53 @@ async def test_a_condition_has_to_hold_for_some_time(evaluator, database, admin)
     assert (await alerts_of(admin))[0]["status"] == "resolved"
 
 
+async def test_what_comes_and_goes_is_one_alert(evaluator, database, admin):
+    for _ in range(3):
+        for status in ("error", "healthy"):
+            await run(database, f"UPDATE agents SET status = '{status}' WHERE name = 'Redis'")
+            await asyncio.gather(*(evaluator.evaluate() for _ in range(3)))
+    (alert,) = await alerts_of(admin)
+    assert (alert["title"], alert["status"]) == ("agent-in-error: Redis", "active")
+    await run(database, "UPDATE alert_conditions SET gone_since = gone_since - INTERVAL '61 s'")
+    await evaluator.evaluate()
+    (alert,) = await alerts_of(admin)
+    assert alert["status"] == "resolved"
+    assert [row.event for row in await rows(database, "SELECT event FROM alert_deliveries ORDER BY delivery_id")] == [
+        "opened",
+        "resolved",
+    ]
+    await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
+    await evaluator.evaluate()
+    assert [alert["status"] for alert in await alerts_of(admin)] == ["active", "resolved"]
+
+
+async def test_what_did_not_hold_long_enough_is_forgotten_at_once(evaluator, database, admin):
+    await run(database, "UPDATE alert_rules SET for_seconds = 60")
+    for _ in range(2):
+        for status in ("error", "healthy"):
+            await run(database, f"UPDATE agents SET status = '{status}' WHERE name = 'Redis'")
+            await evaluator.evaluate()
+            # Had it held through, it would be due now.
+            await run(database, "UPDATE alert_conditions SET since = since - INTERVAL '40 s'")
+    assert await rows(database, "SELECT * FROM alert_conditions") == []
+    assert await alerts_of(admin) == []
+
+
+async def test_an_edited_rule_judges_its_open_alerts_anew(evaluator, database, admin):
+    body = {"measure": "agent_in_error", "threshold": 1, "severity": "error"}
+    await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
+    await evaluator.evaluate()
+    path = "/api/v1/alert-rules/agent-in-error"
+    assert (await admin.put(path, json=body | {"threshold": 2, "resolve_seconds": 0})).json()["resolve_seconds"] == 0
+    await evaluator.evaluate()
+    assert [alert["status"] for alert in await alerts_of(admin)] == ["resolved"]
+    assert (await admin.put(path, json=body)).json()["resolve_seconds"] == 60
+    await evaluator.evaluate()
+    assert (await admin.delete(path)).status_code == 204
+    await evaluator.evaluate()
+    assert {alert["status"] for alert in await alerts_of(admin)} == {"resolved"}
+
+
 async def test_a_rule_that_cannot_be_measured_silences_no_other(evaluator, database, admin, caplog):
     await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
     await run(
@@ -150,7 +199,9 @@ async def test_rules_are_data(admin, ada):
     refused = await admin.put("/api/v1/alert-rules/x", json={"measure": "; DROP TABLE logs", "threshold": 1})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
     assert (await ada.put("/api/v1/alert-rules/x", json={})).json()["code"] == "admin_required"
+    assert (await ada.get("/api/v1/alert-rules/disk-full")).json()["measure"] == "disk_used_percent"
     assert (await admin.delete("/api/v1/alert-rules/disk-full")).status_code == 204
+    assert (await ada.get("/api/v1/alert-rules/disk-full")).json()["code"] == "alert_rule_not_found"
     assert (await admin.delete("/api/v1/alert-rules/disk-full")).json()["code"] == "alert_rule_not_found"
 
 
@@ -200,6 +251,64 @@ async def test_the_webhook_is_told_signed_and_again_until_it_listens(database, r
     assert done.delivered_at is not None
 
 
+async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
+    alerts, webhook = Alerts(tell=True), Webhook(database, receiver.url, "a secret of 16 or more")
+    async with database.transaction() as connection:
+        first, _ = await alerts.open(connection, {"severity": "info", "title": "first", "message": "m", "source": None})
+        receiver.answers = [500]
+    await webhook.deliver()
+    async with database.transaction() as connection:
+        await alerts.resolve(connection, first["alert_id"], "root")
+        await alerts.open(connection, {"severity": "info", "title": "second", "message": "m", "source": None})
+    await webhook.deliver()  # the first alert's opening is not due yet, and its end waits for that
+    assert [json.loads(body)["alert"]["title"] for _, body in receiver.got] == ["first", "second"]
+    await run(database, "UPDATE alert_deliveries SET next_attempt_at = NOW()")
+    await webhook.deliver()
+    assert [json.loads(body)["event"] for _, body in receiver.got] == ["opened", "opened", "opened", "resolved"]
+
+
+@pytest.mark.parametrize("answer", ["nothing", "trickle", "garbage", "redirect", "flood"])
+async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, answer):
+    monkeypatch.setattr("sandbox.telemetry.alerts.webhook.TIMEOUT_SECONDS", 1.0)
+
+    async def misbehave(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            match answer:
+                case "garbage":
+                    writer.write(b"nonsense\r\n\r\n")
+                case "redirect":
+                    writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+                case "trickle":
+                    while True:
+                        writer.write(b"H")
+                        await writer.drain()
+                        await asyncio.sleep(0.1)
+                case "flood":
+                    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        writer.write(b"x" * 65_536)
+                        await writer.drain()
+                case "nothing":
+                    await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(misbehave, "127.0.0.1", 0) as server:
+        async with database.transaction() as connection:
+            for number in range(8):
+                values = {"severity": "info", "title": str(number), "message": "m", "source": None}
+                await Alerts(tell=True).open(connection, values)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(30):
+            await Webhook(database, url, "a secret of 16 or more").deliver()
+    (found,) = await rows(
+        database,
+        "SELECT count(*) FILTER (WHERE attempts = 1) AS tried, count(delivered_at) AS told,"
+        " count(*) FILTER (WHERE last_error <> '') AS failed FROM alert_deliveries",
+    )
+    assert (found.tried, found.told, found.failed) == ((8, 8, 0) if answer == "flood" else (8, 0, 8))
+
+
 async def test_a_webhook_that_never_listens_is_given_up(database, caplog):
     async with database.transaction() as connection:
         await Alerts(tell=True).open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
@@ -211,7 +320,7 @@ async def test_a_webhook_that_never_listens_is_given_up(database, caplog):
     assert "did not take" in caplog.text
 
 
-async def test_alertmanager_opens_and_resolves(admin, ada):
+async def test_alertmanager_opens_and_resolves(admin, ada, caplog):
     def notification(status):
         return {
             "version": "4",
@@ -238,7 +347,10 @@ async def test_alertmanager_opens_and_resolves(admin, ada):
     plain, cpu = sorted(await alerts_of(ada, source="alertmanager"), key=lambda alert: alert["severity"], reverse=True)
     assert (cpu["severity"], cpu["title"], cpu["message"]) == ("critical", "CPU of db-1", "95 %")
     assert (cpu["metadata"]["runbook_url"], cpu["metadata"]["labels"]["instance"]) == ("https://r", "db-1")
+    assert cpu["metadata"]["starts_at"] == "2026-11-20T10:00:00Z"
     assert (plain["severity"], plain["title"]) == ("warning", "Plain: api")
+    assert (await admin.post(path, json=notification("firing") | {"truncatedAlerts": 7})).status_code == 200
+    assert "left 7 alerts out" in caplog.text
     assert (await admin.post(path, json=notification("resolved"))).json() == {"opened": 0, "resolved": 2}
     assert await alerts_of(ada, status="active") == []
     assert (await ada.post(path, json=notification("firing"))).json()["code"] == "admin_required"

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+TIME = "2026-01-01T00:00:00+00:00"
+
+
+def cursor(time, keys):
+    return base64.urlsafe_b64encode(json.dumps([time, json.dumps(keys)]).encode()).decode().rstrip("=")
+
+
+BAD_PLACES = [
+    (TIME, []),
+    (TIME, ["logs"]),
+    (TIME, ["logs", "xyz"]),
+    (TIME, ["logs", "9" * 22]),
+    (TIME, ["logs", float("inf")]),
+    (TIME, ["logs", None]),
+    (TIME, ["alerts", "1"]),
+    (TIME, {}),
+    ("0001-01-01T00:00:00+14:00", ["logs", "1"]),
+    ("9999-12-31T23:59:59-14:00", ["logs", "1"]),
+    ("2026-01-01T00:00:00", ["logs", "1"]),
+]
 
 
 async def everything(client, path, **params):
@@ -76,6 +100,13 @@ async def test_logs_are_filtered(admin, logs, params, matches):
     assert sorted(item["message"] for item in items) == sorted(row["message"] for row in logs if matches(row))
 
 
+async def test_a_cursor_is_of_one_list(admin, logs):
+    cursor = (await admin.get("/api/v1/logs", params={"limit": 1})).json()["next_cursor"]
+    for path in ("agents", "alerts", "coverage", "test-results", "traces", "alert-rules"):
+        refused = await admin.get(f"/api/v1/{path}", params={"cursor": cursor})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), path
+
+
 async def test_users_see_their_own_logs_only(ada, bob, logs):
     items, _ = await everything(ada, "/api/v1/logs")
     assert len(items) == 10
@@ -91,15 +122,20 @@ async def test_users_see_their_own_logs_only(ada, bob, logs):
         ("logs", {"limit": 501}),
         ("logs", {"level": "LOUD"}),
         ("logs", {"colour": "red"}),
+        ("logs/tail", {"colour": "red"}),
+        ("analytics/slow-traces", {"from": "2026-01-01"}),
+        ("analytics/slow-traces", {"window": ""}),
         ("logs", {"q": "a\0b"}),
         ("logs", {"service": "a\0"}),
         ("logs", {"from": "yesterday"}),
         ("logs", {"from": "9999-12-31T23:59:59-12:00"}),
         ("logs", {"cursor": "nonsense"}),
-        ("logs", {"cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwKzAwOjAwIiwgInh5eiJd"}),
-        ("traces", {"cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwKzAwOjAwIiwgIltcIjFcIl0iXQ"}),
-        ("documents", {"cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwKzAwOjAwIiwgIltcIjFcIl0iXQ"}),
-        ("logs", {"cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwKzAwOjAwIiwgIltcIjk5OTk5OTk5OTk5OTk5OTk5OTk5XCJdIl0"}),
+        *(("logs", {"cursor": cursor(time, keys)}) for time, keys in BAD_PLACES),
+        ("traces", {"cursor": cursor(TIME, ["traces", "1"])}),
+        ("traces", {"cursor": cursor(TIME, ["traces", "\ud800", "1"])}),
+        ("traces", {"cursor": cursor(TIME, ["traces", "1", "\0"])}),
+        ("alert-rules", {"cursor": cursor(TIME, ["alert_rules", "\0"])}),
+        ("documents", {"cursor": cursor(TIME, ["documents", "1"])}),
     ],
 )
 async def test_questions_that_make_no_sense_are_refused(admin, path, params):
@@ -156,6 +192,9 @@ async def test_a_trace_is_a_tree_with_the_logs_of_its_requests(admin, ada, bob, 
     assert len((await everything(admin, "/api/v1/traces", limit=2))[0]) == 7
     assert len((await everything(ada, "/api/v1/traces", limit=2, service_name="shop"))[0]) == 3
     assert (await everything(ada, "/api/v1/traces", status="error"))[0] == []
+    assert len((await everything(admin, "/api/v1/traces", limit=2, user_id="ada"))[0]) == 3
+    assert len((await everything(ada, "/api/v1/traces", user_id="ada"))[0]) == 3
+    assert (await everything(bob, "/api/v1/traces", user_id="ada"))[0] == []
 
 
 async def test_each_documented_question_is_answered(admin, ada, logs, database):

@@ -162,7 +162,7 @@ async def test_a_window_reads_its_days_only(records):
 
 async def test_a_later_page_leaves_out_the_days_that_were_read(records):
     with explained(records, "logs") as plans:
-        place = (TODAY - 12 * DAY + timedelta(hours=1), '["1"]')
+        place = store.LOGS.place({"timestamp": TODAY - 12 * DAY + timedelta(hours=1), "log_id": 1})
         await store.LOGS.page(records, 10, after=place)
     assert days_read(await plans(), "logs") == days(12, 12)
 

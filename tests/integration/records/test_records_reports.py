@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 JUNIT = b"""<testsuite name="pytest" time="2.5" timestamp="2026-11-20T10:00:00+00:00">
 <testcase classname="tests.test_api" name="test_ok"/>
 <testcase classname="tests.test_api" name="test_auth"><failure message="Expected 200, got 401">E
@@ -51,3 +54,36 @@ async def test_what_is_no_report_is_refused(ada):
         assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
     assert (await ada.post("/api/v1/test-results/junit", params={"test_type": "odd"}, content=JUNIT)).status_code == 422
     assert (await ada.get("/api/v1/test-results")).json()["items"] == []
+
+
+async def test_a_run_with_a_thousand_failures_is_listed(ada):
+    case = b'<testcase name="a"><failure message="m">' + b"t.py:1: no\n" * 100 + b"</failure></testcase>"
+    made = await ada.post("/api/v1/test-results/junit", content=b"<testsuite>" + case * 1_000 + b"</testsuite>")
+    assert made.status_code == 201, made.text
+    assert len(json.dumps(made.json()["failed_tests"])) > 100_000
+    (listed,) = (await ada.get("/api/v1/test-results")).json()["items"]
+    assert listed == made.json()
+
+
+async def test_a_report_may_be_packed_and_come_with_what_the_run_printed(ada):
+    packed = await ada.post(
+        "/api/v1/test-results/junit", content=gzip.compress(JUNIT), headers={"Content-Encoding": "gzip"}
+    )
+    assert (packed.status_code, packed.json()["failed"]) == (201, 1)
+    bomb = gzip.compress(b" " * (2**24 + 1))
+    refused = await ada.post("/api/v1/test-results/junit", content=bomb, headers={"Content-Encoding": "gzip"})
+    assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+    console = b"shop.py:5: DeprecationWarning: old() is deprecated\n2 passed, 3 warnings in 0.1s\n"
+    for part in (("junit.xml", JUNIT), (None, JUNIT)):  # as `curl -F report=@junit.xml` and `-F 'report=<junit.xml'`
+        made = await ada.post("/api/v1/test-results/junit", files={"report": part, "output": ("console.log", console)})
+        assert made.status_code == 201, made.text
+        row = made.json()
+        assert (row["failed"], row["warnings"], row["test_output"]) == (1, 3, console.decode())
+        assert row["warning_details"] == [
+            {"message": "DeprecationWarning: old() is deprecated", "file": "shop.py", "line": 5}
+        ]
+    for form in ({"output": ("a", console)}, dict.fromkeys(("report", "b", "c", "d"), ("a", JUNIT))):
+        refused = await ada.post("/api/v1/test-results/junit", files=form)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
+    broken = await ada.post("/api/v1/test-results/junit", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert (broken.status_code, broken.json()["code"]) == (422, "invalid_input")

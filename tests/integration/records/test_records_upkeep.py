@@ -66,7 +66,8 @@ async def fill(database):
         database,
         """CREATE TABLE logs_p20260101 (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)""",
         """ALTER TABLE logs ATTACH PARTITION logs_p20260101 FOR VALUES FROM ('2026-01-01') TO ('2026-01-02')""",
-        """INSERT INTO logs (timestamp, level, message) VALUES ('2026-01-01 12:00', 'ERROR', 'old')""",
+        """INSERT INTO logs (timestamp, level, message) VALUES
+           ('2026-01-01 12:00', 'ERROR', 'old'), ('2026-01-01 12:00', 'DEBUG', 'old')""",
         """INSERT INTO logs (timestamp, level, message) VALUES
            (NOW() - INTERVAL '8 days', 'DEBUG', 'old debug'), (NOW() - INTERVAL '8 days', 'INFO', 'young'),
            (NOW() - INTERVAL '6 days', 'DEBUG', 'young'), (NOW() - INTERVAL '32 days', 'INFO', 'old')""",
@@ -109,7 +110,10 @@ async def test_what_is_too_old_goes_and_nothing_else(database, admin):
     planned = (await admin.post("/api/v1/admin/retention", json={"dry_run": True})).json()
     assert await old_and_young(database) == before
     assert planned["steps"][0]["partitions"] == ["logs_p20260101"]
+    # Those of the partition, and one of the default partition.
+    assert planned["steps"][0]["rows"] == 3
     done = (await admin.post("/api/v1/admin/retention", json={})).json()
+    assert done["steps"] == planned["steps"]
     assert {(step["table"], step["action"]): step["rows"] for step in done["steps"][2:]} == {
         ("logs", "delete DEBUG"): 1,
         ("coverage", "delete"): 1,
@@ -180,13 +184,16 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
     assert caplog.text.count("not today") == 1
 
 
-@pytest.fixture
-async def upkeep(database, tmp_path):
+def make_upkeep(database, home, **settings):
     async def engine():
         return {"version": "27"}
 
-    recorder = Recorder(database)
-    upkeep = Upkeep(database, Settings(home=tmp_path), recorder, engine)
+    return Upkeep(database, Settings(home=home, **settings), Recorder(database), engine)
+
+
+@pytest.fixture
+async def upkeep(database, tmp_path):
+    upkeep = make_upkeep(database, tmp_path)
     upkeep.start()
     yield upkeep
     await upkeep.close()
@@ -197,3 +204,23 @@ async def test_upkeep_does_all_of_it(upkeep, database):
     async with asyncio.timeout(30):
         while await value(database, reported) < 2:
             await asyncio.sleep(0.05)
+
+
+async def test_agents_are_not_late_for_a_service_that_was_down(database, tmp_path):
+    """It may have been down for long: they have as long again from its start on."""
+    await run(
+        database, "UPDATE agents SET status = 'healthy', last_active = NOW() - INTERVAL '1 h' WHERE name = 'Redis'"
+    )
+    status = "SELECT status FROM agents WHERE name = 'Redis'"
+    await make_upkeep(database, tmp_path)._mark_silent()
+    assert await value(database, status) == "healthy"
+    started = make_upkeep(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
+    await asyncio.sleep(1.1)
+    await started._mark_silent()
+    assert await value(database, status) == "error"
+
+
+@pytest.mark.parametrize("warning", [6, 300])
+def test_no_setting_takes_a_component_for_silent(database, tmp_path, warning):
+    upkeep = make_upkeep(database, tmp_path, agent_warning_seconds=warning)
+    assert upkeep._periodic["components"].interval_seconds <= min(30, warning / 3)

@@ -14,7 +14,6 @@ from sandbox.engine import labels
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.docker_engine import DockerEngine
 from sandbox.errors import DatabaseUnavailable, EngineError
-from sandbox.sessions.housekeeping import store as housekeeping
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import new_origin
 from sandbox.settings import Settings
@@ -119,11 +118,3 @@ async def test_an_engine_that_cannot_be_asked_is_not_an_empty_one(
     with pytest.raises(EngineError):
         await service(database, away).findings()
     await away.aclose()
-
-
-async def test_one_replica_has_the_turn(database: Database) -> None:
-    async with database.transaction() as first, database.transaction() as second:
-        assert await housekeeping.take_turn(first)
-        assert not await housekeeping.take_turn(second)
-    async with database.transaction() as third:
-        assert await housekeeping.take_turn(third)

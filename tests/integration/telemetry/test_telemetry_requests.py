@@ -40,7 +40,7 @@ async def name_user() -> str:
     return "ada"
 
 
-def make_app(recorder) -> FastAPI:
+def make_app(recorder) -> RequestMiddleware:
     tracing = Tracing(recorder)
     router = APIRouter()
 
@@ -88,8 +88,7 @@ def make_app(recorder) -> FastAPI:
     app = FastAPI()
     problems.install(app)
     app.include_router(router, prefix="/api")
-    app.add_middleware(RequestMiddleware, tracing=tracing)
-    return app
+    return RequestMiddleware(app, tracing)
 
 
 @pytest.fixture
@@ -147,6 +146,8 @@ async def test_request_id_that_is_not_sane_is_replaced(http, sent):
 
 async def test_unexpected_error_is_a_problem_and_its_stack_is_in_the_log(http, recorder, records):
     response = await http.get("/api/broken")
+    (stream,) = http._transport._pool.connections
+    assert not stream.is_closed()  # it was answered in full: the connection serves the next request
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()

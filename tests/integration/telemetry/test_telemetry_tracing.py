@@ -1,4 +1,4 @@
-"""Spans as rows: what they are mapped to, and a launch's trace that goes on in another process."""
+"""Spans as rows: what they are mapped to, and a launch's, which several processes write."""
 
 from __future__ import annotations
 
@@ -8,54 +8,51 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandbox.errors import Kind, SandboxError
-from sandbox.telemetry import context
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.tracing import Tracing, child_context, new_ids, set_status
+from sandbox.telemetry.tracing import Tracing, new_ids, set_status
 
 
-async def test_launch_trace_goes_on_after_a_restart(database, records):
+async def test_a_trace_is_written_by_several_processes(database, records):
     trace_id, span_id = new_ids()
     started = datetime.now(UTC)
-    for stages in (("plan", "network"), ("containers", "workspace")):  # one process, then the next
+
+    async def write(name: str, own: str, parent: str, status: str = "success", **more) -> None:
+        """In a process of its own, so to speak."""
         recorder = Recorder(database)
         recorder.start()
-        tracing = Tracing(recorder)
-        for stage in stages:
-            parent = child_context(trace_id, span_id)
-            with (
-                context.bind(session_id="s-9"),
-                tracing.span(f"launch.stage.{stage}", parent=parent, attributes={"stage": stage}),
-                tracing.span("engine.call"),
-            ):
-                pass
-        await recorder.close()
-    recorder = Recorder(database)
-    recorder.start()
-    for _ in range(2):  # a process killed after this write writes it again when it is back
+        ended = started + timedelta(seconds=2.5)
         Tracing(recorder).record_span(
-            "launch",
+            name,
             trace_id=trace_id,
-            span_id=span_id,
-            parent_span_id="12" * 8,
+            span_id=own,
+            parent_span_id=parent,
             start=started,
-            end=started + timedelta(seconds=2.5),
-            status="error",
+            end=ended,
+            status=status,
+            **more,
+        )
+        await recorder.close()
+
+    for stage in ("plan", "network"):
+        await write(f"launch.{stage}", new_ids()[1], span_id, attributes={"stage": stage})
+    for _ in range(2):  # a process killed after this write writes it again when it is back
+        await write(
+            "launch",
+            span_id,
+            "12" * 8,
+            "error",
             attributes={"session_id": "s-9"},
             events=[{"name": "failed", "code": "port_not_opened"}],
         )
-        await recorder.flush()
-    await recorder.close()
     spans = await records.spans()
     assert {span.trace_id for span in spans} == {trace_id}
     (launch,) = [span for span in spans if span.operation_name == "launch"]
     assert (launch.span_id, launch.parent_span_id, launch.status) == (span_id, "12" * 8, "error")
     assert (launch.start_time, launch.duration_ms) == (started, 2500)
+    assert launch.tags["session_id"] == "s-9"
     assert launch.logs == [{"name": "failed", "code": "port_not_opened"}]
     stages = [span for span in spans if span.parent_span_id == span_id]
-    assert [span.tags["stage"] for span in stages] == ["plan", "network", "containers", "workspace"]
-    assert all(span.tags["session_id"] == "s-9" for span in stages)
-    inner = [span for span in spans if span.operation_name == "engine.call"]
-    assert [span.parent_span_id for span in inner] == [span.span_id for span in stages]
+    assert {span.tags["stage"] for span in stages} == {"plan", "network"}
 
 
 @pytest.mark.parametrize(
@@ -92,14 +89,7 @@ async def test_status_can_be_set_without_an_exception(recorder, records):
     assert datetime.fromisoformat(kept.logs[0]["timestamp"]).tzinfo is not None
 
 
-@pytest.mark.parametrize("ids", [("x" * 32, "1" * 16), ("1" * 31, "1" * 16), ("A" * 32, "1" * 16), ("1" * 32, "")])
-def test_ids_that_are_none_are_refused(ids):
-    with pytest.raises(ValueError, match="hex digits"):
-        child_context(*ids)
-
-
-def test_new_ids_are_what_child_context_takes():
+def test_new_ids_are_what_opentelemetry_has():
     trace_id, span_id = new_ids()
-    assert (len(trace_id), len(span_id)) == (32, 16)
+    assert (len(bytes.fromhex(trace_id)), len(bytes.fromhex(span_id))) == (16, 8)
     assert (trace_id, span_id) != new_ids()
-    child_context(trace_id, span_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from uuid import UUID, uuid4
 
@@ -38,6 +39,30 @@ def test_nothing_is_taken_for_another_purpose(signer):
     ):
         with pytest.raises(SignatureRefused):
             read(value)
+
+
+def test_a_sessions_token_names_session_and_user_and_is_the_same_each_time(signer):
+    token = signer.sign_exports(SESSION, "ada")
+    assert signer.read_exports(token) == (SESSION, "ada")
+    assert token == Signer("a" * 64).sign_exports(SESSION, "ada")
+    # As it is: the variable it comes in takes no more of it.
+    assert re.fullmatch(r"sbxs_[A-Za-z0-9._-]+", token)
+
+
+@pytest.mark.parametrize("change", ["", "x", "sbx_{}", "{}x", "sbxs_", "sbxs_{}", "sbxs_" + "x" * 5_000])
+def test_what_is_no_sessions_token_is_refused(signer, change):
+    good = signer.sign_exports(SESSION, "ada")
+    for value in (change.format(good), change.format(good.removeprefix("sbxs_")), good.removeprefix("sbxs_")):
+        if value != good:
+            with pytest.raises(SignatureRefused):
+                signer.read_exports(value)
+    for other in (
+        signer.sign_preview(SESSION, "ada"),
+        signer.sign_cookie(CALLER),
+        Signer("b" * 64).sign_exports(SESSION, "ada"),
+    ):
+        with pytest.raises(SignatureRefused):
+            signer.read_exports(other if other.startswith("sbxs_") else f"sbxs_{other}")
 
 
 def test_preview_of_another_session_is_refused(signer):

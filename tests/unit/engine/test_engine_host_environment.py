@@ -35,8 +35,9 @@ def test_proxies_are_passed_in_both_cases_with_their_exceptions(tmp_path: Path) 
     assert env == {
         "HTTPS_PROXY": "http://proxy.example:3128",
         "https_proxy": "http://proxy.example:3128",
-        "NO_PROXY": "internal.example",
-        "no_proxy": "internal.example",
+        # An app that reports, or asks its own server, does so without a proxy.
+        "NO_PROXY": "internal.example,localhost,127.0.0.1,::1",
+        "no_proxy": "internal.example,localhost,127.0.0.1,::1",
     }
 
 

@@ -1,18 +1,23 @@
 """Reports of test tools, made by the tools themselves, and reports that no tool makes."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
 from sandbox.telemetry.reports.junit import read_junit
+from sandbox.telemetry.reports.warnings import warnings_in
 from sandbox.telemetry.reports.xml import ReportRefused
 
+#: Made by jest-junit (with the console's output), Vitest and Istanbul; their paths are another machine's.
+REPORTS = Path(__file__).parent / "reports"
 PYTHON_TESTS = """
-import unittest, warnings
+import logging, unittest, warnings
 
 import pytest
 
@@ -25,6 +30,9 @@ def test_warns(capsys):
     with capsys.disabled():
         pass
     print("shop/stock.py:7: DeprecationWarning: count is old")
+    logging.getLogger("shop").warning("low on stock")
+    for _ in range(2):
+        warnings.warn("count is older", DeprecationWarning)
 
 def test_fails():
     assert stock.count(1) == 3, "wrong count"
@@ -55,6 +63,8 @@ const assert = require('node:assert');
 test('adds', () => assert.strictEqual(1 + 1, 2));
 test('fails', () => assert.strictEqual(1 + 1, 3));
 test('later', { skip: true }, () => {});
+test('some day', { todo: true }, () => assert.fail('not yet'));
+test.describe('cart', () => { test('slow', () => new Promise((done) => setTimeout(done, 20))); });
 """
 SUREFIRE = b"""<?xml version="1.0" encoding="UTF-8"?>
 <testsuite name="com.shop.CartTest" time="1,234.5" tests="3" errors="0" skipped="1" failures="1">
@@ -107,6 +117,7 @@ def python_run(tmp_path_factory) -> Path:
         check=False,
     )
     assert done.returncode == 1, done.stdout
+    (folder / "console.log").write_text(done.stdout)
     for report in ("xml", "json"):
         subprocess.run([sys.executable, "-m", "coverage", report, "-q"], cwd=folder, check=True)
     return folder
@@ -120,19 +131,34 @@ def test_pytest(python_run):
         "passed": 2,
         "failed": 2,
         "skipped": 1,
-        "warnings": 1,
+        "warnings": 2,
     }
     fails, errors = result["failed_tests"]
     assert fails["name"] == "test_fails"
     assert fails["error"].startswith("AssertionError: wrong count")
-    assert (fails["file"], fails["line"]) == ("test_shop.py", 17)
+    assert (fails["file"], fails["line"]) == ("test_shop.py", 20)
     assert "stock.count(1) == 3" in fails["stack_trace"]
     assert (errors["name"], "no database" in errors["error"]) == ("test_errors", True)
-    assert result["warning_details"] == [
-        {"message": "DeprecationWarning: count is old", "file": "shop/stock.py", "line": 7}
-    ]
+    assert result["warning_details"] == PRINTED
     assert result["execution_time"] > 0
     assert abs(datetime.now(UTC) - result["timestamp"]) < timedelta(days=1)
+
+
+PRINTED = [
+    {"message": "low on stock", "file": "test_shop.py", "line": 15},
+    {"message": "DeprecationWarning: count is old", "file": "shop/stock.py", "line": 7},
+]
+
+
+def test_the_warnings_of_pytest_are_in_what_it_prints(python_run):
+    report, console = ((python_run / name).read_bytes() for name in ("junit.xml", "console.log"))
+    result = read_junit(report, console)
+    (own, *printed) = result["warning_details"]
+    assert own["message"] == "DeprecationWarning: count is older"
+    assert (Path(own["file"]).name, own["line"]) == ("test_shop.py", 17)
+    assert printed == PRINTED
+    assert result["warnings"] == 4  # told once, counted twice
+    assert "warnings summary" in result["test_output"]
 
 
 def test_node(tmp_path):
@@ -141,11 +167,62 @@ def test_node(tmp_path):
         ["node", "--test", "--test-reporter=junit", "shop.test.js"], cwd=tmp_path, capture_output=True, check=False
     )
     result = read_junit(done.stdout)
-    assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (3, 1, 1, 1)
+    assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (5, 2, 1, 2)
     (failed,) = result["failed_tests"]
     assert failed["name"] == "fails"
     assert failed["file"].endswith("shop.test.js")
     assert failed["line"] == 5
+    # Tests outside any suite have their part in it, and so have those within one.
+    cases = [float(case.get("time")) for case in ElementTree.fromstring(done.stdout).findall("testcase")]
+    assert result["execution_time"] > sum(cases) + 0.01
+
+
+def test_jest():
+    result = read_junit((REPORTS / "jest.xml").read_bytes())
+    assert (result["failed"], result["skipped"], result["execution_time"] > 0) == (2, 1, True)
+    fails, throws = result["failed_tests"]
+    assert (fails["name"], fails["file"], fails["line"]) == ("shop fails", "/builds/shop/jest/shop.test.js", 5)
+    assert throws["error"] == "Error: boom"
+    (warning,) = result["warning_details"]
+    assert warning == {"message": "old() is deprecated", "file": "/builds/shop/jest/shop.js", "line": 2}
+
+
+def test_vitest():
+    result = read_junit((REPORTS / "vitest.xml").read_bytes())
+    assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (5, 2, 1, 2)
+    assert (result["failed_tests"][0]["file"], result["failed_tests"][0]["line"]) == ("shop.test.mjs", 5)
+    assert "old() is deprecated" in result["test_output"]
+
+
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [
+        ("(node:47) [DEP0005] DeprecationWarning: Buffer()", {"message": "[DEP0005] DeprecationWarning: Buffer()"}),
+        ("WARNING  shop:cart.py:17 low", {"message": "low", "file": "cart.py", "line": 17}),
+        ("[WARNING] /src/Cart.java:[21,5] old", {"message": "old", "file": "/src/Cart.java", "line": 21}),
+        ("12:00:01.123 [main] WARN  shop.Cart - low", {"message": "shop.Cart - low"}),
+        ("2026-11-20T10:00:00.1Z  WARN 1 --- [main] Cart : low", {"message": "1 --- [main] Cart : low"}),
+        ("[WARNING] low", {"message": "low"}),
+        ("WARNING: low", {"message": "low"}),
+        ("a warning from me", None),
+        ("no warnings", None),
+        ("3 warnings", None),
+    ],
+)
+def test_warnings_in_output(line, detail):
+    assert warnings_in(f"before\n{line}\nafter")[0] == ([detail] if detail else [])
+
+
+@pytest.mark.parametrize(
+    ("end", "count"),
+    [
+        ("=== 1 failed, 2 passed, 3 warnings in 0.12s ===", 3),
+        ("8 failed, 5 passed, 1 skipped, 1 warning, 3 errors, 1 subtests passed in 0.14s", 1),
+        ("2 passed in 0.1s", 0),
+    ],
+)
+def test_pytest_counts_its_warnings(end, count):
+    assert warnings_in(end) == ([], count)
 
 
 def test_maven():
@@ -161,7 +238,8 @@ def test_go():
     result = read_junit(GO)
     assert (result["total_tests"], result["failed"], result["execution_time"]) == (2, 1, 0.5)
     assert result["timestamp"] == datetime(2026, 11, 20, 9, tzinfo=UTC)
-    assert (result["failed_tests"][0]["file"], result["failed_tests"][0]["line"]) == ("cart_test.go", 17)
+    (failed,) = result["failed_tests"]
+    assert (failed["file"], failed["line"], failed["error"]) == ("cart_test.go", 17, "cart_test.go:17: got 2, want 3")
 
 
 def test_coverage_of_both_formats_agrees(python_run):
@@ -170,8 +248,14 @@ def test_coverage_of_both_formats_agrees(python_run):
     for row in (cobertura, own):
         assert (row["lines_covered"], row["lines_total"], row["coverage_percent"]) == (4, 6, 66.67)
         assert (row["branches_covered"], row["branches_total"]) == (1, 2)
-    assert own["component"] == "shop"
+    assert own["component"] == cobertura["component"] == "shop"
     assert cobertura["metadata"]["format"] == "cobertura"
+
+
+def test_istanbul():
+    (row,) = read_cobertura((REPORTS / "istanbul-cobertura.xml").read_bytes())
+    assert (row["component"], row["lines_covered"], row["lines_total"]) == ("main", 3, 3)
+    assert (row["branches_covered"], row["branches_total"]) == (1, 2)
 
 
 def test_cobertura_with_a_doctype_and_two_packages():
@@ -234,4 +318,19 @@ def test_odd_figures_do_no_harm():
     )
     assert (result["execution_time"], result["failed"]) == (0, 1)
     assert result["failed_tests"] == [{"name": "unnamed", "error": "failure"}]
+    assert result["timestamp"] <= datetime.now(UTC)
+
+
+def test_a_run_with_many_failures_stays_small():
+    case = b'<testcase name="a"><failure message="m">' + b"t.py:1: no\n" * 2_000 + b"</failure></testcase>"
+    result = read_junit(b"<testsuite>" + case * 1_500 + b"</testsuite>")
+    assert (result["failed"], len(result["failed_tests"])) == (1_500, 1_000)
+    assert len(json.dumps(result["failed_tests"])) < 500_000
+    assert "stack_trace" in result["failed_tests"][0]
+    assert result["failed_tests"][-1] == {"name": "a", "error": "m", "file": "t.py", "line": 1}
+
+
+def test_no_run_begins_in_the_future():
+    told = (datetime.now(UTC) + timedelta(hours=10)).strftime("%Y-%m-%dT%H:%M:%S")  # a local time without its zone
+    result = read_junit(f'<testsuite timestamp="{told}"><testcase name="a"/></testsuite>'.encode())
     assert result["timestamp"] <= datetime.now(UTC)

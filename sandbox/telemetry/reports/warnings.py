@@ -1,0 +1,70 @@
+"""Warnings in what a run of tests printed: no report has a place of its own for them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sandbox.telemetry.rows import clean_text
+
+_MAX_MESSAGE, _MAX_FILE = 2_000, 1_000
+_MAX_LINE = 4_000
+
+#: One line each; the first that matches says what it is.
+_FORMS = (
+    # Python, and pytest's summary: `shop.py:5: DeprecationWarning: old() is deprecated`
+    re.compile(r"\s{0,8}(?P<file>[^\s:]{1,300}):(?P<line>[0-9]{1,7}): (?P<message>\w{0,50}Warning: .+)"),
+    # Node: `(node:4711) [DEP0005] DeprecationWarning: Buffer() is deprecated`
+    re.compile(r"\(node:[0-9]{1,10}\) (?P<message>(?:\[\w{1,20}\] )?\w{0,50}Warning: .+)"),
+    # Python's logging, as pytest captures it: `WARNING  shop:stock.py:17 low on stock`
+    re.compile(r"WARNING {1,4}[^\s:]{1,200}:(?P<file>[^\s:]{1,300}):(?P<line>[0-9]{1,7}) (?P<message>.+)"),
+    # Maven's compiler: `[WARNING] /src/Cart.java:[21,5] unchecked call`
+    re.compile(r"\[WARNING\] (?P<file>\S{1,300}):\[(?P<line>[0-9]{1,7}),[0-9]{1,7}\] (?P<message>.+)"),
+    # Java's loggers: `12:00:01.123 [main] WARN  shop.Cart - low on stock`
+    re.compile(r"[0-9][0-9T:.,/ Z+-]{7,40}(?:\[[^\]]{0,200}\] {0,4})?(?:WARN|WARNING)\b[ :]{1,4}(?P<message>.+)"),
+    re.compile(r"(?:\[WARNING\]|\[WARN\]|WARNING:|WARN:|[Ww]arning:) {1,8}(?P<message>.+)"),
+)
+#: How pytest ends: `== 1 failed, 2 passed, 3 warnings in 0.12s ==`
+_PYTEST_END = re.compile(r"(?:=+ )?[0-9]+ \w+[^=]{0,300} in [0-9.]+s\b")
+_PYTEST_COUNT = re.compile(r"\b([0-9]{1,7}) warnings?\b")
+
+
+def warnings_in(output: str) -> tuple[list[dict[str, Any]], int]:
+    """What was warned of, in the documented shape, and how often: pytest tells the same one once, and counts it."""
+    found, counted = [], 0
+    for line in output.splitlines():
+        if "arn" not in line and "ARN" not in line:
+            continue
+        cut = line[:_MAX_LINE].rstrip()
+        match = next((match for form in _FORMS if (match := form.match(cut))), None)
+        if match is not None:
+            found.append(_detail(match.groupdict()))
+        elif _PYTEST_END.match(cut) and (told := _PYTEST_COUNT.search(cut)):
+            counted = max(counted, int(told[1]))
+    return found, max(counted, len(found))
+
+
+def console_warnings(output: str) -> Iterator[dict[str, Any]]:
+    """What Jest's console was warned of, where jest-junit includes its output: a JSON array of messages."""
+    if not output.startswith("["):
+        return
+    try:
+        entries = json.loads(output)
+    except (ValueError, RecursionError):
+        return
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get("type") == "warn" and isinstance(entry.get("message"), str):
+            place = re.search(r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?", str(entry.get("origin", "")))
+            file, line = (place[1], place[2]) if place else (None, None)
+            yield _detail({"message": entry["message"], "file": file, "line": line})
+
+
+def _detail(found: dict[str, str | None]) -> dict[str, Any]:
+    detail: dict[str, Any] = {"message": clean_text((found["message"] or "").strip(), _MAX_MESSAGE)}
+    if found.get("file"):
+        detail["file"] = clean_text(found["file"] or "", _MAX_FILE)
+    if found.get("line"):
+        detail["line"] = int(found["line"] or 0)
+    return detail

@@ -1,0 +1,88 @@
+"""What lets an app report by itself, and how a caller's own variables stand against it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import unquote
+from uuid import UUID
+
+from opentelemetry.util.re import parse_env_headers
+
+from sandbox.agent.options import Options
+from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
+from sandbox.domain.session import Session, SessionStatus
+from sandbox.engine.base import EXPORTS_PORT
+from sandbox.launch.environment import role_environment
+from sandbox.launch.reporting import reporting_environment
+
+ID = UUID("5f0c3b0a-1111-2222-3333-444455556666")
+TOKEN = "sbxs_WyJ.a-b_c"
+
+
+def session(project_id: str | None = "shop", **env: str) -> Session:
+    now = datetime.now(UTC)
+    return Session(
+        session_id=ID, user_id="ada", project_id=project_id, project_digest=None, status=SessionStatus.CREATING,
+        runtime_type="python312", containers={}, preview_port=None, backend_port=None, pipeline_stage=None,
+        pipeline_run_id="run", run_id=ID, created_at=now, last_active=now, terminated_at=None, expires_at=None,
+        idle_timeout_seconds=None, max_lifetime_seconds=None, error=None, work=None, env=env,
+    )  # fmt: skip
+
+
+def plan(*roles: str, **env: str) -> LaunchPlan:
+    return LaunchPlan(roles={role: RolePlan(runtime="python312", env=env) for role in roles})
+
+
+def environment(which: Session, how: LaunchPlan, role: str) -> dict[str, str]:
+    """What the role's commands see: the container's variables, and over them their own. The container is of an earlier
+    launch, in which nothing was given."""
+    bare = LaunchPlan(roles={name: RolePlan(runtime="python312") for name in how.roles})
+    earlier = reporting_environment(session(which.project_id), bare, role, TOKEN)
+    return earlier | role_environment(which, how, role)
+
+
+def test_an_exporter_needs_nothing_else() -> None:
+    env = environment(session(), plan("backend"), "backend")
+    assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://127.0.0.1:{EXPORTS_PORT}"
+    assert env["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
+    assert parse_env_headers(env["OTEL_EXPORTER_OTLP_HEADERS"]) == {"authorization": f"Bearer {TOKEN}"}
+    assert (env["OTEL_TRACES_EXPORTER"], env["OTEL_LOGS_EXPORTER"], env["OTEL_METRICS_EXPORTER"]) == (
+        "otlp", "otlp", "none",
+    )  # fmt: skip
+
+
+def test_the_agent_listens_where_exporters_send() -> None:
+    assert Options("serve").exports_port == EXPORTS_PORT
+
+
+def test_the_service_is_named_after_project_and_role() -> None:
+    assert environment(session(), plan("backend"), "backend")["OTEL_SERVICE_NAME"] == "shop"
+    assert environment(session(), plan("backend", "frontend"), "frontend")["OTEL_SERVICE_NAME"] == "shop-frontend"
+    blank = reporting_environment(session(None), blank_plan("python312"), "main", TOKEN)
+    assert blank["OTEL_SERVICE_NAME"] == "main"
+    attributes = environment(session("a=b,c"), plan("web"), "web")["OTEL_RESOURCE_ATTRIBUTES"]
+    pairs = {key: unquote(value) for key, value in (pair.split("=") for pair in attributes.split(","))}
+    assert pairs == {"sandbox.session.id": str(ID), "sandbox.role": "web", "sandbox.project.id": "a=b,c"}
+
+
+def test_what_is_given_wins() -> None:
+    env = environment(session(OTEL_SERVICE_NAME="mine"), plan("web", OTEL_METRICS_EXPORTER="console"), "web")
+    assert (env["OTEL_SERVICE_NAME"], env["OTEL_METRICS_EXPORTER"]) == ("mine", "console")
+    assert TOKEN in env["OTEL_EXPORTER_OTLP_HEADERS"]
+    env = environment(session(OTEL_RESOURCE_ATTRIBUTES="service.name=mine"), plan("web"), "web")
+    assert (env["OTEL_SERVICE_NAME"], env["OTEL_RESOURCE_ATTRIBUTES"]) == ("", "service.name=mine")
+
+
+def test_the_token_is_not_sent_to_others() -> None:
+    for given in (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://vendor.example"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://vendor.example/v1/traces"},
+        {"OTEL_EXPORTER_OTLP_LOGS_HEADERS": "key=1"},
+    ):
+        for which, how in ((session(**given), plan("web")), (session(), plan("web", **given))):
+            assert TOKEN not in str(environment(which, how, "web"))
+            container = reporting_environment(which, how, "web", TOKEN)
+            assert TOKEN not in str(container)
+            assert container.items() >= given.items()
+    env = environment(session(OTEL_EXPORTER_OTLP_HEADERS="key=1"), plan("web"), "web")
+    assert env["OTEL_EXPORTER_OTLP_HEADERS"] == "key=1"
