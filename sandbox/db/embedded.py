@@ -44,6 +44,8 @@ listen_addresses = ''
 unix_socket_directories = '{socket}'
 unix_socket_permissions = 0700
 max_connections = 250
+# What is read again and again, the newest days of the records first, is not fetched from the system's cache each time.
+shared_buffers = '{buffers}MB'
 timezone = 'UTC'
 log_timezone = 'UTC'
 # Short statements all over: compiling them costs more than it gains.
@@ -187,7 +189,7 @@ def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
         left.unlink(missing_ok=True)
     allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
     files = {
-        "sandbox.conf": _SETTINGS.format(socket=socket),
+        "sandbox.conf": _SETTINGS.format(socket=socket, buffers=_buffers_mb()),
         "pg_hba.conf": "local all all peer map=service\n",
         "pg_ident.conf": "".join(f'service "{name}" {SUPERUSER}\n' for name in sorted(allowed)),
     }
@@ -201,6 +203,11 @@ def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
         if "is still in use" not in log or time.monotonic() > give_up:
             raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
         time.sleep(0.2)
+
+
+def _buffers_mb() -> int:
+    """A sixteenth of the memory, within bounds; what is not used of it is never taken."""
+    return min(512, max(128, psutil.virtual_memory().total // 16 // 2**20))
 
 
 def _make_database(data: Path) -> str | None:

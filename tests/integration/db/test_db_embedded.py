@@ -265,3 +265,10 @@ async def test_a_server_that_is_kept_from_us_is_not_waited_for(home: Path) -> No
     with pytest.raises(EmbeddedPostgresError, match="authentication failed"):  # noqa: PT012 - until it has read the file
         for _ in range(100):
             await server.start()
+
+
+async def test_its_cache_is_a_part_of_the_memory(postgres: str) -> None:
+    with psycopg.connect(postgres) as connection:
+        (kept,) = connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone() or (0,)
+    memory = psutil.virtual_memory().total
+    assert kept == 512 * 2**20 if memory >= 8 * 2**30 else 128 * 2**20 <= kept <= 512 * 2**20

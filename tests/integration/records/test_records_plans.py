@@ -195,3 +195,10 @@ async def test_one_trace_is_found_by_its_key(records):
     with explained(records, "traces") as plans:
         assert await store.spans_of_trace(records, f"{777:032x}", None)
     assert not read_in_turn(await plans())
+
+
+async def test_a_services_spans_of_one_operation_are_told_by_the_index(records):
+    with explained(records, "traces") as plans:
+        asked = {"service_name": "service-1", "operation_name": "GET /order"}
+        assert await store.TRACES.page(records, 50, equal=asked)
+    assert not [node for node in nodes(await plans()) if node.get("Rows Removed by Filter")]
