@@ -96,6 +96,18 @@ def fill(dsn: str, logs: int, spans: int) -> None:
             connection.execute(statement)
 
 
+def forget_requests(dsn: str) -> None:
+    """Drop what the service recorded of its own requests in an earlier run: users have the records made for them."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table, column in (("logs", "service"), ("traces", "service_name")):
+            removed = connection.execute(
+                f"WITH removed AS (DELETE FROM {table} WHERE {column} = 'sandbox' RETURNING tableoid)"
+                " SELECT DISTINCT tableoid::regclass::text FROM removed"
+            ).fetchall()
+            for (part,) in removed:
+                connection.execute(f"VACUUM ANALYZE {part}")
+
+
 def _fill_days(connection: psycopg.Connection[Any], table: str, statement: str, rows: int, days: int) -> None:
     """So many rows, evenly over the days up to now; ids go up with time, as they do when rows come in."""
     now: datetime = connection.execute("SELECT NOW()::timestamp").fetchall()[0][0]
