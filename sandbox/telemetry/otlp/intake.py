@@ -116,7 +116,9 @@ class Intake:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
-        while self._queue and len(batch) < _MOST_AT_ONCE and size < _BYTES_AT_ONCE:
+        # A share: whoever is free next finds something, too, instead of waiting for those that are being written.
+        share = min(_MOST_AT_ONCE, -(-len(self._queue) // int(self._limiter.total_tokens)))
+        while self._queue and len(batch) < share and size < _BYTES_AT_ONCE:
             waiting = self._queue.popleft()
             if not waiting.outcome.done():
                 batch.append(waiting)
