@@ -97,35 +97,42 @@ class SpanRow:
         )
 
 
-def copy_line(fields: Sequence[str | None]) -> bytes:
-    """A row in COPY's text form: texts that PostgreSQL takes (`fit`) in the order of the columns, None for NULL."""
-    line = "\t".join(["\\N" if field is None else field for field in fields])
-    if line.count("\\") > fields.count(None) or line.count("\t") >= len(fields) or "\n" in line or "\r" in line:
-        line = "\t".join(["\\N" if field is None else _escaped(field) for field in fields])
-    return f"{line}\n".encode()
-
-
-def _escaped(field: str) -> str:
-    # Faster than str.translate, since most fields hold none of them.
-    return field.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-
-
 #: What is written: a row, or a row's `copy_line`.
 AnyRow: TypeAlias = Row | bytes
+
+#: NULL, as COPY has it.
+NULL = "\\N"
+
+
+def copy_line(columns: Sequence[str]) -> bytes:
+    """A row in COPY's text form: `column`, `json_column`, `NULL`, or text that holds nothing special, in order."""
+    return ("\t".join(columns) + "\n").encode()
+
+
+def column(value: str, limit: int) -> str:
+    """Text of a column, as COPY has it. No longer than `limit` characters."""
+    value = fit(value, limit)
+    if value.isprintable() and "\\" not in value:  # most is
+        return value
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+
+
+def json_column(value: Any, kept: Mapping[str, str] | None = None) -> str:
+    """JSON of a column, as COPY has it; see `clean_json`. What was read from a message is mostly fine as it is."""
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError:
+        text = clean_json(value, kept)
+    else:
+        whole = len(encoded) <= MAX_JSON and b"\\u0000" not in encoded
+        text = encoded.decode() if whole else clean_json(value, kept)
+    # Nothing else of JSON is special to COPY: control characters are escaped in it.
+    return text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def fit(value: str, limit: int) -> str:
     """`clean_text` for text that was UTF-8 on its way in: most is fine as it is."""
     return value if len(value) <= limit and "\0" not in value else clean_text(value, limit)
-
-
-def fit_json(value: Any, kept: Mapping[str, str] | None = None) -> str:
-    """`clean_json` for what was read from a message: most is fine as it is."""
-    try:
-        encoded = orjson.dumps(value)
-    except TypeError:
-        return clean_json(value, kept)
-    return encoded.decode() if len(encoded) <= MAX_JSON and b"\\u0000" not in encoded else clean_json(value, kept)
 
 
 def timestamp_text(nanoseconds: int) -> str:

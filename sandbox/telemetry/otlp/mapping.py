@@ -23,10 +23,12 @@ from sandbox.telemetry.otlp.owner import Owner
 from sandbox.telemetry.rows import (
     MAX_INTEGER,
     MAX_TEXT,
+    NULL,
+    column,
     copy_line,
     fit,
-    fit_json,
     from_nanoseconds,
+    json_column,
     span_event,
     timestamp_text,
 )
@@ -85,7 +87,7 @@ class _Source:
     """What the records of one resource and scope have in common, worked out once."""
 
     def __init__(self, resource: Mapping[str, Any], scope: str, owner: Owner | None) -> None:
-        self.service = fit(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
+        self.service = column(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
         self.scope = scope
         self._owner = owner
         self._said = _first(resource, _USER_IDS)
@@ -143,8 +145,8 @@ def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
 
 
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    # Nearly all are strings; to ask for one is much cheaper than to ask which it is.
-    return {pair.key: (value := pair.value).string_value or _value(value) for pair in pairs}
+    # Nearly all are strings or integers; to ask for one is much cheaper than to ask which it is.
+    return {pair.key: (value := pair.value).string_value or value.int_value or _value(value) for pair in pairs}
 
 
 def _value(value: AnyValue) -> Any:
@@ -198,15 +200,15 @@ def _span(span: Span, source: _Source, latest: int) -> bytes:
         (
             trace_id,
             span_id,
-            _id(parent, 8, "parent's id") if parent else None,
-            fit(span.name or "unnamed", _OPERATION),
+            _id(parent, 8, "parent's id") if parent else NULL,
+            column(span.name or "unnamed", _OPERATION),
             source.service,
             timestamp_text(start),
             timestamp_text(end),
             str(min((end - start + 500_000) // 1_000_000, MAX_INTEGER)),
             status,
-            fit_json(tags, whose),
-            fit_json(events) if events else "[]",
+            json_column(tags, whose),
+            json_column(events) if events else "[]",
         )
     )
 
@@ -228,7 +230,7 @@ def _log(record: LogRecord, source: _Source, now: int) -> bytes:
     source.correct(given)
     user = source.user(given)
     request_id = _first(given, _REQUEST_IDS)
-    message = fit(_message(_value(record.body), given, record.event_name), MAX_TEXT)
+    message = column(_message(_value(record.body), given, record.event_name), MAX_TEXT)
     stack = given.pop("exception.stacktrace", None)
     if source.scope:
         given["logger"] = source.scope
@@ -247,10 +249,10 @@ def _log(record: LogRecord, source: _Source, now: int) -> bytes:
             _level(record),
             source.service,
             message,
-            fit(str(stack), MAX_TEXT) if stack else None,
-            fit(request_id, _NAME) if request_id else None,
-            user,
-            fit_json(given, source.session) if given else None,
+            column(str(stack), MAX_TEXT) if stack else NULL,
+            column(request_id, _NAME) if request_id else NULL,
+            NULL if user is None else column(user, _NAME),
+            json_column(given, source.session) if given else NULL,
         )
     )
 
