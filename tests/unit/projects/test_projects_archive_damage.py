@@ -109,7 +109,11 @@ async def test_one_kind_under_the_name_of_the_other(tmp_path: Path) -> None:
     await refused(tmp_path, tar_gz(("a", b"")), ArchiveKind.ZIP, "archive_unreadable")
 
 
-@pytest.mark.parametrize("data", [tar_gz(), tar_gz(("empty", None)), tar_gz((".git/x", b"x"))])
+@pytest.mark.parametrize(
+    "data",
+    [tar_gz(), tar_gz(("empty", None)), tar_gz((".git/x", b"x"))],
+    ids=["no entry", "a folder", "only what is left out"],
+)
 async def test_nothing_in_it(tmp_path: Path, data: bytes) -> None:
     await refused(tmp_path, data, ArchiveKind.TAR_GZ, "project_empty")
 
