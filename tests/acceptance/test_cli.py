@@ -305,9 +305,11 @@ def _on_a_terminal(arguments: list[str], env: dict[str, str]) -> Iterator[tuple[
     master, slave = pty.openpty()
     os.set_blocking(master, True)
     subprocess.run(["stty", "rows", "40", "cols", "120"], stdin=slave, check=True)
+    # The terminal says how large it is; who runs the tests may have said it of theirs.
+    own = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [PROGRAM, *arguments],
-        env=env | {"TERM": "xterm"},
+        env=own | {"TERM": "xterm"},
         stdin=slave,
         stdout=slave,
         stderr=slave,
