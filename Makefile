@@ -5,8 +5,6 @@ MAKEFLAGS += --no-print-directory
 # The machine's own Python, 3.11 or newer. Everything else runs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests wait more than they work: two files at a time. Each process has a service of its own for them.
-SPREAD := -n 2 --dist loadfile
 
 .PHONY: help demo up down test soak bench check format lock clean environment
 
@@ -23,7 +21,7 @@ down: ## Stop what was started; data stays
 	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
 
 test: check ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
-	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(or $(TESTS),$(SPREAD))
+	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
 
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
