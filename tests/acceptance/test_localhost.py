@@ -14,14 +14,15 @@ from tests.acceptance.previews import page, preview
 
 #: `store` is found by the others, though it listens on its own localhost only; `own` has a server of its own on the
 #: store's port; `late` waits for the store before it opens its port; `idle` starts nothing.
-MANIFEST = """
+MANIFEST = '''
 [store]
 runtime = "python312"
 start = "cd store && python3 -m http.server 8000 --bind 127.0.0.1"
 port = 8000
 [own]
 runtime = "python312"
-start = "(cd own && exec python3 -m http.server 8000 --bind 127.0.0.1) & cd own && exec python3 -m http.server 8001"
+start = """(cd own && exec python3 -m http.server 8000 --bind 127.0.0.1) &
+until python3 get.py http://127.0.0.1:8000/name; do sleep 0.1; done; cd own && exec python3 -m http.server 8001"""
 port = 8001
 [late]
 runtime = "python312"
@@ -30,7 +31,7 @@ port = 8002
 [idle]
 start = ""
 runtime = "python312"
-"""
+'''
 GET = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode(), end='')"
 PROJECT = {
     "sandbox.toml": MANIFEST,
