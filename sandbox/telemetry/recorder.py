@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sandbox.db.connection import Database
-from sandbox.telemetry.rows import Row
+from sandbox.telemetry.rows import LogRow, SpanRow
 from sandbox.telemetry.store import RecordStore
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Queue:
     """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
-        self._rows: deque[Row] = deque()
+        self._rows: deque[bytes] = deque()
         self._max_rows = max_rows
         self._room = max_bytes
         #: Rows ever taken, rows that left again, and rows that were not kept.
@@ -63,22 +63,21 @@ class _Queue:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: Row) -> bool:
-        size = row.size()
-        if len(self._rows) >= self._max_rows or size > self._room:
+    def add(self, line: bytes) -> bool:
+        if len(self._rows) >= self._max_rows or len(line) > self._room:
             self.dropped += 1
             return False
-        self._room -= size
-        self._rows.append(row)
+        self._room -= len(line)
+        self._rows.append(line)
         self.taken += 1
         return True
 
-    def head(self, count: int) -> list[Row]:
+    def head(self, count: int) -> list[bytes]:
         return list(islice(self._rows, count))
 
     def remove_head(self, count: int) -> None:
         for _ in range(count):
-            self._room += self._rows.popleft().size()
+            self._room += len(self._rows.popleft())
         self.left += count
 
 
@@ -111,15 +110,18 @@ class Recorder:
         self._away = False
         self._said = Dropped(0, 0)
 
-    def add_log(self, row: Row) -> None:
-        """Take a log line (columns of `LogRow`). Never waits, never raises; dropped and counted if there is no room."""
+    def add_log(self, row: LogRow) -> None:
+        """Take a log line. Never waits, never raises; dropped and counted if there is no room."""
+        # Made ready here, each in its turn: a batch at once would hold up the loop.
+        line = row.line()
         with self._lock:
-            self._add(self._logs, row)
+            self._add(self._logs, line)
 
-    def add_span(self, row: Row) -> None:
-        """Take a finished span (columns of `SpanRow`), in the same way."""
+    def add_span(self, row: SpanRow) -> None:
+        """Take a finished span, in the same way."""
+        line = row.line()
         with self._lock:
-            self._add(self._spans, row)
+            self._add(self._spans, line)
 
     @property
     def dropped(self) -> Dropped:
@@ -176,11 +178,11 @@ class Recorder:
             self._spans.dropped += len(self._spans)
         self._say_dropped()
 
-    def _add(self, queue: _Queue, row: Row) -> None:
+    def _add(self, queue: _Queue, line: bytes) -> None:
         if self._closed:
             queue.dropped += 1
             return
-        if not queue.add(row) or self._loop is None:
+        if not queue.add(line) or self._loop is None:
             return
         # The loop is woken once for the first row of a batch and once for the last, not for each.
         if not self._woken:
@@ -236,7 +238,7 @@ class Recorder:
             if max(len(self._logs), len(self._spans)) < self._batch_rows:
                 return
 
-    async def _write(self, logs: Sequence[Row], spans: Sequence[Row]) -> None:
+    async def _write(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> None:
         """Write all of it but the rows that PostgreSQL refuses, which are dropped and counted."""
         refusals = await self._store.write_acceptable(logs, spans)
         for queue, what, reasons in (

@@ -1,4 +1,4 @@
-"""Rows of `logs` and `traces`, and their cleaning: whatever is handed in, PostgreSQL takes what comes out."""
+"""Rows of `logs` and `traces` as lines for COPY: whatever is handed in, PostgreSQL takes what comes out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import orjson
+
+from sandbox.db.driver import to_db
 
 MAX_TEXT = 65_536
 MAX_JSON = 65_536
@@ -19,18 +21,10 @@ _MAX_JSON_ITEMS = 200
 _MAX_JSON_STRING = 8_192
 _MAX_JSON_BITS = 1_024
 MAX_INTEGER = 2**31 - 1
+#: What has no JSON form of its own is `clean_json`'s.
+_PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 _NAME = 100
 _OPERATION = 200
-
-
-class Row(Protocol):
-    """Something to be written to one of the tables."""
-
-    def size(self) -> int:
-        """About how many bytes it keeps in memory."""
-
-    def values(self) -> tuple[Any, ...]:
-        """In the order of the table's columns, cleaned."""
 
 
 @dataclass(slots=True)
@@ -46,19 +40,19 @@ class LogRow:
     user_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
-    def size(self) -> int:
-        return 500 + len(self.message) + len(self.stack_trace or "") + _text_size(self.metadata)
-
-    def values(self) -> tuple[Any, ...]:
-        return (
-            self.timestamp,
-            self.level,
-            clean_text(self.service, _NAME),
-            clean_text(self.message, MAX_TEXT),
-            clean_optional(self.stack_trace, MAX_TEXT),
-            clean_optional(self.request_id, _NAME),
-            clean_optional(self.user_id, _NAME),
-            clean_json(self.metadata) if self.metadata else None,
+    def line(self) -> bytes:
+        """As COPY takes it, cleaned."""
+        return copy_line(
+            (
+                _time_column(self.timestamp),
+                column(self.level, _NAME),
+                column(self.service, _NAME),
+                column(self.message, MAX_TEXT),
+                _optional_column(self.stack_trace, MAX_TEXT),
+                _optional_column(self.request_id, _NAME),
+                _optional_column(self.user_id, _NAME),
+                json_column(self.metadata) if self.metadata else NULL,
+            )
         )
 
 
@@ -78,27 +72,24 @@ class SpanRow:
     tags: dict[str, Any] = field(default_factory=dict)
     logs: list[dict[str, Any]] = field(default_factory=list)
 
-    def size(self) -> int:
-        return 1000 + _text_size(self.tags) + sum(_text_size(event) for event in self.logs)
-
-    def values(self) -> tuple[Any, ...]:
-        return (
-            clean_text(self.trace_id, _NAME),
-            clean_text(self.span_id, _NAME),
-            clean_optional(self.parent_span_id, _NAME),
-            clean_text(self.operation_name, _OPERATION),
-            clean_text(self.service_name, _NAME),
-            self.start_time,
-            self.end_time,
-            min(max(self.duration_ms, 0), MAX_INTEGER),
-            self.status,
-            clean_json(self.tags),
-            clean_json(self.logs),
+    def line(self) -> bytes:
+        """As COPY takes it, cleaned."""
+        return copy_line(
+            (
+                column(self.trace_id, _NAME),
+                column(self.span_id, _NAME),
+                _optional_column(self.parent_span_id, _NAME),
+                column(self.operation_name, _OPERATION),
+                column(self.service_name, _NAME),
+                _time_column(self.start_time),
+                _time_column(self.end_time),
+                str(min(max(self.duration_ms, 0), MAX_INTEGER)),
+                column(self.status, _NAME),
+                json_column(self.tags),
+                json_column(self.logs),
+            )
         )
 
-
-#: What is written: a row, or a row's `copy_line`.
-AnyRow: TypeAlias = Row | bytes
 
 #: NULL, as COPY has it.
 NULL = "\\N"
@@ -111,16 +102,24 @@ def copy_line(columns: Sequence[str]) -> bytes:
 
 def column(value: str, limit: int) -> str:
     """Text of a column, as COPY has it. No longer than `limit` characters."""
-    value = fit(value, limit)
-    if value.isprintable() and "\\" not in value:  # most is
+    if len(value) <= limit and value.isprintable() and "\\" not in value:  # most is
         return value
+    value = clean_text(value, limit)
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+
+
+def _optional_column(value: str | None, limit: int) -> str:
+    return NULL if value is None else column(value, limit)
+
+
+def _time_column(value: datetime) -> str:
+    return to_db(value).isoformat(" ")
 
 
 def json_column(value: Any, kept: Mapping[str, str] | None = None) -> str:
     """JSON of a column, as COPY has it; see `clean_json`. What was read from a message is mostly fine as it is."""
     try:
-        encoded = orjson.dumps(value)
+        encoded = orjson.dumps(value, option=_PLAIN_ONLY)
     except TypeError:
         text = clean_json(value, kept)
     else:
@@ -175,10 +174,6 @@ def from_nanoseconds(value: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
-def _text_size(values: Mapping[str, Any]) -> int:
-    return sum(100 + (len(value) if isinstance(value, str) else 0) for value in values.values())
-
-
 def clean_text(value: str, limit: int) -> str:
     """Without NUL and lone surrogates, which PostgreSQL refuses, and no longer than `limit` characters."""
     if len(value) > limit:
@@ -190,10 +185,6 @@ def clean_text(value: str, limit: int) -> str:
     except UnicodeEncodeError:
         value = value.encode("utf-8", "replace").decode()
     return value
-
-
-def clean_optional(value: str | None, limit: int) -> str | None:
-    return None if value is None else clean_text(value, limit)
 
 
 def clean_json(value: Any, kept: Mapping[str, str] | None = None) -> str:

@@ -1,8 +1,7 @@
-"""Writing rows of `logs` and `traces`, many at a time, by COPY."""
+"""Writing rows of `logs` and `traces`, each a line as COPY takes it, many at a time."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -11,10 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS, AnyRow
-
-#: Rows encoded before the event loop gets its turn again: about a millisecond's worth.
-_ROWS_AT_ONCE = 100
+from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
 
 class RowRefused(Exception):
@@ -39,7 +35,7 @@ class RecordStore:
         """`transaction` gives a connection in a transaction: of a pool, or somebody's own."""
         self._transaction = transaction
 
-    async def write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> None:
+    async def write(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> None:
         """Write all or nothing. A span that is there already is left as it is.
 
         Raises RowRefused, DatabaseUnavailable, or another psycopg error when the tables cannot be written now.
@@ -49,10 +45,10 @@ class RecordStore:
                 await self._write(logs, spans, staged=False)
             except errors.UniqueViolation:
                 await self._write(logs, spans, staged=True)
-        except (psycopg.DataError, psycopg.IntegrityError, TypeError, ValueError, OverflowError) as error:
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise RowRefused(str(error).strip()) from error
 
-    async def write_acceptable(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow]) -> Refusals:
+    async def write_acceptable(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> Refusals:
         """Write all of it but the rows that PostgreSQL refuses, which are found by halving.
 
         Raises what `write` raises but RowRefused; halves that are written by then stay written.
@@ -70,7 +66,7 @@ class RecordStore:
             )
         return Refusals()
 
-    async def _write(self, logs: Sequence[AnyRow], spans: Sequence[AnyRow], *, staged: bool) -> None:
+    async def _write(self, logs: Sequence[bytes], spans: Sequence[bytes], *, staged: bool) -> None:
         async with self._transaction() as connection, connection.cursor() as cursor:
             await _copy(cursor, "logs", LOG_COLUMNS, logs)
             if not staged:
@@ -81,18 +77,11 @@ class RecordStore:
             await cursor.execute("INSERT INTO traces SELECT * FROM new_traces ON CONFLICT DO NOTHING")
 
 
-async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[str], rows: Sequence[AnyRow]) -> None:
-    if not rows:
+async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: Sequence[str], lines: Sequence[bytes]) -> None:
+    if not lines:
         return
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    lines = b"".join([row for row in rows if isinstance(row, bytes)])
     async with cursor.copy(statement) as copy:
-        if lines:
-            await copy.write(lines)
-        others = [row for row in rows if not isinstance(row, bytes)]
-        for number, row in enumerate(others, start=1):
-            await copy.write_row(row.values())
-            if number % _ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        await copy.write(b"".join(lines))

@@ -150,22 +150,7 @@ class _ToRecorder(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         seconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
         observe_span(span.name, seconds, span.status.status_code.name, span.attributes or {})
-        self._recorder.add_span(_FinishedSpan(span))
-
-
-class _FinishedSpan:
-    """Becomes a row when it is written, not while the work it measured waits."""
-
-    __slots__ = ("_span",)
-
-    def __init__(self, span: ReadableSpan) -> None:
-        self._span = span
-
-    def size(self) -> int:
-        return 2000 + sum(len(value) for value in (self._span.attributes or {}).values() if isinstance(value, str))
-
-    def values(self) -> tuple[Any, ...]:
-        return _to_row(self._span).values()
+        self._recorder.add_span(_to_row(span))
 
 
 def _to_row(span: ReadableSpan) -> SpanRow:

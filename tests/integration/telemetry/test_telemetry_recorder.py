@@ -201,9 +201,9 @@ async def test_what_the_bound_does_not_hold_is_counted_and_said(database, record
 
 async def test_memory_is_bounded_by_bytes_too(database):
     recorder = Recorder(database, max_bytes=1_000_000)
-    for _ in range(20):
-        recorder.add_log(log("x" * 100_000))
-    assert recorder.waiting == 9
+    for _ in range(30):
+        recorder.add_log(log("x" * 50_000))
+    assert recorder.waiting == 19
     assert recorder.dropped == Dropped(logs=11, spans=0)
 
 
