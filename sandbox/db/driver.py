@@ -5,6 +5,7 @@ Only psycopg is needed here: a process that does nothing but write rows starts w
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ from sandbox.errors import DatabaseUnavailable, InvalidInput
 
 #: Seconds until a server that does not answer counts as down.
 CONNECT_TIMEOUT = 10
+#: A connection that rested for so many seconds is asked whether it lives before it is used. Asking at every use would
+#: double the cost of a short read.
+IDLE_SECONDS = 1.0
 #: Seconds after which the server ends a transaction that does nothing: a frozen replica must not keep its locks.
 IDLE_TIMEOUT = 20
 #: Plans are made for the values at hand: only then are partitions left out beforehand and rare values told from common
@@ -37,6 +41,7 @@ class OwnConnection:
     def __init__(self, dsn: str, *, application_name: str) -> None:
         self._params = connection_params(dsn, application_name)
         self._connection: psycopg.AsyncConnection | None = None
+        self._used = 0.0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection]:
@@ -45,9 +50,12 @@ class OwnConnection:
             connection = await self._living()
             async with connection.transaction():
                 yield connection
+        self._used = time.monotonic()
 
     async def _living(self) -> psycopg.AsyncConnection:
         if self._connection is not None:
+            if not self._connection.closed and time.monotonic() - self._used < IDLE_SECONDS:
+                return self._connection
             with suppress(psycopg.OperationalError):  # lost since it was last used
                 await self._connection.execute("SELECT 1")
                 return self._connection

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from sandbox.db.connection import IDLE_SECONDS, Database
-from sandbox.db.driver import connection_params, to_db, to_utc
+from sandbox.db.connection import Database
+from sandbox.db.driver import IDLE_SECONDS, connection_params, to_db, to_utc
 from sandbox.errors import DatabaseUnavailable, InvalidInput
 
 KATHMANDU = timezone(timedelta(hours=5, minutes=45))
