@@ -81,6 +81,7 @@ def _connected(dsn: str) -> tuple[asyncio.Runner, RecordStore]:
     return asyncio.Runner(), RecordStore(connection.transaction)
 
 
+@cache
 def _give_way() -> None:
     """Whoever answers somebody goes first. Where the kernel shares processors out by session, `nice` counts only within
     one: the session is this process's own, and is as nice."""
