@@ -40,12 +40,20 @@ port = 8000
 health = "/"
 """,
     "frontend/package.json": '{"name": "hot", "private": true, "type": "module", "devDependencies": {"vite": "6.4.6"}}',
+    # Vite's own news of the connection may come before the page listens for it.
+    "frontend/vite.config.js": """
+const answering = { name: "answering", configureServer(server) {
+  server.ws.on("question", (_, client) => client.send("answer"));
+} };
+export default { plugins: [answering] };
+""",
     "frontend/index.html": '<!doctype html><h1></h1><p></p><script type="module" src="/main.js"></script>',
     "frontend/main.js": """
 import { said } from "./said.js";
 const show = (text) => { document.querySelector("h1").textContent = text; };
 show(said);
-import.meta.hot.on("vite:ws:connect", () => { document.querySelector("p").textContent = "connected"; });
+import.meta.hot.on("answer", () => { document.querySelector("p").textContent = "connected"; });
+import.meta.hot.send("question");
 import.meta.hot.accept("./said.js", (module) => show(module.said));
 """,
     "frontend/said.js": 'export const said = "first";\n',
