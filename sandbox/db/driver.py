@@ -127,7 +127,7 @@ def to_utc(value: datetime) -> datetime:
 
 
 def to_db(value: datetime) -> datetime:
-    """The naive UTC time that a TIMESTAMP column holds; needed for binary COPY only."""
+    """The naive UTC time that a TIMESTAMP column holds; needed for COPY only, which takes no heed of a zone."""
     return to_utc(value).replace(tzinfo=None)
 
 

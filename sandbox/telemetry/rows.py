@@ -117,7 +117,7 @@ def _time_column(value: datetime) -> str:
 
 
 def json_column(value: Any, kept: Mapping[str, str] | None = None) -> str:
-    """JSON of a column, as COPY has it; see `clean_json`. What was read from a message is mostly fine as it is."""
+    """JSON of a column, as COPY has it; see `clean_json`. Most is fine as it is."""
     try:
         encoded = orjson.dumps(value, option=_PLAIN_ONLY)
     except TypeError:
