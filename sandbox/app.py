@@ -20,7 +20,8 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import commands, events, files, health, problems, projects, recovery, sessions, terminal, tokens
+from sandbox.api import commands, events, files, health, otlp, problems, projects, recovery, sessions, terminal, tokens
+from sandbox.api.direct import DirectRoutes
 from sandbox.api.limits import BodyLimit
 from sandbox.api.middleware import RequestMiddleware
 from sandbox.api.openapi import DocumentedApi
@@ -250,14 +251,18 @@ class Application:
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         async with running(self._settings) as parts:
             app.state.services = parts.services
-            limited = BodyLimit(app, self._settings.max_body_kb * 1024)
-            router = HostRouter(limited, parts.previews, self._settings.preview_domain)
-            self._requests = RequestMiddleware(router, parts.tracing)
+            self._requests = self._ways_in(app, parts)
             # What is built by now stays. To look through it for garbage holds everybody up for some 50 ms, every time.
             gc.collect()
             gc.freeze()
             yield
             gc.unfreeze()
+
+    def _ways_in(self, api: FastAPI, parts: Running) -> ASGIApp:
+        calls = RequestMiddleware(BodyLimit(api, self._settings.max_body_kb * 1024), parts.tracing)
+        service = DirectRoutes(otlp.router, api, parts.services, otherwise=calls)
+        previews = RequestMiddleware(parts.previews, parts.tracing)
+        return HostRouter(service, previews, self._settings.preview_domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.api if scope["type"] == "lifespan" else self._requests)(scope, receive, send)

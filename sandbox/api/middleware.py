@@ -10,16 +10,18 @@ import logging
 import re
 import secrets
 import time
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sandbox.api.problems import internal_error, refuse_websocket
 from sandbox.telemetry import context
+from sandbox.telemetry.metrics.figures import observe_request
 from sandbox.telemetry.tracing import Tracing, set_status
 
 REQUEST_ID_HEADER = b"x-request-id"
@@ -32,9 +34,12 @@ access_log = logging.getLogger("sandbox.access")
 
 
 class RequestMiddleware:
-    """Wraps the whole application, so that errors of the other middlewares are answered too."""
+    """Wraps a whole application, so that errors of its other middlewares are answered too.
 
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+    Without `tracing` there is no span: what brings records would be recorded for being recorded.
+    """
+
+    def __init__(self, app: ASGIApp, tracing: Tracing | None) -> None:
         self._app = app
         self._tracing = tracing
 
@@ -43,13 +48,15 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id, traceparent = _request_id_and_traceparent(scope)
-        parent = self._tracing.remote_context(traceparent) if traceparent else None
         # bind() and span() see to it that nothing of this request shows in whatever the server's task does next.
-        with (
-            context.bind(request_id=request_id) as bound,
-            self._tracing.span("request", parent=parent, kind="server") as span,
-        ):
+        with context.bind(request_id=request_id) as bound, self._span(traceparent) as span:
             await _Exchange(self._app, (scope, receive, send), request_id, span, bound).run()
+
+    def _span(self, traceparent: str | None) -> AbstractContextManager[Span]:
+        if self._tracing is None:
+            return nullcontext(INVALID_SPAN)
+        parent = self._tracing.remote_context(traceparent) if traceparent else None
+        return self._tracing.span("request", parent=parent, kind="server")
 
 
 _Asgi = tuple[Scope, Receive, Send]
@@ -147,7 +154,8 @@ class _Exchange:
         self._span.set_attributes(attributes)
         if status is None or status >= 500:
             set_status(self._span, "timeout" if status == HTTPStatus.GATEWAY_TIMEOUT else "error")
-        shown = status if status is not None else "unanswered"
+        shown = str(int(status)) if status is not None else "unanswered"
+        observe_request(method, route, shown, seconds)
         access_log.info(
             "%s %s %s %.1f ms",
             method,

@@ -64,6 +64,28 @@ def test_a_launch_leaves_one_trace_and_logs_of_its_request(sql: psycopg.Connecti
     user.end(session["session_id"])
 
 
+def test_what_brings_records_leaves_a_line_and_no_span(
+    sql: psycopg.Connection[dict[str, Any]], service: Service, user: Api
+) -> None:
+    request_id, trace_id = f"test-{uuid.uuid4().hex}", uuid.uuid4().hex
+    headers = {"X-Request-ID": request_id, "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    record = {"body": {"stringValue": request_id}}
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    # The hosts of previews are the sandboxes', whatever the path: nothing is kept of this one.
+    host = {"Host": f"nobody.preview.localhost:{service.port}"}
+    assert user.http.post("/v1/logs", json=body, headers=host).status_code == 404
+    sent = user.http.post("/v1/logs", json=body, headers=headers)
+    assert (sent.status_code, sent.headers["x-request-id"]) == (200, request_id)
+    assert user.http.get("/api/v1/projects", headers=headers).status_code == 200
+
+    (line,) = eventually(
+        sql, "SELECT * FROM logs WHERE request_id = %s AND message LIKE 'POST /v1/logs 200%%'", [request_id], 1
+    )
+    assert line["user_id"] == eventually(sql, "SELECT * FROM logs WHERE message = %s", [request_id], 1)[0]["user_id"]
+    spans = eventually(sql, "SELECT * FROM traces WHERE trace_id = %s", [trace_id], 1)
+    assert [span["operation_name"] for span in spans] == ["GET /api/v1/projects"]
+
+
 def lesson(sql: psycopg.Connection[dict[str, Any]], agent: str, issue: str | None, **more: Any) -> int:
     columns = {"agent_name": agent, "lesson_text": "t", "severity": "high", "category": "correctness", **more}
     columns["source_issue_type"] = issue

@@ -116,7 +116,7 @@ _BEGAN: Final = "sandbox_statement_began"
 
 
 def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str, Any]) -> None:
-    """A span that ended: launches, their stages and requests become figures."""
+    """A span that ended: launches and their stages become figures."""
     if name == "launch":
         LAUNCHES.labels(status).observe(seconds)
         code = attributes.get("error.code")
@@ -124,11 +124,12 @@ def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str
             FAILURES.labels(str(code)).inc()
     elif name.startswith("launch."):
         STAGES.labels(name.removeprefix("launch."), status).observe(seconds)
-    elif "http.request.method" in attributes:
-        # Paths that are no route are not told apart: anybody could make up as many as there is memory.
-        route = attributes.get("http.route")
-        label = f"{attributes['http.request.method']} {route}" if route else "none"
-        REQUESTS.labels(label, str(attributes.get("http.response.status_code", "unanswered"))).observe(seconds)
+
+
+def observe_request(method: str, route: str | None, status: str, seconds: float) -> None:
+    """A request that ended; `route` is the template that answered it."""
+    # Paths that are no route are not told apart: anybody could make up as many as there is memory.
+    REQUESTS.labels(f"{method} {route}" if route else "none", status).observe(seconds)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ async def test_metrics_tell_what_happened(admin, ada, database, services):
     assert rose("sandbox_stage_duration_seconds_count", "plan", "success") == 1
     assert rose("sandbox_launch_failures_total", "install_failed") == 1
     assert rose("sandbox_engine_call_duration_seconds_count", "error") == 1
+    assert rose("sandbox_http_request_duration_seconds_count", "POST /v1/logs", "200") == 1
     assert rose("sandbox_intake_records_total", "logs", "written") == 1
     assert after["sandbox_intake_waiting_bytes"][()] == 0
     assert rose("sandbox_database_query_duration_seconds_count") > 0

@@ -41,10 +41,10 @@ async def session_id(database) -> UUID:
 
 
 @pytest.fixture
-async def app_in_session(app, services, session_id) -> AsyncIterator[httpx.AsyncClient]:
+async def app_in_session(front, services, session_id) -> AsyncIterator[httpx.AsyncClient]:
     """What an exporter sends, as it is configured by the environment of a session of Ada's."""
     headers = {"Authorization": f"Bearer {services.signer.sign_exports(session_id, 'ada')}"}
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(front)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers, timeout=30) as client:
         yield client
 
