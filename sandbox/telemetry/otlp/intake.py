@@ -102,7 +102,7 @@ class Intake:
 
     async def _write_waiting(self) -> None:
         # A process takes a second to start; until then others, if there are any, take what waits.
-        with contextlib.suppress(BrokenWorkerProcess):  # those who wait are told when theirs is tried
+        with contextlib.suppress(Exception):  # those who wait are told when theirs is tried
             await anyio.to_process.run_sync(prepare, self._dsn, limiter=self._limiter)
         while batch := self._next_batch():
             for waiting, outcome in zip(batch, await self._write([one.body for one in batch]), strict=True):
