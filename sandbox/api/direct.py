@@ -21,8 +21,8 @@ from sandbox.api.services import Services
 
 
 class DirectRoutes:
-    """An ASGI application before `app`: calls the endpoints of `router`, `async (request, services) -> Response`, and
-    hands everything else on."""
+    """An ASGI application before `otherwise`: calls the endpoints of `router`, `async (request, services) -> Response`,
+    and hands everything else on."""
 
     def __init__(self, router: APIRouter, api: FastAPI, services: Services, *, otherwise: ASGIApp) -> None:
         self._api = api
