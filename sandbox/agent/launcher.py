@@ -66,17 +66,10 @@ class Launcher:
         order = {"argv": argv, "cwd": cwd, "env": self._user.environment(env), "terminal": terminal}
         text = json.dumps(order).encode("ascii")
         with self._one_at_a_time, self._children.starting():
-            process, sock = self._ready()
-            try:
-                socket.send_fds(sock, [_LENGTH.pack(len(text))], files)
-                sock.sendall(text)
-                reply = sock.recv(_REPLY.size, socket.MSG_WAITALL)
-            except OSError:
-                reply = b""
-            if len(reply) < _REPLY.size:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
-                self._process = None
+            reply = self._ask(text, files)
+            if reply is None:  # no reason to refuse: it has a successor
+                reply = self._ask(text, files)
+            if reply is None or len(reply) < _REPLY.size:
                 raise Refused(
                     "agent_refused", f"{argv[0]} was not started: something in the container killed its launcher"
                 )
@@ -86,6 +79,25 @@ class Launcher:
                 self._children.add(child)
                 return child
         raise _failed(step, number, argv[0], cwd)
+
+    def _ask(self, text: bytes, files: list[int]) -> bytes | None:
+        """The launcher's reply to an order. None if it had died before it had read all of that, so that nothing was
+        started; empty if it did not answer and nobody knows. Whoever does not answer is killed."""
+        process, sock = self._ready()
+        reply: bytes | None = b""
+        try:
+            socket.send_fds(sock, [_LENGTH.pack(len(text))], files)
+            sock.sendall(text)
+            reply = sock.recv(_REPLY.size, socket.MSG_WAITALL)
+        except OSError as error:
+            # The kernel calls it a broken connection if something was left unread, else it says end of file.
+            if isinstance(error, ConnectionError):
+                reply = None
+        if reply is None or len(reply) < _REPLY.size:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            self._process = None
+        return reply
 
     def _ready(self) -> tuple[Child, socket.socket]:
         """The launcher that runs; a new one if there is none."""

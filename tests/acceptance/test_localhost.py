@@ -13,11 +13,12 @@ from tests.acceptance.api import Api, SseEvent
 from tests.acceptance.previews import page, preview
 
 #: `store` is found by the others, though it listens on its own localhost only; `own` has a server of its own on the
-#: store's port; `late` waits for the store before it opens its port; `idle` starts nothing.
+#: store's port, which the store waits for; `late` waits for the store before it opens its port; `idle` starts nothing.
 MANIFEST = '''
 [store]
 runtime = "python312"
-start = "cd store && python3 -m http.server 8000 --bind 127.0.0.1"
+start = """until python3 get.py http://own:8001/name; do sleep 0.1; done
+cd store && exec python3 -m http.server 8000 --bind 127.0.0.1"""
 port = 8000
 [own]
 runtime = "python312"

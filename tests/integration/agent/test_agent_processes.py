@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from running_agents import RunningAgent
 
+from sandbox.agent.children import Children, User
+from sandbox.agent.launcher import Launcher
 from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.agent_wire import UnixConnector
 from sandbox.engine.base import OutputChunk, Stream
@@ -184,3 +188,20 @@ async def test_several_follow_one_process_and_one_that_does_not_read_costs_nothi
         sizes = [len(joined(chunks)) for chunks in await asyncio.gather(*(collect(client, name) for _ in range(5)))]
     assert first.offset == 0
     assert sizes == [1_288_895] * 5
+
+
+def test_an_order_to_a_launcher_that_has_just_died_goes_to_its_successor(tmp_path: Path) -> None:
+    launcher = Launcher(Children(lambda call: call()), User(os.getuid(), str(tmp_path)))
+    pids = set()
+    with open(os.devnull, "r+b") as null:
+        for _ in range(3):
+            launcher.start(["true"], cwd="/", env={}, files=[null.fileno()] * 3)
+            assert launcher._process is not None
+            assert launcher._socket is not None
+            pids.add(pid := launcher._process.pid)
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # nobody has told the launcher's owner yet
+    launcher._socket.close()
+    assert len(pids) == 3
+    for pid in pids:
+        os.waitpid(pid, 0)

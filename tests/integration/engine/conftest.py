@@ -25,13 +25,12 @@ async def image() -> str:
 
 @pytest.fixture
 async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
-    """`make_engine(deployment_id=..., **settings)`: engines that share one home, closed and emptied after the test."""
+    """`make_engine(deployment_id=..., **settings)`: of one home unless told; closed and emptied after the test."""
     made: list[DockerEngine] = []
 
     def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
-        engine = DockerEngine(
-            Settings(home=tmp_path / "home", **settings), deployment_id or uuid4(), agent_factory=AgentClient
-        )
+        settings = {"home": tmp_path / "home", **settings}
+        engine = DockerEngine(Settings(**settings), deployment_id or uuid4(), agent_factory=AgentClient)
         made.append(engine)
         return engine
 

@@ -109,8 +109,8 @@ async def test_logs_are_what_the_container_printed(engine, make_spec):
     assert await engine.container_logs(spec.session_id, "main") == docker("logs", state.id)
 
 
-async def test_two_deployments_do_not_see_each_other(make_engine, make_spec):
-    ours, theirs = make_engine(), make_engine()
+async def test_two_deployments_do_not_see_each_other(make_engine, make_spec, tmp_path):
+    ours, theirs = make_engine(), make_engine(home=tmp_path / "theirs")
     spec = make_spec(uuid4())
     state = await ours.ensure_container(spec)
     assert await theirs.list_resources() == []
@@ -121,6 +121,7 @@ async def test_two_deployments_do_not_see_each_other(make_engine, make_spec):
     with pytest.raises(EngineError) as refused:
         await theirs.ensure_container(spec)
     assert refused.value.code == "container_mismatch"
+    await ours.agent(spec.session_id, "main").wait_ready(20)
 
 
 async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
