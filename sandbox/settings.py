@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         validation_alias="DATABASE_URL",
-        description="PostgreSQL 14 or newer; without it an embedded one is started",
+        description="PostgreSQL 14 or newer, in UTF-8; without it an embedded one is started",
     )
     docker_host: str | None = Field(
         None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"

@@ -22,6 +22,9 @@ from sandbox.errors import MigrationError
 #: Held (pg_advisory_lock) by whoever migrates a database. Any number, as long as it never changes.
 ADVISORY_LOCK = 874_100_001
 
+#: As libpq has it: 14.0.
+OLDEST_SERVER = 140_000
+
 _FILE_NAME = re.compile(r"^(\d{3,})_[a-z0-9_]+\.sql$")
 
 _CREATE_TABLE = """
@@ -67,8 +70,9 @@ async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
 
     May be called by any number of processes at once: each file is applied by one of them, the others wait.
     Raises `DatabaseUnavailable`, and `MigrationError`: before anything is changed (codes `migration_edited`,
-    `migration_gap`, `migration_duplicate`, `database_newer`, `migration_refused`), or with `migration_failed` when a
-    file's SQL fails; the files before that one stay applied, nothing of it does.
+    `migration_gap`, `migration_duplicate`, `database_newer`, `database_too_old`, `database_not_utf8`,
+    `migration_refused`), or with `migration_failed` when a file's SQL fails; the files before that one stay applied,
+    nothing of it does.
     """
     migrations = await asyncio.to_thread(load, folder or migrations_folder())
     with translated_errors():
@@ -157,7 +161,29 @@ async def _connect(dsn: str) -> psycopg.AsyncConnection:
     params = connection_params(dsn, application_name="purple8-sandbox migrate")
     # When the migrating process dies, its statement ends within a second, and with it the lock.
     params["options"] += " -c client_connection_check_interval=1000"
-    return await psycopg.AsyncConnection.connect(**params, autocommit=True)
+    connection = await psycopg.AsyncConnection.connect(**params, autocommit=True)
+    try:
+        _check_server(connection.info)
+    except MigrationError:
+        await connection.close()
+        raise
+    return connection
+
+
+def _check_server(info: psycopg.ConnectionInfo) -> None:
+    if info.server_version < OLDEST_SERVER:
+        raise MigrationError(
+            f"the database server is PostgreSQL {info.server_version // 10_000}, {OLDEST_SERVER // 10_000} is needed",
+            hint="Let DATABASE_URL name a newer one; without it an embedded one is started.",
+            code="database_too_old",
+        )
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"the database {info.dbname} keeps text as {encoding}, UTF8 is needed",
+            hint=f"Make it anew: createdb --template template0 --encoding UTF8 {info.dbname}",
+            code="database_not_utf8",
+        )
 
 
 async def _applied(connection: psycopg.AsyncConnection) -> list[tuple[int, str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from sandbox.db import migrations
 from sandbox.db.migrations import ADVISORY_LOCK, migrate, migrations_folder, status
@@ -209,3 +210,29 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_packages_own_folder_is_complete() -> None:
     assert [m.version for m in migrations.load(migrations_folder())][:6] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_is_not_utf8_is_refused(postgres: str, encoding: str) -> None:
+    name = f"test_{encoding.lower()}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+    dsn = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    for ask in (migrate, status):
+        with pytest.raises(MigrationError, match=encoding) as refused:
+            await ask(dsn)
+        assert (refused.value.code, name in refused.value.hint) == ("database_not_utf8", True)
+    assert everything(dsn) == []
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name}")
+
+
+async def test_a_server_that_is_too_old_is_refused(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(empty_dsn) as connection:
+        version = connection.info.server_version
+    monkeypatch.setattr(migrations, "OLDEST_SERVER", version + 1)
+    with pytest.raises(MigrationError) as refused:
+        await migrate(empty_dsn)
+    assert refused.value.code == "database_too_old"
+    monkeypatch.setattr(migrations, "OLDEST_SERVER", version)
+    assert await migrate(empty_dsn) != []
