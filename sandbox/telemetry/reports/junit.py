@@ -20,8 +20,8 @@ _MAX_STACKS = 262_144
 
 #: `file:line:` at the start of a line, as pytest and Go write the place of a failure.
 _PLACE_LINE = re.compile(r"^\s{0,8}([^\s:]{1,300}\.\w{1,5}):([0-9]{1,7}):", re.MULTILINE)
-#: `file:line` anywhere, as in the stack traces of JavaScript and Java.
-_PLACE = re.compile(r"([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
+#: `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
+_PLACE = re.compile(r"(?:file://(?=/))?([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
 #: What converters say where a tool gave no message; its text says more.
 _NO_MESSAGE = ("", "Failed", "Build error", "Runtime error", "No test result found")
 _FAILURES = ("failure", "error")

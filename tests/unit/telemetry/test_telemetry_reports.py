@@ -1,6 +1,7 @@
 """Reports of test tools, made by the tools themselves, and reports that no tool makes."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -161,17 +162,18 @@ def test_the_warnings_of_pytest_are_in_what_it_prints(python_run):
     assert "warnings summary" in result["test_output"]
 
 
-def test_node(tmp_path):
-    (tmp_path / "shop.test.js").write_text(NODE_TESTS)
+@pytest.mark.parametrize("name", ["shop.test.js", "shop.test.mjs"])
+def test_node(tmp_path, name):
+    imports = re.sub(r"const (\w+) = require\(('.*?')\)", r"import \1 from \2", NODE_TESTS)
+    (tmp_path / name).write_text(imports if name.endswith(".mjs") else NODE_TESTS)
     done = subprocess.run(
-        ["node", "--test", "--test-reporter=junit", "shop.test.js"], cwd=tmp_path, capture_output=True, check=False
+        ["node", "--test", "--test-reporter=junit", name], cwd=tmp_path, capture_output=True, check=False
     )
     result = read_junit(done.stdout)
     assert (result["total_tests"], result["passed"], result["failed"], result["skipped"]) == (5, 2, 1, 2)
     (failed,) = result["failed_tests"]
     assert failed["name"] == "fails"
-    assert failed["file"].endswith("shop.test.js")
-    assert failed["line"] == 5
+    assert (failed["file"], failed["line"]) == (str(tmp_path / name), 5)
     # Tests outside any suite have their part in it, and so have those within one.
     cases = [float(case.get("time")) for case in ElementTree.fromstring(done.stdout).findall("testcase")]
     assert result["execution_time"] > sum(cases) + 0.01
