@@ -6,7 +6,7 @@ Only psycopg is needed here: a process that does nothing but write rows starts w
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -36,10 +36,20 @@ _UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
 
 
 class OwnConnection:
-    """One connection of somebody's own, made when it is first used and again when it was lost."""
+    """One connection of somebody's own, made when it is first used and again when it was lost.
 
-    def __init__(self, dsn: str, *, application_name: str) -> None:
+    `on_connect` is told of each that is made.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application_name: str,
+        on_connect: Callable[[psycopg.AsyncConnection], None] | None = None,
+    ) -> None:
         self._params = connection_params(dsn, application_name)
+        self._on_connect = on_connect
         self._connection: psycopg.AsyncConnection | None = None
         self._used = 0.0
 
@@ -60,6 +70,8 @@ class OwnConnection:
                 await self._connection.execute("SELECT 1")
                 return self._connection
         self._connection = await connect(self._params)
+        if self._on_connect is not None:
+            self._on_connect(self._connection)
         return self._connection
 
 

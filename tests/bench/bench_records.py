@@ -18,7 +18,7 @@ LOGS = int(os.environ.get("LOGS", "200000"))
 SPANS = int(os.environ.get("SPANS", "50000"))
 KEPT = os.environ.get("BENCH_HOME")
 #: Intake is measured over as many, and no more than these.
-INTAKE_LOGS, INTAKE_SPANS = min(LOGS, 200_000), min(SPANS, 100_000)
+INTAKE_LOGS, INTAKE_SPANS = min(LOGS, 200_000), min(SPANS, 200_000)
 
 
 def main() -> None:

@@ -7,13 +7,10 @@ and so everybody's requests; here it holds up nobody. The rows go to PostgreSQL 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -24,10 +21,8 @@ from sandbox.telemetry.otlp import messages
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
+from sandbox.telemetry.otlp.priority import give_way, let_backend_give_way
 from sandbox.telemetry.store import RecordStore, RowRefused
-
-#: A tenth of a processor that others want as well: enough to go on.
-_NICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +69,11 @@ def write_bodies(dsn: str, bodies: Sequence[Body], most_bytes: int) -> list[Kept
 @cache
 def _connected(dsn: str) -> tuple[asyncio.Runner, RecordStore]:
     """This process's own event loop and connection, for as long as it lives."""
-    _give_way()
+    give_way()
     # What is loaded by now stays: looking through it over and over takes tens of milliseconds.
     gc.freeze()
-    connection = OwnConnection(dsn, application_name="purple8-sandbox intake")
+    connection = OwnConnection(dsn, application_name="purple8-sandbox intake", on_connect=let_backend_give_way)
     return asyncio.Runner(), RecordStore(connection.transaction)
-
-
-@cache
-def _give_way() -> None:
-    """Whoever answers somebody goes first. Where the kernel shares processors out by session, `nice` counts only within
-    one: the session is this process's own, and is as nice."""
-    os.setsid()
-    os.nice(_NICE)
-    with contextlib.suppress(OSError):  # it does not
-        Path("/proc/self/autogroup").write_text(str(_NICE), encoding="ascii")
 
 
 async def _write(store: RecordStore, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:
