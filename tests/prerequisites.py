@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sandbox.db.migrations import OLDEST_SERVER
 from sandbox.engine import apt
 from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
@@ -25,7 +26,7 @@ from sandbox.settings import Settings
 HOME = Path(__file__).resolve().parent.parent / ".sandbox" / "tests"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POSTGRES = Path("/usr/lib/postgresql")
-OLDEST_POSTGRES = 14
+OLDEST_POSTGRES = OLDEST_SERVER // 10_000
 CLUSTER_SETTINGS = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 
 

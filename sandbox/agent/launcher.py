@@ -84,15 +84,15 @@ class Launcher:
         """The launcher's reply to an order. None if it had died before it had read all of that, so that nothing was
         started; empty if it did not answer and nobody knows. Whoever does not answer is killed."""
         process, sock = self._ready()
-        reply: bytes | None = b""
+        reply: bytes | None
         try:
             socket.send_fds(sock, [_LENGTH.pack(len(text))], files)
             sock.sendall(text)
             reply = sock.recv(_REPLY.size, socket.MSG_WAITALL)
-        except OSError as error:
-            # The kernel calls it a broken connection if something was left unread, else it says end of file.
-            if isinstance(error, ConnectionError):
-                reply = None
+        except ConnectionError:  # so the kernel says if something was left unread; else it is an end of file
+            reply = None
+        except OSError:
+            reply = b""
         if reply is None or len(reply) < _REPLY.size:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
