@@ -50,6 +50,9 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 # Short statements all over: compiling them costs more than it gains.
 jit = off
+# New files of the log are filled as they are written: zeros for a whole one keep a processor busy for milliseconds, in
+# which many a kernel lets nobody else have it.
+wal_init_zero = off
 logging_collector = on
 log_filename = 'postgresql-%a.log'
 log_rotation_age = 1d
