@@ -16,6 +16,8 @@ import anyio.to_process
 from anyio import BrokenWorkerProcess
 
 from sandbox.errors import Kind, SandboxError, Unavailable
+from sandbox.telemetry.otlp.idle_group import IdleGroup
+from sandbox.telemetry.otlp.priority import Patience
 from sandbox.telemetry.otlp.worker import Body, Kept, prepare, write_bodies
 
 #: Exporters give up after ten seconds by default.
@@ -58,6 +60,8 @@ class Intake:
     ) -> None:
         """`most_bytes` bounds one body once it is unpacked, `max_waiting_bytes` all bodies as they came."""
         self._dsn = dsn
+        self._group = IdleGroup.make()
+        self._patience = Patience(self._group)
         self._most_bytes = most_bytes
         self._max_waiting = max_waiting_bytes
         self._timeout = timeout_seconds
@@ -99,11 +103,13 @@ class Intake:
         self._closed = True
         if self._writers:
             await asyncio.wait(self._writers, timeout=self._timeout)
+        if self._group is not None:
+            await asyncio.to_thread(self._group.remove)
 
     async def _write_waiting(self) -> None:
         # A process takes a second to start; until then others, if there are any, take what waits.
         with contextlib.suppress(Exception):  # those who wait are told when theirs is tried
-            await anyio.to_process.run_sync(prepare, self._dsn, limiter=self._limiter)
+            await anyio.to_process.run_sync(prepare, self._dsn, self._group, limiter=self._limiter)
         while batch := self._next_batch():
             for waiting, outcome in zip(batch, await self._write([one.body for one in batch]), strict=True):
                 if waiting.outcome.done():  # given up
@@ -127,9 +133,10 @@ class Intake:
 
     async def _write(self, bodies: Sequence[Body]) -> Sequence[Kept | BaseException]:
         try:
-            return await anyio.to_process.run_sync(
-                write_bodies, self._dsn, bodies, self._most_bytes, limiter=self._limiter
-            )
+            with self._patience.watched():
+                return await anyio.to_process.run_sync(
+                    write_bodies, self._dsn, self._group, bodies, self._most_bytes, limiter=self._limiter
+                )
         except BrokenWorkerProcess:
             return [NotWrittenYet("The process that writes records ended.", hint="Send the same again.")] * len(bodies)
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is

@@ -10,7 +10,7 @@ import asyncio
 import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -18,10 +18,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sandbox.db.driver import OwnConnection
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry.otlp import messages
+from sandbox.telemetry.otlp.idle_group import IdleGroup
 from sandbox.telemetry.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.telemetry.otlp.messages import RecordKind
 from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.otlp.priority import give_way, let_backend_give_way
+from sandbox.telemetry.otlp.priority import give_way
 from sandbox.telemetry.store import RecordStore, RowRefused
 
 
@@ -55,24 +56,25 @@ class Kept:
     reason: str
 
 
-def prepare(dsn: str) -> None:
+def prepare(dsn: str, group: IdleGroup | None) -> None:
     """Have everything at hand, so that nobody's body waits for that."""
-    _connected(dsn)
+    _connected(dsn, group)
 
 
-def write_bodies(dsn: str, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:
+def write_bodies(
+    dsn: str, group: IdleGroup | None, bodies: Sequence[Body], most_bytes: int
+) -> list[Kept | SandboxError]:
     """What became of each body. None is larger than `most_bytes` once unpacked; see `messages` for what is refused."""
-    runner, store = _connected(dsn)
+    runner, store = _connected(dsn, group)
     return runner.run(_write(store, bodies, most_bytes))
 
 
 @cache
-def _connected(dsn: str) -> tuple[asyncio.Runner, RecordStore]:
+def _connected(dsn: str, group: IdleGroup | None) -> tuple[asyncio.Runner, RecordStore]:
     """This process's own event loop and connection, for as long as it lives."""
-    give_way()
     # What is loaded by now stays: looking through it over and over takes tens of milliseconds.
     gc.freeze()
-    connection = OwnConnection(dsn, application_name="purple8-sandbox intake", on_connect=let_backend_give_way)
+    connection = OwnConnection(dsn, application_name="purple8-sandbox intake", on_connect=partial(give_way, group))
     return asyncio.Runner(), RecordStore(connection.transaction)
 
 

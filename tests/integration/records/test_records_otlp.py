@@ -202,10 +202,11 @@ async def test_what_is_not_written_in_time_is_to_be_sent_again(services, ada, da
 
 
 async def test_whoever_waits_for_a_writer_that_cannot_begin_is_told_why(services, ada):
-    intake_with(services, "postgresql://[")
+    intake = intake_with(services, "postgresql://[")
     answer = await ada.post("/v1/logs", json=log_body("for whom"))
     assert answer.status_code == 422
     assert "database_url_invalid" in answer.json()["message"]
+    await intake.close()
 
 
 async def test_a_record_that_postgresql_refuses_costs_no_other_its_place(services, ada, database, dsn):

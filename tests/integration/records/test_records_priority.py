@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,6 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from sandbox.db.driver import connect, connection_params
+from sandbox.telemetry.otlp import priority
+from sandbox.telemetry.otlp.idle_group import SHARES, IdleGroup
+from sandbox.telemetry.otlp.intake import Intake
 from sandbox.telemetry.otlp.priority import NICE, local_backend
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -61,3 +67,139 @@ async def test_a_process_is_only_taken_for_the_servers_where_it_is(dsn, through_
     async with await connect(connection_params(through_another)) as connection:
         assert Path(f"/proc/{connection.info.backend_pid}").exists()
         assert local_backend(connection) is None
+
+
+@pytest.fixture
+def group() -> Iterator[IdleGroup]:
+    group = IdleGroup.make()
+    if group is None:
+        pytest.skip("no control group can be made here: none is used either")
+    yield group
+    group.remove()
+    assert not group.folder.exists()
+
+
+@pytest.fixture
+def bystander() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def members(group: IdleGroup) -> set[int]:
+    return {int(pid) for pid in (group.folder / "cgroup.procs").read_text().split()}
+
+
+def in_use(intake: Intake) -> IdleGroup:
+    """The group of a running intake."""
+    group = intake._group  # nothing outside needs to know it
+    assert group is not None
+    return group
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def is_idle(group: IdleGroup) -> bool:
+    return (group.folder / "cpu.idle").read_text() == "1\n"
+
+
+async def test_both_processes_run_only_while_nobody_else_wants_to(group, services, ada, database):
+    assert (await ada.post("/v1/logs", json=RECORD)).status_code == 200
+    ours = in_use(services.intake)
+    named = text("SELECT pid FROM pg_stat_activity WHERE application_name = 'purple8-sandbox intake'")
+    async with database.read() as connection:
+        backends = set((await connection.execute(named)).scalars())
+    inside = members(ours)
+    assert is_idle(ours)
+    assert backends
+    assert backends < inside
+    assert os.getpid() not in inside
+    await services.intake.close()
+    assert not ours.folder.exists()
+    (back,) = [
+        line for line in Path("/proc/self/cgroup").read_text().splitlines() if ours.controllers in line.split(":")
+    ]
+    assert all(back in Path(f"/proc/{pid}/cgroup").read_text().splitlines() for pid in inside - backends)
+
+
+async def test_work_that_waits_too_long_gets_its_share_and_later_waits_again(
+    group, services, ada, database, monkeypatch
+):
+    monkeypatch.setattr(priority, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(priority, "IMPATIENT_SECONDS", 0.3)
+    assert (await ada.post("/v1/logs", json=RECORD)).status_code == 200
+    ours = in_use(services.intake)
+    await until(lambda: is_idle(ours))  # the process that writes had to be started first
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(ada.post("/v1/logs", json=RECORD))
+        await until(lambda: not is_idle(ours))
+        shares = [(ours.folder / name).read_text() for name in SHARES if (ours.folder / name).exists()]
+        assert shares in [[f"{share}\n"] for share in SHARES.values()]
+        await asyncio.sleep(0.7)
+        assert not is_idle(ours), "it still waits"
+        await connection.execute("COMMIT")
+    assert (await waiting).status_code == 200
+    await until(lambda: is_idle(ours))
+
+
+async def test_records_are_written_while_others_want_all_processors(group, ada):
+    record = RECORD["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    many = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record] * 8_000}]}]}
+    assert (await ada.post("/v1/logs", json=RECORD)).status_code == 200
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        await asyncio.sleep(0.5)
+        assert (await ada.post("/v1/logs", json=many)).status_code == 200
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_the_group_of_one_that_was_killed_goes_and_that_of_one_that_lives_stays(group):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = group.outer / f"purple8-intake-{ended.pid}-left"
+    left.mkdir()
+    another = IdleGroup.make()
+    assert another is not None
+    assert not left.exists()
+    assert group.folder.exists()
+    another.remove()
+
+
+def test_who_was_put_elsewhere_stays_there(group, bystander):
+    other = group.outer / f"purple8-intake-{os.getpid()}-other"
+    other.mkdir()
+    try:
+        (other / "cgroup.procs").write_text(str(bystander))
+        group.add(bystander)
+        assert members(group) == set()
+        assert members(replace(group, folder=other)) == {bystander}
+        (group.outer / "cgroup.procs").write_text(str(bystander))
+        group.add(bystander)
+        assert members(group) == {bystander}
+        group.remove()
+        assert not group.folder.exists()
+    finally:
+        other.rmdir()
+
+
+def test_who_may_make_none_has_none(group):
+    said = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import os; from sandbox.telemetry.otlp import idle_group; os.setuid(65534);"
+            "print(idle_group.IdleGroup.make())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "None\n"
