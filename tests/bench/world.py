@@ -50,6 +50,7 @@ _QUIET = {
 async def world(kept: Path | None = None) -> AsyncIterator[World]:
     """A running service and its database; nothing is left of them, unless they are in a folder that is to be `kept`."""
     home = kept or Path(tempfile.mkdtemp(prefix="sbx-bench-"))
+    home.chmod(0o711)  # else the database, whose user is another, goes elsewhere, and stays there
     service = Service(home, env=_QUIET)
     postgres = EmbeddedPostgres(home)
     try:
