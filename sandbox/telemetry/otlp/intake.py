@@ -17,6 +17,7 @@ from anyio import BrokenWorkerProcess
 
 from sandbox.errors import Kind, SandboxError, Unavailable
 from sandbox.telemetry.otlp.idle_group import IdleGroup
+from sandbox.telemetry.otlp.metronome import Metronome
 from sandbox.telemetry.otlp.priority import Patience
 from sandbox.telemetry.otlp.worker import Body, Kept, prepare, write_bodies
 
@@ -62,6 +63,7 @@ class Intake:
         self._dsn = dsn
         self._group = IdleGroup.make()
         self._patience = Patience(self._group)
+        self._metronome = Metronome()
         self._most_bytes = most_bytes
         self._max_waiting = max_waiting_bytes
         self._timeout = timeout_seconds
@@ -103,12 +105,15 @@ class Intake:
         self._closed = True
         if self._writers:
             await asyncio.wait(self._writers, timeout=self._timeout)
+        await self._metronome.close()
         if self._group is not None:
             await asyncio.to_thread(self._group.remove)
 
     async def _write_waiting(self) -> None:
         # A process takes a second to start; until then others, if there are any, take what waits.
         with contextlib.suppress(Exception):  # those who wait are told when theirs is tried
+            if self._group is not None:
+                await self._metronome.start()
             await anyio.to_process.run_sync(prepare, self._dsn, self._group, limiter=self._limiter)
         while batch := self._next_batch():
             for waiting, outcome in zip(batch, await self._write([one.body for one in batch]), strict=True):
@@ -133,7 +138,7 @@ class Intake:
 
     async def _write(self, bodies: Sequence[Body]) -> Sequence[Kept | BaseException]:
         try:
-            with self._patience.watched():
+            with self._patience.watched(), self._metronome.beating():
                 return await anyio.to_process.run_sync(
                     write_bodies, self._dsn, self._group, bodies, self._most_bytes, limiter=self._limiter
                 )

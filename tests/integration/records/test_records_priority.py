@@ -20,6 +20,7 @@ from sandbox.db.driver import connect, connection_params
 from sandbox.telemetry.otlp import priority
 from sandbox.telemetry.otlp.idle_group import SHARES, IdleGroup
 from sandbox.telemetry.otlp.intake import Intake
+from sandbox.telemetry.otlp.metronome import MOST_PROCESSORS, Metronome
 from sandbox.telemetry.otlp.priority import NICE, local_backend
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -203,3 +204,82 @@ def test_who_may_make_none_has_none(group):
         check=True,
     )
     assert said.stdout == "None\n"
+
+
+@pytest.fixture
+async def metronome() -> AsyncIterator[Metronome]:
+    if len(os.sched_getaffinity(0)) > MOST_PROCESSORS:
+        pytest.skip("with so many processors none is used")
+    metronome = Metronome()
+    yield metronome
+    await metronome.close()
+
+
+def process_of(metronome: Metronome) -> int:
+    process = metronome._process  # nothing outside needs to know it
+    assert process is not None
+    return process.pid
+
+
+def times_slept(pid: int) -> int:
+    (line,) = [
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    ]
+    return int(line.split()[1])
+
+
+async def slept_in(seconds: float, pid: int) -> int:
+    before = times_slept(pid)
+    await asyncio.sleep(seconds)
+    return times_slept(pid) - before
+
+
+def processor_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[36])
+
+
+async def test_the_metronome_visits_all_processors_while_it_is_to_beat_and_rests_else(metronome):
+    await asyncio.gather(metronome.start(), metronome.start())
+    pid = process_of(metronome)
+    await asyncio.sleep(0.5)
+    assert await slept_in(0.5, pid) == 0
+    with metronome.beating():
+        with metronome.beating():
+            await asyncio.sleep(0.2)
+        assert await slept_in(0.5, pid) > 50
+        seen: set[int] = set()
+        async with asyncio.timeout(10):
+            while seen != os.sched_getaffinity(0):
+                seen.add(processor_of(pid))
+                await asyncio.sleep(0.001)
+    await asyncio.sleep(0.5)
+    assert await slept_in(0.5, pid) == 0
+    await metronome.close()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_metronome_that_is_wanted_before_it_is_there_beats_when_it_is(metronome):
+    with metronome.beating():
+        await metronome.start()
+        pid = process_of(metronome)
+        await asyncio.sleep(0.5)
+        assert await slept_in(0.5, pid) > 50
+
+
+async def test_the_metronome_beats_while_records_are_written(group, services, ada, database):
+    assert (await ada.post("/v1/logs", json=RECORD)).status_code == 200
+    pid = process_of(services.intake._metronome)
+    await asyncio.sleep(0.5)
+    assert await slept_in(0.5, pid) == 0
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(ada.post("/v1/logs", json=RECORD))
+        await asyncio.sleep(0.2)
+        assert await slept_in(0.5, pid) > 50
+        await connection.execute("COMMIT")
+    assert (await waiting).status_code == 200
+    await services.intake.close()
+    assert not Path(f"/proc/{pid}").exists()
