@@ -32,13 +32,13 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.migrations import migrate
-from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import Limits
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.host_environment import container_environment
-from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
+from sandbox.images.runtime_images import RuntimeImages
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
@@ -53,6 +53,12 @@ from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
+from sandbox.records.alerts.store import Alerts
+from sandbox.records.log_tail import LogTail
+from sandbox.records.maintenance import Upkeep
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
@@ -62,16 +68,10 @@ from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService, new_origin
 from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
-from sandbox.telemetry.alerts.store import Alerts
 from sandbox.telemetry.logging import configure_logging
-from sandbox.telemetry.metrics.figures import watch
-from sandbox.telemetry.otlp.intake import Intake
-from sandbox.telemetry.otlp.receiver import Receiver
+from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.records.tail import LogTail
-from sandbox.telemetry.reports.reading import ReportReader
 from sandbox.telemetry.tracing import Tracing
-from sandbox.telemetry.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
         catalog = RuntimeCatalog()
         engine = DockerEngine(
-            settings, deployment.deployment_id, agent_factory=AgentClient, environment=container_environment().env
+            settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
         )
         stack.push_async_callback(engine.aclose)
         images = RuntimeImages(catalog, settings.docker_host)

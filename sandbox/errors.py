@@ -108,8 +108,8 @@ class EngineError(SandboxError):
     kind = Kind.UNAVAILABLE
 
 
-class AgentError(SandboxError):
-    """The agent in a container does not answer, or refused."""
+class GuestError(SandboxError):
+    """The guest agent in a container does not answer, or refused."""
 
     code = "agent_error"
     kind = Kind.UNAVAILABLE

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.db.migrations import OLDEST_SERVER
-from sandbox.engine import apt
-from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
-from sandbox.engine.setup import ensure_engine, stop_engine
 from sandbox.errors import SandboxError
+from sandbox.images.runtime_images import RuntimeImages
+from sandbox.provision import apt
+from sandbox.provision.engine import ensure_engine, stop_engine
 from sandbox.settings import Settings
 
 HOME = Path(__file__).resolve().parent.parent / ".sandbox" / "tests"

@@ -14,7 +14,7 @@ from sandbox.api.records import Body, Int, JsonObject, Name, Percent, TimedQuery
 from sandbox.api.services import Injected
 from sandbox.errors import NotFound
 from sandbox.learning import lessons
-from sandbox.telemetry.agents import store
+from sandbox.records.agents import store
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 

@@ -14,7 +14,7 @@ from sandbox.api.pages import Page
 from sandbox.api.records import Body, ListQuery, LongText, Name, answer_page
 from sandbox.api.services import Injected
 from sandbox.errors import NotFound
-from sandbox.telemetry.rules import store
+from sandbox.records.alert_rules import store
 
 router = APIRouter(prefix="/api/v1/alert-rules", tags=["alerts"])
 

@@ -14,8 +14,8 @@ from sandbox.api.pages import Page
 from sandbox.api.records import Body, JsonObject, LongText, Name, RecordId, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected, Services
 from sandbox.errors import NotFound
-from sandbox.telemetry.alerts.alertmanager import Notice, take
-from sandbox.telemetry.alerts.store import ALERTS, Alerts
+from sandbox.records.alerts.alertmanager import Notice, take
+from sandbox.records.alerts.store import ALERTS, Alerts
 
 logger = logging.getLogger(__name__)
 

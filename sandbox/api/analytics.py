@@ -10,7 +10,7 @@ from pydantic import Field
 from sandbox.api.auth import AdminRequired, CurrentCaller
 from sandbox.api.records import Body, View
 from sandbox.api.services import Injected
-from sandbox.telemetry.questions import store
+from sandbox.records import saved_queries
 
 router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"])
 
@@ -34,7 +34,7 @@ async def list_questions(_: CurrentCaller) -> list[QuestionView]:
     """The questions there are."""
     return [
         QuestionView(name=name, title=question.title, window=question.window, admin_only=question.admin)
-        for name, question in store.QUESTIONS.items()
+        for name, question in saved_queries.QUESTIONS.items()
     ]
 
 
@@ -50,8 +50,8 @@ class Asked(Body):
 @router.get("/{name}")
 async def ask(name: str, caller: CurrentCaller, services: Injected, query: Annotated[Asked, Query()]) -> AnswerView:
     """Ask one. `recent-error-logs` and `slow-traces` show what everybody did, and are for admins (403 to others)."""
-    question = store.find(name)
+    question = saved_queries.find(name)
     if question.admin and not caller.is_admin:
         raise AdminRequired("This question shows what everybody did.", hint="Call with an admin's token.")
-    items = await store.answer(services.db, question, query.window)
+    items = await saved_queries.answer(services.db, question, query.window)
     return AnswerView(name=name, title=question.title, window=query.window or question.window, items=items)

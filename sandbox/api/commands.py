@@ -20,8 +20,8 @@ from sandbox.api.auth import CurrentCaller
 from sandbox.api.events import event_stream
 from sandbox.api.services import Injected
 from sandbox.domain.plan import Environment
-from sandbox.engine.base import Agent, Stream
-from sandbox.errors import AgentError, SandboxError
+from sandbox.engine.base import Guest, Stream
+from sandbox.errors import GuestError, SandboxError
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["exec"])
 
@@ -71,10 +71,10 @@ async def exec_command(
     accept: Annotated[str, Header()] = "",
 ) -> Response:
     """Run a command. With `Accept: text/event-stream`: events `start`, `stdout`, `stderr` as they come, then `exit`."""
-    agent, _ = await services.sessions.agent(caller, session_id, body.role)
+    guest, _ = await services.sessions.guest(caller, session_id, body.role)
     if "text/event-stream" in accept:
-        return event_stream(_stream(agent, body))
-    result = await agent.exec(
+        return event_stream(_stream(guest, body))
+    result = await guest.exec(
         body.command,
         cwd=body.cwd,
         env=body.env,
@@ -93,37 +93,37 @@ async def exec_command(
     )
 
 
-async def _stream(agent: Agent, body: Command) -> AsyncIterator[bytes]:
+async def _stream(guest: Guest, body: Command) -> AsyncIterator[bytes]:
     """The command as SSE, with a rising seq and always a last `exit`. A caller that goes away ends the command."""
     name = f"exec-{uuid4().hex}"
     seq = count(1)
     try:
-        started = await agent.start(name, body.command, cwd=body.cwd, env=body.env)
+        started = await guest.start(name, body.command, cwd=body.cwd, env=body.env)
         yield _event(next(seq), "start", {"pid": started.pid})
-        await agent.write_stdin(name, (body.stdin or "").encode(), close=True)
+        await guest.write_stdin(name, (body.stdin or "").encode(), close=True)
         decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}
         timed_out = False
         try:
             async with asyncio.timeout(body.timeout_seconds or DEFAULT_TIMEOUT):
-                async for chunk in agent.output(name):
+                async for chunk in guest.output(name):
                     text = decoders[chunk.stream].decode(chunk.data)
                     yield _event(next(seq), chunk.stream.value, {"data": text})
         except TimeoutError:
             timed_out = True
-            await agent.signal(name, signal.SIGKILL)
-        ended = await agent.wait(name)
+            await guest.signal(name, signal.SIGKILL)
+        ended = await guest.wait(name)
         yield _event(next(seq), "exit", {"exit_code": ended.exit_code, "timed_out": timed_out})
     except SandboxError as error:
         data = {"exit_code": None, "timed_out": False, "code": error.code, "message": error.message}
         yield _event(next(seq), "exit", data)
     finally:
-        await asyncio.shield(_forget(agent, name))
+        await asyncio.shield(_forget(guest, name))
 
 
-async def _forget(agent: Agent, name: str) -> None:
-    """Kill what may still run, and have the agent drop the process and its output."""
-    with contextlib.suppress(AgentError):
-        await agent.forget(name)
+async def _forget(guest: Guest, name: str) -> None:
+    """Kill what may still run, and have the guest agent drop the process and its output."""
+    with contextlib.suppress(GuestError):
+        await guest.forget(name)
 
 
 def _event(seq: int, kind: str, data: dict[str, Any]) -> bytes:

@@ -15,8 +15,8 @@ from sandbox.api.records import Body, Int, JsonObject, Name, Percent, Time, Time
 from sandbox.api.services import Injected, Services
 from sandbox.api.test_results import TestType
 from sandbox.api.uploads import read_unpacked
-from sandbox.telemetry.records import store
-from sandbox.telemetry.reports.coverage import read_cobertura, read_coverage_json
+from sandbox.records import store
+from sandbox.records.reports.coverage import read_cobertura, read_coverage_json
 
 router = APIRouter(prefix="/api/v1/coverage", tags=["coverage"])
 

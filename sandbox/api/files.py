@@ -45,14 +45,14 @@ async def read_file(
     depth: Annotated[int, Query(ge=1, le=20, description="How deep to list a folder")] = 1,
 ) -> Response:
     """A file's raw bytes; a folder's list as JSON `{"items": [{path, type, size, mode, modified_at}]}`."""
-    agent, _ = await services.sessions.agent(caller, session_id, role)
-    info = await agent.stat(_sane(path))
+    guest, _ = await services.sessions.guest(caller, session_id, role)
+    info = await guest.stat(_sane(path))
     if info is None:
         raise NotFound(f"there is no {path}", hint="List the folder: GET …/files?path=.", code="file_not_found")
     if info.type == "directory":
-        items = [_view(item) for item in await agent.list_files(path or ".", depth=depth)]
+        items = [_view(item) for item in await guest.list_files(path or ".", depth=depth)]
         return JSONResponse({"items": items})
-    chunks = await agent.read_file(path)
+    chunks = await guest.read_file(path)
     # What a sandbox holds is never shown as a page of this origin.
     headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
@@ -63,8 +63,8 @@ async def write_file(
     session_id: UUID, request: Request, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
 ) -> dict[str, Any]:
     """Write a file from the raw body, all of it or nothing; missing folders are made."""
-    agent, _ = await services.sessions.agent(caller, session_id, role)
-    return _view(await agent.write_file(_sane(path), request.stream()))
+    guest, _ = await services.sessions.guest(caller, session_id, role)
+    return _view(await guest.write_file(_sane(path), request.stream()))
 
 
 @router.delete("/{session_id}/files", status_code=204)
@@ -72,5 +72,5 @@ async def delete_file(
     session_id: UUID, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
 ) -> None:
     """Remove a file or a whole folder; gone already is success."""
-    agent, _ = await services.sessions.agent(caller, session_id, role)
-    await agent.remove(_sane(path))
+    guest, _ = await services.sessions.guest(caller, session_id, role)
+    await guest.remove(_sane(path))

@@ -15,8 +15,8 @@ from sandbox.api.pages import Page
 from sandbox.api.records import Body, Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected
 from sandbox.domain.caller import Caller
-from sandbox.telemetry.records import store
-from sandbox.telemetry.records.tail import Place, Wanted
+from sandbox.records import store
+from sandbox.records.log_tail import Place, Wanted
 
 router = APIRouter(prefix="/api/v1/logs", tags=["logs"])
 

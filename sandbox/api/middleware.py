@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 
 from sandbox.api.problems import internal_error, refuse_websocket
 from sandbox.telemetry import context
-from sandbox.telemetry.metrics.figures import observe_request
+from sandbox.telemetry.metrics.collectors import observe_request
 from sandbox.telemetry.tracing import Tracing, set_status
 
 REQUEST_ID_HEADER = b"x-request-id"

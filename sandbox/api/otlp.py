@@ -1,6 +1,6 @@
 """`/v1/traces` and `/v1/logs`: OTLP over HTTP, protobuf and JSON, as any OpenTelemetry exporter sends it.
 
-What becomes of a body is `telemetry/otlp/receiver.py`'s.
+What becomes of a body is `records/otlp/receiver.py`'s.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sandbox.api.auth import exports_token, require_caller
 from sandbox.api.services import Injected, Services
 from sandbox.api.uploads import read_body
 from sandbox.errors import SandboxError
+from sandbox.records.otlp import messages
+from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.owner import Owner
+from sandbox.records.otlp.receiver import Answer, refusal
 from sandbox.telemetry import context
-from sandbox.telemetry.otlp import messages
-from sandbox.telemetry.otlp.messages import RecordKind
-from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.otlp.receiver import Answer, refusal
 
 router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from sandbox.api.auth import CurrentAdmin
 from sandbox.api.records import Body, View
 from sandbox.api.services import Injected
-from sandbox.telemetry.upkeep import run_retention
+from sandbox.records.maintenance import run_retention
 
 router = APIRouter(prefix="/api/v1/admin/retention", tags=["admin"])
 

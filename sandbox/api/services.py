@@ -14,15 +14,15 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.projects.service import ProjectService
+from sandbox.records.log_tail import LogTail
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.intake import Intake
-from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.records.tail import LogTail
-from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from sandbox.api.auth import CurrentCaller
 from sandbox.api.services import Injected
 from sandbox.engine.base import PtySession
-from sandbox.errors import AgentError
+from sandbox.errors import GuestError
 from sandbox.sessions.service import SessionService
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["terminal"])
@@ -30,8 +30,8 @@ async def terminal(
     role: Annotated[str | None, Query(max_length=31)] = None,
 ) -> None:
     """Binary frames are terminal bytes both ways, text frames `{"resize": [columns, rows]}`."""
-    agent, _ = await services.sessions.agent(caller, session_id, role)
-    pty = await agent.pty()
+    guest, _ = await services.sessions.guest(caller, session_id, role)
+    pty = await guest.pty()
     try:
         await websocket.accept()
         shown = asyncio.create_task(_show(pty, websocket, services.sessions, session_id))
@@ -53,7 +53,7 @@ async def _show(pty: PtySession, websocket: WebSocket, sessions: SessionService,
 
 
 async def _type(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
-    with contextlib.suppress(WebSocketDisconnect, AgentError):
+    with contextlib.suppress(WebSocketDisconnect, GuestError):
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":

@@ -25,8 +25,8 @@ from sandbox.api.records import (
 from sandbox.api.services import Injected
 from sandbox.api.uploads import read_parts
 from sandbox.errors import NotFound
-from sandbox.telemetry.records import store
-from sandbox.telemetry.reports.junit import read_junit
+from sandbox.records import store
+from sandbox.records.reports.junit import read_junit
 
 router = APIRouter(prefix="/api/v1/test-results", tags=["test results"])
 

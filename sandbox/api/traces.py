@@ -13,8 +13,8 @@ from sandbox.api.logs import LogView
 from sandbox.api.pages import Page
 from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.services import Injected
-from sandbox.telemetry.records import store
-from sandbox.telemetry.records.traces import trace_tree
+from sandbox.records import store
+from sandbox.records.trace_tree import trace_tree
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"])
 

@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sandbox.errors import InvalidInput, Kind, SandboxError
-from sandbox.telemetry.otlp.messages import unpack
+from sandbox.records.otlp.messages import unpack
 
 
 class IntakeTooLarge(SandboxError):

@@ -15,12 +15,12 @@ import httpx
 from sandbox.cli import process
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.connection import default_bridge_mtu, engine_version
+from sandbox.engine.docker.connection import default_bridge_mtu, engine_version
+from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
-from sandbox.engine.host_network import default_route_mtu
-from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import SandboxError
+from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import Settings
 
 _GIB = 1024**3

@@ -92,7 +92,7 @@ def _url_of_a_service(settings: Settings) -> str:
 async def _stop_what_it_stood_on(settings: Settings) -> int | None:
     """Stop database and engine, as far as they are ours. How many sandboxes have containers; None if nobody can say."""
     from sandbox.db.embedded import EmbeddedPostgres
-    from sandbox.engine.setup import stop_engine
+    from sandbox.provision.engine import stop_engine
 
     console = output.err()
     embedded = EmbeddedPostgres(settings.home)
@@ -124,9 +124,9 @@ async def _sandboxes_left(settings: Settings, dsn: str) -> int:
     from sandbox.db import migrations
     from sandbox.db.connection import Database
     from sandbox.db.deployment import load_deployment
-    from sandbox.engine.agent_client import AgentClient
     from sandbox.engine.base import ResourceKind
-    from sandbox.engine.docker_engine import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
+    from sandbox.engine.guest_client.client import GuestClient
 
     if not (await migrations.status(dsn)).applied:
         return 0
@@ -135,7 +135,7 @@ async def _sandboxes_left(settings: Settings, dsn: str) -> int:
         deployment = await load_deployment(db)
     finally:
         await db.close()
-    engine = DockerEngine(settings, deployment.deployment_id, agent_factory=AgentClient)
+    engine = DockerEngine(settings, deployment.deployment_id, guest_factory=GuestClient)
     try:
         found = await engine.list_resources()
         sessions = {resource.session_id for resource in found if resource.kind is ResourceKind.CONTAINER}

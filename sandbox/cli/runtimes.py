@@ -22,8 +22,8 @@ def list_runtimes(as_json: Json = False) -> None:
 
     Example: sandbox runtimes list
     """
-    from sandbox.engine.images import RuntimeImages
     from sandbox.engine.runtimes import RuntimeCatalog
+    from sandbox.images.runtime_images import RuntimeImages
 
     settings = load_settings()
 

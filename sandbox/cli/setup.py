@@ -47,7 +47,7 @@ def step(console: Console, title: str) -> Iterator[Step]:
 
 async def set_up(settings: Settings, console: Console) -> None:
     """Bring up all that the service needs. What is there already is left as it is. Raises the cause of what fails."""
-    from sandbox.engine.setup import ensure_engine
+    from sandbox.provision.engine import ensure_engine
 
     with step(console, "container engine") as work:
         engine = await ensure_engine(settings, work)
@@ -62,8 +62,8 @@ async def build_images(settings: Settings, console: Console, names: list[str] | 
     What of this machine's network settings containers will not have is said first.
     """
     from sandbox.engine.host_environment import container_environment
-    from sandbox.engine.images import RuntimeImages
     from sandbox.engine.runtimes import RuntimeCatalog
+    from sandbox.images.runtime_images import RuntimeImages
 
     host = container_environment()
     for note in host.notes:

@@ -20,7 +20,7 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "network_failed": StageName.NETWORK,
     #: The engine could not make or start a container.
     "container_start_failed": StageName.CONTAINERS,
-    #: A container started, but the agent in it does not answer.
+    #: A container started, but the guest agent in it does not answer.
     "agent_unreachable": StageName.CONTAINERS,
     #: The runtime's image is not there and could not be got.
     "image_missing": StageName.CONTAINERS,
@@ -46,7 +46,7 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "disk_full": None,
     #: The container engine refused or does not answer.
     "engine_error": None,
-    #: The agent in a container refused what the launch asked of it.
+    #: The guest agent in a container refused what the launch asked of it.
     "agent_refused": None,
     #: Our own mistake.
     "internal_error": None,

@@ -1,7 +1,7 @@
-"""The two contracts everything above hangs on: the container engine, and the agent inside a container.
+"""The two contracts everything above hangs on: the container engine, and the guest agent inside a container.
 
 "Gone" and "already there" are answers here, never errors. `ensure_*` looks before it makes, so each call may be
-repeated after a crash at any point. Foreign errors are translated into `EngineError` and `AgentError` by the
+repeated after a crash at any point. Foreign errors are translated into `EngineError` and `GuestError` by the
 implementations; nothing above knows the Docker SDK.
 """
 
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-#: Port of a container's loopback on which its agent takes what apps report, OTLP over HTTP.
+#: Port of a container's loopback on which its guest agent takes what apps report, OTLP over HTTP.
 EXPORTS_PORT: Final = 14318
 
 
@@ -117,13 +117,13 @@ class Engine(Protocol):
         """Everything of this deployment that the engine has."""
 
     async def container_logs(self, session_id: UUID, role: str, tail: int = 50) -> str:
-        """The last lines the container's own init printed; for diagnosis when the agent does not answer."""
+        """The last lines the container's own init printed; for diagnosis when the guest agent does not answer."""
 
     def events(self) -> AsyncIterator[EngineEvent]:
         """Events of this deployment's containers from now on. Ends with EngineError when the engine goes away."""
 
-    def agent(self, session_id: UUID, role: str) -> Agent:
-        """The agent in the role's container. No I/O; the first call connects."""
+    def guest(self, session_id: UUID, role: str) -> Guest:
+        """The guest agent in the role's container. No I/O; the first call connects."""
 
 
 class Stream(StrEnum):
@@ -184,7 +184,7 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentStats:
+class GuestStats:
     """Figures of the container as seen from inside. Bytes, counts and cpu seconds since start."""
 
     cpu_seconds: float
@@ -223,7 +223,7 @@ class ExportAnswer:
 
 
 class Exports(Protocol):
-    """What a container's apps report, as it comes. Fetch, answer, and so on. Raises `AgentError` when the connection
+    """What a container's apps report, as it comes. Fetch, answer, and so on. Raises `GuestError` when the connection
     is over: the container has ended, or another has come for its exports. What is fetched and not answered then is
     given to the next who comes."""
 
@@ -248,16 +248,16 @@ class PtySession(Protocol):
     async def close(self) -> None: ...
 
 
-class Agent(Protocol):
-    """The agent in one container. Commands run as the unprivileged user (uid 1000), in `/workspace` unless told.
+class Guest(Protocol):
+    """The guest agent in one container. Commands run as the unprivileged user (uid 1000), in `/workspace` unless told.
 
-    Raises `AgentError` with codes: `agent_unreachable` (no socket, refused, hung up), `process_not_found`,
+    Raises `GuestError` with codes: `agent_unreachable` (no socket, refused, hung up), `process_not_found`,
     `process_exists` , `file_not_found`, `file_refused` (permission, is a directory, ...), `port_not_open`,
-    `command_not_found`, `agent_refused` (anything else, with the agent's words).
+    `command_not_found`, `agent_refused` (anything else, with the guest agent's words).
     """
 
     async def wait_ready(self, timeout_seconds: float) -> None:
-        """Return once the agent answers; AgentError `agent_unreachable` after the timeout."""
+        """Return once the guest agent answers; GuestError `agent_unreachable` after the timeout."""
 
     async def exec(
         self,
@@ -330,14 +330,14 @@ class Agent(Protocol):
     def get_tar(self, path: str) -> AsyncIterator[bytes]:
         """The folder as a gzipped tar."""
 
-    async def stats(self) -> AgentStats: ...
+    async def stats(self) -> GuestStats: ...
 
     async def listening_ports(self) -> list[int]:
         """TCP ports something in the container listens on, on any address, IPv4 and IPv6; not what leads elsewhere."""
 
     async def tunnel(self, port: int) -> socket.socket:
         """A connected, non-blocking socket whose bytes go to the port on the container's own loopback (127.0.0.1, else
-        ::1). AgentError `port_not_open` if nothing listens there."""
+        ::1). GuestError `port_not_open` if nothing listens there."""
 
     async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
         """From now on these ports of the container's own localhost, and no others, lead to the same ports of these
@@ -356,7 +356,7 @@ class Agent(Protocol):
         """A terminal with a login shell, or with the command."""
 
     async def exports(self) -> Exports:
-        """Come for what the container's apps report, on a connection that is kept. AgentError `agent_refused` by an
-        agent of an older image, which takes no reports."""
+        """Come for what the container's apps report, on a connection that is kept. GuestError `agent_refused` by an
+        guest agent of an older image, which takes no reports."""
 
     async def aclose(self) -> None: ...

@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Iterable
 
-from sandbox.engine.base import Agent, ProcessInfo
+from sandbox.engine.base import Guest, ProcessInfo
 
 #: How long nothing is printed and computed until nobody need wait for its health check to time out.
 IDLE_SECONDS = 15.0
-#: What the probes and the agent themselves use in that time, and some more.
+#: What the probes and the guest agent themselves use in that time, and some more.
 _IDLE_CPU_SECONDS = 0.5
 
 _SAYS_SO = re.compile(
@@ -26,11 +26,11 @@ class CrashWatch:
         self._cpu_seconds = 0.0
         self._since = 0.0
 
-    async def has_crashed(self, agent: Agent, process: ProcessInfo, tail: Iterable[str]) -> bool:
+    async def has_crashed(self, guest: Guest, process: ProcessInfo, tail: Iterable[str]) -> bool:
         """Whether it has printed an error and done nothing for `IDLE_SECONDS`."""
         if not any(_SAYS_SO.search(line) for line in tail):
             return False
-        used = (await agent.stats()).cpu_seconds
+        used = (await guest.stats()).cpu_seconds
         if process.output_end != self._output_end or used - self._cpu_seconds > _IDLE_CPU_SECONDS:
             self._output_end, self._cpu_seconds, self._since = process.output_end, used, time.monotonic()
         return time.monotonic() - self._since > IDLE_SECONDS

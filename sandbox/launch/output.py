@@ -11,10 +11,10 @@ import asyncio
 import re
 from collections import deque
 
+from sandbox.concurrency import uninterrupted
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Agent, OutputChunk, ProcessInfo, Stream
-from sandbox.launch.concurrently import uninterrupted
+from sandbox.engine.base import Guest, OutputChunk, ProcessInfo, Stream
 from sandbox.launch.stage import StageJournal
 
 MAX_LINE = 4_096
@@ -83,8 +83,8 @@ def _clean(line: bytes, *, cut: bool) -> str:
 class OutputTeller:
     """Tells one process's output as log events of a stage, and keeps its tail for error messages."""
 
-    def __init__(self, agent: Agent, journal: StageJournal, stage: StageName, role: str, process: str) -> None:
-        self._agent = agent
+    def __init__(self, guest: Guest, journal: StageJournal, stage: StageName, role: str, process: str) -> None:
+        self._guest = guest
         self._journal = journal
         self._stage = stage
         self._role = role
@@ -138,7 +138,7 @@ class OutputTeller:
 
     async def _read(self) -> None:
         end = start = min(lines.told for lines in self._streams.values())
-        async for chunk in self._agent.output(self._process, offset=start, follow=True):
+        async for chunk in self._guest.output(self._process, offset=start, follow=True):
             for _, line in self._streams[chunk.stream].feed(chunk):
                 self._add(chunk.stream, line)
             end = self._read_to = chunk.offset + len(chunk.data)
@@ -169,12 +169,12 @@ class OutputTeller:
             await self.flush()
 
 
-async def last_lines(agent: Agent, process: ProcessInfo, most: int = 10) -> list[str]:
+async def last_lines(guest: Guest, process: ProcessInfo, most: int = 10) -> list[str]:
     """The last lines that a process printed, of both streams as they came; empty ones are left out."""
     start = max(0, process.output_end - LAST_BYTES)
     streams = {stream: LineAssembler(start) for stream in Stream}
     lines: list[str] = []
-    async for chunk in agent.output(process.name, offset=start, follow=False):
+    async for chunk in guest.output(process.name, offset=start, follow=False):
         lines += [line for _, line in streams[chunk.stream].feed(chunk)]
     for assembler in streams.values():
         lines += assembler.last(process.output_end)

@@ -1,8 +1,8 @@
 """The launch pipeline: an ordered list of stages, the checkpoint after each, and the clock.
 
 A stage that is checkpointed is never run again in its run. One that was under way when the service died is run again
-and looks at what exists. Passing errors (the engine or an agent does not answer for a moment) are tried again here;
-`StageFailed` ends the run.
+and looks at what exists. Passing errors (the engine or a guest agent does not answer for a moment) are tried again
+here; `StageFailed` ends the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionError, SessionStatus
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, StageState
 from sandbox.engine.base import Engine, ResourceKind
-from sandbox.errors import AgentError, DatabaseUnavailable, EngineError, LostOwnership, SandboxError, StageFailed
+from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership, SandboxError, StageFailed
 from sandbox.launch.crashpoints import crash_point
 from sandbox.launch.stage import Stage, StageContext, StageResult
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
@@ -38,9 +38,9 @@ ATTEMPTS = 4
 LOG_EVERY_SECONDS = 5.0
 
 
-def failure_code(stage: StageName, error: EngineError | AgentError) -> str:
+def failure_code(stage: StageName, error: EngineError | GuestError) -> str:
     """The code of a launch that ends with this error: one that lessons know."""
-    if error.code in FAILURE_STAGES or isinstance(error, AgentError):
+    if error.code in FAILURE_STAGES or isinstance(error, GuestError):
         return error.code
     return "network_failed" if stage is StageName.NETWORK else "engine_error"
 
@@ -148,7 +148,7 @@ class Pipeline:
             try:
                 async with _ticking(journal):
                     return await self._stages[name].run(context)
-            except (EngineError, AgentError) as error:
+            except (EngineError, GuestError) as error:
                 if attempt == ATTEMPTS:
                     raise StageFailed(failure_code(name, error), error.message, error.hint) from error
                 log.warning("stage %s met %s; trying again", name, error.code, extra={"cause": str(error)})
@@ -193,7 +193,7 @@ class Pipeline:
         return status
 
     async def _record_lessons(self, session: Session) -> None:
-        """The lessons this run's agents worked with. Safe to repeat after a restart."""
+        """The lessons this run's guest agents worked with. Safe to repeat after a restart."""
         if not session.agents:
             return
         async with self._db.transaction() as conn:

@@ -1,12 +1,12 @@
-"""One HTTP question to an app through the agent's tunnel."""
+"""One HTTP question to an app through the guest agent's tunnel."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-from sandbox.engine.base import Agent
-from sandbox.errors import AgentError
+from sandbox.engine.base import Guest
+from sandbox.errors import GuestError
 
 SECONDS = 5.0
 
@@ -20,12 +20,12 @@ class Answer:
     what: str
 
 
-async def probe(agent: Agent, port: int, path: str) -> Answer:
+async def probe(guest: Guest, port: int, path: str) -> Answer:
     """Ask the app on a port for a path. One status line is all that is wanted, hence no HTTP client: it reads no body,
     follows nothing, and takes a server that speaks another protocol for what it is."""
     try:
-        sock = await agent.tunnel(port)
-    except AgentError as error:
+        sock = await guest.tunnel(port)
+    except GuestError as error:
         if error.code == "port_not_open":
             return Answer(connected=False, healthy=False, what="nothing listens there")
         raise

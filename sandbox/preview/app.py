@@ -1,4 +1,5 @@
-"""The preview proxy: who asks, for which session, is its app up; then the request goes through the agent's tunnel.
+"""The preview proxy: who asks, for which session, is its app up; then the request goes through the guest agent's
+tunnel.
 
 It only ever looks. A request for a session that is over, lost or not started says so; it starts nothing.
 """
@@ -12,7 +13,7 @@ from uuid import uuid4
 from starlette.types import Receive, Scope, Send
 
 from sandbox.domain.hosts import PreviewHost, host_name, parse_preview_host
-from sandbox.errors import AgentError, InvalidInput, SandboxError
+from sandbox.errors import GuestError, InvalidInput, SandboxError
 from sandbox.preview import pages
 from sandbox.preview.access import Grant, browser_grant, carries_token, cookie_header, token_grant
 from sandbox.preview.call import Call
@@ -134,7 +135,7 @@ class PreviewApp:
                         max_message_bytes=self._limits.message_bytes,
                         handshake_timeout_seconds=self._limits.handshake_timeout_seconds,
                     )
-        except AgentError as error:
+        except GuestError as error:
             # Silence may mean that the session has changed since it was looked up.
             self._lookup.forget(target.session_id)
             now = await self._lookup.resolve(target.session_id) or target

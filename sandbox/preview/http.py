@@ -87,7 +87,7 @@ class Body:
 async def forward(call: Call, upstream: Upstream, headers: Headers, framing: Framing) -> None:
     """Send the request to the app and its answer to the client. A client that hangs up ends the app's connection.
 
-    Raises AgentError, AppDidNotAnswer or RequestRefused, only while nothing has been answered yet. An answer that
+    Raises GuestError, AppDidNotAnswer or RequestRefused, only while nothing has been answered yet. An answer that
     breaks off later breaks off for the client too.
     """
     body = Body(call.receive)

@@ -11,7 +11,7 @@ from importlib import resources
 from starlette.types import Scope
 
 from sandbox.domain.session import SessionStatus
-from sandbox.errors import AgentError, Kind, SandboxError
+from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.headers import Headers, values
 from sandbox.preview.target import PreviewTarget
 from sandbox.statuses import STATUS
@@ -154,7 +154,7 @@ def nothing_served(target: PreviewTarget) -> Answer:
     )
 
 
-def port_silent(target: PreviewTarget, port: int, error: AgentError) -> Answer:
+def port_silent(target: PreviewTarget, port: int, error: GuestError) -> Answer:
     """The session is up and the port does not answer."""
     closed = error.code == "port_not_open"
     return Answer(

@@ -1,4 +1,4 @@
-"""The preview's view of the rooms below: sessions, their agents, the callers and the signatures."""
+"""The preview's view of the rooms below: sessions, their guest agents, the callers and the signatures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sandbox.access.tokens import TokenService, TokenUnknown
 from sandbox.domain.plan import LaunchPlan
-from sandbox.engine.base import Agent, Engine
+from sandbox.engine.base import Engine, Guest
 from sandbox.preview.target import PreviewTarget
 from sandbox.sessions.service import SessionService
 
@@ -36,8 +36,8 @@ class SessionResolver:
             error=session.error,
         )
 
-    def agent(self, session_id: UUID, role: str) -> Agent:
-        return self._engine.agent(session_id, role)
+    def guest(self, session_id: UUID, role: str) -> Guest:
+        return self._engine.guest(session_id, role)
 
     async def touch(self, session_id: UUID) -> None:
         self._sessions.touch(session_id)

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from sandbox.domain.session import SessionError, SessionStatus
-from sandbox.engine.base import Agent
+from sandbox.engine.base import Guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class PreviewResolver(Protocol):
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
         """The session, over or not; None if there never was one. Asked about once a second for a session in use."""
 
-    def agent(self, session_id: UUID, role: str) -> Agent:
-        """The agent of the role's container. No I/O, and its life is the resolver's affair: it is never closed here."""
+    def guest(self, session_id: UUID, role: str) -> Guest:
+        """The guest agent of the role's container. No I/O, and its life is the resolver's affair: it is never closed
+        here."""
 
     async def touch(self, session_id: UUID) -> None:
         """Somebody uses the session now. Called every few seconds at most for one session."""

@@ -1,4 +1,5 @@
-"""HTTP connections to apps, each through the tunnel of an agent; kept alive per session, counted, closed when idle."""
+"""HTTP connections to apps, each through the tunnel of a guest agent; kept alive per session, counted, closed when
+idle."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ import anyio
 import httpcore
 from anyio.abc import SocketAttribute, SocketStream
 
-from sandbox.engine.base import Agent
-from sandbox.errors import AgentError, Kind, SandboxError
+from sandbox.engine.base import Guest
+from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.target import PreviewResolver
 
 
@@ -101,24 +102,26 @@ class TunnelOpener:
     async def __call__(self, roles: tuple[str, ...], port: int) -> socket.socket:
         """A connected socket to the port, in the first of the roles where something listens on it.
 
-        Raises AgentError: `port_not_open` if nothing does, `agent_unreachable` if an agent does not answer in time.
+        Raises GuestError: `port_not_open` if nothing does, `agent_unreachable` if a guest agent does not answer in
+        time.
         """
-        failure = AgentError(f"nothing listens on port {port}", code="port_not_open")
+        failure = GuestError(f"nothing listens on port {port}", code="port_not_open")
         for role in roles:
             try:
-                return await self._open(self._resolver.agent(self._session_id, role), role, port)
-            except AgentError as error:
-                # A closed port says less than an agent that cannot be asked: the app may well be in that container.
+                return await self._open(self._resolver.guest(self._session_id, role), role, port)
+            except GuestError as error:
+                # A closed port says less than a guest agent that cannot be asked: the app may well be in that
+                # container.
                 if failure.code == "port_not_open":
                     failure = error
         raise failure
 
-    async def _open(self, agent: Agent, role: str, port: int) -> socket.socket:
+    async def _open(self, guest: Guest, role: str, port: int) -> socket.socket:
         try:
             async with asyncio.timeout(self._timeout):
-                return await agent.tunnel(port)
+                return await guest.tunnel(port)
         except TimeoutError as error:
-            raise AgentError(
+            raise GuestError(
                 f"the container of role {role} gave no connection to port {port} within {self._timeout:g} s",
                 code="agent_unreachable",
             ) from error

@@ -43,7 +43,7 @@ async def relay(
 ) -> None:
     """Relay until either side closes.
 
-    Raises AgentError, AppDidNotAnswer, RequestRefused or HandshakeDenied, only before the handshake is answered.
+    Raises GuestError, AppDidNotAnswer, RequestRefused or HandshakeDenied, only before the handshake is answered.
     """
     app = await _open(call.scope, upstream, headers, max_message_bytes, handshake_timeout_seconds)
     try:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlencode
 
 from sandbox.domain.session import Session
-from sandbox.engine.base import Agent, OutputChunk, Stream
-from sandbox.errors import AgentError
+from sandbox.engine.base import Guest, OutputChunk, Stream
+from sandbox.errors import GuestError
 from sandbox.launch.output import LineAssembler
 
 QUEUE = 256
@@ -32,13 +32,13 @@ def read_resume(session: Session, resume: str | None) -> dict[str, int]:
 
 
 async def app_lines(
-    session: Session, agents: dict[str, Agent], offsets: dict[str, int], *, follow: bool
+    session: Session, agents: dict[str, Guest], offsets: dict[str, int], *, follow: bool
 ) -> AsyncIterator[bytes]:
     """`log` events `{role, stream, line}` of all given roles, in the order they were read; ends with `end`."""
     queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE)
     tasks = [
-        asyncio.create_task(_read(queue, role, agent, app_process(session), offsets.get(role, 0), follow=follow))
-        for role, agent in agents.items()
+        asyncio.create_task(_read(queue, role, guest, app_process(session), offsets.get(role, 0), follow=follow))
+        for role, guest in agents.items()
     ]
     done = dict(offsets)
     lines = {(role, stream): LineAssembler(offsets.get(role, 0)) for role in agents for stream in Stream}
@@ -69,16 +69,16 @@ async def app_lines(
 async def _read(
     queue: asyncio.Queue[tuple[str, OutputChunk] | None],
     role: str,
-    agent: Agent,
+    guest: Guest,
     name: str,
     offset: int,
     *,
     follow: bool,
 ) -> None:
     try:
-        async for chunk in agent.output(name, offset=offset, follow=follow):
+        async for chunk in guest.output(name, offset=offset, follow=follow):
             await queue.put((role, chunk))
-    except AgentError as error:
+    except GuestError as error:
         if error.code != "process_not_found":
             message = f"output of {role} is not available: {error}".encode()
             await queue.put((role, OutputChunk(Stream.STDERR, offset, message + b"\n")))

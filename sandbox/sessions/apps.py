@@ -1,8 +1,8 @@
 """The apps of sessions at rest: who waits for their ends, and what an end means for the session.
 
-The agent of each role is asked once for the end of its app and answers when there is one, so nothing is asked again and
-again. An app has ended for good when its process has, and its port (if the plan gives it one) is silent too, some
-seconds later: whoever started it anew by hand, or has it run in the background, has lost nothing.
+The guest agent of each role is asked once for the end of its app and answers when there is one, so nothing is asked
+again and again. An app has ended for good when its process has, and its port (if the plan gives it one) is silent
+too, some seconds later: whoever started it anew by hand, or has it run in the background, has lost nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from sandbox.concurrency import for_each
 from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.domain.session import Session, SessionError
-from sandbox.engine.base import Agent, Engine, ProcessInfo
-from sandbox.errors import AgentError, SandboxError
-from sandbox.launch.concurrently import for_each
+from sandbox.engine.base import Engine, Guest, ProcessInfo
+from sandbox.errors import GuestError, SandboxError
 from sandbox.launch.endings import how_it_ended
 from sandbox.launch.output import last_lines
 from sandbox.sessions.app_output import app_process
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 #: Between an app's end and its being taken for lost: somebody may be starting it anew, or its container is ending.
 GRACE_SECONDS = 5.0
-#: An agent that has not answered is asked again after this long.
+#: A guest agent that has not answered is asked again after this long.
 RETRY_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
-#: Agents connected to at once when many sessions are found at the start.
-CONCURRENT_AGENTS = 32
+#: Guest agents connected to at once when many sessions are found at the start.
+CONCURRENT_GUESTS = 32
 EXITED = "exited"
 
 
@@ -52,7 +52,7 @@ class AppEnd:
 
     role: str
     fate: Fate
-    #: None if the agent knows nothing of it any more.
+    #: None if the guest agent knows nothing of it any more.
     exit_code: int | None
     #: For people: what happened and, if it is lost, its last lines.
     message: str
@@ -83,38 +83,38 @@ def has_unwatched_app(session: Session) -> bool:
 
 
 async def ended_apps(engine: Engine, session: Session) -> list[AppEnd]:
-    """The apps of a running session that have ended. Of an agent that does not answer nothing is known: its app is not
-    among them."""
+    """The apps of a running session that have ended. Of a guest agent that does not answer nothing is known: its app
+    is not among them."""
     plans = roles_with_app(session)
     ends = await for_each(plans, lambda role: _end_of(engine, session, role, plans[role]))
     return [end for end in ends.values() if end is not None]
 
 
 async def _end_of(engine: Engine, session: Session, role: str, plan: RolePlan) -> AppEnd | None:
-    agent = engine.agent(session.session_id, role)
+    guest = engine.guest(session.session_id, role)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            process = await agent.process(app_process(session))
+            process = await guest.process(app_process(session))
     except (SandboxError, TimeoutError):
         return None
     if process is not None and process.running:
         return None
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await _judge(agent, role, plan, process)
+            return await _judge(guest, role, plan, process)
     except (SandboxError, TimeoutError) as error:
         log.debug("the end of %s in session %s cannot be looked into: %s", role, session.session_id, error)
         return AppEnd(role, Fate.UNDECIDED, None, f"{role}: {how_it_ended(process)}")
 
 
-async def _judge(agent: Agent, role: str, plan: RolePlan, process: ProcessInfo | None) -> AppEnd:
+async def _judge(guest: Guest, role: str, plan: RolePlan, process: ProcessInfo | None) -> AppEnd:
     code = process.exit_code if process else None
     what = f"{role}: `{plan.start}` {how_it_ended(process)}"
     killed_for_memory = process is not None and process.out_of_memory
     just_now = process is not None and time.time() - (process.ended_at or 0.0) < GRACE_SECONDS
     if just_now and not killed_for_memory:
         return AppEnd(role, Fate.UNDECIDED, code, what)
-    if plan.port is not None and await _answers(agent, plan.port):
+    if plan.port is not None and await _answers(guest, plan.port):
         return AppEnd(role, Fate.GOES_ON, code, f"{what}; port {plan.port} still answers, so the session goes on")
     if plan.port is None and code == 0:
         return AppEnd(role, Fate.GOES_ON, code, f"{what}: its work is done, and the session goes on")
@@ -123,15 +123,15 @@ async def _judge(agent: Agent, role: str, plan: RolePlan, process: ProcessInfo |
         return AppEnd(role, Fate.LOST, code, message, out_of_memory=True)
     if process is None:
         return AppEnd(role, Fate.LOST, code, f"{what}: its container was started anew, without it")
-    lines = await last_lines(agent, process)
+    lines = await last_lines(guest, process)
     said = "; its last lines:\n" + "\n".join(lines) if lines else " and printed nothing"
     return AppEnd(role, Fate.LOST, code, f"{what} after {_duration(process)}{said}")
 
 
-async def _answers(agent: Agent, port: int) -> bool:
+async def _answers(guest: Guest, port: int) -> bool:
     try:
-        (await agent.tunnel(port)).close()
-    except AgentError as error:
+        (await guest.tunnel(port)).close()
+    except GuestError as error:
         if error.code == "port_not_open":
             return False
         raise
@@ -147,7 +147,8 @@ def _duration(process: ProcessInfo) -> str:
 
 
 class AppWatch:
-    """Waits at the agents for the ends of apps, and calls `ended` with the session when there is something to look at.
+    """Waits at the guest agents for the ends of apps, and calls `ended` with the session when there is something to
+    look at.
 
     It holds one waiting request a role and nothing that a restart would miss: an app that has ended meanwhile is told
     of at once. Belongs to one event loop.
@@ -156,7 +157,7 @@ class AppWatch:
     def __init__(self, engine: Engine, ended: Callable[[UUID], None]) -> None:
         self._engine = engine
         self._ended = ended
-        self._connecting = asyncio.Semaphore(CONCURRENT_AGENTS)
+        self._connecting = asyncio.Semaphore(CONCURRENT_GUESTS)
         #: By session: the run, and the waits for its roles' apps.
         self._waits: dict[UUID, tuple[UUID, dict[str, asyncio.Task[None]]]] = {}
 
@@ -191,15 +192,15 @@ class AppWatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, session: Session, role: str) -> None:
-        agent, name = self._engine.agent(session.session_id, role), app_process(session)
+        guest, name = self._engine.guest(session.session_id, role), app_process(session)
         try:
             async with self._connecting, asyncio.timeout(ANSWER_SECONDS):
-                process = await agent.process(name)
+                process = await guest.process(name)
             if process is not None and process.running:
-                await agent.wait(name)
+                await guest.wait(name)
         except (SandboxError, TimeoutError) as error:
             # A container that is gone is told of by the engine; the session is looked at again before it is followed.
-            if not (isinstance(error, AgentError) and error.code == "process_not_found"):
+            if not (isinstance(error, GuestError) and error.code == "process_not_found"):
                 await asyncio.sleep(RETRY_SECONDS)
         run, waits = self._waits.get(session.session_id, (None, {}))
         if run == session.run_id:

@@ -18,7 +18,7 @@ import psycopg
 from sandbox.db.connection import Database
 from sandbox.domain.session import Session, Work
 from sandbox.engine.base import Engine
-from sandbox.errors import AgentError, DatabaseUnavailable, EngineError, LostOwnership
+from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership
 from sandbox.launch.pipeline import Pipeline
 from sandbox.sessions import store
 from sandbox.sessions.replica import Replica
@@ -131,7 +131,7 @@ class Reconciler:
                     await self._terminate(session)
         except LostOwnership as error:
             log.info("%s", error)
-        except (DatabaseUnavailable, EngineError, AgentError) as error:
+        except (DatabaseUnavailable, EngineError, GuestError) as error:
             log.warning("%s of session %s waits: %s", work.value, session.session_id, error)
             await asyncio.sleep(1)
         except Exception:

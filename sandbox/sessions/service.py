@@ -13,14 +13,14 @@ from uuid import UUID
 
 from cachetools import TTLCache
 
+from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.session import Session, SessionStatus, Work
-from sandbox.engine.base import Agent, Engine
-from sandbox.errors import AgentError, Conflict, DatabaseUnavailable, InvalidInput, Kind, NotFound, SandboxError
+from sandbox.engine.base import Engine, Guest
+from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
 from sandbox.events.store import Position
-from sandbox.launch.concurrently import for_each
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
@@ -207,9 +207,9 @@ class SessionService:
     ) -> AsyncIterator[bytes]:
         """What the apps of one role, or of all, print: encoded SSE, resumable by its event ids."""
         session = await self.get(caller, session_id)
-        self.agent_of(session, role)
+        self.guest_of(session, role)
         roles = [role] if role else list(session.containers)
-        agents = {name: self._engine.agent(session_id, name) for name in roles}
+        agents = {name: self._engine.guest(session_id, name) for name in roles}
         return self._touching(session_id, app_lines(session, agents, read_resume(session, resume), follow=follow))
 
     async def _touching(self, session_id: UUID, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -223,27 +223,27 @@ class SessionService:
 
         async def one(role: str) -> dict[str, Any]:
             try:
-                return asdict(await self._engine.agent(session.session_id, role).stats())
-            except AgentError as error:
+                return asdict(await self._engine.guest(session.session_id, role).stats())
+            except GuestError as error:
                 return {"error": {"code": error.code, "message": error.message}}
 
         self._refuse_over(session)
         return await for_each(session.containers, one)
 
-    async def agent(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Agent, str]:
-        """The agent of a role's container (default the first), and the role.
+    async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
+        """The guest agent of a role's container (default the first), and the role.
 
         Commands come many a second, so the row is looked at once a second: a session that ended meanwhile is noticed
-        by its agent not answering.
+        by its guest agent not answering.
         """
         session = self._recent.get(session_id)
         if session is None or not caller.may_see(session.user_id):
             session = await self.get(caller, session_id)
             if session.containers and session.work is None:
                 self._recent[session_id] = session
-        return self.agent_of(session, role)
+        return self.guest_of(session, role)
 
-    def agent_of(self, session: Session, role: str | None) -> tuple[Agent, str]:
+    def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
         self._refuse_over(session)
         if not session.containers:
             raise Conflict(
@@ -259,7 +259,7 @@ class SessionService:
                 code="role_not_found",
             )
         self.touch(session.session_id)
-        return self._engine.agent(session.session_id, chosen), chosen
+        return self._engine.guest(session.session_id, chosen), chosen
 
     def touch(self, session_id: UUID) -> None:
         """Note that the session is in use; written for many at once, every few seconds."""

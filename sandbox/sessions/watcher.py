@@ -1,5 +1,5 @@
 """Says so when a container of a session at rest dies or vanishes, or its app ends: at the word of the engine and of the
-agents, with a slow relist behind it.
+guest agents, with a slow relist behind it.
 
 Sessions that are being launched or ended are left alone (a launch notices by itself), and nothing is done on an engine
 that cannot be asked. Every replica watches; the first to write has written, the others find the row changed.
@@ -13,12 +13,12 @@ from contextlib import aclosing
 from dataclasses import replace
 from uuid import UUID
 
+from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
-from sandbox.engine.labels import container_name
+from sandbox.engine.docker.labels import container_name
 from sandbox.errors import EngineError, SandboxError
-from sandbox.launch.concurrently import for_each
 from sandbox.sessions import store
 from sandbox.sessions.apps import EXITED, AppEnd, AppWatch, Fate, ended_apps, has_unwatched_app
 from sandbox.sessions.recovery import store as recovery
@@ -132,7 +132,7 @@ class Watcher:
             self.look_at(session_id)
 
     async def _look(self, session_id: UUID) -> bool:
-        """Compare one session with the engine and its agents; True when there is nothing more to look at."""
+        """Compare one session with the engine and its guest agents; True when there is nothing more to look at."""
         async with self._db.read() as conn:
             session = await store.get(conn, session_id)
         if session is None or session.work is not None or session.status not in _AT_REST:

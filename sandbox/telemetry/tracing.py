@@ -23,7 +23,7 @@ from opentelemetry.util.types import AttributeValue
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
-from sandbox.telemetry.metrics.figures import observe_span
+from sandbox.telemetry.metrics.collectors import observe_span
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.rows import SpanRow, from_nanoseconds, span_event
 

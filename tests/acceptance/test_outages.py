@@ -17,8 +17,8 @@ import docker
 import pytest
 
 from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.images.runtime_images import RuntimeImages
 from tests.acceptance.api import Api
 from tests.acceptance.launches import PROJECT, Viewer, assert_nothing_left, assert_whole
 from tests.acceptance.service import ADMIN_TOKEN, Service

@@ -53,7 +53,7 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @pytest.fixture(scope="module")
 def impatient(make_service: Callable[..., Service], told: tuple[str, list[dict[str, Any]]]) -> Service:
-    """A service that takes an agent for silent after seconds, and tells of it."""
+    """A service that takes a guest agent for silent after seconds, and tells of it."""
     service = make_service(
         quick=True,
         SANDBOX_AGENT_WARNING_SECONDS="3",

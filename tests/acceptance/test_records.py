@@ -1,4 +1,4 @@
-"""What a run leaves behind: a trace, logs with the request's id, and what its agents' lessons were worth."""
+"""What a run leaves behind: a trace, logs with the request's id, and what its guest agents' lessons were worth."""
 
 from __future__ import annotations
 

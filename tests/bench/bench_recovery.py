@@ -15,13 +15,13 @@ from sqlalchemy import text
 from sandbox.db.connection import Database
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.migrations import migrate
-from sandbox.engine import labels
-from sandbox.engine.agent_client import AgentClient
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker import labels
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
+from sandbox.records.alerts.store import Alerts
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import new_origin
 from sandbox.settings import Settings
-from sandbox.telemetry.alerts.store import Alerts
 from tests.bench.measure import line, ratio
 
 SESSIONS = 500
@@ -48,7 +48,7 @@ async def _measure(home: Path) -> None:
     dsn = await EmbeddedPostgres(home).start()
     await migrate(dsn)
     db, deployment_id, client = Database(dsn), uuid.uuid4(), docker.APIClient()
-    engine = DockerEngine(Settings(home=home), deployment_id, agent_factory=AgentClient)
+    engine = DockerEngine(Settings(home=home), deployment_id, guest_factory=GuestClient)
     async with db.transaction() as conn:
         ids = (await conn.execute(_INSERT, {"count": SESSIONS})).scalars().all()
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sandbox.telemetry.questions.store import QUESTIONS
+from sandbox.records.saved_queries import QUESTIONS
 
 #: Callers with role `user`: one of a tenth of all records, one of a few thousand, one of ten, one of none.
 USERS = ("user-0", "user-999", "user-rare", "user-nobody")

@@ -1,4 +1,4 @@
-"""Stage `containers`: one container a role, its image, its `/workspace` volume, and an agent that answers."""
+"""Stage `containers`: one container a role, its image, its `/workspace` volume, and a guest agent that answers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
+from sandbox.concurrency import for_each
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
-from sandbox.engine.labels import container_name, network_name
-from sandbox.errors import AgentError, EngineError, SandboxError, StageFailed
-from sandbox.launch.concurrently import for_each
+from sandbox.engine.docker.labels import container_name, network_name
+from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
 from sandbox.launch.reporting import reporting_environment
 from sandbox.launch.stage import StageContext, StageResult
 
 log = logging.getLogger(__name__)
 
-AGENT_SECONDS = 20.0
+GUEST_SECONDS = 20.0
 
 
 class Images(Protocol):
@@ -52,7 +52,7 @@ class ContainersStage:
             env = reporting_environment(context.session, plan, role, token)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
-            await self._await_agent(context, role)
+            await self._await_guest(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
         infos = await for_each(plan.roles, launch)
@@ -82,11 +82,11 @@ class ContainersStage:
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
         return await context.engine.ensure_container(spec)
 
-    async def _await_agent(self, context: StageContext, role: str) -> None:
+    async def _await_guest(self, context: StageContext, role: str) -> None:
         session_id = context.session.session_id
         try:
-            await context.engine.agent(session_id, role).wait_ready(AGENT_SECONDS)
-        except AgentError as error:
+            await context.engine.guest(session_id, role).wait_ready(GUEST_SECONDS)
+        except GuestError as error:
             state = await context.engine.inspect_container(session_id, role)
             if state is not None and state.status == "running":
                 raise

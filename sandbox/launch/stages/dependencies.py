@@ -11,10 +11,10 @@ import contextlib
 import signal
 import time
 
+from sandbox.concurrency import for_each
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ProcessInfo
-from sandbox.errors import AgentError, StageFailed
-from sandbox.launch.concurrently import for_each
+from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.endings import how_it_ended
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.output import OutputTeller, offending_lines
@@ -39,10 +39,10 @@ class DependenciesStage:
         command = plan.roles[role].install
         if command is None:
             return
-        agent = context.engine.agent(context.session.session_id, role)
+        guest = context.engine.guest(context.session.session_id, role)
         name = context.process_name("install")
         await context.journal.say(f"$ {command}", role=role)
-        process = await agent.start(
+        process = await guest.start(
             name,
             command,
             cwd=role_root(plan, role),
@@ -50,16 +50,16 @@ class DependenciesStage:
             restart_finished=False,
         )
         # Nobody answers an installer's question: at the end of its input it takes its default or fails with a message.
-        with contextlib.suppress(AgentError):
-            await agent.write_stdin(name, b"", close=True)
-        teller = OutputTeller(agent, context.journal, self.name, role, name)
+        with contextlib.suppress(GuestError):
+            await guest.write_stdin(name, b"", close=True)
+        teller = OutputTeller(guest, context.journal, self.name, role, name)
         # The time counts from the process's own start, so a restart of the service gives no second helping.
         left = self._timeout - (time.time() - process.started_at)
         try:
             async with asyncio.timeout(max(1.0, left)):
                 await teller.follow()
         except TimeoutError:
-            await agent.signal(name, signal.SIGKILL)
+            await guest.signal(name, signal.SIGKILL)
             await teller.flush()
             raise StageFailed(
                 "dependency_install_timeout",
@@ -67,7 +67,7 @@ class DependenciesStage:
                 + "\n".join(list(teller.tail)[-5:]),
                 "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
             ) from None
-        _check(role, command, await agent.wait(name), list(teller.tail))
+        _check(role, command, await guest.wait(name), list(teller.tail))
 
 
 def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Stage `health`: every app answers on its planned port; what it prints meanwhile is told.
 
-The probe goes through the agent's tunnel to the container's own loopback, so an app that listens on 127.0.0.1 or ::1
-only is as good as any.
+The probe goes through the guest agent's tunnel to the container's own loopback, so an app that listens on 127.0.0.1
+or ::1 only is as good as any.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Agent, ProcessInfo
+from sandbox.engine.base import Guest, ProcessInfo
 from sandbox.errors import StageFailed
-from sandbox.launch.concurrently import for_each
 from sandbox.launch.crashed import IDLE_SECONDS, CrashWatch
 from sandbox.launch.endings import how_it_ended
-from sandbox.launch.neighbours import PATIENCE_SECONDS, Neighbours
 from sandbox.launch.output import OutputTeller, offending_lines
+from sandbox.launch.port_forwarding import PATIENCE_SECONDS, Neighbours
 from sandbox.launch.probe import Answer, probe
 from sandbox.launch.stage import StageContext, StageResult
 
@@ -63,12 +63,12 @@ class HealthStage:
         return StageResult()
 
     async def _await_app(self, context: StageContext, role: str, neighbours: Neighbours) -> None:
-        agent = context.engine.agent(context.session.session_id, role)
+        guest = context.engine.guest(context.session.session_id, role)
         name = context.process_name("app")
-        teller = OutputTeller(agent, context.journal, self.name, role, name)
+        teller = OutputTeller(guest, context.journal, self.name, role, name)
         following = asyncio.create_task(teller.follow())
         try:
-            await self._until_it_answers(context, role, agent, name, teller, following, neighbours)
+            await self._until_it_answers(context, role, guest, name, teller, following, neighbours)
             await neighbours.answers(role)
         finally:
             following.cancel()
@@ -79,7 +79,7 @@ class HealthStage:
         self,
         context: StageContext,
         role: str,
-        agent: Agent,
+        guest: Guest,
         name: str,
         teller: OutputTeller,
         following: asyncio.Task[None],
@@ -87,51 +87,51 @@ class HealthStage:
     ) -> None:
         plan = context.plan.roles[role]
         seen = _Seen()
-        process = await agent.process(name)
+        process = await guest.process(name)
         began = process.started_at if process else time.time()
         pause = FIRST_PAUSE
         while True:
-            process = await agent.process(name)
+            process = await guest.process(name)
             if process is None or not process.running:
                 await asyncio.wait([following], timeout=2)
                 raise _exited(role, plan, process, list(teller.tail))
             waited = time.time() - began
-            if await self._is_up(plan, agent, seen, waited):
-                await _catch_up(agent, name, teller, following)
+            if await self._is_up(plan, guest, seen, waited):
+                await _catch_up(guest, name, teller, following)
                 return
-            if not seen.connected and await seen.crash.has_crashed(agent, process, teller.tail):
+            if not seen.connected and await seen.crash.has_crashed(guest, process, teller.tail):
                 raise _crashed(role, plan, list(teller.tail))
             if waited > self._timeout:
-                raise await _never_answered(role, plan, agent, seen, self._timeout, list(teller.tail))
+                raise await _never_answered(role, plan, guest, seen, self._timeout, list(teller.tail))
             if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.connected:
-                await self._tell_of_other_ports(context, role, plan, agent, seen)
+                await self._tell_of_other_ports(context, role, plan, guest, seen)
             if waited > PATIENCE_SECONDS:
                 await neighbours.is_slow(role)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    async def _is_up(self, plan: RolePlan, agent: Agent, seen: _Seen, waited: float) -> bool:
+    async def _is_up(self, plan: RolePlan, guest: Guest, seen: _Seen, waited: float) -> bool:
         if plan.port is None:
             return waited > SETTLED_SECONDS
-        seen.answer = await probe(agent, plan.port, plan.health)
+        seen.answer = await probe(guest, plan.port, plan.health)
         return seen.answer.healthy
 
     async def _tell_of_other_ports(
-        self, context: StageContext, role: str, plan: RolePlan, agent: Agent, seen: _Seen
+        self, context: StageContext, role: str, plan: RolePlan, guest: Guest, seen: _Seen
     ) -> None:
-        seen.ports = await agent.listening_ports()
+        seen.ports = await guest.listening_ports()
         if seen.ports:
             ports = ", ".join(map(str, seen.ports))
             await context.journal.say(f"waiting for port {plan.port}; open so far: {ports}", role=role)
             seen.told_of_ports = True
 
 
-async def _catch_up(agent: Agent, name: str, teller: OutputTeller, following: asyncio.Task[None]) -> None:
+async def _catch_up(guest: Guest, name: str, teller: OutputTeller, following: asyncio.Task[None]) -> None:
     """Have all that the app has printed so far told, even when it was more than could be read meanwhile."""
 
     async def reach_the_end() -> None:
         reached = 0
-        while (process := await agent.process(name)) is not None and process.output_end > reached:
+        while (process := await guest.process(name)) is not None and process.output_end > reached:
             reached = process.output_end
             await teller.reach(reached)
 
@@ -172,7 +172,7 @@ def _crashed(role: str, plan: RolePlan, tail: list[str]) -> StageFailed:
 
 
 async def _never_answered(
-    role: str, plan: RolePlan, agent: Agent, seen: _Seen, timeout: float, tail: list[str]
+    role: str, plan: RolePlan, guest: Guest, seen: _Seen, timeout: float, tail: list[str]
 ) -> StageFailed:
     if seen.answer is not None and seen.connected:
         return StageFailed(
@@ -181,7 +181,7 @@ async def _never_answered(
             f"{offending_lines(tail)}".rstrip(),
             "Correct the app, or name another `health` path in sandbox.toml.",
         )
-    others = [port for port in await agent.listening_ports() if port != plan.port]
+    others = [port for port in await guest.listening_ports() if port != plan.port]
     if others:
         listed = ", ".join(map(str, others))
         return StageFailed(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from sandbox.concurrency import for_each
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Agent
-from sandbox.errors import AgentError, StageFailed
-from sandbox.launch.concurrently import for_each
+from sandbox.engine.base import Guest
+from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.environment import role_environment, role_root
-from sandbox.launch.neighbours import part
+from sandbox.launch.port_forwarding import part
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -28,19 +28,19 @@ class ServicesStage:
         plan, command = context.plan, context.plan.roles[role].start
         if command is None:
             return
-        agent = context.engine.agent(context.session.session_id, role)
+        guest = context.engine.guest(context.session.session_id, role)
         name = context.process_name("app")
-        await _stop_others(agent, name)
+        await _stop_others(guest, name)
         await context.journal.say(f"$ {command}", role=role)
         try:
-            await agent.start(
+            await guest.start(
                 name,
                 command,
                 cwd=role_root(plan, role),
                 env=role_environment(context.session, plan, role),
                 restart_finished=False,
             )
-        except AgentError as error:
+        except GuestError as error:
             if error.code == "agent_unreachable":
                 raise
             raise StageFailed(
@@ -48,8 +48,8 @@ class ServicesStage:
             ) from error
 
 
-async def _stop_others(agent: Agent, name: str) -> None:
-    for process in await agent.processes():
+async def _stop_others(guest: Guest, name: str) -> None:
+    for process in await guest.processes():
         if process.running and process.name.startswith("app-") and process.name != name:
-            await agent.signal(process.name, signal.SIGKILL)
-            await agent.wait(process.name)
+            await guest.signal(process.name, signal.SIGKILL)
+            await guest.wait(process.name)

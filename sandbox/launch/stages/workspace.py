@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from sandbox.concurrency import for_each
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Agent
-from sandbox.errors import AgentError, StageFailed
-from sandbox.launch.concurrently import for_each
+from sandbox.engine.base import Guest
+from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.stage import StageContext, StageResult
 
 #: Holds the digest of the source that was unpacked here.
@@ -38,26 +38,26 @@ class WorkspaceStage:
         archive = await self._archives.archive(digest)
 
         async def unpack(role: str) -> None:
-            agent = context.engine.agent(context.session.session_id, role)
-            if await _read(agent, MARKER) == digest:
+            guest = context.engine.guest(context.session.session_id, role)
+            if await _read(guest, MARKER) == digest:
                 await context.journal.say("the files are there already and are left as they are", role=role)
                 return
             try:
-                await agent.put_tar("/workspace", archive)
-            except AgentError as error:
+                await guest.put_tar("/workspace", archive)
+            except GuestError as error:
                 if error.code == "agent_unreachable":
                     raise
                 raise StageFailed(
                     "workspace_failed", f"the project could not be unpacked: {error}", error.hint
                 ) from error
-            await agent.write_file(MARKER, digest.encode())
+            await guest.write_file(MARKER, digest.encode())
 
         await for_each(context.plan.roles, unpack)
         return StageResult()
 
 
-async def _read(agent: Agent, path: str) -> str | None:
-    if await agent.stat(path) is None:
+async def _read(guest: Guest, path: str) -> str | None:
+    if await guest.stat(path) is None:
         return None
-    chunks: AsyncIterator[bytes] = await agent.read_file(path)
+    chunks: AsyncIterator[bytes] = await guest.read_file(path)
     return b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")

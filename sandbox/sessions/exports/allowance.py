@@ -12,7 +12,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from sandbox.errors import Kind, SandboxError
-from sandbox.telemetry.otlp.receiver import Limited
+from sandbox.records.otlp.receiver import Limited
 
 #: Sessions remembered before those are forgotten that have their whole allowance again.
 _REMEMBERED = 1_000

@@ -2,7 +2,7 @@
 
 Each replica comes for its share of the containers. Which that is follows from who lives, so nothing of it is kept: a
 replica that stops or hangs is missed at the next look, and its share falls to the others. Should two come for one
-container meanwhile, its agent gives to the later, and every export to one.
+container meanwhile, its guest agent gives to the later, and every export to one.
 
 A container that reports nothing costs one connection on which nothing is said.
 """
@@ -17,14 +17,14 @@ from http import HTTPStatus
 
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine, Export, ExportAnswer, Exports
-from sandbox.errors import AgentError, DatabaseUnavailable
+from sandbox.errors import DatabaseUnavailable, GuestError
+from sandbox.records.otlp.messages import RecordKind
 from sandbox.sessions.exports import store
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.exports.store import Source
 from sandbox.sessions.replica import Replica
 from sandbox.telemetry import context
-from sandbox.telemetry.metrics.figures import COLLECTED
-from sandbox.telemetry.otlp.messages import RecordKind
+from sandbox.telemetry.metrics.collectors import COLLECTED
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ LONGEST_PAUSE_SECONDS = 15.0
 #: After exports that were refused the next are fetched so much later, twice that after the next refusal, and so on.
 REFUSAL_SECONDS = 0.5
 LONGEST_REFUSAL_SECONDS = 4.0
-#: An agent of an older image takes no reports; its container gets a new one at the next launch.
+#: A guest agent of an older image takes no reports; its container gets a new one at the next launch.
 REFUSED_PAUSE_SECONDS = 600.0
 #: Containers connected to at once, and containers whose exports are in memory at once.
 CONNECTING = 8
@@ -110,19 +110,19 @@ class Collector:
     async def _collect(self, source: Source) -> None:
         """Serve the container for as long as the task is the one for it."""
         # The one object throughout: asked for again after the session's end, the engine would keep one for ever.
-        agent = self._engine.agent(source.session_id, source.role)
+        guest = self._engine.guest(source.session_id, source.role)
         pause = FIRST_PAUSE_SECONDS
         with context.bind(session_id=str(source.session_id), user_id=source.user_id):
             while self._is_wanted(source):
                 try:
                     async with self._connecting:
-                        exports = await agent.exports()
+                        exports = await guest.exports()
                     pause = FIRST_PAUSE_SECONDS
                     try:
                         await self._serve(source, exports)
                     finally:
                         await exports.close()
-                except AgentError as error:
+                except GuestError as error:
                     log.debug("role %s cannot report now: %s", source.role, error)
                     if error.code == "agent_refused":
                         pause = REFUSED_PAUSE_SECONDS

@@ -10,14 +10,14 @@ from uuid import UUID
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.db.connection import Database
 from sandbox.errors import SandboxError
+from sandbox.records.otlp.intake import NotWrittenYet
+from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.owner import Owner
+from sandbox.records.otlp.receiver import Answer, Receiver, refusal
+from sandbox.records.otlp.worker import TooManyRecords
 from sandbox.sessions.exports import store
 from sandbox.sessions.exports.allowance import Allowance, Allowances
-from sandbox.telemetry.metrics.figures import SESSION_EXPORTS
-from sandbox.telemetry.otlp.intake import NotWrittenYet
-from sandbox.telemetry.otlp.messages import RecordKind
-from sandbox.telemetry.otlp.owner import Owner
-from sandbox.telemetry.otlp.receiver import Answer, Receiver, refusal
-from sandbox.telemetry.otlp.worker import TooManyRecords
+from sandbox.telemetry.metrics.collectors import SESSION_EXPORTS
 
 #: Longest that a request waits for those before it; exporters give up after ten.
 TURN_SECONDS = 8.0

@@ -8,28 +8,28 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.concurrency import for_each
 from sandbox.domain.session import Session
 from sandbox.engine.base import Engine
 from sandbox.errors import SandboxError
-from sandbox.launch.concurrently import for_each
 from sandbox.sessions.app_output import app_process
 from sandbox.sessions.housekeeping import store
 
 log = logging.getLogger(__name__)
 
-#: Sessions looked at in one turn, agents asked at once, and how long one may take to answer.
+#: Sessions looked at in one turn, guest agents asked at once, and how long one may take to answer.
 SESSIONS = 100
-CONCURRENT_AGENTS = 32
+CONCURRENT_GUESTS = 32
 ANSWER_SECONDS = 2.0
 
 
 async def note_app_output(conn: AsyncConnection, engine: Engine) -> list[UUID]:
     """Touch the sessions near their idle end whose apps have printed since the last look; their ids.
 
-    What was seen is kept in the row, so it does not matter which replica looks. An agent that does not answer has
+    What was seen is kept in the row, so it does not matter which replica looks. A guest agent that does not answer has
     printed nothing.
     """
-    slots = asyncio.Semaphore(CONCURRENT_AGENTS)
+    slots = asyncio.Semaphore(CONCURRENT_GUESTS)
     quiet = {str(session.session_id): (session, seen) for session, seen in await store.quiet(conn, SESSIONS)}
     printed = await for_each(quiet, lambda key: _printed(engine, quiet[key][0], slots))
     active = []
@@ -41,12 +41,12 @@ async def note_app_output(conn: AsyncConnection, engine: Engine) -> list[UUID]:
 
 
 async def _printed(engine: Engine, session: Session, slots: asyncio.Semaphore) -> dict[str, int]:
-    """Bytes that the current run's app has printed, of each role whose agent answers."""
+    """Bytes that the current run's app has printed, of each role whose guest agent answers."""
 
     async def one(role: str) -> int | None:
         try:
             async with slots, asyncio.timeout(ANSWER_SECONDS):
-                process = await engine.agent(session.session_id, role).process(app_process(session))
+                process = await engine.guest(session.session_id, role).process(app_process(session))
         except (SandboxError, TimeoutError) as error:
             log.debug("role %s of session %s cannot be asked what it printed: %s", role, session.session_id, error)
             return None

@@ -11,16 +11,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.session import ContainerInfo, SessionError
 from sandbox.engine.base import Engine, Resource, ResourceKind
 from sandbox.errors import SandboxError
-from sandbox.launch.concurrently import for_each
+from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store as sessions
 from sandbox.sessions.recovery import store
 from sandbox.sessions.recovery.compare import WORKSPACE_LOST, Action, Finding, compare
-from sandbox.telemetry.alerts.store import Alerts
-from sandbox.telemetry.metrics.figures import STRAYS, STRAYS_REMOVED
+from sandbox.telemetry.metrics.collectors import STRAYS, STRAYS_REMOVED
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 from sandbox.db.connection import Database
 from sandbox.errors import DatabaseUnavailable
 from sandbox.telemetry.metrics import store
-from sandbox.telemetry.metrics.figures import REGISTRY
+from sandbox.telemetry.metrics.collectors import REGISTRY
 from sandbox.telemetry.recorder import Recorder
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST

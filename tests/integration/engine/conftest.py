@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 from isolated_world import SECRET, World, world_of
 
-from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import ContainerSpec, Limits
-from sandbox.engine.docker_engine import DockerEngine
-from sandbox.engine.images import RuntimeImages
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import Settings
 
 MakeEngine = Callable[..., DockerEngine]
@@ -19,7 +19,7 @@ MakeEngine = Callable[..., DockerEngine]
 
 @pytest.fixture(scope="session")
 async def image() -> str:
-    """The project's own runtime, with the agent in it; built once if it is not there."""
+    """The project's own runtime, with the guest agent in it; built once if it is not there."""
     return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
@@ -30,7 +30,7 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
 
     def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
         settings = {"home": tmp_path / "home", **settings}
-        engine = DockerEngine(Settings(**settings), deployment_id or uuid4(), agent_factory=AgentClient)
+        engine = DockerEngine(Settings(**settings), deployment_id or uuid4(), guest_factory=GuestClient)
         made.append(engine)
         return engine
 
@@ -75,7 +75,7 @@ async def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         patch.setenv("SANDBOX_ADMIN_TOKEN", SECRET)
         patch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@localhost/db")
         engine = DockerEngine(
-            Settings(home=tmp_path_factory.mktemp("home")), uuid4(), agent_factory=AgentClient, environment={}
+            Settings(home=tmp_path_factory.mktemp("home")), uuid4(), guest_factory=GuestClient, environment={}
         )
         async with world_of(engine, image) as made:
             yield made

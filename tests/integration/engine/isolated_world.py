@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sandbox.engine.base import Agent, ContainerSpec, ContainerState, ExecResult, Limits
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.base import ContainerSpec, ContainerState, ExecResult, Guest, Limits
+from sandbox.engine.docker.engine import DockerEngine
 
 SECRET = "the-services-own-secret-51c7"
 MEMORY = 192 << 20
@@ -20,10 +20,10 @@ class Sandbox:
     session_id: UUID
     role: str
     state: ContainerState
-    agent: Agent
+    guest: Guest
 
     async def run(self, *command: str, env: dict[str, str] | None = None) -> ExecResult:
-        return await self.agent.exec(list(command), env=env, timeout_seconds=60)
+        return await self.guest.exec(list(command), env=env, timeout_seconds=60)
 
     async def sh(self, script: str) -> str:
         """What a shell script prints, errors with it."""
@@ -57,9 +57,9 @@ async def world_of(engine: DockerEngine, image: str) -> AsyncIterator[World]:
     async def start(session_id: UUID, role: str, network: str | None) -> Sandbox:
         spec = ContainerSpec(session_id, role, image, "python312", network, Limits(MEMORY, 1.0, PIDS))
         state = await engine.ensure_container(spec)
-        agent = engine.agent(session_id, role)
-        await agent.wait_ready(30)
-        return Sandbox(session_id, role, state, agent)
+        guest = engine.guest(session_id, role)
+        await guest.wait_ready(30)
+        return Sandbox(session_id, role, state, guest)
 
     sessions = [uuid4() for _ in range(3)]
     try:

@@ -7,7 +7,7 @@ import time
 import docker
 import pytest
 
-from sandbox.engine.docker_calls import DockerCalls
+from sandbox.engine.docker.calls import DockerCalls
 
 
 async def test_a_cancelled_caller_learns_of_it_when_the_call_has_ended() -> None:

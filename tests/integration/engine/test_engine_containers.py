@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine import labels
-from sandbox.engine.agent_client import AgentClient
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker import labels
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import EngineError
 from sandbox.settings import Settings
 
@@ -45,17 +45,17 @@ async def test_ensures_at_the_same_time_make_one(make_engine, make_spec):
 async def test_one_that_was_killed_is_started_again_with_its_files(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
-    agent = engine.agent(spec.session_id, "main")
-    await agent.wait_ready(20)
-    await agent.write_file("kept", b"kept")
+    guest = engine.guest(spec.session_id, "main")
+    await guest.wait_ready(20)
+    await guest.write_file("kept", b"kept")
     docker("kill", first.id)
     ended = await engine.inspect_container(spec.session_id, "main")
     assert (ended.status, ended.exit_code) == ("exited", 137)
     again = await engine.ensure_container(spec)
     assert (again.id, again.status) == (first.id, "running")
-    # The socket of the agent that was killed is still there: the new one takes its place.
-    await agent.wait_ready(20)
-    assert [file.path for file in await agent.list_files(".")] == ["kept"]
+    # The socket of the guest agent that was killed is still there: the new one takes its place.
+    await guest.wait_ready(20)
+    assert [file.path for file in await guest.list_files(".")] == ["kept"]
 
 
 async def test_one_that_was_only_created_is_started(engine, make_spec):
@@ -121,7 +121,7 @@ async def test_two_deployments_do_not_see_each_other(make_engine, make_spec, tmp
     with pytest.raises(EngineError) as refused:
         await theirs.ensure_container(spec)
     assert refused.value.code == "container_mismatch"
-    await ours.agent(spec.session_id, "main").wait_ready(20)
+    await ours.guest(spec.session_id, "main").wait_ready(20)
 
 
 async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
@@ -173,7 +173,7 @@ async def test_the_socket_folder_is_private_and_made_anew(make_engine, make_spec
         path.unlink()
     folder.rmdir()
     assert (await engine.ensure_container(spec)).status == "running"
-    await engine.agent(spec.session_id, "main").wait_ready(20)
+    await engine.guest(spec.session_id, "main").wait_ready(20)
     assert [path.name for path in folder.iterdir()] == ["agent.sock"]
 
 
@@ -198,7 +198,7 @@ async def test_a_missing_session_network_is_said(engine, make_spec):
 
 async def test_an_engine_that_is_not_there_is_said(make_spec, tmp_path):
     for host in (f"unix://{tmp_path}/nothing.sock", "tcp://127.0.0.1:9"):
-        engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), agent_factory=AgentClient)
+        engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), guest_factory=GuestClient)
         for call in (engine.ping(), engine.ensure_container(make_spec(uuid4())), engine.list_resources()):
             with pytest.raises(EngineError) as refused:
                 await call

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.agent_client import AgentClient
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import EngineError
 from sandbox.settings import Settings
 
@@ -72,7 +72,7 @@ async def test_an_engine_that_goes_away_ends_the_events(tmp_path):
         await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer), return_exceptions=True)
 
     server = await asyncio.start_unix_server(relay, path)
-    engine = DockerEngine(Settings(home=tmp_path, docker_host=f"unix://{path}"), uuid4(), agent_factory=AgentClient)
+    engine = DockerEngine(Settings(home=tmp_path, docker_host=f"unix://{path}"), uuid4(), guest_factory=GuestClient)
     await engine.ping()
     events = engine.events()
     reading = asyncio.ensure_future(anext(events))

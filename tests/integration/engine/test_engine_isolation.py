@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isolated_world import MEMORY, PIDS, SECRET, World
 
-from sandbox.engine import labels
+from sandbox.engine.docker import labels
 
 STATUS = """
 import json
@@ -141,7 +141,7 @@ async def test_no_engine_socket_and_no_device_of_the_host(world: World):
         assert b"PermissionError" in result.stderr
 
 
-AGENT = """
+GUEST = """
 import json, os, signal, socket
 agent = next(int(pid) for pid in os.listdir("/proc") if pid.isdigit()
              and b"/opt/sandbox-agent\\0serve" in open(f"/proc/{pid}/cmdline", "rb").read()
@@ -167,17 +167,17 @@ print(json.dumps(result))
 
 
 async def test_the_agent_is_out_of_reach(world: World):
-    result = await world.one.python(AGENT)
+    result = await world.one.python(GUEST)
     assert {name: what for name, what in result.items() if what != "PermissionError"} == {}
     await world.one.answers()
 
 
 async def test_killing_everything_leaves_the_agent_and_its_processes_ends_known(world: World):
-    await world.one.agent.start("victim", ["sleep", "600"])
-    await world.one.agent.start("killer", "sleep 0.2; kill -9 -1; echo done")
+    await world.one.guest.start("victim", ["sleep", "600"])
+    await world.one.guest.start("killer", "sleep 0.2; kill -9 -1; echo done")
     async with asyncio.timeout(20):
-        assert (await world.one.agent.wait("victim")).signal == 9
-        assert (await world.one.agent.wait("killer")).running is False
+        assert (await world.one.guest.wait("victim")).signal == 9
+        assert (await world.one.guest.wait("killer")).running is False
     await world.one.answers()
     state = await world.engine.inspect_container(world.one.session_id, "main")
     assert (state.status, state.id, state.started_at) == ("running", world.one.state.id, world.one.state.started_at)
@@ -206,17 +206,18 @@ async def test_no_secret_of_the_service_is_inside(world: World):
 
 
 async def test_a_fork_bomb_stays_in_its_container_and_can_be_ended(world: World):
-    await world.one.agent.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
+    await world.one.guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
     async with asyncio.timeout(60):
-        while (await world.one.agent.stats()).pids < PIDS * 3 // 4:
+        while (await world.one.guest.stats()).pids < PIDS * 3 // 4:
             await asyncio.sleep(0.05)
-    # The agent answers while it goes on (what needs a new process is refused there), and the others notice nothing.
-    assert "bomb" in [process.name for process in await world.one.agent.processes()]
+    # The guest agent answers while it goes on (what needs a new process is refused there), and the others notice
+    # nothing.
+    assert "bomb" in [process.name for process in await world.one.guest.processes()]
     await world.neighbour.answers()
     async with asyncio.timeout(60):
-        await world.one.agent.kill_all()
-        while (await world.one.agent.stats()).pids > 20:
-            await world.one.agent.kill_all()
+        await world.one.guest.kill_all()
+        while (await world.one.guest.stats()).pids > 20:
+            await world.one.guest.kill_all()
             await asyncio.sleep(0.1)
     await world.one.answers()
 
@@ -228,9 +229,9 @@ async def test_a_memory_hog_is_ended_alone_and_told(world: World):
     events = world.engine.events()
     result = await world.one.run("python3", "-c", HOG)
     assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
-    await world.one.agent.start("hog", ["python3", "-c", HOG])
+    await world.one.guest.start("hog", ["python3", "-c", HOG])
     async with asyncio.timeout(30):
-        hog = await world.one.agent.wait("hog")
+        hog = await world.one.guest.wait("hog")
         assert (hog.signal, hog.out_of_memory) == (9, True)
         async for event in events:
             if event.action == "oom":

@@ -30,9 +30,9 @@ while True:
 
 async def serve(sandbox: Sandbox) -> str:
     """A server on all of the sandbox's addresses; where it is."""
-    await sandbox.agent.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
+    await sandbox.guest.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
     async with asyncio.timeout(20):
-        while SERVER_PORT not in await sandbox.agent.listening_ports():
+        while SERVER_PORT not in await sandbox.guest.listening_ports():
             await asyncio.sleep(0.02)
     return f"{sandbox.state.ip}:{SERVER_PORT}"
 

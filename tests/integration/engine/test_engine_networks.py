@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine import labels
-from sandbox.engine.host_network import default_route_mtu
+from sandbox.engine.docker import labels
+from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.errors import EngineError
 
 

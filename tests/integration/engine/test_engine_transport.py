@@ -1,4 +1,4 @@
-"""Agents reached by a shared socket, through the engine's exec, and by whichever works."""
+"""Guest agents reached by a shared socket, through the engine's exec, and by whichever works."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.errors import AgentError
+from sandbox.errors import GuestError
 
 ECHO = """
 import socket
@@ -34,23 +34,23 @@ async def bridges_end() -> None:
 async def test_the_agent_answers(make_engine, make_spec, transport):
     engine, spec = make_engine(agent_transport=transport), make_spec(uuid4())
     await engine.ensure_container(spec)
-    agent = engine.agent(spec.session_id, "main")
-    assert engine.agent(spec.session_id, "main") is agent
-    await agent.wait_ready(20)
+    guest = engine.guest(spec.session_id, "main")
+    assert engine.guest(spec.session_id, "main") is guest
+    await guest.wait_ready(20)
 
     size = 700_000
-    long = await agent.exec(["python3", "-c", f"import sys; sys.stdout.write('x' * {size}); sys.stderr.write('e')"])
+    long = await guest.exec(["python3", "-c", f"import sys; sys.stdout.write('x' * {size}); sys.stderr.write('e')"])
     assert (long.exit_code, len(long.stdout), long.stderr) == (0, size, b"e")
-    assert (await agent.exec(["cat"], stdin=b"y" * size)).stdout == b"y" * size
-    at_once = await asyncio.gather(*(agent.exec(["echo", str(number)]) for number in range(8)))
+    assert (await guest.exec(["cat"], stdin=b"y" * size)).stdout == b"y" * size
+    at_once = await asyncio.gather(*(guest.exec(["echo", str(number)]) for number in range(8)))
     assert [result.stdout for result in at_once] == [f"{number}\n".encode() for number in range(8)]
 
-    await agent.start("echo", ["python3", "-c", ECHO])
+    await guest.start("echo", ["python3", "-c", ECHO])
     async with asyncio.timeout(20):
-        while 7000 not in await agent.listening_ports():
+        while 7000 not in await guest.listening_ports():
             await asyncio.sleep(0.02)
     loop = asyncio.get_running_loop()
-    with await agent.tunnel(7000) as tunnel:
+    with await guest.tunnel(7000) as tunnel:
         await loop.sock_sendall(tunnel, b"half closed")
         tunnel.shutdown(1)
         answer = b""
@@ -59,26 +59,26 @@ async def test_the_agent_answers(make_engine, make_spec, transport):
     assert answer == b"HALF CLOSED"
 
     await engine.remove_session(spec.session_id)
-    with pytest.raises(AgentError) as gone:
-        await engine.agent(spec.session_id, "main").exec("true")
+    with pytest.raises(GuestError) as gone:
+        await engine.guest(spec.session_id, "main").exec("true")
     assert gone.value.code == "agent_unreachable"
     await bridges_end()
 
 
 async def test_nothing_of_a_bridge_stays_in_the_container(make_engine, make_spec):
-    """Not even where the agent had nothing to say when the service closed the connection."""
+    """Not even where the guest agent had nothing to say when the service closed the connection."""
     engine, spec = make_engine(agent_transport="exec"), make_spec(uuid4())
     state = await engine.ensure_container(spec)
-    agent = engine.agent(spec.session_id, "main")
-    await agent.wait_ready(20)
-    await agent.start("quiet", ["sleep", "600"])
-    following = asyncio.ensure_future(anext(agent.output("quiet")))
-    terminal = await agent.pty()
+    guest = engine.guest(spec.session_id, "main")
+    await guest.wait_ready(20)
+    await guest.start("quiet", ["sleep", "600"])
+    following = asyncio.ensure_future(anext(guest.output("quiet")))
+    terminal = await guest.pty()
     await terminal.read()
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     await terminal.close()
-    await agent.aclose()
+    await guest.aclose()
     await bridges_end()
     async with asyncio.timeout(30):
         while b"sandbox-agent connect" in subprocess.check_output(["docker", "top", state.id]):
@@ -89,21 +89,21 @@ async def test_auto_goes_over_to_exec_where_the_socket_does_not_show_up(make_eng
     deployment_id, spec = uuid4(), make_spec(uuid4())
     without_socket = make_engine(deployment_id, agent_transport="exec")
     await without_socket.ensure_container(spec)
-    agent = make_engine(deployment_id, agent_transport="auto").agent(spec.session_id, "main")
-    await agent.wait_ready(30)
-    assert (await agent.exec(["id", "-u"])).stdout == b"1000\n"
+    guest = make_engine(deployment_id, agent_transport="auto").guest(spec.session_id, "main")
+    await guest.wait_ready(30)
+    assert (await guest.exec(["id", "-u"])).stdout == b"1000\n"
     assert any(thread.name == "exec-bridge" for thread in threading.enumerate())
 
-    with pytest.raises(AgentError) as refused:
-        await make_engine(deployment_id, agent_transport="socket").agent(spec.session_id, "main").exec("true")
+    with pytest.raises(GuestError) as refused:
+        await make_engine(deployment_id, agent_transport="socket").guest(spec.session_id, "main").exec("true")
     assert refused.value.code == "agent_unreachable"
 
 
 async def test_auto_shares_the_socket_where_it_can(make_engine, make_spec):
     engine, spec = make_engine(), make_spec(uuid4())
     await engine.ensure_container(spec)
-    agent = engine.agent(spec.session_id, "main")
-    await agent.wait_ready(20)
+    guest = engine.guest(spec.session_id, "main")
+    await guest.wait_ready(20)
     bridged = any(thread.name == "exec-bridge" for thread in threading.enumerate())
     assert bridged == (os.geteuid() != 0)
 
@@ -112,19 +112,19 @@ HIDDEN_HOME = """
 import asyncio, sys
 from uuid import UUID
 from pathlib import Path
-from sandbox.engine.agent_client import AgentClient
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.base import ContainerSpec, Limits
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker.engine import DockerEngine
 from sandbox.settings import Settings
 
 async def main(home, deployment_id, session_id, image):
-    engine = DockerEngine(Settings(home=Path(home) / "home"), UUID(deployment_id), agent_factory=AgentClient)
+    engine = DockerEngine(Settings(home=Path(home) / "home"), UUID(deployment_id), guest_factory=GuestClient)
     await engine.ensure_container(
         ContainerSpec(UUID(session_id), "main", image, "python312", None, Limits(256 << 20, 1, 64))
     )
-    agent = engine.agent(UUID(session_id), "main")
-    await agent.wait_ready(20)
-    print((await agent.exec(["id", "-u"])).stdout.decode().strip())
+    guest = engine.guest(UUID(session_id), "main")
+    await guest.wait_ready(20)
+    print((await guest.exec(["id", "-u"])).stdout.decode().strip())
     await engine.aclose()
 
 asyncio.run(main(*sys.argv[1:]))

@@ -16,7 +16,7 @@ import uvicorn
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from sandbox.domain.session import SessionStatus
-from sandbox.errors import AgentError, Kind, SandboxError
+from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.app import PreviewApp, PreviewLimits
 from sandbox.preview.router import HostRouter
 from sandbox.preview.target import PreviewTarget
@@ -171,7 +171,7 @@ class Upstream:
 
 
 class TcpAgent:
-    """The one call of an agent that a preview makes: a connected socket to a port on a loopback address."""
+    """The one call of a guest agent that a preview makes: a connected socket to a port on a loopback address."""
 
     def __init__(self, addresses: dict[int, str]) -> None:
         self.addresses = addresses
@@ -182,7 +182,7 @@ class TcpAgent:
         if self.hangs:
             await asyncio.sleep(3600)
         if port not in self.addresses:
-            raise AgentError(f"nothing listens on port {port}", code="port_not_open")
+            raise GuestError(f"nothing listens on port {port}", code="port_not_open")
         address = self.addresses[port]
         connected = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         connected.setblocking(False)
@@ -209,7 +209,7 @@ class Sessions:
             raise self.failure
         return self.targets.get(session_id)
 
-    def agent(self, session_id: UUID, role: str) -> Any:
+    def guest(self, session_id: UUID, role: str) -> Any:
         return self.agents[session_id, role]
 
     async def touch(self, session_id: UUID) -> None:

@@ -89,11 +89,11 @@ async def test_a_client_that_vanishes_is_gone_for_the_app(world):
 
 async def test_an_app_that_vanishes_closes_with_1011(world):
     session_id = world.session()
-    agent = world.sessions.agents[session_id, "main"]
+    guest = world.sessions.agents[session_id, "main"]
     async with open_socket(world, session_id) as opened:
         await opened.send("x")
         await opened.recv()
-        agent.sockets[-1].shutdown(2)
+        guest.sockets[-1].shutdown(2)
         with pytest.raises(ConnectionClosed) as closed:
             await opened.recv()
     assert closed.value.rcvd.code == 1011

@@ -20,13 +20,13 @@ from sandbox.api.platform import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.records.log_tail import LogTail
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
-from sandbox.telemetry.otlp.intake import Intake
-from sandbox.telemetry.otlp.receiver import Receiver
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.records.tail import LogTail
-from sandbox.telemetry.reports.reading import ReportReader
 
 
 @dataclass

@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from sqlalchemy import text
 
-from sandbox.telemetry.alerts.store import Alerts
-from sandbox.telemetry.alerts.webhook import Webhook
-from sandbox.telemetry.rules import store as rules
-from sandbox.telemetry.rules.evaluator import Evaluator
+from sandbox.records.alert_rules import store as rules
+from sandbox.records.alert_rules.evaluator import Evaluator
+from sandbox.records.alerts.store import Alerts
+from sandbox.records.alerts.webhook import Webhook
 
 
 async def run(database, sql, **values):
@@ -269,7 +269,7 @@ async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
 
 @pytest.mark.parametrize("answer", ["nothing", "trickle", "garbage", "redirect", "flood"])
 async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, answer):
-    monkeypatch.setattr("sandbox.telemetry.alerts.webhook.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("sandbox.records.alerts.webhook.TIMEOUT_SECONDS", 1.0)
 
     async def misbehave(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.db.days import FilledDays
-from sandbox.telemetry.records import store
+from sandbox.records import store
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TODAY = NOW.replace(hour=0, minute=0, second=0)

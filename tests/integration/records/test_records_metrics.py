@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from sandbox.telemetry.metrics.figures import engine_call, watch
+from sandbox.telemetry.metrics.collectors import engine_call, watch
 from sandbox.telemetry.tracing import Tracing, new_ids
 
 

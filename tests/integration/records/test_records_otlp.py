@@ -25,8 +25,8 @@ from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
-from sandbox.telemetry.otlp.intake import Intake
-from sandbox.telemetry.otlp.receiver import Receiver
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.receiver import Receiver
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

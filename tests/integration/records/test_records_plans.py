@@ -17,8 +17,8 @@ from sqlalchemy import event
 
 from sandbox.db.connection import Database
 from sandbox.db.migrations import migrate
-from sandbox.telemetry.questions import store as questions
-from sandbox.telemetry.records import store
+from sandbox.records import saved_queries as questions
+from sandbox.records import store
 from tests.bench.rows import fill
 from tests.integration.conftest import other_database
 

@@ -17,12 +17,12 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from sandbox.db.driver import connect, connection_params
-from sandbox.telemetry.otlp import metronome as program
-from sandbox.telemetry.otlp import priority
-from sandbox.telemetry.otlp.idle_group import SHARES, IdleGroup
-from sandbox.telemetry.otlp.intake import Intake
-from sandbox.telemetry.otlp.metronome import MOST_PROCESSORS, Metronome
-from sandbox.telemetry.otlp.priority import NICE, local_backend
+from sandbox.records.otlp import metronome as program
+from sandbox.records.otlp import priority
+from sandbox.records.otlp.idle_group import SHARES, IdleGroup
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.metronome import MOST_PROCESSORS, Metronome
+from sandbox.records.otlp.priority import NICE, local_backend
 
 AUTOGROUP = Path("/proc/self/autogroup")
 RECORD = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "one"}}]}]}]}
@@ -196,7 +196,7 @@ def test_who_may_make_none_has_none(group):
     said = subprocess.run(
         [
             *(sys.executable, "-c"),
-            "import os; from sandbox.telemetry.otlp import idle_group; os.setuid(65534);"
+            "import os; from sandbox.records.otlp import idle_group; os.setuid(65534);"
             "print(idle_group.IdleGroup.make())",
         ],
         capture_output=True,

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from sandbox.telemetry.records import tail as tails
-from sandbox.telemetry.records.tail import LogTail, Place, Wanted
+from sandbox.records import log_tail as tails
+from sandbox.records.log_tail import LogTail, Place, Wanted
 
 INSERT = (
     "INSERT INTO logs (level, message, user_id)"

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.db.periodic import Periodic, alone
+from sandbox.records import retention
+from sandbox.records.agents import store as agents
+from sandbox.records.agents.components import Components
+from sandbox.records.maintenance import RETENTION, Upkeep
 from sandbox.settings import Settings
-from sandbox.telemetry.agents import store as agents
-from sandbox.telemetry.agents.components import Components
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.retention import store as retention
-from sandbox.telemetry.upkeep import RETENTION, Upkeep
 
 
 async def run(database, *statements):

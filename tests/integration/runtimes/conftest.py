@@ -12,8 +12,8 @@ from docker.errors import ContainerError
 from runtimes_support import Run
 
 from sandbox.engine.host_environment import container_environment
-from sandbox.engine.images import RuntimeImages
 from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.images.runtime_images import RuntimeImages
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ import pytest
 from runtimes_registry import registry
 from runtimes_support import Run, image_exists
 
-from sandbox.engine.build_context import digest_tree
+from sandbox.engine.docker.build_context import digest_tree
+from sandbox.engine.docker.image_builder import ImageBuildFailed
 from sandbox.engine.host_environment import HostPassthrough, container_environment
-from sandbox.engine.image_builder import ImageBuildFailed
-from sandbox.engine.images import RuntimeImages
-from sandbox.engine.local_bases import BaseUnavailable
 from sandbox.engine.runtimes import RuntimeCatalog, RuntimeUnknown, default_folder
 from sandbox.errors import EngineError
+from sandbox.images.runtime_images import RuntimeImages
+from sandbox.provision.local_bases import BaseUnavailable
 
 RUNTIMES = ("python312", "node20")
 
@@ -164,19 +164,19 @@ async def test_a_changed_agent_or_certificate_builds_anew(
     runtimes_folder: Path, new_name: str, tmp_path: Path, run: Run
 ) -> None:
     add_runtime(runtimes_folder, new_name)
-    agent = tmp_path / "agent"
-    agent.mkdir()
-    (agent / "__main__.py").write_text("print(1)\n")
+    guest = tmp_path / "agent"
+    guest.mkdir()
+    (guest / "__main__.py").write_text("print(1)\n")
     catalog = RuntimeCatalog(runtimes_folder)
-    plain = RuntimeImages(catalog, agent_folder=agent, host=HostPassthrough())
+    plain = RuntimeImages(catalog, guest_folder=guest, host=HostPassthrough())
     first = await plain.ensure(new_name)
     assert "host" not in run(first, "ls /usr/local/share", environment={})
     certificate = b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
-    trusting = RuntimeImages(catalog, agent_folder=agent, host=HostPassthrough(ca_bundle=certificate))
+    trusting = RuntimeImages(catalog, guest_folder=guest, host=HostPassthrough(ca_bundle=certificate))
     assert await trusting.reference(new_name) is None
     second = await trusting.ensure(new_name)
     assert run(second, "cat /usr/local/share/ca-certificates-host.crt", environment={}) == certificate.decode().strip()
-    (agent / "__main__.py").write_text("print(2)\n")
+    (guest / "__main__.py").write_text("print(2)\n")
     assert await plain.reference(new_name) is None
     assert len({first, second, await plain.ensure(new_name)}) == 3
 

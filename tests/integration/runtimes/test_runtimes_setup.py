@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.engine.connection import engine_version
-from sandbox.engine.daemon import DaemonFailed, LocalDaemon
-from sandbox.engine.setup import EngineMissing, ensure_engine, stop_engine
+from sandbox.engine.docker.connection import engine_version
 from sandbox.errors import EngineError
+from sandbox.provision.daemon import DaemonFailed, LocalDaemon
+from sandbox.provision.engine import EngineMissing, ensure_engine, stop_engine
 from sandbox.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""An app whose agent does not answer has printed nothing: its session ends in time."""
+"""An app whose guest agent does not answer has printed nothing: its session ends in time."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -6,15 +6,15 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
-from sandbox.engine.agent_client import AgentClient
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.sessions.housekeeping import store as housekeeping
 from sandbox.sessions.housekeeping.app_activity import note_app_output
 from sandbox.settings import Settings
 
 
 async def test_an_agent_that_does_not_answer_keeps_no_session(database: Database, tmp_path: Path) -> None:
-    engine = DockerEngine(Settings(home=tmp_path), uuid4(), agent_factory=AgentClient)
+    engine = DockerEngine(Settings(home=tmp_path), uuid4(), guest_factory=GuestClient)
     containers = {"main": {"id": "none", "ip": None, "runtime": "python312", "status": "running"}}
     async with database.transaction() as conn:
         idle = (

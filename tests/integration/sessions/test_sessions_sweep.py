@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
-from sandbox.engine import labels
-from sandbox.engine.agent_client import AgentClient
-from sandbox.engine.docker_engine import DockerEngine
+from sandbox.engine.docker import labels
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import DatabaseUnavailable, EngineError
+from sandbox.records.alerts.store import Alerts
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import new_origin
 from sandbox.settings import Settings
-from sandbox.telemetry.alerts.store import Alerts
-from sandbox.telemetry.metrics.figures import REGISTRY
+from sandbox.telemetry.metrics.collectors import REGISTRY
 
 NO_GRACE = timedelta(seconds=-5)
 SEEN = "sandbox_stray_resources"
@@ -38,7 +38,7 @@ def deployment_id() -> UUID:
 
 @pytest.fixture
 async def engine(tmp_path: Path, deployment_id: UUID) -> AsyncIterator[DockerEngine]:
-    engine = DockerEngine(Settings(home=tmp_path), deployment_id, agent_factory=AgentClient)
+    engine = DockerEngine(Settings(home=tmp_path), deployment_id, guest_factory=GuestClient)
     yield engine
     for resource in await engine.list_resources():
         await engine.remove(resource)
@@ -114,7 +114,7 @@ async def test_an_engine_that_cannot_be_asked_is_not_an_empty_one(
     database: Database, tmp_path: Path, deployment_id: UUID
 ) -> None:
     settings = Settings(home=tmp_path, docker_host=f"unix://{tmp_path}/none.sock")
-    away = DockerEngine(settings, deployment_id, agent_factory=AgentClient)
+    away = DockerEngine(settings, deployment_id, guest_factory=GuestClient)
     with pytest.raises(EngineError):
         await service(database, away).findings()
     await away.aclose()

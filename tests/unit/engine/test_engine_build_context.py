@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from sandbox.engine.build_context import BuildContext, digest_tree, is_source
+from sandbox.engine.docker.build_context import BuildContext, digest_tree, is_source
 
 
 def make(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from sandbox.engine.base import ContainerSpec, Limits
-from sandbox.engine.container_config import container_config
+from sandbox.engine.docker.container_config import container_config
 from sandbox.errors import InvalidInput
 
 DEPLOYMENT = UUID(int=1)
@@ -22,13 +22,13 @@ SPEC = ContainerSpec(
 )
 
 
-def config(spec=SPEC, agent_folder=Path("/home/run/x/backend"), ipv6_loopback=False):
+def config(spec=SPEC, guest_folder=Path("/home/run/x/backend"), ipv6_loopback=False):
     return container_config(
         spec,
         deployment_id=DEPLOYMENT,
         network=spec.network or "sbx-shared",
         environment={"A": "host", "B": "host"},
-        agent_folder=agent_folder,
+        guest_folder=guest_folder,
         oci_runtime=None,
         ipv6_loopback=ipv6_loopback,
     )
@@ -60,7 +60,7 @@ def test_the_only_mounts_are_the_volume_and_the_agents_folder():
 
 
 def test_without_a_shared_folder_the_agents_is_roots_own_in_memory():
-    host = config(agent_folder=None)["HostConfig"]
+    host = config(guest_folder=None)["HostConfig"]
     assert [m["Target"] for m in host["Mounts"]] == ["/workspace"]
     assert host["Tmpfs"] == {"/run/sandbox-agent": "mode=0700,size=1m"}
 

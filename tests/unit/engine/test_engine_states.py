@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sandbox.engine.docker_states import container_state, moment, session_of
+from sandbox.engine.docker.states import container_state, moment, session_of
 
 SESSION = UUID(int=7)
 

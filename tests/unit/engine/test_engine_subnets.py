@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.engine.host_network import default_route_mtu, routed_networks
-from sandbox.engine.subnets import free_subnets
+from sandbox.engine.docker.host_network import default_route_mtu, routed_networks
+from sandbox.engine.docker.subnets import free_subnets
 
 POOL = IPv4Network("10.213.0.0/24")
 

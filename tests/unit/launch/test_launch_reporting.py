@@ -8,10 +8,10 @@ from uuid import UUID
 
 from opentelemetry.util.re import parse_env_headers
 
-from sandbox.agent.options import Options
 from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.engine.base import EXPORTS_PORT
+from sandbox.guest.options import Options
 from sandbox.launch.environment import role_environment
 from sandbox.launch.reporting import reporting_environment
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.domain.session import SessionError, SessionStatus
-from sandbox.errors import AgentError, InvalidInput
+from sandbox.errors import GuestError, InvalidInput
 from sandbox.preview import pages
 from sandbox.preview.access import link_token, without_link
 from sandbox.preview.http import request_target
@@ -134,8 +134,8 @@ def test_a_session_that_is_up_says_nothing_itself(status):
 
 
 def test_an_agent_out_of_reach_differs_from_a_closed_port():
-    closed = pages.port_silent(target(), 3000, AgentError("x", code="port_not_open"))
-    away = pages.port_silent(target(), 3000, AgentError("the socket is gone", hint="Recover it."))
+    closed = pages.port_silent(target(), 3000, GuestError("x", code="port_not_open"))
+    away = pages.port_silent(target(), 3000, GuestError("the socket is gone", hint="Recover it."))
     assert "3000" in closed.message
     assert "the socket is gone" in away.message
     assert away.hint == "Recover it."

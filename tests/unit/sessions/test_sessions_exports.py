@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.records.otlp.receiver import Limited
 from sandbox.sessions.exports.allowance import Allowance, Allowances, BatchTooLarge
 from sandbox.sessions.exports.collector import share
 from sandbox.sessions.exports.store import Source
-from sandbox.telemetry.otlp.receiver import Limited
 
 SESSION, OTHER = uuid4(), uuid4()
 

@@ -1,0 +1,238 @@
+"""The `Engine` over the Docker SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Guest, Resource, ResourceKind
+from sandbox.engine.docker import events, labels
+from sandbox.engine.docker.calls import DockerCalls, EngineConflict, EngineNotFound
+from sandbox.engine.docker.container_config import container_config
+from sandbox.engine.docker.host_network import knows_ipv6
+from sandbox.engine.docker.networks import DockerNetworks
+from sandbox.engine.docker.removal import DockerRemoval
+from sandbox.engine.docker.socket_folders import SocketFolders
+from sandbox.engine.docker.states import container_state
+from sandbox.engine.docker.transport import GuestTransport
+from sandbox.engine.guest_client.http import Connector
+from sandbox.errors import EngineError, Kind
+from sandbox.settings import Settings
+
+#: Looks at a container whose name is taken or being freed while we ensure it.
+_ENSURE_ATTEMPTS = 6
+_ENSURE_PAUSE_SECONDS = 0.1
+_START_DEADLINE_SECONDS = 60.0
+
+
+class DockerEngine:
+    """One deployment's view of a Docker engine. No I/O before the first call.
+
+    `environment` is given to every container, beneath its spec's own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        deployment_id: UUID,
+        *,
+        guest_factory: Callable[[Connector], Guest],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._deployment_id = deployment_id
+        self._guest_factory = guest_factory
+        self._environment = dict(environment or {})
+        self._calls = DockerCalls(settings.docker_host)
+        self._networks = DockerNetworks(self._calls, deployment_id, settings.subnet_pool, settings.subnet_prefix)
+        self._removal = DockerRemoval(self._calls, deployment_id)
+        self._folders = SocketFolders(settings.home)
+        self._transport = GuestTransport(settings.agent_transport, self._calls, self._folders, settings.engine_runtime)
+        self._guests: dict[tuple[UUID, str], Guest] = {}
+
+    async def aclose(self) -> None:
+        """Close the guest agents' connections and the engine's. Containers go on."""
+        await self._close_guests(lambda *_: True)
+        await self._calls.aclose()
+
+    async def ping(self) -> dict[str, Any]:
+        """Version and facts of the engine. Raises EngineError within 5 s if it does not answer."""
+        found = await self._calls.call(lambda client: client.version(), deadline_seconds=5.0)
+        return {
+            "version": found.get("Version"),
+            "api_version": found.get("ApiVersion"),
+            "os": found.get("Os"),
+            "architecture": found.get("Arch"),
+            "kernel": found.get("KernelVersion"),
+            "components": {c["Name"]: c["Version"] for c in found.get("Components") or []},
+        }
+
+    async def ensure_network(self, session_id: UUID) -> str:
+        """The session's own network, made if absent from a free block of `subnet_pool`; its name."""
+        return await self._networks.ensure_session(session_id)
+
+    async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
+        """The role's container on its `/workspace` volume, made if absent and started if not running.
+
+        One that a crashed attempt had only created is started. EngineError `container_mismatch` if the name is taken by
+        a container of another image or owner, `image_missing` if the engine does not have the image.
+        """
+        name = labels.container_name(spec.session_id, spec.role)
+        refusal = ""
+        for attempt in range(_ENSURE_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(_ENSURE_PAUSE_SECONDS * attempt)
+            found = await self._inspect(name)
+            try:
+                if found is None:
+                    await self._create(name, spec)
+                    await self._start(name, spec)
+                else:
+                    self._check_same(found, spec)
+                    if found["State"]["Status"] == "running":
+                        return container_state(found)
+                    await self._revive(name, found["State"]["Status"], spec)
+                found = await self._inspect(name)
+            except (EngineNotFound, EngineConflict) as error:
+                refusal = error.message
+                continue  # made, started or removed by somebody else since we looked: look again
+            if found is not None:
+                return container_state(found)
+        raise EngineError(
+            f"the container {name} keeps changing under our hands: {refusal}",
+            code="container_contended",
+            kind=Kind.CONFLICT,
+            hint="see `docker ps -a` for its state; another replica may be removing the session",
+        )
+
+    async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
+        """What the engine says of the role's container; None if there is none."""
+        found = await self._inspect(labels.container_name(session_id, role))
+        return container_state(found) if found is not None else None
+
+    async def container_logs(self, session_id: UUID, role: str, tail: int = 50) -> str:
+        """The last lines the container's own init printed; empty if there is no container."""
+        name = labels.container_name(session_id, role)
+        try:
+            printed: bytes = await self._calls.call(lambda client: client.logs(name, tail=tail))
+        except EngineNotFound:
+            return ""
+        return printed.decode(errors="replace")
+
+    async def list_resources(self) -> list[Resource]:
+        """Everything of this deployment that the engine has. The shared network is among it, with no session."""
+        return await self._removal.list_resources()
+
+    async def remove_session(self, session_id: UUID) -> list[Resource]:
+        """Remove every container, network and volume with the session's label, and the guest agents' socket folders."""
+        await self._close_guests(lambda session, _: session == session_id)
+        removed = await self._removal.remove_session(session_id)
+        await asyncio.to_thread(self._folders.remove_session, session_id)
+        return removed
+
+    async def remove(self, resource: Resource) -> bool:
+        """Remove one resource by name; False if it was gone already or is not this deployment's."""
+        removed = await self._removal.remove(resource)
+        session_id, role = resource.session_id, resource.role
+        if resource.kind is ResourceKind.CONTAINER and session_id is not None and role is not None:
+            await self._close_guests(lambda *key: key == (session_id, role))
+            await asyncio.to_thread(self._folders.remove, session_id, role)
+        if resource.name == labels.shared_network_name(self._deployment_id):
+            self._networks.forget_shared()
+        return removed
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        """Events of this deployment's containers from now on. Ends with EngineError when the engine goes away."""
+        return events.follow(self._calls, self._deployment_id)
+
+    def guest(self, session_id: UUID, role: str) -> Guest:
+        """The guest agent in the role's container, the same object at every call until the container is removed."""
+        key = (session_id, role)
+        if key not in self._guests:
+            self._guests[key] = self._guest_factory(self._transport.connector(session_id, role))
+        return self._guests[key]
+
+    async def _close_guests(self, of: Callable[[UUID, str], bool]) -> None:
+        for key in [key for key in self._guests if of(*key)]:
+            await self._guests.pop(key).aclose()
+
+    async def _inspect(self, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = await self._calls.call(lambda client: client.inspect_container(name))
+        except EngineNotFound:
+            return None
+        return found
+
+    async def _create(self, name: str, spec: ContainerSpec) -> None:
+        guest_folder = await self._guest_folder(spec)
+        config = container_config(
+            spec,
+            deployment_id=self._deployment_id,
+            network=spec.network or await self._networks.ensure_shared(),
+            environment=self._environment,
+            guest_folder=guest_folder,
+            oci_runtime=self._settings.engine_runtime,
+            # Where sockets are shared, the engine's kernel is ours: elsewhere it may know no IPv6, and would refuse.
+            ipv6_loopback=guest_folder is not None and knows_ipv6(),
+        )
+        try:
+            await self._calls.call(lambda client: client.create_container_from_config(config, name))
+        except EngineError as error:
+            if "bind source path does not exist" in error.message and self._transport.cannot_share():
+                raise EngineConflict(error.message) from error
+            raise
+
+    async def _guest_folder(self, spec: ContainerSpec) -> Path | None:
+        """The host's folder for the guest agent's socket, made if absent; None where sockets cannot be shared."""
+        if not await self._transport.shares_sockets():
+            return None
+        return await asyncio.to_thread(self._folders.ensure, spec.session_id, spec.role)
+
+    async def _start(self, name: str, spec: ContainerSpec) -> None:
+        try:
+            await self._calls.call(lambda client: client.start(name), deadline_seconds=_START_DEADLINE_SECONDS)
+        except EngineNotFound as error:
+            if "network" not in error.message:
+                raise
+            # A container holds on to the network it was made for, and that one is gone: only a new one can start. Its
+            # files are on the volume.
+            self._networks.forget_shared()
+            await self._calls.call(lambda client: client.remove_container(name, force=True))
+            if spec.network is not None and not await self._networks.exists(spec.network):
+                raise EngineError(
+                    f"the network {spec.network} does not exist",
+                    code="network_missing",
+                    kind=Kind.CONFLICT,
+                    hint="launch the session again: its network is made first",
+                ) from error
+            raise
+
+    async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
+        """Bring back a container that is not running; one that cannot be is removed, to be made anew."""
+        if status == "paused":
+            await self._calls.call(lambda client: client.unpause(name))
+        elif status in ("dead", "removing"):
+            await self._calls.call(lambda client: client.remove_container(name, force=True))
+            raise EngineConflict(f"the container {name} was {status}")
+        else:
+            await self._guest_folder(spec)
+            await self._start(name, spec)
+
+    def _check_same(self, found: Mapping[str, Any], spec: ContainerSpec) -> None:
+        """Raise unless the container is this deployment's, for this session and role, of this image."""
+        config = found["Config"]
+        marks = config.get("Labels") or {}
+        wanted = labels.of(self._deployment_id, spec.session_id, spec.role)
+        differing = [key for key, value in wanted.items() if marks.get(key) != value]
+        if config["Image"] != spec.image:
+            differing.append(f"image ({config['Image']}, not {spec.image})")
+        if differing:
+            raise EngineError(
+                f"the container {found['Name'].lstrip('/')} exists and differs in: {', '.join(differing)}",
+                code="container_mismatch",
+                kind=Kind.CONFLICT,
+                hint="remove the session's containers, then launch again",
+            )

@@ -1,0 +1,1 @@
+"""The client of the guest agent, the program that runs inside every container."""

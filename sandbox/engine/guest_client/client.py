@@ -1,0 +1,283 @@
+"""The guest agent in one container, spoken to over whatever connects to it (`agent_wire.Connector`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sandbox.engine.base import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest_client.exports import ExportsConnection
+from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
+from sandbox.errors import GuestError
+
+_OUTPUT_FRAME = struct.Struct(">BQI")
+_STREAMS = (Stream.STDOUT, Stream.STDERR)
+_PTY_FRAME = struct.Struct(">BI")
+_PTY_DATA, _PTY_RESIZE, _PTY_ENDED = 0, 1, 2
+_PTY_PIECE = 64 * 1024
+#: The guest agent says something at least every 10 seconds on a stream it keeps open.
+_STREAM_SILENCE_SECONDS = 40.0
+#: How long one request to wait for a process's end lasts; then it is asked again.
+_WAIT_SECONDS = 30.0
+#: What a command's answer may take beyond the command's own time.
+_EXEC_MARGIN_SECONDS = 30.0
+#: Packing, unpacking or removing a large folder says nothing until it is done.
+_LONG_SECONDS = 900.0
+
+
+class GuestClient:
+    """Implements `base.Agent`. Nothing is connected before the first call. One event loop; any number of tasks."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._http = GuestHttp(connector)
+
+    async def wait_ready(self, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        pause = 0.005
+        while True:
+            try:
+                await self._http.call("ping", silence_seconds=max(1.0, timeout_seconds))
+            except GuestError as error:
+                if error.code != "agent_unreachable" or time.monotonic() + pause > deadline:
+                    raise
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(0.05, pause * 1.5)
+
+    async def exec(
+        self,
+        command: str | list[str],
+        *,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        stdin: bytes | None = None,
+        timeout_seconds: float | None = None,
+        max_output_bytes: int = 1_048_576,
+    ) -> ExecResult:
+        args = {"command": command, "cwd": cwd, "env": env, "timeout": timeout_seconds, "max_output": max_output_bytes}
+        silence = None if timeout_seconds is None else timeout_seconds + _EXEC_MARGIN_SECONDS
+        answer, raw = await self._http.call("exec", args, raw=stdin or b"", silence_seconds=silence)
+        stdout_length = answer.pop("stdout")
+        return ExecResult(**answer, stdout=raw[:stdout_length], stderr=raw[stdout_length:])
+
+    async def start(
+        self,
+        name: str,
+        command: str | list[str],
+        *,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        restart_finished: bool = True,
+    ) -> ProcessInfo:
+        args = {"name": name, "command": command, "cwd": cwd, "env": env, "restart_finished": restart_finished}
+        answer, _ = await self._http.call("start", args)
+        return ProcessInfo(**answer)
+
+    async def process(self, name: str) -> ProcessInfo | None:
+        answer, _ = await self._http.call("process", {"name": name})
+        return ProcessInfo(**answer["process"]) if answer["process"] else None
+
+    async def processes(self) -> list[ProcessInfo]:
+        answer, _ = await self._http.call("processes")
+        return [ProcessInfo(**process) for process in answer["processes"]]
+
+    async def output(self, name: str, *, offset: int = 0, follow: bool = True) -> AsyncIterator[OutputChunk]:
+        args = {"name": name, "offset": offset, "follow": follow}
+        async with contextlib.aclosing(
+            await self._http.open("output", args, silence_seconds=_STREAM_SILENCE_SECONDS)
+        ) as response:
+            buffer = bytearray()
+            async for part in response:
+                buffer += part
+                for chunk in _take_chunks(buffer):
+                    yield chunk
+
+    async def wait(self, name: str) -> ProcessInfo:
+        while True:
+            args = {"name": name, "seconds": _WAIT_SECONDS}
+            answer, _ = await self._http.call("wait", args, silence_seconds=_WAIT_SECONDS + _EXEC_MARGIN_SECONDS)
+            if not answer["running"]:
+                return ProcessInfo(**answer)
+
+    async def signal(self, name: str, signal: int) -> None:
+        await self._http.call("signal", {"name": name, "signal": signal})
+
+    async def kill_all(self) -> int:
+        """Kill everything that was ever started in the container and still runs; how many processes that was.
+        Needs no new process: it works when a fork bomb has used them all up."""
+        answer, _ = await self._http.call("kill_all")
+        return int(answer["killed"])
+
+    async def forget(self, name: str) -> None:
+        await self._http.call("forget", {"name": name})
+
+    async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None:
+        await self._http.call("stdin", {"name": name, "close": close}, raw=data)
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        return await self._http.open("read", {"path": path})
+
+    async def write_file(self, path: str, data: AsyncIterator[bytes] | bytes, *, mode: int | None = None) -> FileInfo:
+        answer, _ = await self._http.call("write", {"path": path, "mode": mode}, raw=data)
+        return FileInfo(**answer)
+
+    async def stat(self, path: str) -> FileInfo | None:
+        answer, _ = await self._http.call("stat", {"path": path})
+        return FileInfo(**answer["info"]) if answer["info"] else None
+
+    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
+        answer, _ = await self._http.call("list", {"path": path, "depth": depth})
+        return [FileInfo(**info) for info in answer["files"]]
+
+    async def make_directory(self, path: str) -> None:
+        await self._http.call("mkdir", {"path": path})
+
+    async def move(self, source: str, target: str) -> None:
+        await self._http.call("move", {"source": source, "target": target})
+
+    async def remove(self, path: str) -> bool:
+        answer, _ = await self._http.call("remove", {"path": path}, silence_seconds=_LONG_SECONDS)
+        return bool(answer["removed"])
+
+    async def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        async with contextlib.aclosing(
+            await self._http.open("watch", {"path": path}, silence_seconds=_STREAM_SILENCE_SECONDS)
+        ) as response:
+            rest = b""
+            async for part in response:
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield json.loads(line)
+
+    async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
+        await self._http.call("put_tar", {"path": path}, raw=data, silence_seconds=_LONG_SECONDS)
+
+    async def get_tar(self, path: str) -> AsyncIterator[bytes]:
+        response: Response = await self._http.open("get_tar", {"path": path}, silence_seconds=_LONG_SECONDS)
+        async with contextlib.aclosing(response):
+            async for part in response:
+                yield part
+
+    async def stats(self) -> GuestStats:
+        answer, _ = await self._http.call("stats")
+        return GuestStats(**answer)
+
+    async def listening_ports(self) -> list[int]:
+        answer, _ = await self._http.call("ports")
+        return list(answer["ports"])
+
+    async def tunnel(self, port: int) -> socket.socket:
+        return await self._http.switch("CONNECT", f"127.0.0.1:{port}")
+
+    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+        args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
+        answer, _ = await self._http.call("neighbours", args)
+        return {int(port): why for port, why in answer["refused"].items()}
+
+    async def pty(
+        self,
+        command: str | list[str] | None = None,
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+    ) -> PtyStream:
+        args: dict[str, Any] = {"columns": columns, "rows": rows, "cwd": cwd, "env": env}
+        if command is not None:
+            args["command"] = command
+        return PtyStream(await self._http.switch("POST", "/pty", args))
+
+    async def exports(self) -> ExportsConnection:
+        return ExportsConnection(await self._http.switch("POST", "/exports", {}))
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+
+def _take_chunks(buffer: bytearray) -> list[OutputChunk]:
+    """The whole frames at the front of the buffer, taken out of it."""
+    chunks = []
+    position = 0
+    while len(buffer) - position >= _OUTPUT_FRAME.size:
+        stream, offset, length = _OUTPUT_FRAME.unpack_from(buffer, position)
+        end = position + _OUTPUT_FRAME.size + length
+        if len(buffer) < end:
+            break
+        if length:
+            data = bytes(buffer[position + _OUTPUT_FRAME.size : end])
+            chunks.append(OutputChunk(_STREAMS[stream], offset, data))
+        position = end
+    del buffer[:position]
+    return chunks
+
+
+class PtyStream:
+    """Implements `base.PtySession` on a connection of its own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray()
+        self._writing = asyncio.Lock()
+        #: Known once `read` has returned b"" because the command ended.
+        self.exit_code: int | None = None
+
+    async def read(self) -> bytes:
+        """Terminal bytes; b"" once the command has ended, or the container with it."""
+        while self.exit_code is None:
+            if (payload := self._take_frame()) is not None:
+                return payload
+            try:
+                data = await self._loop.sock_recv(self._sock, _PTY_PIECE)
+            except OSError:
+                return b""
+            if not data:
+                return b""
+            self._buffer += data
+            if (payload := self._take_frame()) is not None:
+                return payload
+        return b""
+
+    def _take_frame(self) -> bytes | None:
+        """Terminal bytes of the frame at the front, b"" if it says the command has ended, None if it is not whole."""
+        if len(self._buffer) < _PTY_FRAME.size:
+            return None
+        kind, length = _PTY_FRAME.unpack_from(self._buffer)
+        end = _PTY_FRAME.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[_PTY_FRAME.size : end])
+        del self._buffer[:end]
+        if kind == _PTY_ENDED:
+            self.exit_code = int.from_bytes(payload, "big", signed=True)
+            return b""
+        return payload
+
+    async def write(self, data: bytes) -> None:
+        for start in range(0, len(data), _PTY_PIECE):
+            await self._send(_PTY_DATA, data[start : start + _PTY_PIECE])
+
+    async def resize(self, columns: int, rows: int) -> None:
+        if not (0 < columns < 65_536 and 0 < rows < 65_536):
+            raise guest_error("agent_refused", "a terminal has from 1 to 65,535 columns and rows")
+        await self._send(_PTY_RESIZE, struct.pack(">HH", columns, rows))
+
+    async def _send(self, kind: int, payload: bytes) -> None:
+        async with self._writing:
+            try:
+                await self._loop.sock_sendall(self._sock, _PTY_FRAME.pack(kind, len(payload)) + payload)
+            except OSError as error:
+                raise unreachable(error.strerror or error) from error
+
+    async def close(self) -> None:
+        """Close the terminal: what runs in it gets SIGHUP."""
+        self._sock.close()

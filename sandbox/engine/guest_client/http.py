@@ -1,0 +1,335 @@
+"""How bytes get to a guest agent and back: connectors, HTTP over any connected socket, and errors translated once.
+
+The guest agent's side is `sandbox/guest/wire.py`: `POST /function`, JSON arguments first in the body, raw bytes after
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import httpcore
+
+from sandbox.errors import GuestError, Kind
+
+#: Gives a connected, non-blocking socket to the agent. Raises GuestError `agent_unreachable`, or OSError.
+Connector = Callable[[], Awaitable[socket.socket]]
+
+ARGS_LENGTH = "Sandbox-Args-Length"
+#: Longest path a unix socket address holds on Linux.
+LONGEST_SOCKET_PATH = 107
+HELD_BYTES = 16 * 1024
+CONNECT_SECONDS = 10.0
+CONNECTIONS = 64
+IDLE_CONNECTIONS = 4
+HEAD_LIMIT = 16 * 1024
+
+_KINDS = {
+    "process_not_found": Kind.NOT_FOUND,
+    "file_not_found": Kind.NOT_FOUND,
+    "process_exists": Kind.CONFLICT,
+    "file_refused": Kind.INVALID,
+    "command_not_found": Kind.INVALID,
+    "port_not_open": Kind.UNAVAILABLE,
+    "agent_unreachable": Kind.UNAVAILABLE,
+    "agent_refused": Kind.CONFLICT,
+}
+_HINTS = {
+    "process_not_found": "List the processes to see which names are known.",
+    "file_not_found": "List the folder to see what is there; relative paths are below /workspace.",
+    "process_exists": "Choose another name, or end the process first.",
+    "file_refused": "Choose a path that the sandbox's user may use in this way.",
+    "command_not_found": "Install the program first, or give its full path.",
+    "port_not_open": "Wait until the app listens; its log says why it does not.",
+    "agent_unreachable": "See whether the container runs, and what its log says.",
+    "agent_refused": "See what the container is doing: its processes, memory and log.",
+}
+
+
+def guest_error(code: str, message: str) -> GuestError:
+    """The error of that code, with its kind and hint."""
+    if code not in _KINDS:
+        code = "agent_refused"
+    return GuestError(message, code=code, kind=_KINDS[code], hint=_HINTS[code])
+
+
+def unreachable(reason: object) -> GuestError:
+    """The guest agent does not answer."""
+    return guest_error("agent_unreachable", f"the agent in the container does not answer: {reason}")
+
+
+class UnixConnector:
+    """Connects to the guest agent's socket in a folder shared with the host. Paths of any length."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+
+    async def __call__(self) -> socket.socket:
+        if len(os.fsencode(self._path)) <= LONGEST_SOCKET_PATH:
+            return await self._connect(self._path)
+        folder = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return await self._connect(f"/proc/self/fd/{folder}/{os.path.basename(self._path)}")
+        finally:
+            os.close(folder)
+
+    async def _connect(self, path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            while True:
+                try:
+                    sock.connect(path)  # a unix socket connects at once, or says that its queue is full
+                except BlockingIOError:
+                    await asyncio.sleep(0.005)
+                else:
+                    return sock
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def connect(connector: Connector) -> socket.socket:
+    """A socket of the connector's, within the time for it. Raises GuestError `agent_unreachable`."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await connector()
+    except TimeoutError:
+        raise unreachable("no connection in time") from None
+    except OSError as error:
+        raise unreachable(error.strerror or error) from error
+
+
+class _SocketStream(httpcore.AsyncNetworkStream):
+    """A socket as httpcore wants it. What is written is held back until there is enough of it or an answer is awaited:
+    httpcore writes a request's head, body and end one by one, and the guest agent would wake for each."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._held = b""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        await self._send_held(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._loop.sock_recv(self._sock, max_bytes)
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(f"nothing heard for {timeout} seconds") from error
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._held += buffer
+        if len(self._held) >= HELD_BYTES:
+            await self._send_held(timeout)
+
+    async def _send_held(self, timeout: float | None) -> None:
+        held, self._held = self._held, b""
+        if not held:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._loop.sock_sendall(self._sock, held)
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(f"nothing taken for {timeout} seconds") from error
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        self._sock.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            poller = select.poll()
+            poller.register(self._sock, select.POLLIN)
+            return bool(poller.poll(0))
+        return None
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Connects by the connector, whatever the address says."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+
+    async def connect_tcp(
+        self,
+        host: str,  # noqa: ARG002
+        port: int,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ARG002
+        local_address: str | None = None,  # noqa: ARG002
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
+    ) -> httpcore.AsyncNetworkStream:
+        return _SocketStream(await connect(self._connector))
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Response:
+    """An answer under way: its head has been read and is not an error. Close it, or read it to its end."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+        headers = {name.lower(): value for name, value in response.headers}
+        self.json_length = int(headers.get(ARGS_LENGTH.lower().encode(), b"0"))
+        self._parts = self._read()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except httpcore.TimeoutException as error:
+            await self.aclose()
+            raise unreachable(error) from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            await self.aclose()
+            raise unreachable(f"it broke off ({error})") from error
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        async for part in self._response.aiter_stream():
+            yield part
+
+    async def document(self) -> tuple[dict[str, Any], bytes]:
+        """The whole answer: its JSON, and the raw bytes after it."""
+        body = b"".join([part async for part in self])
+        return json.loads(body[: self.json_length]), body[self.json_length :]
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _encode(args: dict[str, Any]) -> bytes:
+    return json.dumps(args, separators=(",", ":")).encode("ascii")
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        if part:
+            yield part
+
+
+class GuestHttp:
+    """Requests over a pool of kept connections. Safe for many tasks at once; a cancelled request closes its own
+    connection and no other. `aclose` ends all; nothing is connected before the first request."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=IDLE_CONNECTIONS,
+            network_backend=_Backend(connector),
+        )
+
+    async def open(
+        self,
+        function: str,
+        args: dict[str, Any],
+        *,
+        raw: bytes | AsyncIterator[bytes] = b"",
+        silence_seconds: float | None = 120.0,
+    ) -> Response:
+        """Send a request and read the head of its answer. GuestError for every failure and refusal.
+        `silence_seconds`: longest time in which nothing at all may be heard."""
+        head = _encode(args)
+        headers: dict[bytes | str, bytes | str] = {ARGS_LENGTH: str(len(head)), "Host": "agent"}
+        if isinstance(raw, bytes):
+            content: bytes | AsyncIterator[bytes] = head + raw
+            headers["Content-Length"] = str(len(head) + len(raw))
+        else:
+            content = _chain(head, raw)
+            headers["Transfer-Encoding"] = "chunked"
+        request = httpcore.Request(
+            "POST",
+            f"http://agent/{function}",
+            headers=headers,
+            content=content,
+            extensions={"timeout": {"read": silence_seconds, "write": silence_seconds, "pool": CONNECT_SECONDS}},
+        )
+        try:
+            answer = await self._pool.handle_async_request(request)
+        except httpcore.PoolTimeout:
+            raise guest_error("agent_refused", f"more than {CONNECTIONS} requests to this container at once") from None
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise unreachable(error or "it hung up") from error
+        response = Response(answer)
+        if answer.status != 200:
+            document, _ = await response.document()
+            raise guest_error(document["code"], document["message"])
+        return response
+
+    async def call(
+        self,
+        function: str,
+        args: dict[str, Any] | None = None,
+        *,
+        raw: bytes | AsyncIterator[bytes] = b"",
+        silence_seconds: float | None = 120.0,
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send a request and read all of its answer: JSON and raw bytes."""
+        response = await self.open(function, args or {}, raw=raw, silence_seconds=silence_seconds)
+        return await response.document()
+
+    async def switch(self, method: str, target: str, args: dict[str, Any] | None = None) -> socket.socket:
+        """A connection of its own, turned into something else than HTTP: it stands right after the answer's head.
+        The answer must be 200 or 101."""
+        body = b"" if args is None else _encode(args)
+        head = f"{method} {target} HTTP/1.1\r\nHost: agent\r\n"
+        if args is not None:
+            head += f"{ARGS_LENGTH}: {len(body)}\r\nContent-Length: {len(body)}\r\n"
+        sock = await connect(self._connector)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(sock, head.encode("ascii") + b"\r\n" + body)
+                await _read_switched(sock)
+        except TimeoutError:
+            sock.close()
+            raise unreachable("no answer in time") from None
+        except OSError as error:
+            sock.close()
+            raise unreachable(error.strerror or error) from error
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(RuntimeError):  # httpcore's complaint of requests under way; they end with this
+            await self._pool.aclose()
+
+
+async def _read_switched(sock: socket.socket) -> None:
+    """Read the head of the answer and not one byte more: what follows belongs to whoever gets the socket."""
+    loop = asyncio.get_running_loop()
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        byte = await loop.sock_recv(sock, 1)
+        if not byte or len(head) > HEAD_LIMIT:
+            raise unreachable("it hung up")
+        head += byte
+    lines = head.decode("latin-1").split("\r\n")
+    if lines[0].split(" ")[1] in ("101", "200"):
+        return
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    body = bytearray()
+    while len(body) < int(headers["content-length"]):
+        part = await loop.sock_recv(sock, HEAD_LIMIT)
+        if not part:
+            raise unreachable("it hung up")
+        body += part
+    document = json.loads(body)
+    raise guest_error(document["code"], document["message"])

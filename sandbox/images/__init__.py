@@ -1,0 +1,1 @@
+"""Runtime images: built from `runtimes/` and kept on the engine."""

@@ -1,0 +1,1 @@
+"""The platform's records: logs, traces, test results, coverage, agents and alerts."""

@@ -1,0 +1,136 @@
+"""What the intake's processes do: read bodies and write their rows, all that waited together in one transaction.
+
+Reading hundreds of records is some ten milliseconds of pure Python. In a thread it would hold the interpreter's lock,
+and so everybody's requests; here it holds up nobody. The rows go to PostgreSQL from where they are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from sandbox.db.driver import OwnConnection
+from sandbox.errors import Kind, SandboxError
+from sandbox.records.otlp import messages
+from sandbox.records.otlp.idle_group import IdleGroup
+from sandbox.records.otlp.mapping import Mapped, map_logs, map_spans
+from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.owner import Owner
+from sandbox.records.otlp.priority import give_way
+from sandbox.telemetry.store import RecordStore, RowRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of one request: what it holds, in which media type and encoding, and whose records they are."""
+
+    what: RecordKind
+    content: bytes
+    media_type: str
+    encoding: str
+    owner: Owner | None
+    #: With more it is refused whole.
+    most_records: int | None = None
+
+
+class TooManyRecords(SandboxError):
+    """The body has more records than whoever sent it may send now."""
+
+    code = "too_many_records"
+    kind = Kind.TOO_MANY
+    records = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many records of a body are written, how many cannot be, and why the first of these."""
+
+    written: int
+    rejected: int
+    reason: str
+
+
+def prepare(dsn: str, group: IdleGroup | None) -> None:
+    """Have everything at hand, so that nobody's body waits for that."""
+    _connected(dsn, group)
+
+
+def write_bodies(
+    dsn: str, group: IdleGroup | None, bodies: Sequence[Body], most_bytes: int
+) -> list[Kept | SandboxError]:
+    """What became of each body. None is larger than `most_bytes` once unpacked; see `messages` for what is refused."""
+    runner, store = _connected(dsn, group)
+    return runner.run(_write(store, bodies, most_bytes))
+
+
+@cache
+def _connected(dsn: str, group: IdleGroup | None) -> tuple[asyncio.Runner, RecordStore]:
+    """This process's own event loop and connection, for as long as it lives."""
+    # What is loaded by now stays: looking through it over and over takes tens of milliseconds.
+    gc.freeze()
+    connection = OwnConnection(dsn, application_name="purple8-sandbox intake", on_connect=partial(give_way, group))
+    return asyncio.Runner(), RecordStore(connection.transaction)
+
+
+async def _write(store: RecordStore, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:
+    read = [_read(body, most_bytes) for body in bodies]
+    mapped = [(body.what, one) for body, one in zip(bodies, read, strict=True) if isinstance(one, Mapped)]
+    logs = [row for what, one in mapped if what == "logs" for row in one.rows]
+    spans = [row for what, one in mapped if what == "spans" for row in one.rows]
+    try:
+        await store.write(logs, spans)
+    except RowRefused:
+        # One of them holds what PostgreSQL will not take: each by itself, so that its sender is told.
+        return [
+            await _write_alone(store, body, one) if isinstance(one, Mapped) else one
+            for body, one in zip(bodies, read, strict=True)
+        ]
+    except SandboxError as error:
+        return [error if isinstance(one, Mapped) else one for one in read]
+    return [_kept(one) if isinstance(one, Mapped) else one for one in read]
+
+
+async def _write_alone(store: RecordStore, body: Body, mapped: Mapped) -> Kept | SandboxError:
+    try:
+        refusals = await store.write_acceptable(*((mapped.rows, ()) if body.what == "logs" else ((), mapped.rows)))
+    except SandboxError as error:
+        return error
+    refused, kept = refusals.logs + refusals.spans, _kept(mapped)
+    return replace(
+        kept,
+        written=kept.written - len(refused),
+        rejected=kept.rejected + len(refused),
+        reason=kept.reason or next(iter(refused), ""),
+    )
+
+
+def _kept(mapped: Mapped) -> Kept:
+    return Kept(len(mapped.rows), mapped.rejected, mapped.reason)
+
+
+def _read(body: Body, most_bytes: int) -> Mapped | SandboxError:
+    try:
+        unpacked = messages.unpack(body.content, body.encoding, most_bytes)
+        if body.what == "logs":
+            logs = messages.read(unpacked, body.media_type, ExportLogsServiceRequest)
+            _check_count(body, (len(scope.log_records) for group in logs.resource_logs for scope in group.scope_logs))
+            return map_logs(logs, body.owner)
+        spans = messages.read(unpacked, body.media_type, ExportTraceServiceRequest)
+        _check_count(body, (len(scope.spans) for group in spans.resource_spans for scope in group.scope_spans))
+        return map_spans(spans, body.owner)
+    except SandboxError as error:
+        return error
+
+
+def _check_count(body: Body, lengths: Iterable[int]) -> None:
+    """Before they are mapped, which is most of the work."""
+    if body.most_records is not None and (records := sum(lengths)) > body.most_records:
+        error = TooManyRecords(f"{records} records are more than the {body.most_records} that may be sent now.")
+        error.records = records
+        raise error

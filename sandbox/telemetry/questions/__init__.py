@@ -1,1 +1,0 @@
-"""The documented questions, asked by name."""

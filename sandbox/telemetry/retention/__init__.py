@@ -1,1 +1,0 @@
-"""Retention: what is kept for how long."""
