@@ -339,7 +339,7 @@ class Guest(Protocol):
         """A connected, non-blocking socket whose bytes go to the port on the container's own loopback (127.0.0.1, else
         ::1). GuestError `port_not_open` if nothing listens there."""
 
-    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
         """From now on these ports of the container's own localhost, and no others, lead to the same ports of these
         hosts. The port `own`, if its app listens on the loopback only, is open to the other containers too. Answers
         why, by port, where it is not so: something listens on it already, or the host is not known."""

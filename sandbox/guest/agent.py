@@ -7,8 +7,8 @@ from .exporters import Exporters
 from .exports import Exports
 from .hub import Hub
 from .launcher import Launcher
-from .neighbours import Neighbours
 from .options import Options
+from .port_forwarding import Neighbours
 from .processes import Processes
 
 

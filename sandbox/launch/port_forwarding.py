@@ -17,13 +17,13 @@ from sandbox.launch.stage import StageContext
 PATIENCE_SECONDS = 5.0
 
 
-async def part(context: StageContext) -> None:
+async def stop_forwarding(context: StageContext) -> None:
     """Before apps are started: nothing leads anywhere, so that they find every port free."""
     session_id = context.session.session_id
-    await for_each(context.plan.roles, lambda role: context.engine.guest(session_id, role).neighbours({}))
+    await for_each(context.plan.roles, lambda role: context.engine.guest(session_id, role).forward_ports({}))
 
 
-class Neighbours:
+class PortForwarding:
     """Of one attempt at the stage that waits for the apps; the next says the same to the guest agents again."""
 
     def __init__(self, context: StageContext) -> None:
@@ -55,7 +55,7 @@ class Neighbours:
         if (ports, own) == self._told.get(role, ({}, None)):
             return
         guest = self._context.engine.guest(self._context.session.session_id, role)
-        refused = await guest.neighbours(ports, own=own)
+        refused = await guest.forward_ports(ports, own=own)
         self._told[role] = ports, own
         for port, why in refused.items():
             said = f"localhost:{port} is not {ports[port]} here" if port in ports else f"{role} is not open to others"

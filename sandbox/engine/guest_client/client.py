@@ -177,8 +177,9 @@ class GuestClient:
     async def tunnel(self, port: int) -> socket.socket:
         return await self._http.switch("CONNECT", f"127.0.0.1:{port}")
 
-    async def neighbours(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
         args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
+        # The function keeps this name on the wire: guest agents of earlier releases know it.
         answer, _ = await self._http.call("neighbours", args)
         return {int(port): why for port, why in answer["refused"].items()}
 

@@ -18,7 +18,7 @@ from sandbox.errors import StageFailed
 from sandbox.launch.crashed import IDLE_SECONDS, CrashWatch
 from sandbox.launch.endings import how_it_ended
 from sandbox.launch.output import OutputTeller, offending_lines
-from sandbox.launch.port_forwarding import PATIENCE_SECONDS, Neighbours
+from sandbox.launch.port_forwarding import PATIENCE_SECONDS, PortForwarding
 from sandbox.launch.probe import Answer, probe
 from sandbox.launch.stage import StageContext, StageResult
 
@@ -58,18 +58,18 @@ class HealthStage:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
         if not roles:
             return StageResult(skipped=True)
-        neighbours = Neighbours(context)
-        await for_each(roles, lambda role: self._await_app(context, role, neighbours))
+        forwarding = PortForwarding(context)
+        await for_each(roles, lambda role: self._await_app(context, role, forwarding))
         return StageResult()
 
-    async def _await_app(self, context: StageContext, role: str, neighbours: Neighbours) -> None:
+    async def _await_app(self, context: StageContext, role: str, forwarding: PortForwarding) -> None:
         guest = context.engine.guest(context.session.session_id, role)
         name = context.process_name("app")
         teller = OutputTeller(guest, context.journal, self.name, role, name)
         following = asyncio.create_task(teller.follow())
         try:
-            await self._until_it_answers(context, role, guest, name, teller, following, neighbours)
-            await neighbours.answers(role)
+            await self._until_it_answers(context, role, guest, name, teller, following, forwarding)
+            await forwarding.answers(role)
         finally:
             following.cancel()
             await asyncio.wait({following})
@@ -83,7 +83,7 @@ class HealthStage:
         name: str,
         teller: OutputTeller,
         following: asyncio.Task[None],
-        neighbours: Neighbours,
+        forwarding: PortForwarding,
     ) -> None:
         plan = context.plan.roles[role]
         seen = _Seen()
@@ -106,7 +106,7 @@ class HealthStage:
             if waited > OTHER_PORT_SECONDS and not seen.told_of_ports and not seen.connected:
                 await self._tell_of_other_ports(context, role, plan, guest, seen)
             if waited > PATIENCE_SECONDS:
-                await neighbours.is_slow(role)
+                await forwarding.is_slow(role)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 

@@ -9,7 +9,7 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import Guest
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.environment import role_environment, role_root
-from sandbox.launch.port_forwarding import part
+from sandbox.launch.port_forwarding import stop_forwarding
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -20,7 +20,7 @@ class ServicesStage:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
         if not roles:
             return StageResult(skipped=True)
-        await part(context)
+        await stop_forwarding(context)
         await for_each(roles, lambda role: self._start(context, role))
         return StageResult()
 

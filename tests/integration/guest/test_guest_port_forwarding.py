@@ -13,7 +13,7 @@ from running_guests import RunningAgent
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
-from sandbox.guest.neighbours import CONNECTIONS
+from sandbox.guest.port_forwarding import CONNECTIONS
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 
@@ -29,7 +29,7 @@ def port() -> int:
 @pytest.fixture(autouse=True)
 async def parted(client: GuestClient) -> AsyncIterator[None]:
     yield
-    assert await client.neighbours({}) == {}
+    assert await client.forward_ports({}) == {}
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,7 +66,7 @@ def threads(guest: RunningAgent) -> int:
 
 
 async def test_a_port_leads_to_the_other_host_and_ends_are_passed_on(client: GuestClient, port: int) -> None:
-    assert await client.neighbours({port: THERE}) == {}
+    assert await client.forward_ports({port: THERE}) == {}
     async with serving(port):
         assert await asked(port, b"hello") == b"hellothe end"
         data = os.urandom(8_000_000)
@@ -74,13 +74,13 @@ async def test_a_port_leads_to_the_other_host_and_ends_are_passed_on(client: Gue
 
 
 async def test_localhost_is_also_the_other_loopback_address(client: GuestClient, port: int) -> None:
-    await client.neighbours({port: THERE})
+    await client.forward_ports({port: THERE})
     async with serving(port):
         assert await asked(port, b"six", "::1") == b"sixthe end"
 
 
 async def test_a_slow_reader_holds_its_writer_up(client: GuestClient, port: int) -> None:
-    await client.neighbours({port: THERE})
+    await client.forward_ports({port: THERE})
     sent = 0
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +102,7 @@ async def test_a_slow_reader_holds_its_writer_up(client: GuestClient, port: int)
 
 
 async def test_what_is_not_up_is_refused_at_once(client: GuestClient, port: int) -> None:
-    assert await client.neighbours({port: THERE}) == {}
+    assert await client.forward_ports({port: THERE}) == {}
     assert port not in await client.listening_ports()
     with pytest.raises(ConnectionResetError):
         await asked(port, b"anybody?")
@@ -113,29 +113,29 @@ async def test_what_is_not_up_is_refused_at_once(client: GuestClient, port: int)
 async def test_a_port_in_use_is_left_to_its_user(client: GuestClient, port: int) -> None:
     for address in (HERE, "0.0.0.0"):
         async with serving(port, address):
-            assert list(await client.neighbours({port: THERE})) == [port]
+            assert list(await client.forward_ports({port: THERE})) == [port]
             assert await asked(port, b"mine") == b"minethe end"
-        assert await client.neighbours({port: THERE}) == {}
-        assert await client.neighbours({}) == {}
+        assert await client.forward_ports({port: THERE}) == {}
+        assert await client.forward_ports({}) == {}
 
 
 async def test_a_host_that_is_not_known_is_said(client: GuestClient, port: int) -> None:
-    refused = await client.neighbours({port: "nobody.invalid"})
+    refused = await client.forward_ports({port: "nobody.invalid"})
     assert list(refused) == [port]
     assert refused[port]
 
 
 async def test_parting_frees_the_port_and_breaks_what_went_through(client: GuestClient, port: int) -> None:
     async with serving(port):
-        await client.neighbours({port: THERE})
+        await client.forward_ports({port: THERE})
         reader, writer = await asyncio.open_connection(HERE, port)
         writer.write(b"a")
         assert await reader.readexactly(1) == b"a"
         # The same again changes nothing.
-        await client.neighbours({port: THERE})
+        await client.forward_ports({port: THERE})
         writer.write(b"b")
         assert await reader.readexactly(1) == b"b"
-        await client.neighbours({})
+        await client.forward_ports({})
         with pytest.raises(ConnectionResetError):
             await reader.read()
         writer.close()
@@ -146,7 +146,7 @@ async def test_parting_frees_the_port_and_breaks_what_went_through(client: Guest
 async def test_a_crowd_takes_no_threads_and_waits_for_its_turn(
     client: GuestClient, running_agent: RunningAgent, port: int
 ) -> None:
-    await client.neighbours({port: THERE})
+    await client.forward_ports({port: THERE})
     before = threads(running_agent)
     async with serving(port):
         crowd = [await asyncio.open_connection(HERE, port) for _ in range(CONNECTIONS + 20)]
@@ -167,7 +167,7 @@ async def test_a_crowd_takes_no_threads_and_waits_for_its_turn(
 
 
 async def test_an_app_that_listens_nowhere_yet_is_opened_to_nobody(client: GuestClient, port: int) -> None:
-    assert await client.neighbours({}, own=port) == {}
+    assert await client.forward_ports({}, own=port) == {}
     async with serving(port, "0.0.0.0"):
         assert await asked(port, b"free") == b"freethe end"
 
@@ -175,5 +175,5 @@ async def test_an_app_that_listens_nowhere_yet_is_opened_to_nobody(client: Guest
 async def test_nonsense_is_refused(client: GuestClient) -> None:
     for ports in ({0: THERE}, {70_000: THERE}):
         with pytest.raises(GuestError) as refused:
-            await client.neighbours(ports)
+            await client.forward_ports(ports)
         assert refused.value.code == "agent_refused"
