@@ -1,4 +1,4 @@
-"""What docker-compose.yml must keep to: reached from this machine only, no more rights than it needs."""
+"""docker-compose.yml publishes the service on loopback only and gives it no more rights than it needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_only_the_service_is_published_and_on_loopback_only(services: dict[str, 
     assert all(port.startswith("127.0.0.1:") for port in published["service"])
 
 
-def test_the_service_has_the_socket_and_nothing_else_has(services: dict[str, Any]) -> None:
+def test_only_the_service_has_the_engine_socket(services: dict[str, Any]) -> None:
     holders = [name for name, s in services.items() if any("docker.sock" in str(v) for v in s.get("volumes", []))]
     assert holders == ["service"]
     assert services["service"]["cap_drop"] == ["ALL"]
@@ -31,16 +31,16 @@ def test_the_service_has_the_socket_and_nothing_else_has(services: dict[str, Any
     assert "privileged" not in services["service"]
 
 
-def test_the_data_folder_has_one_path_inside_and_outside(services: dict[str, Any]) -> None:
+def test_the_data_folder_has_the_same_path_inside_and_outside_the_container(services: dict[str, Any]) -> None:
     home = services["service"]["environment"]["SANDBOX_HOME"]
     assert f"{home}:{home}" in services["service"]["volumes"]
 
 
-def test_there_is_no_password_in_it(services: dict[str, Any]) -> None:
+def test_the_password_comes_from_the_environment(services: dict[str, Any]) -> None:
     assert services["database"]["environment"]["POSTGRES_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
 
 
-def test_the_service_is_installed_as_the_lock_says(services: dict[str, Any]) -> None:
+def test_the_service_is_installed_from_the_lock(services: dict[str, Any]) -> None:
     steps = services["service"]["build"]["dockerfile_inline"]
-    assert "--constraint requirements.lock" in steps
+    assert "uv sync --frozen --no-dev --no-editable" in steps
     assert steps.startswith("FROM python:3.12-slim-bookworm\n")
