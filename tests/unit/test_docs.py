@@ -1,4 +1,4 @@
-"""The documentation says what the code does: a setting, a route or a stage that it does not tell of fails here."""
+"""The documentation covers the code: every setting, stage, command, failure code, make target, package and decision."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sandbox.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def variable(name: str, field: FieldInfo) -> str:
@@ -37,7 +38,7 @@ def table() -> str:
 
 def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
     documented = README.split("<!-- settings:")[1].split("-->\n", 1)[1].split("\n<!-- /settings -->")[0]
-    assert documented == table(), "write it anew: .venv/bin/python tests/unit/test_docs.py"
+    assert documented == table(), "to update it: .venv/bin/python tests/unit/test_docs.py"
 
 
 @pytest.mark.parametrize("stage", StageName)
@@ -64,18 +65,45 @@ def test_every_code_of_a_failed_launch_is_in_the_readme_at_its_stage(code: str, 
     assert f"`{code}`" in codes
 
 
-def test_every_target_of_make_is_told() -> None:
+def test_every_make_target_is_in_the_readme() -> None:
     rules = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert len(rules) == len(set(rules))
     assert {rule for rule in rules if f"make {rule}" not in README} == {"help", "clean"}
 
 
-def test_every_room_is_in_architecture() -> None:
+def test_every_package_is_in_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    rooms = {p.name for p in (ROOT / "sandbox").iterdir() if p.is_dir() and not p.name.startswith("_")}
-    assert {room for room in rooms if f"`{room}/`" not in text} == set()
+    sources = (p for p in (ROOT / "sandbox").iterdir() if not p.name.startswith("_") and p.suffix in ("", ".py"))
+    packages = {f"{p.name}/" if p.is_dir() else p.name for p in sources}
+    assert {package for package in packages if f"`{package}`" not in text} == set()
 
 
-if __name__ == "__main__":  # python tests/unit/test_docs.py: write the table of settings anew
+def test_the_index_of_decisions_links_each_record_with_its_title_and_status() -> None:
+    folder = ROOT / "docs" / "adr"
+    records = sorted(folder.glob("[0-9]*.md"))
+    assert [record.name[:3] for record in records] == [f"{number:03}" for number in range(1, len(records) + 1)]
+    rows = [row for row in (folder / "README.md").read_text("utf-8").splitlines() if row.startswith("| [")]
+    expected = []
+    for record in records:
+        title, _, status, *_ = record.read_text("utf-8").splitlines()
+        assert title.startswith(f"# {record.name[:3]}. ")
+        assert status.startswith("Status: ")
+        expected.append(f"| [{title[2:]}]({record.name}) | {status.removeprefix('Status: ')} |")
+    assert rows == expected
+
+
+@pytest.mark.parametrize("section", ["Context", "Decision", "Consequences"])
+def test_every_decision_has_its_sections(section: str) -> None:
+    records = (ROOT / "docs" / "adr").glob("[0-9]*.md")
+    assert [record.name for record in records if f"\n## {section}\n" not in record.read_text("utf-8")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+if __name__ == "__main__":  # python tests/unit/test_docs.py rewrites the table of settings
     before, rest = README.split("-->\n", 1)
     (ROOT / "README.md").write_text(f"{before}-->\n{table()}\n<!-- /settings -->{rest.split('<!-- /settings -->')[1]}")
