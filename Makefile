@@ -29,13 +29,13 @@ soak: environment ## Kill the service 200 times in the middle of launches (SOAK_
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
 
-check: environment ## Lint, formatting, types, and which room may import which
+check: environment ## Lint, formatting, types, and which package may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: environment ## Format the code and repair what the linter can
+format: environment ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
