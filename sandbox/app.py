@@ -20,13 +20,14 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import commands, events, files, health, otlp, problems, projects, recovery, sessions, terminal, tokens
 from sandbox.api.direct import DirectRoutes
-from sandbox.api.limits import BodyLimit
-from sandbox.api.middleware import RequestMiddleware
-from sandbox.api.openapi import DocumentedApi
-from sandbox.api.platform import records_routers
-from sandbox.api.services import Services
+from sandbox.api.http import problems
+from sandbox.api.http.limits import BodyLimit
+from sandbox.api.http.middleware import RequestMiddleware
+from sandbox.api.http.openapi import DocumentedApi
+from sandbox.api.http.services import Services
+from sandbox.api.routers import records_routers
+from sandbox.api.routes import commands, events, files, health, otlp, projects, recovery, sessions, terminal, tokens
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment

@@ -1,1 +1,1 @@
-"""HTTP and nothing else: routes, request and response models, auth dependencies, SSE, WebSocket."""
+"""The HTTP API: `routes/` has one file per resource, `http/` has what the routes share."""

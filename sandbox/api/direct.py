@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.api.middleware import RequestMiddleware
-from sandbox.api.services import Services
+from sandbox.api.http.middleware import RequestMiddleware
+from sandbox.api.http.services import Services
 
 
 class DirectRoutes:

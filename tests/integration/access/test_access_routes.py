@@ -11,9 +11,9 @@ from fastapi import FastAPI
 
 from sandbox.access.signing import CALLER_COOKIE, Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import problems
-from sandbox.api import tokens as token_routes
-from sandbox.api.auth import CurrentCaller
+from sandbox.api.http import problems
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.routes import tokens as token_routes
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from sandbox.access.signing import CALLER_COOKIE, Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import problems
+from sandbox.api.http import problems
 from sandbox.console import routes
 from sandbox.domain.caller import CallerRole
 from sandbox.settings import Settings

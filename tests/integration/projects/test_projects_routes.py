@@ -12,7 +12,8 @@ from fastapi import FastAPI
 
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import problems, projects
+from sandbox.api.http import problems
+from sandbox.api.routes import projects
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
 from sandbox.engine.runtimes import RuntimeCatalog

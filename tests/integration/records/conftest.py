@@ -14,9 +14,10 @@ from starlette.types import ASGIApp
 
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api import otlp, problems
 from sandbox.api.direct import DirectRoutes
-from sandbox.api.platform import records_routers
+from sandbox.api.http import problems
+from sandbox.api.routers import records_routers
+from sandbox.api.routes import otlp
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole

@@ -13,8 +13,8 @@ import websockets
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from sse_starlette import EventSourceResponse
 
-from sandbox.api import problems
-from sandbox.api.middleware import RequestMiddleware
+from sandbox.api.http import problems
+from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.errors import NotFound
 from sandbox.settings import Settings
 from sandbox.telemetry import context

@@ -9,9 +9,9 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from sandbox.api import problems
 from sandbox.api.direct import DirectRoutes
-from sandbox.api.services import Injected
+from sandbox.api.http import problems
+from sandbox.api.http.services import Injected
 from sandbox.errors import Conflict
 from sandbox.telemetry import context
 from sandbox.telemetry.tracing import current_ids

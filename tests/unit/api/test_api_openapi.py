@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.api import problems
-from sandbox.api.openapi import Problem
+from sandbox.api.http import problems
+from sandbox.api.http.openapi import Problem
 from sandbox.app import create_app
 from sandbox.errors import InvalidInput
 from sandbox.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from fastapi import Body, FastAPI, Query, Request, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from sandbox.api import problems
-from sandbox.api.pages import decode_cursor, encode_cursor
+from sandbox.api.http import problems
+from sandbox.api.http.pages import decode_cursor, encode_cursor
 from sandbox.errors import (
     Conflict,
     DatabaseUnavailable,

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
-from sandbox.api.services import Injected, Services
-from sandbox.api.test_results import TestType
-from sandbox.api.uploads import read_unpacked
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
+from sandbox.api.http.services import Injected, Services
+from sandbox.api.http.uploads import read_unpacked
+from sandbox.api.routes.test_results import TestType
 from sandbox.records import store
 from sandbox.records.reports.coverage import read_cobertura, read_coverage_json
 

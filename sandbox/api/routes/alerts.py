@@ -9,10 +9,20 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 
-from sandbox.api.auth import CurrentAdmin, CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, JsonObject, LongText, Name, RecordId, TimedQuery, View, Writable, answer_page
-from sandbox.api.services import Injected, Services
+from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import (
+    Body,
+    JsonObject,
+    LongText,
+    Name,
+    RecordId,
+    TimedQuery,
+    View,
+    Writable,
+    answer_page,
+)
+from sandbox.api.http.services import Injected, Services
 from sandbox.errors import NotFound
 from sandbox.records.alerts.alertmanager import Notice, take
 from sandbox.records.alerts.store import ALERTS, Alerts

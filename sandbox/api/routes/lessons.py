@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
 from sqlalchemy.exc import IntegrityError
 
-from sandbox.api.auth import CurrentAdmin, CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import (
+from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import (
     Body,
     Int,
     ListQuery,
@@ -24,7 +24,7 @@ from sandbox.api.records import (
     Writable,
     answer_page,
 )
-from sandbox.api.services import Injected
+from sandbox.api.http.services import Injected
 from sandbox.errors import NotFound
 from sandbox.learning import store
 

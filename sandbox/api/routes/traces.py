@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.logs import LogView
-from sandbox.api.pages import Page
-from sandbox.api.records import Name, TimedQuery, View, Writable, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.http.services import Injected
+from sandbox.api.routes.logs import LogView
 from sandbox.records import store
 from sandbox.records.trace_tree import trace_tree
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from sandbox.api import (
+from sandbox.api.routes import (
     agents,
     alert_rules,
     alerts,

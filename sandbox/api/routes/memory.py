@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from sandbox.api.auth import CurrentAdmin
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, JsonValue, Name, TimedQuery, View, Writable, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentAdmin
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Body, JsonValue, Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.http.services import Injected
 from sandbox.errors import NotFound
 from sandbox.knowledge import store
 

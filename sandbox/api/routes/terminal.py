@@ -10,8 +10,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.services import Injected
 from sandbox.engine.base import PtySession
 from sandbox.errors import GuestError
 from sandbox.sessions.service import SessionService

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.services import Injected, Services
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.services import Injected, Services
 from sandbox.domain.caller import Caller
 from sandbox.domain.plan import Environment
 from sandbox.domain.session import Session

@@ -11,9 +11,9 @@ import anyio
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.pages import CursorText, Limit, Page, decode_cursor, next_cursor
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.pages import CursorText, Limit, Page, decode_cursor, next_cursor
+from sandbox.api.http.services import Injected
 from sandbox.domain.plan import RolePlan
 from sandbox.errors import Kind, SandboxError
 from sandbox.projects.archive import ArchiveKind

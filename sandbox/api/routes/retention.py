@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from sandbox.api.auth import CurrentAdmin
-from sandbox.api.records import Body, View
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentAdmin
+from sandbox.api.http.record_models import Body, View
+from sandbox.api.http.services import Injected
 from sandbox.records.maintenance import run_retention
 
 router = APIRouter(prefix="/api/v1/admin/retention", tags=["admin"])

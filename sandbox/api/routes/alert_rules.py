@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
 
-from sandbox.api.alerts import Severity
-from sandbox.api.auth import CurrentAdmin, CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, ListQuery, LongText, Name, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Body, ListQuery, LongText, Name, answer_page
+from sandbox.api.http.services import Injected
+from sandbox.api.routes.alerts import Severity
 from sandbox.errors import NotFound
 from sandbox.records.alert_rules import store
 

@@ -9,7 +9,7 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.api.problems import render
+from sandbox.api.http.problems import render
 from sandbox.errors import Kind, SandboxError
 
 #: Routes whose body is a file, not JSON.

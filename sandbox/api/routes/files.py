@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.services import Injected
 from sandbox.engine.base import FileInfo
 from sandbox.errors import InvalidInput, NotFound
 

@@ -19,7 +19,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from sandbox.api.problems import internal_error, refuse_websocket
+from sandbox.api.http.problems import internal_error, refuse_websocket
 from sandbox.telemetry import context
 from sandbox.telemetry.metrics.collectors import observe_request
 from sandbox.telemetry.tracing import Tracing, set_status

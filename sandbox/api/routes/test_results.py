@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, model_validator
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import (
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import (
     Body,
     Int,
     LongText,
@@ -22,8 +22,8 @@ from sandbox.api.records import (
     Writable,
     answer_page,
 )
-from sandbox.api.services import Injected
-from sandbox.api.uploads import read_parts
+from sandbox.api.http.services import Injected
+from sandbox.api.http.uploads import read_parts
 from sandbox.errors import NotFound
 from sandbox.records import store
 from sandbox.records.reports.junit import read_junit

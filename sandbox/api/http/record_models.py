@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from sandbox.api.pages import MAX_LIMIT, decode_cursor, encode_cursor
+from sandbox.api.http.pages import MAX_LIMIT, decode_cursor, encode_cursor
 from sandbox.db.connection import Database
 from sandbox.db.driver import to_utc
 from sandbox.db.tables import Condition, Table

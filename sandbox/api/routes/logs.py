@@ -9,11 +9,11 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 from sse_starlette import EventSourceResponse
 
-from sandbox.api.auth import AdminRequired, CurrentCaller
-from sandbox.api.events import event_stream
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, Name, TimedQuery, View, Writable, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import AdminRequired, CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Body, Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.http.services import Injected
+from sandbox.api.routes.events import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.records import store
 from sandbox.records.log_tail import Place, Wanted

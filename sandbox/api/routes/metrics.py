@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from sandbox.api.auth import CurrentAdmin
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentAdmin
+from sandbox.api.http.services import Injected
 from sandbox.telemetry.metrics.exposition import CONTENT_TYPE, exposition
 
 router = APIRouter(tags=["health"])

@@ -16,9 +16,9 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.events import event_stream
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.services import Injected
+from sandbox.api.routes.events import event_stream
 from sandbox.domain.plan import Environment
 from sandbox.engine.base import Guest, Stream
 from sandbox.errors import GuestError, SandboxError

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from sandbox.api.auth import AdminRequired, CurrentCaller
-from sandbox.api.records import Body, View
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import AdminRequired, CurrentCaller
+from sandbox.api.http.record_models import Body, View
+from sandbox.api.http.services import Injected
 from sandbox.records import saved_queries
 
 router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"])

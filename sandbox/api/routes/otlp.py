@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sandbox.api.auth import exports_token, require_caller
-from sandbox.api.services import Injected, Services
-from sandbox.api.uploads import read_body
+from sandbox.api.http.auth import exports_token, require_caller
+from sandbox.api.http.services import Injected, Services
+from sandbox.api.http.uploads import read_body
 from sandbox.errors import SandboxError
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.messages import RecordKind

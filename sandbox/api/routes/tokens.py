@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sandbox.access.tokens import MAX_LIFETIME_SECONDS, USER_ID_PATTERN
-from sandbox.api.auth import CurrentAdmin, services
-from sandbox.api.pages import CursorText, Limit, Page, cursor_refused, decode_cursor, next_cursor
+from sandbox.api.http.auth import CurrentAdmin, services
+from sandbox.api.http.pages import CursorText, Limit, Page, cursor_refused, decode_cursor, next_cursor
 from sandbox.domain.caller import CallerRole
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])

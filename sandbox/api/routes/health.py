@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from sandbox.api.services import Injected
+from sandbox.api.http.services import Injected
 from sandbox.errors import SandboxError
 
 router = APIRouter(tags=["health"])

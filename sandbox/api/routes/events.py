@@ -10,8 +10,8 @@ from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from sandbox.api.auth import CurrentCaller
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.services import Injected
 from sandbox.errors import InvalidInput
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["events"])

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from sandbox.api import problems
+from sandbox.api.http import problems
 
 _OPEN = {"/healthz", "/readyz"}
 _METHODS = {"get", "put", "post", "patch", "delete"}

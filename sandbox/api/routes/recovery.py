@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from sandbox.api.auth import CurrentAdmin
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import CurrentAdmin
+from sandbox.api.http.services import Injected
 from sandbox.sessions.recovery.compare import Action
 from sandbox.sessions.recovery.service import Outcome
 

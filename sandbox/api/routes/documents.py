@@ -9,10 +9,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from sandbox.api.auth import AdminRequired, CurrentCaller
-from sandbox.api.pages import Page
-from sandbox.api.records import Body, JsonObject, Name, TimedQuery, View, Writable, answer_page
-from sandbox.api.services import Injected
+from sandbox.api.http.auth import AdminRequired, CurrentCaller
+from sandbox.api.http.pages import Page
+from sandbox.api.http.record_models import Body, JsonObject, Name, TimedQuery, View, Writable, answer_page
+from sandbox.api.http.services import Injected
 from sandbox.domain.caller import Caller
 from sandbox.errors import NotFound
 from sandbox.knowledge import store
