@@ -1,7 +1,7 @@
 """The one tree of errors. Each has a stable code, a message that names the cause and a hint for the next step.
 
-No HTTP here: `api/http/problems.py` maps `kind` to a status. Foreign errors (SQLAlchemy, docker, httpx) are translated once,
-in the room that calls the foreign library.
+No HTTP here: `api/http/problems.py` maps `kind` to a status. Foreign errors (SQLAlchemy, docker, httpx) are translated
+once, in the room that calls the foreign library.
 """
 
 from __future__ import annotations

@@ -17,12 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
+from sandbox.db.cursors import Cursor, invalid_cursor
 from sandbox.db.days import FilledDays, Stretch
 from sandbox.db.driver import to_db, to_utc
-from sandbox.errors import InvalidInput
 
-#: Time and key of a row: unique together, and its place in the list.
-Place = tuple[datetime, str]
 Row = dict[str, Any]
 #: A condition in SQL, and the values of its `:names`.
 Condition = tuple[str, Mapping[str, Any]]
@@ -45,7 +43,7 @@ def _text(value: str) -> str:
 
 def _require(holds: bool) -> None:
     if not holds:
-        raise ValueError("no place of this list")
+        raise ValueError("not a key of this list")
 
 
 #: SQL types of keys, and what reads one back from a cursor.
@@ -84,12 +82,12 @@ class Table:
         equal: Mapping[str, Any] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        after: Place | None = None,
+        after: Cursor | None = None,
         where: Sequence[Condition] = (),
     ) -> list[Row]:
-        """One page: rows whose columns are `equal`, from `since` up to before `until`, that come after a place.
+        """One page: rows whose columns are `equal`, from `since` up to before `until`, that come after a cursor.
 
-        Raises InvalidInput for a place that is none of this table.
+        Raises InvalidInput for a cursor of another table.
         """
         values: dict[str, Any] = {}
         conditions = [f"{column} = :{column}" for column in equal or {}]
@@ -97,18 +95,19 @@ class Table:
         for condition, more in where:
             conditions.append(condition)
             values.update(more)
-        place = self._read_place(after) if after is not None else None
-        if place is not None:
-            names = [f"after_{index}" for index in range(len(place))]
+        position = self._position(after) if after is not None else None
+        if position is not None:
+            names = [f"after_{index}" for index in range(len(position))]
             conditions.append(f"({', '.join(self._order)}) < ({', '.join(f':{name}' for name in names)})")
-            values.update(zip(names, place, strict=True))
+            values.update(zip(names, position, strict=True))
         first, beyond = (moment and self._moment(moment) for moment in (since, until))
         async with db.read() as connection:
             if not self.by_day:
                 return await self._stretch(connection, conditions, values, Stretch(first, beyond), limit)
-            if place is not None and place[0] < (beyond or datetime.max):
-                # The place says so too, but not so that the planner leaves out the days after it.
-                beyond = place[0] + timedelta(microseconds=1)
+            if position is not None and position[0] < (beyond or datetime.max):
+                # The condition on the position implies this bound, but only the bound makes the planner leave out
+                # the partitions of later days.
+                beyond = position[0] + timedelta(microseconds=1)
             filled = await FilledDays.read(connection, self.name)
             rows: list[Row] = []
             for stretch in filled.stretches(first, beyond):
@@ -139,8 +138,8 @@ class Table:
         found = await connection.execute(text(statement), bound)
         return [dict(zip(self.columns, row, strict=True)) for row in found]
 
-    def place(self, row: Row) -> Place:
-        """Where in the list a row is; of another list it is no place."""
+    def cursor(self, row: Row) -> Cursor:
+        """The cursor of a row. It is valid for lists of this table only."""
         return row[self.time] if self.time else _NO_TIME, json.dumps([self.name, *(str(row[key]) for key in self.keys)])
 
     async def one(self, db: Database, equal: Mapping[str, Any]) -> Row | None:
@@ -173,15 +172,16 @@ class Table:
         # A bound of the column's own type lets the planner leave out partitions.
         return to_utc(value) if self.zoned else to_db(value)
 
-    def _read_place(self, place: Place) -> list[Any]:
+    def _position(self, cursor: Cursor) -> list[Any]:
+        """The values of the ordering columns that a cursor stands for."""
+        time, key = cursor
         try:
-            # The first says of which list the place is.
-            table, *keys = json.loads(place[1])
+            table, *keys = json.loads(key)
             _require(table == self.name)
             read = [_KEY_TYPES[kind](key) for kind, key in zip(self.keys.values(), keys, strict=True)]
-            return ([self._moment(place[0])] if self.time else []) + read
+            return ([self._moment(time)] if self.time else []) + read
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise InvalidInput("cursor: not one that this list gave.", hint="Pass next_cursor on unchanged.") from error
+            raise invalid_cursor() from error
 
 
 def _all_equal(equal: Mapping[str, Any]) -> str:

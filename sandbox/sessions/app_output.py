@@ -6,13 +6,13 @@ An event's id is the offset after it in every role's output (`backend=120&fronte
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlencode
 
 from sandbox.domain.session import Session
 from sandbox.engine.base import Guest, OutputChunk, Stream
 from sandbox.errors import GuestError
+from sandbox.events.sse import encode_event
 from sandbox.launch.output import LineAssembler
 
 QUEUE = 256
@@ -89,6 +89,5 @@ async def _read(
 def _event(session: Session, done: dict[str, int], role: str | None, stream: str, line: str) -> bytes:
     ident = urlencode({"run": session.run_id.hex[:12], **done})
     if role is None:
-        return f"id: {ident}\nevent: end\ndata: {{}}\n\n".encode()
-    data = json.dumps({"role": role, "stream": stream, "line": line}, ensure_ascii=False)
-    return f"id: {ident}\nevent: log\ndata: {data}\n\n".encode("utf-8", "replace")
+        return encode_event("end", {}, event_id=ident)
+    return encode_event("log", {"role": role, "stream": stream, "line": line}, event_id=ident)

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-import psycopg
-
 from sandbox.db.connection import Database
+from sandbox.db.notifications import listen
 from sandbox.domain.session import Session, Work
 from sandbox.engine.base import Engine
 from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership
@@ -150,13 +149,4 @@ class Reconciler:
             log.info("terminated; %d resources removed", len(removed))
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._db.connect_raw() as conn:
-                    await conn.execute(f"LISTEN {store.CHANNEL}")
-                    self._wake.set()
-                    async for _ in conn.notifies():
-                        self._wake.set()
-            except (psycopg.Error, DatabaseUnavailable) as error:
-                log.warning("lost the notification connection; polling meanwhile", extra={"cause": str(error)})
-                await asyncio.sleep(1)
+        await listen(self._db, store.CHANNEL, lambda _: self._wake.set())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.db.cursors import Cursor, decode_cursor, encode_cursor, invalid_cursor
 from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.events import EventType, NewEvent
@@ -263,11 +261,15 @@ async def list_page(
             values[column] = filters[column]
     if cursor is not None:
         conditions.append("(created_at, session_id) < (:cursor_time, :cursor_id)")
-        values["cursor_time"], values["cursor_id"] = _read_cursor(cursor)
+        try:
+            time, values["cursor_id"] = decode_cursor(cursor, UUID)
+            values["cursor_time"] = to_db(time)
+        except InvalidInput as error:
+            raise invalid_cursor("cursor_invalid") from error
     statement = text(_LIST.format(columns=SESSION_COLUMNS, conditions=" AND ".join(conditions)))
     rows = (await conn.execute(statement, values)).all()
     sessions = [to_session(row) for row in rows[:limit]]
-    more = _cursor(sessions[-1]) if len(rows) > limit else None
+    more = encode_cursor(_cursor(sessions[-1])) if len(rows) > limit else None
     return sessions, more
 
 
@@ -356,18 +358,5 @@ def to_session(row: Any) -> Session:
     )
 
 
-def _cursor(session: Session) -> str:
-    raw = f"{session.created_at.isoformat()}|{session.session_id}"
-    return base64.urlsafe_b64encode(raw.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        time, _, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
-        return to_db(datetime.fromisoformat(time)), UUID(session_id)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidInput(
-            "the cursor is not one this service gave",
-            hint="Take `next_cursor` of the page before.",
-            code="cursor_invalid",
-        ) from error
+def _cursor(session: Session) -> Cursor:
+    return session.created_at, str(session.session_id)

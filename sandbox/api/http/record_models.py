@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from sandbox.api.http.pages import MAX_LIMIT, decode_cursor, encode_cursor
+from sandbox.api.http.pages import MAX_LIMIT
 from sandbox.db.connection import Database
+from sandbox.db.cursors import decode_cursor, next_cursor
 from sandbox.db.driver import to_utc
 from sandbox.db.tables import Condition, Table
 
@@ -112,11 +113,10 @@ async def answer_page(
         equal=filters,
         since=timed.since,
         until=timed.until,
-        after=decode_cursor(query.cursor),
+        after=decode_cursor(query.cursor, str) if query.cursor is not None else None,
         where=where,
     )
-    more = encode_cursor(table.place(rows[-1])) if len(rows) == query.limit else None
-    return {"items": rows, "next_cursor": more}
+    return {"items": rows, "next_cursor": next_cursor(rows, query.limit, table.cursor)}
 
 
 TimedList = Annotated[TimedQuery, Query()]

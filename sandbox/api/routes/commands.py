@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator
@@ -18,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
-from sandbox.api.routes.events import event_stream
+from sandbox.api.http.streams import event_stream
 from sandbox.domain.plan import Environment
 from sandbox.engine.base import Guest, Stream
 from sandbox.errors import GuestError, SandboxError
+from sandbox.events.sse import encode_event
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["exec"])
 
@@ -127,4 +127,4 @@ async def _forget(guest: Guest, name: str) -> None:
 
 
 def _event(seq: int, kind: str, data: dict[str, Any]) -> bytes:
-    return f"id: {seq}\nevent: {kind}\ndata: {json.dumps({'seq': seq, **data})}\n\n".encode()
+    return encode_event(kind, {"seq": seq, **data}, event_id=seq)

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from sse_starlette import EventSourceResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
+from sandbox.api.http.streams import event_stream
 from sandbox.errors import InvalidInput
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["events"])
-
-HEARTBEAT_SECONDS = 15
-#: A viewer whose connection takes nothing for this long is let go; it resumes with Last-Event-ID.
-STALLED_SECONDS = 60.0
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class _EventStream(EventSourceResponse):
-    """When the service stops it ends its streams as any other answer: nothing of that looks like a fault."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = ended = False
-
-        async def noticed(message: Message) -> None:
-            nonlocal begun, ended
-            begun = True
-            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
-
-        await super().__call__(scope, receive, noticed)
-        if begun and not ended:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def event_stream(chunks: AsyncIterator[bytes]) -> EventSourceResponse:
-    """Encoded SSE bytes as a response with heartbeats."""
-    return _EventStream(chunks, ping=HEARTBEAT_SECONDS, send_timeout=STALLED_SECONDS, headers=_HEADERS)
 
 
 @router.get("/{session_id}/events", response_class=EventSourceResponse)

@@ -13,7 +13,7 @@ from sandbox.api.http.auth import AdminRequired, CurrentCaller
 from sandbox.api.http.pages import Page
 from sandbox.api.http.record_models import Body, Name, TimedQuery, View, Writable, answer_page
 from sandbox.api.http.services import Injected
-from sandbox.api.routes.events import event_stream
+from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.records import store
 from sandbox.records.log_tail import Place, Wanted

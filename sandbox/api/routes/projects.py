@@ -12,8 +12,9 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
 
 from sandbox.api.http.auth import CurrentCaller
-from sandbox.api.http.pages import CursorText, Limit, Page, decode_cursor, next_cursor
+from sandbox.api.http.pages import CursorText, Limit, Page
 from sandbox.api.http.services import Injected
+from sandbox.db.cursors import decode_cursor, next_cursor
 from sandbox.domain.plan import RolePlan
 from sandbox.errors import Kind, SandboxError
 from sandbox.projects.archive import ArchiveKind
@@ -114,7 +115,8 @@ async def list_projects(
     caller: CurrentCaller, services: Injected, limit: Limit = 100, cursor: CursorText = None
 ) -> Page[ProjectView]:
     """The caller's projects (an admin's: all), newest first."""
-    projects = await services.projects.list(caller, limit, decode_cursor(cursor))
+    before = decode_cursor(cursor, str) if cursor is not None else None
+    projects = await services.projects.list(caller, limit, before)
     more = next_cursor(projects, limit, lambda project: (project.created_at, project.key))
     return Page(items=[view(project) for project in projects], next_cursor=more)
 

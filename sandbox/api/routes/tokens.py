@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sandbox.access.tokens import MAX_LIFETIME_SECONDS, USER_ID_PATTERN
 from sandbox.api.http.auth import CurrentAdmin, services
-from sandbox.api.http.pages import CursorText, Limit, Page, cursor_refused, decode_cursor, next_cursor
+from sandbox.api.http.pages import CursorText, Limit, Page
+from sandbox.db.cursors import decode_cursor, next_cursor
 from sandbox.domain.caller import CallerRole
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
@@ -65,11 +66,7 @@ async def list_tokens(
     _: CurrentAdmin, request: Request, limit: Limit = 100, cursor: CursorText = None
 ) -> Page[TokenView]:
     """Tokens newest first, expired and revoked ones too; never the tokens themselves."""
-    place = decode_cursor(cursor)
-    try:
-        before = (place[0], UUID(place[1])) if place else None
-    except ValueError as error:
-        raise cursor_refused() from error
+    before = decode_cursor(cursor, UUID) if cursor is not None else None
     records = await services(request).tokens.list(limit, before)
     return Page(
         items=[TokenView.model_validate(record) for record in records],

@@ -48,7 +48,7 @@ async def paged(database, limit, **asked):
     rows, after = [], None
     while page := await store.LOGS.page(database, limit, after=after, **asked):
         rows += page
-        after = store.LOGS.place(page[-1])
+        after = store.LOGS.cursor(page[-1])
     return [(row["timestamp"], row["log_id"], row["service"]) for row in rows]
 
 

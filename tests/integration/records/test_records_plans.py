@@ -124,7 +124,7 @@ async def test_lists_leave_out_days_ahead_and_read_no_rows_in_turn(records, tabl
     with explained(records, table.name) as plans:
         rows = await table.page(records, 50, equal=equal, where=where)
         if len(rows) == 50:
-            await table.page(records, 50, equal=equal, where=where, after=table.place(rows[-1]))
+            await table.page(records, 50, equal=equal, where=where, after=table.cursor(rows[-1]))
     found = await plans()
     length = 30 if table is store.LOGS else 7
     assert found
@@ -147,7 +147,7 @@ async def test_pages_of_what_is_common_read_one_day(records, table, equal, where
     # From the end of a past day on: how much there is of today depends on the hour.
     with explained(records, table.name) as plans:
         rows = await table.page(records, 20, equal=equal, where=where, until=TODAY)
-        later = await table.page(records, 20, equal=equal, where=where, until=TODAY, after=table.place(rows[-1]))
+        later = await table.page(records, 20, equal=equal, where=where, until=TODAY, after=table.cursor(rows[-1]))
     assert len(rows) == len(later) == 20
     assert days_read(await plans(), table.name) == days(1, 1)
 
@@ -162,7 +162,7 @@ async def test_a_window_reads_its_days_only(records):
 
 async def test_a_later_page_leaves_out_the_days_that_were_read(records):
     with explained(records, "logs") as plans:
-        place = store.LOGS.place({"timestamp": TODAY - 12 * DAY + timedelta(hours=1), "log_id": 1})
+        place = store.LOGS.cursor({"timestamp": TODAY - 12 * DAY + timedelta(hours=1), "log_id": 1})
         await store.LOGS.page(records, 10, after=place)
     assert days_read(await plans(), "logs") == days(12, 12)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from typing import Annotated
 
 import httpx
@@ -13,7 +12,6 @@ from fastapi import Body, FastAPI, Query, Request, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sandbox.api.http import problems
-from sandbox.api.http.pages import decode_cursor, encode_cursor
 from sandbox.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -214,15 +212,3 @@ async def test_websockets(path, extensions, expected):
     assert {key: answer[key] for key in expected} == expected
     if "status" in expected:
         assert json.loads(sent[-1]["body"])["status"] == expected["status"]
-
-
-@pytest.mark.parametrize("text", ["", "x", "e30", "W10", "WzEsMl0", "ü", "WyIyMDI2LTAxLTAxIiwiYSJd", "=" * 20])
-def test_cursor_that_no_list_gave(text):
-    with pytest.raises(InvalidInput, match="cursor"):
-        decode_cursor(text)
-
-
-def test_cursor_comes_back():
-    place = (datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), "key")
-    assert decode_cursor(encode_cursor(place)) == place
-    assert decode_cursor(None) is None

@@ -1,0 +1,25 @@
+"""Server-sent events as bytes (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+Heartbeat comments are not made here: `event_stream` in `api/http/streams.py` sends them for every stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+def encode_event(event: str, data: Any, *, event_id: str | int, default: Callable[[Any], Any] | None = None) -> bytes:
+    """One event: its id, its type and `data` as one line of JSON.
+
+    `event` and `event_id` must not contain line breaks. `default` converts objects that JSON does not know, as in
+    `json.dumps`. A character that is not valid Unicode is sent as `?`.
+    """
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=default)
+    return f"id: {event_id}\nevent: {event}\ndata: {body}\n\n".encode("utf-8", "replace")
+
+
+def encode_id(event_id: str | int) -> bytes:
+    """An id without an event: moves the client's `Last-Event-ID` forward while there is nothing to send."""
+    return f"id: {event_id}\n\n".encode()
