@@ -84,9 +84,8 @@ async def test_four_at_once_apply_each_file_once(empty_dsn: str) -> None:
         wait_until(
             lambda: (
                 gate.execute(
-                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s"
-                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-                    (ADVISORY_LOCK,),
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name = 'purple8-sandbox migrate'"
                 ).fetchone()
                 == (4,)
             )
