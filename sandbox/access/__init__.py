@@ -1,1 +1,1 @@
-"""Who may call: tokens kept hashed, and the signatures of cookies and preview links."""
+"""Authentication: tokens, stored as hashes, and the signatures of cookies and preview links."""

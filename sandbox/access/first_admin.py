@@ -1,4 +1,4 @@
-"""The first admin's token: given by `SANDBOX_ADMIN_TOKEN`, else made at the first start and kept in the data folder."""
+"""The first admin's token: `SANDBOX_ADMIN_TOKEN`, or one that the first start generates into the data folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.domain.caller import CallerRole
 from sandbox.errors import SandboxError
 from sandbox.settings import Settings
 
-#: The row of the first admin's token, the same in every deployment, so that it can be replaced.
+#: The id of the first admin's token, the same in every deployment, so that the token can be replaced.
 FIRST_ADMIN_TOKEN_ID = UUID("00000000-0000-4000-8000-000000000001")
 FIRST_ADMIN_USER_ID = "admin"
 
@@ -28,39 +28,40 @@ class AdminTokenFileError(SandboxError):
 
 
 def admin_token_path(home: Path) -> Path:
+    """The file that holds a generated token."""
     return home / "admin-token"
 
 
 async def ensure_admin(db: Database, settings: Settings) -> str | None:
-    """See to it that the first admin has a token, and give it back for `sandbox up` to show.
+    """Make sure that the first admin has a token, and return it so that `sandbox up` can show it.
 
-    `SANDBOX_ADMIN_TOKEN`, where set, replaces the one there was; one that was revoked stays so until another is set.
-    Otherwise the first start, of however many at once in one data folder, makes one and keeps it in `admin-token`, mode
-    0600. None if the token in force is known to its holder only (it came from the environment, another data folder
-    has it, or it was revoked): then set SANDBOX_ADMIN_TOKEN to choose a new one.
+    `SANDBOX_ADMIN_TOKEN`, if set, replaces the previous token; a revoked token stays revoked until another one is set.
+    Otherwise the first start generates a token and stores it in `admin-token`, mode 0600; of several processes that
+    start at once in one data folder, one does. Returns None if the valid token is not known here: it came from an
+    earlier environment, is in another data folder, or was revoked. Set SANDBOX_ADMIN_TOKEN to choose a new one.
 
     Raises TokenTaken and AdminTokenFileError.
     """
     store, path = TokenStore(db), admin_token_path(settings.home)
     given = settings.admin_token
-    token = given if given is not None else await asyncio.to_thread(_read_or_make, path)
+    token = given if given is not None else await asyncio.to_thread(_read_or_generate, path)
     record = await store.put(
         FIRST_ADMIN_TOKEN_ID, hash_token(token), FIRST_ADMIN_USER_ID, CallerRole.ADMIN, replace=given is not None
     )
     if given is not None:
-        await asyncio.to_thread(_forget_other, path, given)
+        await asyncio.to_thread(_remove_stale, path, given)
     if record.token_hash != hash_token(token) or record.revoked_at is not None:
         return None
     return token
 
 
-def _read_or_make(path: Path) -> str:
+def _read_or_generate(path: Path) -> str:
     try:
         try:
             return _read(path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # Written whole beside it, then linked: of several makers one wins, and nobody reads half a token.
+        # Written to a temporary file and then linked: one of several processes wins, and no reader sees half a token.
         unique = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(unique, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -86,8 +87,8 @@ def _read(path: Path) -> str:
     return token
 
 
-def _forget_other(path: Path, token: str) -> None:
-    """A kept token that is no longer the first admin's would only mislead whoever reads the file."""
+def _remove_stale(path: Path, token: str) -> None:
+    """Remove the file if it has another token, which is no longer valid and would mislead its reader."""
     try:
         if path.read_text(encoding="utf-8").strip() != token:
             path.unlink()

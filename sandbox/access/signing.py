@@ -1,8 +1,8 @@
-"""Signatures of what others hold: a browser its caller's cookie, preview links and preview cookies; the apps of a
-session its token for what they report.
+"""Signed values that others hold: a browser its session cookie, preview links and preview cookies, and the apps of a
+sandbox session the token for their telemetry.
 
-All are signed with the deployment's key (every replica's, across restarts), each for one purpose only: what is signed
-as a preview link is not taken for a caller's cookie.
+All are signed with the deployment's key, which all replicas share. Each is valid for one purpose only: a signed preview
+link is not accepted as a cookie.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTi
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 
-#: The browser's cookie that says who calls.
+#: The name of the cookie that authenticates a browser.
 CALLER_COOKIE = "sandbox_caller"
-#: Seconds that each is good for.
+#: Seconds for which each is valid.
 COOKIE_SECONDS = 7 * 24 * 3600
 PREVIEW_LINK_SECONDS = 10 * 60
 PREVIEW_COOKIE_SECONDS = 12 * 3600
-#: What every session's token begins with. It is good for writing that session's records, and for nothing else.
-EXPORTS_TOKEN_PREFIX = "sbxs_"  # noqa: S105 - what every token begins with
-#: Longer values are refused unread.
+#: The prefix of tokens for the telemetry of a session. Such a token is accepted by the OTLP routes only.
+EXPORTS_TOKEN_PREFIX = "sbxs_"  # noqa: S105 - a prefix, not a password
+#: Longer values are refused without being parsed.
 MAX_SIGNED_LENGTH = 2000
 
 
 class SignatureRefused(SandboxError):
-    """The value was not signed by this deployment for this purpose, or its time is over."""
+    """The value was not signed by this deployment for this purpose, or has expired."""
 
     code = "signature_refused"
     kind = Kind.UNAUTHENTICATED
 
 
 class Signer:
-    """Signs and reads. No I/O; safe to share."""
+    """Signs values and verifies them. Does no I/O; safe to share between threads."""
 
     def __init__(self, signing_key: str) -> None:
         def serializer(purpose: str) -> URLSafeTimedSerializer:
@@ -51,11 +51,11 @@ class Signer:
         )
 
     def sign_cookie(self, caller: Caller) -> str:
-        """A browser's cookie, good for `COOKIE_SECONDS` and for as long as the caller's token is."""
+        """A browser's cookie, valid for `COOKIE_SECONDS` unless the caller's token ends earlier."""
         return _text(self._cookie.dumps(caller.token_id))
 
     def read_cookie(self, value: str) -> UUID:
-        """The token id a cookie stands for; whether that token still is good is the token service's to say.
+        """The id of the token that a cookie stands for. Whether that token is still valid is not checked here.
 
         Raises SignatureRefused.
         """
@@ -66,28 +66,30 @@ class Signer:
             raise SignatureRefused("This cookie does not name a token.", hint=hint) from error
 
     def sign_preview(self, session_id: UUID, user_id: str) -> str:
-        """What a preview link carries, good for `PREVIEW_LINK_SECONDS`."""
+        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`."""
         return _text(self._preview_link.dumps([str(session_id), user_id]))
 
     def read_preview(self, value: str, session_id: UUID) -> str:
-        """The user a link to this session's preview was made for. Raises SignatureRefused."""
+        """The user that a link to this session's preview was made for. Raises SignatureRefused."""
         return self._read_bound(self._preview_link, value, session_id, PREVIEW_LINK_SECONDS, "preview link")
 
     def sign_preview_cookie(self, session_id: UUID, user_id: str) -> str:
-        """What the preview's host keeps once a link was followed, good for `PREVIEW_COOKIE_SECONDS`."""
+        """The cookie of the preview's host after a link was followed, valid for `PREVIEW_COOKIE_SECONDS`."""
         return _text(self._preview_cookie.dumps([str(session_id), user_id]))
 
     def read_preview_cookie(self, value: str, session_id: UUID) -> str:
-        """The user whose browser this session's preview cookie was given to. Raises SignatureRefused."""
+        """The user that this session's preview cookie was made for. Raises SignatureRefused."""
         return self._read_bound(self._preview_cookie, value, session_id, PREVIEW_COOKIE_SECONDS, "preview cookie")
 
     def sign_exports(self, session_id: UUID, user_id: str) -> str:
-        """The token with which the apps of a session report, the same each time; good until the session is over, which
-        is for whoever reads it to see."""
+        """The token with which the apps of a session send telemetry; the same for every call.
+
+        It has no expiry: callers of `read_exports` must check that the session is not over.
+        """
         return EXPORTS_TOKEN_PREFIX + _text(self._exports.dumps([str(session_id), user_id]))
 
     def read_exports(self, value: str) -> tuple[UUID, str]:
-        """The session and its user whose records a token writes. Raises SignatureRefused."""
+        """The session that a token belongs to, and the session's user. Raises SignatureRefused."""
         hint = "Send the one of OTEL_EXPORTER_OTLP_HEADERS, as it is set in the session."
         if value.startswith(EXPORTS_TOKEN_PREFIX) and len(value) <= MAX_SIGNED_LENGTH:
             try:

@@ -19,7 +19,7 @@ _COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """A token as kept; the token itself is not."""
+    """A stored token. The token itself is not stored, only its hash."""
 
     token_id: UUID
     token_hash: bytes
@@ -29,19 +29,19 @@ class TokenRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
 
-    def is_good(self, now: datetime) -> bool:
-        """Neither revoked nor expired."""
+    def is_valid(self, now: datetime) -> bool:
+        """Whether the token is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class TokenTaken(InvalidInput):
-    """Another row has this token already."""
+    """Another user has this token already."""
 
     code = "admin_token_taken"
 
 
 class TokenStore:
-    """Reads and writes tokens. Raises DatabaseUnavailable when PostgreSQL does not answer."""
+    """Reads and writes tokens. All methods raise DatabaseUnavailable when PostgreSQL does not answer."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -60,7 +60,7 @@ class TokenStore:
     async def put(
         self, token_id: UUID, token_hash: bytes, user_id: str, role: CallerRole, *, replace: bool
     ) -> TokenRecord:
-        """The row with this id, made if absent. With `replace`, another hash takes the old one's place and is good.
+        """The row with this id, inserted if absent. With `replace`, a different hash replaces the old one and is valid.
 
         Raises TokenTaken if another row has that hash.
         """
@@ -76,7 +76,7 @@ class TokenStore:
                 await connection.execute(statement, values | {"replace": replace})
             except IntegrityError:
                 raise TokenTaken(
-                    "This token is somebody else's already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
+                    "This token belongs to another user already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
                 ) from None
             by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")
             return _record((await connection.execute(by_id, {"token_id": token_id})).one())
@@ -88,7 +88,7 @@ class TokenStore:
         return await self._one("token_id = :value", token_id)
 
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
-        """Newest first; `before` is `(created_at, token_id)` of the last one already seen."""
+        """Tokens newest first, after the cursor `before`: `created_at` and `token_id` of the last one read."""
         statement = text(
             f"SELECT {_COLUMNS} FROM api_tokens WHERE "
             "CAST(:time AS timestamp) IS NULL "
@@ -101,7 +101,7 @@ class TokenStore:
             return [_record(row) for row in rows]
 
     async def revoke(self, token_id: UUID) -> TokenRecord | None:
-        """Revoke it, or leave it revoked; None if there is no such token."""
+        """Revoke the token if it is not yet revoked; returns None if there is no such token."""
         statement = text(
             f"UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) "
             f"WHERE token_id = :token_id RETURNING {_COLUMNS}"

@@ -1,6 +1,6 @@
-"""Callers' tokens: made, listed, revoked, and recognised without a query most of the time.
+"""Callers' tokens: creation, listing, revocation, and authentication with a short cache.
 
-A token is `sbx_` and 32 random bytes; only its SHA-256 is kept (a fast hash is right for a value nobody can guess).
+A token is `sbx_` and 32 random bytes. Only its SHA-256 is stored; a fast hash is enough for a value with that entropy.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.errors import InvalidInput, Kind, NotFound, SandboxError
 
-TOKEN_PREFIX = "sbx_"  # noqa: S105 - what every token begins with
+TOKEN_PREFIX = "sbx_"  # noqa: S105 - a prefix, not a password
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,99}$"
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
-#: A token revoked by another replica is refused here this many seconds later at most.
+#: Seconds after which this replica refuses a token that another replica has revoked, at most.
 CACHE_SECONDS = 5.0
 _CACHE_SIZE = 10_000
 _MAX_TOKEN_LENGTH = 500
@@ -34,14 +34,14 @@ KeyT = TypeVar("KeyT", bytes, UUID)
 
 
 class TokenMissing(SandboxError):
-    """The request carries nothing that says who is calling."""
+    """The request has no credentials."""
 
     code = "token_missing"
     kind = Kind.UNAUTHENTICATED
 
 
 class TokenUnknown(SandboxError):
-    """The token is not one of this deployment's, or is no longer good."""
+    """The token does not exist, has expired or was revoked."""
 
     code = "token_unknown"
     kind = Kind.UNAUTHENTICATED
@@ -49,42 +49,43 @@ class TokenUnknown(SandboxError):
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token just made. `token` is not kept anywhere: this is the only time it is seen."""
+    """A new token. `token` is not stored, so this is the only time that it can be shown."""
 
     record: TokenRecord
     token: str
 
 
 class TokenService:
-    """Who a token or cookie stands for. Used from one event loop."""
+    """Creates, lists and revokes tokens, and authenticates callers by token or cookie. Not thread-safe."""
 
     def __init__(self, db: Database, signer: Signer, *, cache_seconds: float = CACHE_SECONDS) -> None:
         self._store = TokenStore(db)
         self._signer = signer
-        self._known: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
+        self._cache: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
         self._revocations = 0
 
     async def create(self, user_id: str, role: CallerRole, expires_in_seconds: int | None = None) -> NewToken:
-        """Make a token. Raises InvalidInput for a user id or a lifetime that is not taken."""
+        """Create a token. Raises InvalidInput for an invalid user id or lifetime."""
         if not re.fullmatch(USER_ID_PATTERN, user_id):
             raise InvalidInput(
-                "user_id: only letters, digits and . _ @ : + - are taken, 100 at most, a letter or digit first.",
+                "user_id: at most 100 letters, digits and . _ @ : + - are allowed, a letter or digit first.",
                 hint="Choose another user_id.",
             )
         if expires_in_seconds is not None and not 1 <= expires_in_seconds <= MAX_LIFETIME_SECONDS:
             raise InvalidInput(
-                f"expires_in_seconds: from 1 to {MAX_LIFETIME_SECONDS}.", hint="Leave it out for a token without end."
+                f"expires_in_seconds: from 1 to {MAX_LIFETIME_SECONDS}.",
+                hint="Leave it out for a token that does not expire.",
             )
         token = generate_token()
         record = await self._store.insert(hash_token(token), user_id, role, expires_in_seconds)
         return NewToken(record, token)
 
     async def list(self, limit: int, before: tuple[datetime, UUID] | None = None) -> list[TokenRecord]:
-        """Tokens newest first, expired and revoked ones too."""
+        """Tokens newest first, including expired and revoked ones."""
         return await self._store.list_newest(limit, before)
 
     async def revoke(self, token_id: UUID) -> None:
-        """From now on nobody calls with it. Revoked already is success; NotFound if there never was one."""
+        """Revoke a token. Does nothing if it is revoked already; raises NotFound if it does not exist."""
         self._revocations += 1
         record = await self._store.revoke(token_id)
         if record is None:
@@ -92,28 +93,28 @@ class TokenService:
                 f"There is no token {token_id}.", code="token_not_found", hint="List them: GET /api/v1/tokens."
             )
         self._revocations += 1
-        self._known.pop(record.token_hash, None)
-        self._known.pop(record.token_id, None)
+        self._cache.pop(record.token_hash, None)
+        self._cache.pop(record.token_id, None)
 
     async def authenticate(self, token: str) -> Caller:
-        """Who this token stands for. Raises TokenUnknown."""
+        """The caller of this token. Raises TokenUnknown."""
         if len(token) > _MAX_TOKEN_LENGTH:
             raise _unknown()
         return await self._caller(hash_token(token), self._store.by_hash)
 
     async def authenticate_cookie(self, cookie: str) -> Caller:
-        """Who this cookie's token stands for now. Raises SignatureRefused, or TokenUnknown once the token is gone."""
+        """The caller of this cookie's token. Raises SignatureRefused, or TokenUnknown if the token is not valid."""
         return await self._caller(self._signer.read_cookie(cookie), self._store.by_id)
 
     async def _caller(self, key: KeyT, read: Callable[[KeyT], Awaitable[TokenRecord | None]]) -> Caller:
-        record = self._known.get(key)
+        record = self._cache.get(key)
         if record is None:
             revocations = self._revocations
             record = await read(key)
-            # What was read while something was being revoked may be what was revoked: use it once, do not keep it.
+            # A record that was read during a revocation may be outdated: use it now, but do not cache it.
             if record is not None and revocations == self._revocations:
-                self._known[key] = record
-        if record is None or not record.is_good(datetime.now(UTC)):
+                self._cache[key] = record
+        if record is None or not record.is_valid(datetime.now(UTC)):
             raise _unknown()
         return Caller(user_id=record.user_id, role=record.role, token_id=str(record.token_id))
 

@@ -1,7 +1,6 @@
-"""The web console: one page, its script and its style, and the way in.
+"""The web console: one page, its scripts and style, and signing in.
 
-`/?token=TOKEN` and the login form turn a token into a signed, HttpOnly cookie; what the page then does, it does through
-the API like everybody else.
+`/?token=TOKEN` and the login form turn a token into a signed, HttpOnly cookie. The page itself is a client of the API.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ _ASSETS = {
 
 
 class FormTooLarge(SandboxError):
-    """More was sent to the login form than a token."""
+    """The body of the login form is longer than a token can be."""
 
     code = "body_too_large"
     kind = Kind.TOO_LARGE
 
 
 class ConsoleServices(Protocol):
-    """What this needs of `app.state.services`."""
+    """The part of `app.state.services` that the console uses."""
 
     @property
     def settings(self) -> Settings: ...
@@ -78,19 +77,19 @@ async def page(request: Request, token: str | None = None) -> Response:
 
 @router.post("/")
 async def sign_in(request: Request) -> Response:
-    """The login form: signs in without the token ever being part of an address."""
+    """Sign in by the login form, which keeps the token out of the URL."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_FORM_BYTES:
-            raise FormTooLarge("the login form is longer than a token can be", hint="Send the token alone.")
+            raise FormTooLarge("the login form is longer than a token can be", hint="Send only the token.")
     fields = parse_qs(body.decode("latin-1"))
     return await _sign_in(request, fields.get("token", [""])[0].strip())
 
 
 @router.post("/logout")
 async def sign_out(request: Request) -> Response:
-    """Forget this browser."""
+    """Sign out: remove the cookie."""
     response = RedirectResponse("/", 303, headers=_headers(request))
     response.delete_cookie(CALLER_COOKIE, path="/", httponly=True, samesite="lax")
     return response
@@ -132,7 +131,7 @@ def _login(request: Request, message: str = "") -> Response:
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Nothing but this page's own files, and previews in frames."""
+    """Security headers: the page may load its own files only, and show previews in frames."""
     domain = _services(request).settings.preview_domain
     policy = {
         "default-src": "'none'",

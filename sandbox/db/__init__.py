@@ -1,1 +1,1 @@
-"""Connection, migration runner, the embedded PostgreSQL."""
+"""PostgreSQL: connections, migrations, what all stores share, and the embedded server."""

@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL: one pool, UTC both ways, and driver errors translated once."""
+"""The pool of connections to PostgreSQL: times in UTC, and errors of the driver translated in one place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sandbox.db import driver
 from sandbox.errors import DatabaseUnavailable
 
-#: Seconds until a caller gives up waiting for the pool.
+#: Seconds that a caller waits for a connection of the pool.
 POOL_TIMEOUT = 30
 _IDLE_SINCE = "idle_since"
 
@@ -26,9 +26,10 @@ _IDLE_SINCE = "idle_since"
 class Database:
     """A pool of connections to one PostgreSQL.
 
-    Made without connecting; the first use connects. It survives a restart of PostgreSQL: what was under way fails with
-    `DatabaseUnavailable`, the next transaction connects anew. Every TIMESTAMP read is timezone-aware UTC, and aware
-    times of any zone may be written; a `dict` parameter is sent as jsonb (wrap lists in `psycopg.types.json.Jsonb`).
+    The constructor does not connect; the first use does. It survives a restart of PostgreSQL: transactions in progress
+    fail with `DatabaseUnavailable`, the next one connects again. Every TIMESTAMP is read as timezone-aware UTC, and
+    aware times of any zone may be written. A `dict` parameter is sent as jsonb (wrap lists in
+    `psycopg.types.json.Jsonb`).
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class Database:
         pool_timeout: float = POOL_TIMEOUT,
     ) -> None:
         self._params = driver.connection_params(dsn, application_name)
-        #: Connections that the pool may have; who needs one more waits for `pool_timeout`.
+        #: The largest number of connections; a caller that needs one more waits for `pool_timeout` seconds.
         self.max_connections = pool_size + max_overflow
         self.engine = create_async_engine(
             URL.create("postgresql+psycopg"),
             connect_args=self._params,
             pool_size=pool_size,
             max_overflow=max_overflow,
-            # Parameters may hold what callers keep secret; they have no place in a stack trace.
+            # Parameters may be secret and must not appear in a stack trace.
             hide_parameters=True,
             pool_timeout=pool_timeout,
         )
@@ -66,7 +67,7 @@ class Database:
 
         @event.listens_for(self.engine.sync_engine, "checkout")
         def _on_checkout(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-            # Instead of `pool_pre_ping`, which asks at every use.
+            # Instead of `pool_pre_ping`, which costs a round trip at every use.
             if time.monotonic() - record.info.get(_IDLE_SINCE, time.monotonic()) > driver.IDLE_SECONDS:
                 try:
                     dialect.do_ping(connection)
@@ -95,7 +96,7 @@ class Database:
 
     @asynccontextmanager
     async def driver_transaction(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """`transaction`, with psycopg's own connection: for COPY."""
+        """Like `transaction`, but yields the connection of psycopg, which has COPY."""
         async with self.transaction() as pooled:
             connection = (await pooled.get_raw_connection()).driver_connection
             if connection is None:
@@ -104,7 +105,7 @@ class Database:
 
     @asynccontextmanager
     async def connect_raw(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A psycopg connection of its own, outside the pool, in autocommit: for LISTEN, COPY and advisory locks.
+        """A new psycopg connection outside the pool, in autocommit: for LISTEN, COPY and advisory locks.
 
         Closed at the end of the block. Raises `DatabaseUnavailable` like `transaction`.
         """
@@ -113,18 +114,18 @@ class Database:
                 yield connection
 
     async def ping(self) -> None:
-        """Ask PostgreSQL for an answer. Raises `DatabaseUnavailable`."""
+        """Run a trivial statement. Raises `DatabaseUnavailable`."""
         async with self.transaction() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        """Close the pool. Transactions still under way are broken off. Using the object again opens a new one."""
+        """Close the pool. Transactions in progress are aborted. Using the object again opens a new pool."""
         await self.engine.dispose()
 
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn "PostgreSQL does not answer" into `DatabaseUnavailable`; let every other error of the driver through."""
+    """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on."""
     try:
         with driver.translated_errors():
             yield

@@ -1,4 +1,4 @@
-"""Who this deployment is: the one row that the migrations made."""
+"""The identity of this deployment: a single row that the migrations created."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sandbox.db.connection import Database
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The same for every replica, across restarts."""
+    """What all replicas of a deployment have in common. Does not change across restarts."""
 
     deployment_id: UUID
-    #: Signs cookies and preview links. Never shown, not in a repr either.
+    #: Signs cookies and preview links. Secret, so it is left out of the repr.
     signing_key: str = field(repr=False)
 
 
 async def load_deployment(db: Database) -> Deployment:
-    """Read it. The migrations must have been applied. Raises DatabaseUnavailable."""
+    """Read the row. The migrations must have been applied. Raises DatabaseUnavailable."""
     async with db.transaction() as connection:
         row = (await connection.execute(text("SELECT deployment_id, signing_key FROM deployment"))).one()
     return Deployment(row.deployment_id, row.signing_key)

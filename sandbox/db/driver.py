@@ -1,6 +1,6 @@
-"""What every connection to PostgreSQL has, pooled or not: UTC both ways, and the driver's errors translated.
+"""What all connections to PostgreSQL have in common, pooled or not: times in UTC, and translated errors.
 
-Only psycopg is needed here: a process that does nothing but write rows starts without SQLAlchemy.
+Imports psycopg only, so that a process which just writes rows starts without SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from psycopg.types.json import JsonbDumper
 
 from sandbox.errors import DatabaseUnavailable, InvalidInput
 
-#: Seconds until a server that does not answer counts as down.
+#: Seconds after which a server that does not answer counts as down.
 CONNECT_TIMEOUT = 10
-#: A connection that rested for so many seconds is asked whether it lives before it is used. Asking at every use would
-#: double the cost of a short read.
+#: A connection that was idle for this many seconds is tested before it is used. A test at every use would double the
+#: cost of a short read.
 IDLE_SECONDS = 1.0
-#: Seconds after which the server ends a transaction that does nothing: a frozen replica must not keep its locks.
+#: Seconds after which the server aborts an idle transaction: a replica that hangs must not keep its locks.
 IDLE_TIMEOUT = 20
-#: Plans are made for the values at hand: only then are partitions left out beforehand and rare values told from common
-#: ones. Planning is a fraction of a millisecond.
+#: Statements are planned for their actual values: only then can the planner leave out partitions and distinguish rare
+#: values from common ones. Planning takes a fraction of a millisecond.
 _DEFAULTS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s -c plan_cache_mode=force_custom_plan"
 
 #: SQLSTATE classes and codes that mean "not now": connection lost, shutting down, starting up, too many connections,
@@ -36,9 +36,9 @@ _UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
 
 
 class OwnConnection:
-    """One connection of somebody's own, made when it is first used and again when it was lost.
+    """A single connection outside a pool. It is opened at the first use, and again when it was lost.
 
-    `on_connect` is told of each that is made.
+    `on_connect` is called with every new connection. Not safe for concurrent use.
     """
 
     def __init__(
@@ -55,18 +55,19 @@ class OwnConnection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection]:
-        """The connection in a transaction. One at a time. Raises `DatabaseUnavailable`; the next use connects anew."""
+        """The connection in a transaction. Raises `DatabaseUnavailable`; the next use connects again."""
         with translated_errors():
-            connection = await self._living()
+            connection = await self._open()
             async with connection.transaction():
                 yield connection
         self._used = time.monotonic()
 
-    async def _living(self) -> psycopg.AsyncConnection:
+    async def _open(self) -> psycopg.AsyncConnection:
+        """The connection if it still works, else a new one."""
         if self._connection is not None:
             if not self._connection.closed and time.monotonic() - self._used < IDLE_SECONDS:
                 return self._connection
-            with suppress(psycopg.OperationalError):  # lost since it was last used
+            with suppress(psycopg.OperationalError):  # The connection was lost since it was last used.
                 await self._connection.execute("SELECT 1")
                 return self._connection
         self._connection = await connect(self._params)
@@ -76,22 +77,22 @@ class OwnConnection:
 
 
 async def connect(params: dict[str, Any]) -> psycopg.AsyncConnection:
-    """A connection in autocommit, with our types."""
+    """A connection in autocommit with the types of `adapt`."""
     connection = await psycopg.AsyncConnection.connect(**params, autocommit=True)
     adapt(connection)
     return connection
 
 
 def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> dict[str, Any]:
-    """libpq's parameters for `dsn` (`postgresql://…`), with what every connection of ours has: UTC, keepalives, a name.
+    """libpq's parameters for `dsn` (`postgresql://…`), with our defaults: application name, timeouts, keepalives, UTC.
 
-    Raises `InvalidInput` for a DSN that is none. What the DSN itself says wins, but for the time zone.
+    Parameters in the DSN take precedence, except for the time zone. Raises `InvalidInput` for an invalid DSN.
     """
     scheme, separator, rest = dsn.partition("://")
     try:
         given = conninfo_to_dict(f"{scheme.partition('+')[0]}{separator}{rest}")
     except psycopg.ProgrammingError:
-        # Its text may quote the URL, password and all.
+        # The text of the error may quote the URL with its password.
         raise InvalidInput(
             "the database URL cannot be read",
             hint="It has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX.",
@@ -102,14 +103,14 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
         "connect_timeout": CONNECT_TIMEOUT,
         "keepalives_idle": 30,
         **given,
-        # PostgreSQL takes the last word: ours come before the caller's, but for the time zone.
+        # The last occurrence of an option wins: our defaults come before the DSN's options, the time zone after them.
         "options": f"{_DEFAULTS} {given.get('options', '')} -c timezone=UTC",
     }
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn "PostgreSQL does not answer" into `DatabaseUnavailable`; let every other error of the driver through."""
+    """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on."""
     try:
         yield
     except psycopg.Error as error:
@@ -119,13 +120,15 @@ def translated_errors() -> Iterator[None]:
 
 
 def is_unavailable(error: psycopg.Error) -> bool:
+    """Whether the error means that PostgreSQL does not answer, or not now."""
     if error.sqlstate is None:
-        # Said by the client library, not by the server: it could not connect, or lost the connection.
+        # The error comes from the client library, which could not connect or lost the connection.
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith(_UNAVAILABLE_STATES)
 
 
 def unavailable(cause: BaseException) -> DatabaseUnavailable:
+    """The error to raise for `cause`."""
     reason = " ".join(str(cause).split()) or type(cause).__name__
     return DatabaseUnavailable(
         f"PostgreSQL does not answer: {reason}",
@@ -134,35 +137,35 @@ def unavailable(cause: BaseException) -> DatabaseUnavailable:
 
 
 def to_utc(value: datetime) -> datetime:
-    """The aware UTC time of a TIMESTAMP value, which is UTC without saying so."""
+    """The time as timezone-aware UTC; a naive time is taken as UTC."""
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def to_db(value: datetime) -> datetime:
-    """The naive UTC time that a TIMESTAMP column holds; needed for COPY only, which takes no heed of a zone."""
+    """The naive UTC time that a TIMESTAMP column holds. COPY needs it, because it ignores the zone of a value."""
     return to_utc(value).replace(tzinfo=None)
 
 
 class _UtcLoader(TimestampLoader):
-    """TIMESTAMP columns hold UTC: load them as aware times."""
+    """Loads TIMESTAMP values as timezone-aware UTC."""
 
     def load(self, data: Buffer) -> datetime:
         try:
-            # A page of records has hundreds of times; this is ten times as fast.
+            # Ten times as fast as the base class, which matters for a page with hundreds of times.
             return datetime.fromisoformat(f"{bytes(data).decode()}+00:00")
         except ValueError:
             return super().load(data).replace(tzinfo=UTC)
 
 
 class _UtcDumper(DatetimeDumper):
-    """Send times in UTC: a TIMESTAMP column ignores the zone of a text that COPY gives it."""
+    """Sends times in UTC: a TIMESTAMP column ignores the zone of a text that comes by COPY."""
 
     def dump(self, obj: datetime) -> Buffer | None:
         return super().dump(obj.astimezone(UTC) if obj.tzinfo else obj)
 
 
 def adapt(connection: Any) -> None:
-    """Give a psycopg connection our types: UTC times, and dicts as jsonb."""
+    """Register our types with a psycopg connection: UTC times, and dicts as jsonb."""
     connection.adapters.register_loader("timestamp", _UtcLoader)
     connection.adapters.register_dumper(datetime, _UtcDumper)
     connection.adapters.register_dumper(dict, JsonbDumper)

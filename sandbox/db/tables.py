@@ -1,6 +1,6 @@
-"""What every table of records needs: pages newest first by keyset, one row, a new row, a change.
+"""SQL that every table of records needs: keyset pages newest first, one row by its key, insert and update.
 
-Statements are put together from a `Table`, which is a constant of a store; every value is bound.
+Statements are built from a `Table`, which is a constant of a store. Every value is passed as a bound parameter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.db.cursors import Cursor, invalid_cursor
-from sandbox.db.days import FilledDays, Stretch
+from sandbox.db.day_partitions import FilledDays, TimeRange
 from sandbox.db.driver import to_db, to_utc
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ def _bigint(value: str) -> int:
 
 
 def _text(value: str) -> str:
-    value.encode()  # PostgreSQL takes neither lone surrogates nor NUL
+    value.encode()  # PostgreSQL accepts neither lone surrogates nor NUL.
     _require("\0" not in value)
     return value
 
@@ -46,16 +46,16 @@ def _require(holds: bool) -> None:
         raise ValueError("not a key of this list")
 
 
-#: SQL types of keys, and what reads one back from a cursor.
+#: For each SQL type of a key, the function that reads a value from a cursor.
 _KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": _text}
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as its store sees it.
+    """A table as its store uses it.
 
-    `time` and then `keys` (name: SQL type) order the pages, newest first; without a `time` the keys alone do. `between`
-    is the column that a span of time is about, where that is not `time`.
+    Pages are ordered by `time` and then by `keys` (name: SQL type), newest first; without a `time`, by the keys only.
+    `between` is the column that `since` and `until` refer to, if that is not `time`.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Table:
     keys: Mapping[str, str]
     time: str | None = None
     between: str | None = None
-    #: The time columns are TIMESTAMPTZ, not TIMESTAMP.
+    #: True if the time columns are TIMESTAMPTZ, false if they are TIMESTAMP.
     zoned: bool = False
-    #: Partitioned by day of `time`.
+    #: True if the table is partitioned by day of `time`.
     by_day: bool = False
     _select: str = field(init=False, default="")
     _order: tuple[str, ...] = field(init=False, default=())
@@ -100,34 +100,34 @@ class Table:
             names = [f"after_{index}" for index in range(len(position))]
             conditions.append(f"({', '.join(self._order)}) < ({', '.join(f':{name}' for name in names)})")
             values.update(zip(names, position, strict=True))
-        first, beyond = (moment and self._moment(moment) for moment in (since, until))
+        start, end = (moment and self._moment(moment) for moment in (since, until))
         async with db.read() as connection:
             if not self.by_day:
-                return await self._stretch(connection, conditions, values, Stretch(first, beyond), limit)
-            if position is not None and position[0] < (beyond or datetime.max):
+                return await self._read_range(connection, conditions, values, TimeRange(start, end), limit)
+            if position is not None and position[0] < (end or datetime.max):
                 # The condition on the position implies this bound, but only the bound makes the planner leave out
                 # the partitions of later days.
-                beyond = position[0] + timedelta(microseconds=1)
+                end = position[0] + timedelta(microseconds=1)
             filled = await FilledDays.read(connection, self.name)
             rows: list[Row] = []
-            for stretch in filled.stretches(first, beyond):
-                rows += await self._stretch(connection, conditions, values, stretch, limit - len(rows))
+            for time_range in filled.ranges(start, end):
+                rows += await self._read_range(connection, conditions, values, time_range, limit - len(rows))
                 if len(rows) == limit:
                     break
             return rows
 
-    async def _stretch(
+    async def _read_range(
         self,
         connection: AsyncConnection,
         conditions: Sequence[str],
         values: Mapping[str, Any],
-        stretch: Stretch,
+        time_range: TimeRange,
         limit: int,
     ) -> list[Row]:
-        """The newest rows of a stretch of time."""
+        """The newest rows of a range of time."""
         conditions, bound = list(conditions), dict(values) | {"limit": limit}
         between = self.between or self.time
-        for name, operator, moment in (("since", ">=", stretch.first), ("until", "<", stretch.beyond)):
+        for name, operator, moment in (("since", ">=", time_range.start), ("until", "<", time_range.end)):
             if moment is not None and between is not None:
                 conditions.append(f"{between} {operator} :{name}")
                 bound[name] = moment
@@ -143,14 +143,14 @@ class Table:
         return row[self.time] if self.time else _NO_TIME, json.dumps([self.name, *(str(row[key]) for key in self.keys)])
 
     async def one(self, db: Database, equal: Mapping[str, Any]) -> Row | None:
-        """The row with these values, if there is one."""
+        """The row with these values, or None."""
         statement = f"SELECT {self._select} FROM {self.name} WHERE {_all_equal(equal)}"
         async with db.read() as connection:
             row = (await connection.execute(text(statement), dict(equal))).mappings().first()
             return dict(row) if row else None
 
     async def insert(self, connection: AsyncConnection, values: Mapping[str, Any]) -> Row:
-        """A new row as it is kept. Columns that are not given have their defaults."""
+        """Insert a row and return it as stored. Columns that are not given get their defaults."""
         names = list(values)
         statement = (
             f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)}) "
@@ -161,7 +161,7 @@ class Table:
     async def update(
         self, connection: AsyncConnection, equal: Mapping[str, Any], values: Mapping[str, Any]
     ) -> Row | None:
-        """Change the row with these values; as it is kept then, or None if there is none."""
+        """Change the row with these values and return it as stored, or None if there is no such row."""
         changes = ", ".join(f"{name} = :new_{name}" for name in values)
         statement = f"UPDATE {self.name} SET {changes} WHERE {_all_equal(equal)} RETURNING {self._select}"
         bound = dict(equal) | {f"new_{name}": value for name, value in _bound(values).items()}

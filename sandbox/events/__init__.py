@@ -1,1 +1,1 @@
-"""The append-only event log of each session and its live fan-out."""
+"""The append-only event log of each session, its live fan-out, and the encoding of server-sent events."""

@@ -1,4 +1,4 @@
-"""The event log in PostgreSQL: appended in batches under the session row's lock, read by seq."""
+"""The event log in PostgreSQL: appended in batches while the session's row is locked, read by seq."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sandbox.db.driver import to_utc
 from sandbox.domain.events import Event, EventType, NewEvent
 from sandbox.domain.session import Work
 
-#: NOTIFY channel that says "this session has new events"; the payload is the session's id.
+#: NOTIFY channel for new events. The payload is the id of the session.
 CHANNEL = "session_events"
 
-#: `base` is the seq before the first of these events: the caller has raised last_seq by their number already.
+#: `base` is the seq before the first of the events.
 _INSERT = text("""
     INSERT INTO session_events (session_id, seq, run_id, type, data)
     SELECT :session_id, :base + ordinality, :run_id, event->>'type', event->'data'
@@ -35,24 +35,24 @@ _POSITION = text("SELECT last_seq, work, user_id FROM sandbox_sessions WHERE ses
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a session's log goes, and whether more is to come."""
+    """The end of a session's log, and whether more events may follow."""
 
     last_seq: int
     work: Work | None
     user_id: str
 
     def is_over_after(self, seq: int) -> bool:
-        """True when a viewer that has seen `seq` has seen everything there will be, until somebody asks for more."""
+        """True if there is no event after `seq` and the session has no work that could add one."""
         return self.work is None and seq >= self.last_seq
 
 
 async def insert(
     conn: AsyncConnection, session_id: UUID, run_id: UUID, events: Sequence[NewEvent], *, last_seq: int
 ) -> None:
-    """Write events whose seqs end at `last_seq` and tell the viewers, all in the caller's transaction.
+    """Append events whose seqs end at `last_seq` and notify readers, all in the caller's transaction.
 
-    The caller has raised `sandbox_sessions.last_seq` by `len(events)` in the same transaction: the row's lock is what
-    keeps seqs gapless and in order of commit.
+    The caller must have raised `sandbox_sessions.last_seq` by `len(events)` in the same transaction: the lock on that
+    row keeps the seqs without gaps and in the order of commits.
     """
     if not events:
         return
@@ -64,7 +64,10 @@ async def insert(
 
 
 async def read(db: Database, session_id: UUID, *, after: int, limit: int) -> tuple[list[Event], Position | None]:
-    """Events after a seq, oldest first, and the log's position read before them (None: no such session)."""
+    """The events after a seq, oldest first, and the position of the log, which is read before them.
+
+    The position is None if there is no such session.
+    """
     async with db.read() as conn:
         row = (await conn.execute(_POSITION, {"session_id": session_id})).one_or_none()
         if row is None:

@@ -1,1 +1,1 @@
-"""Documents for retrieval, and the memory that agents share."""
+"""Documents for retrieval, and the shared memory of the platform's agents."""

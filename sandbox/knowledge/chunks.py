@@ -1,25 +1,28 @@
-"""Documents cut into pieces that can be found and put into a prompt one by one."""
+"""Splitting documents into chunks that are searched and put into prompts one by one."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-#: Characters of a chunk, at most.
+#: Maximum number of characters in a chunk.
 MAX_CHUNK = 2_000
 _HEADING = re.compile(r"#{1,6}\s+(.{1,500}?)\s*#*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document beneath a heading of it."""
+    """A part of a document, and the heading above it."""
 
     heading: str | None
     content: str
 
 
-def cut(content: str) -> list[Chunk]:
-    """The pieces in order: whole paragraphs as long as they fit, never across a (Markdown) heading."""
+def split(content: str) -> list[Chunk]:
+    """Split a document into chunks, in order.
+
+    A chunk has whole paragraphs if they fit, and never extends across a Markdown heading.
+    """
     chunks: list[Chunk] = []
     heading: str | None = None
     piece = ""
@@ -45,7 +48,7 @@ def cut(content: str) -> list[Chunk]:
 
 
 def _parts(paragraph: str) -> list[str]:
-    """A paragraph in parts that fit, cut at white space where there is any."""
+    """A paragraph in parts that fit into a chunk, split at white space if there is any."""
     parts = []
     while len(paragraph) > MAX_CHUNK:
         end = max(paragraph.rfind(" ", 1, MAX_CHUNK), paragraph.rfind("\n", 1, MAX_CHUNK))

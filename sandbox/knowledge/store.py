@@ -1,4 +1,4 @@
-"""SQL of documents and of the agents' memory."""
+"""SQL of documents and of the memory that the platform's agents share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
 from sandbox.errors import Conflict
-from sandbox.knowledge.chunks import cut
+from sandbox.knowledge.chunks import split
 
 DOCUMENTS = Table(
     "documents",
@@ -40,8 +40,8 @@ MEMORY = Table(
     keys={"key": "text"},
 )
 
-#: Entries past their end do not exist for readers.
-ALIVE: Condition = ("(expires_at IS NULL OR expires_at > NOW())", {})
+#: Expired entries do not exist for readers.
+NOT_EXPIRED: Condition = ("(expires_at IS NULL OR expires_at > NOW())", {})
 
 _LOCK_SOURCE = text("SELECT pg_advisory_xact_lock(hashtextextended('document ' || :owner || ' ' || :source, 0))")
 _BY_SOURCE = text("""
@@ -70,11 +70,11 @@ _CONTENT = text(f"""
     SELECT {", ".join(DOCUMENTS.columns)}, content FROM documents
      WHERE document_id = :document_id AND (:everyone OR user_id IS NULL OR user_id = :user_id)
 """)
-_REMOVE_DOCUMENT = text("""
+_DELETE_DOCUMENT = text("""
     DELETE FROM documents WHERE document_id = :document_id AND (:everyone OR user_id = :user_id) RETURNING 1
 """)
 
-#: An entry past its end is as good as none: it begins anew.
+#: An expired entry counts as absent: the new one starts at version 1.
 _WRITE_MEMORY = text(f"""
     INSERT INTO agent_memory AS memory (namespace, key, value, agent_name, expires_at)
     VALUES (:namespace, :key, :value, :agent_name,
@@ -87,16 +87,16 @@ _WRITE_MEMORY = text(f"""
         OR :if_version = CASE WHEN memory.expires_at <= NOW() THEN 0 ELSE memory.version END
     RETURNING {", ".join(MEMORY.columns)}
 """)
-_REMOVE_MEMORY = text("DELETE FROM agent_memory WHERE namespace = :namespace AND key = :key RETURNING version")
+_DELETE_MEMORY = text("DELETE FROM agent_memory WHERE namespace = :namespace AND key = :key RETURNING version")
 
 
 def visible_to(user_id: str) -> Condition:
-    """Documents of this user, and those of the platform itself."""
+    """The condition for documents of this user and of the platform itself."""
     return "(user_id IS NULL OR user_id = :owner)", {"owner": user_id}
 
 
-def mentioning(query: str) -> Condition:
-    """Documents with a chunk that has these words."""
+def documents_matching(query: str) -> Condition:
+    """The condition for documents with a chunk that matches the query."""
     condition = (
         "EXISTS (SELECT FROM document_chunks AS chunk WHERE chunk.document_id = documents.document_id"
         " AND chunk.search @@ websearch_to_tsquery('english', :words))"
@@ -104,8 +104,8 @@ def mentioning(query: str) -> Condition:
     return condition, {"words": query}
 
 
-def remembering(query: str) -> Condition:
-    """Memory with these words in its key or value."""
+def memory_matching(query: str) -> Condition:
+    """The condition for memory entries whose key or value matches the query."""
     return (
         "search @@ (websearch_to_tsquery('english', :words) || websearch_to_tsquery('simple', :words))",
         {"words": query},
@@ -113,28 +113,30 @@ def remembering(query: str) -> Condition:
 
 
 async def put_document(db: Database, user_id: str | None, values: Mapping[str, Any]) -> tuple[Row, bool]:
-    """Keep a document with its chunks; whether it is new.
+    """Store a document with its chunks; returns its row, and whether it is new.
 
-    One of the same owner and source is replaced: its version rises if the content is another.
+    A document of the same owner and source is replaced. Its version rises if the content has changed.
     """
     content: str = values["content"]
-    kept = dict(values) | {"content_hash": hashlib.sha256(content.encode()).hexdigest()}
+    stored = dict(values) | {"content_hash": hashlib.sha256(content.encode()).hexdigest()}
     async with db.transaction() as connection:
         known = None
-        if kept.get("source") is not None:
-            await connection.execute(_LOCK_SOURCE, {"owner": user_id or "", "source": kept["source"]})
-            known = (await connection.execute(_BY_SOURCE, {"source": kept["source"], "user_id": user_id})).one_or_none()
+        if stored.get("source") is not None:
+            await connection.execute(_LOCK_SOURCE, {"owner": user_id or "", "source": stored["source"]})
+            known = (
+                await connection.execute(_BY_SOURCE, {"source": stored["source"], "user_id": user_id})
+            ).one_or_none()
         if known is None:
-            row = await DOCUMENTS.insert(connection, kept | {"user_id": user_id})
+            row = await DOCUMENTS.insert(connection, stored | {"user_id": user_id})
             await _write_chunks(connection, row["document_id"], content)
             return row, True
-        changed = known.content_hash != kept["content_hash"]
-        bound = {key: value for key, value in kept.items() if key != "source"}
-        bound |= {"document_id": known.document_id, "changed": int(changed), "metadata": Jsonb(kept["metadata"])}
+        changed = known.content_hash != stored["content_hash"]
+        bound = {key: value for key, value in stored.items() if key != "source"}
+        bound |= {"document_id": known.document_id, "changed": int(changed), "metadata": Jsonb(stored["metadata"])}
         row = dict((await connection.execute(_REPLACE, bound)).mappings().one())
         if changed:
-            gone = text("DELETE FROM document_chunks WHERE document_id = :id")
-            await connection.execute(gone, {"id": known.document_id})
+            delete_chunks = text("DELETE FROM document_chunks WHERE document_id = :id")
+            await connection.execute(delete_chunks, {"id": known.document_id})
             await _write_chunks(connection, known.document_id, content)
         return row, False
 
@@ -142,7 +144,7 @@ async def put_document(db: Database, user_id: str | None, values: Mapping[str, A
 async def _write_chunks(connection: AsyncConnection, document_id: UUID, content: str) -> None:
     rows = [
         {"document_id": document_id, "position": position, "heading": chunk.heading, "content": chunk.content}
-        for position, chunk in enumerate(cut(content))
+        for position, chunk in enumerate(split(content))
     ]
     if rows:
         statement = text(
@@ -152,37 +154,37 @@ async def _write_chunks(connection: AsyncConnection, document_id: UUID, content:
         await connection.execute(statement, rows)
 
 
-async def document(db: Database, document_id: UUID, user_id: str | None) -> Row | None:
-    """A document with its content; with `user_id` only one that this user may see."""
+async def read_document(db: Database, document_id: UUID, user_id: str | None) -> Row | None:
+    """A document with its content; with `user_id` only if this user may see it."""
     values = {"document_id": document_id, "user_id": user_id, "everyone": user_id is None}
     async with db.read() as connection:
         row = (await connection.execute(_CONTENT, values)).mappings().first()
         return dict(row) if row else None
 
 
-async def remove_document(db: Database, document_id: UUID, user_id: str | None) -> bool:
-    """Remove a document; with `user_id` only one of this user's. Whether there was one."""
+async def delete_document(db: Database, document_id: UUID, user_id: str | None) -> bool:
+    """Delete a document, with `user_id` only if it is this user's; returns whether there was one."""
     values = {"document_id": document_id, "user_id": user_id, "everyone": user_id is None}
     async with db.transaction() as connection:
-        return (await connection.execute(_REMOVE_DOCUMENT, values)).first() is not None
+        return (await connection.execute(_DELETE_DOCUMENT, values)).first() is not None
 
 
 async def search_chunks(db: Database, query: str, user_id: str | None, limit: int) -> list[Row]:
-    """Chunks with these words, the best match first; with `user_id` only of documents that this user may see."""
+    """Chunks that match the query, the best match first; with `user_id` only of documents that this user may see."""
     values = {"q": query, "user_id": user_id, "everyone": user_id is None, "limit": limit}
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_SEARCH, values)).mappings()]
 
 
-async def remember(db: Database, values: Mapping[str, Any], if_version: int | None) -> Row:
-    """Write an entry (namespace, key, value, agent_name, ttl_seconds).
+async def write_memory(db: Database, values: Mapping[str, Any], if_version: int | None) -> Row:
+    """Write an entry: `values` has namespace, key, value, agent_name and ttl_seconds.
 
-    With `if_version` only if that is its version now (0: there is none). Raises Conflict.
+    With `if_version`, only if the entry has that version (0: it does not exist). Raises Conflict.
     """
     bound = dict(values) | {"value": Jsonb(values["value"]), "if_version": if_version}
     async with db.transaction() as connection:
         if if_version:
-            # Without the entry there is nothing to compare with, and an insert would succeed.
+            # If the entry does not exist, the statement would insert it without comparing versions.
             known = text("SELECT FROM agent_memory WHERE namespace = :namespace AND key = :key FOR UPDATE")
             there = (await connection.execute(known, {name: values[name] for name in ("namespace", "key")})).first()
             row = (await connection.execute(_WRITE_MEMORY, bound)).mappings().first() if there is not None else None
@@ -192,19 +194,19 @@ async def remember(db: Database, values: Mapping[str, Any], if_version: int | No
             raise Conflict(
                 f"{values['namespace']}/{values['key']} is no longer at version {if_version}.",
                 code="memory_version_conflict",
-                hint="Read it again and decide anew.",
+                hint="Read it again, then decide.",
             )
         return dict(row)
 
 
-async def recall(db: Database, namespace: str, key: str) -> Row | None:
-    """An entry that is not past its end."""
-    rows = await MEMORY.page(db, 1, equal={"namespace": namespace, "key": key}, where=[ALIVE])
+async def read_memory(db: Database, namespace: str, key: str) -> Row | None:
+    """An entry that has not expired, or None."""
+    rows = await MEMORY.page(db, 1, equal={"namespace": namespace, "key": key}, where=[NOT_EXPIRED])
     return rows[0] if rows else None
 
 
-async def forget(db: Database, namespace: str, key: str) -> bool:
-    """Remove an entry; whether there was one."""
+async def delete_memory(db: Database, namespace: str, key: str) -> bool:
+    """Delete an entry; returns whether there was one."""
     async with db.transaction() as connection:
-        removed = await connection.execute(_REMOVE_MEMORY, {"namespace": namespace, "key": key})
+        removed = await connection.execute(_DELETE_MEMORY, {"namespace": namespace, "key": key})
         return removed.first() is not None

@@ -1,1 +1,1 @@
-"""Lessons, their application to a run, and how it turned out."""
+"""Lessons, their application to launches, and the outcomes."""

@@ -1,4 +1,4 @@
-"""Lessons applied to a launch: recorded when its run starts, their outcome when it ends."""
+"""Lessons applied to a launch: recorded when its run starts; their outcome is recorded when it ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sandbox.learning import store
 async def record_applications(
     conn: AsyncConnection, *, pipeline_run_id: str, agents: Sequence[str], project_name: str
 ) -> int:
-    """Record the active, unexpired lessons of these agents as applied to the run; answers how many were added.
+    """Record the active, unexpired lessons of these agents as applied to the run; returns how many were added.
 
-    May be called again for the same run, after a crash or by two callers at once: what is recorded is not doubled.
+    May be called again for the same run, after a crash or by two callers at once: no application is recorded twice.
     Runs in the caller's transaction.
     """
     return await store.insert_applications(
@@ -32,16 +32,16 @@ async def verify_outcomes(
     failed_stage: StageName | None,
     reached_stages: set[StageName],
 ) -> int:
-    """Say of each lesson applied to a run that has ended whether it helped; answers how many outcomes were set.
+    """Record for each lesson applied to a run that has ended whether it helped; returns how many outcomes were set.
 
     A lesson whose `source_issue_type` is the run's `failure_code` did not prevent it. One whose issue belongs to a
     stage that was reached and completed did. Every other stays unverified: its stage was not reached, failed for
     another reason, or the issue belongs to no stage of a launch. A failure that any stage can have counts as prevented
     only when the run ended without failing.
 
-    `reached_stages` are those that ran, `failed_stage` the one that did not get to its end: it failed, or was under way
-    when the run was cancelled. Stages that were skipped had nothing to do and prove nothing: leave them out. May be
-    called again; outcomes that are set, by whomever, stay. Runs in the caller's transaction.
+    `reached_stages` are the stages that ran; `failed_stage` is the one that did not complete because it failed or the
+    run was cancelled. Leave out skipped stages: they had nothing to do and prove nothing. May be called again; outcomes
+    that are already set are not changed. Runs in the caller's transaction.
     """
     completed = reached_stages - {failed_stage}
     return await store.set_outcomes(

@@ -1,4 +1,4 @@
-"""Lessons as an agent's prompt gets them."""
+"""Lessons as text for an agent's prompt."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ _HEADING = "Lessons from earlier work. Follow them:"
 
 
 async def for_prompt(db: Database, agent_name: str, limit: int) -> list[Row]:
-    """The lessons in force for this agent, the most severe and most effective first."""
+    """The active, unexpired lessons of this agent, the most severe and most effective first."""
     return await store.lessons_for_prompt(db, agent_name, limit)
 
 
 def as_text(lessons: Sequence[Row]) -> str:
-    """One line a lesson beneath a heading; empty without lessons. A lesson cannot add lines that look like others."""
+    """A heading and one line per lesson; empty without lessons.
+
+    White space is collapsed, so that the text of a lesson cannot add lines that look like other lessons.
+    """
     if not lessons:
         return ""
     lines = [f"- [{row['severity']}, {row['category']}] {' '.join(row['lesson_text'].split())}" for row in lessons]

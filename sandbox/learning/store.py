@@ -1,4 +1,4 @@
-"""SQL of the learning room. The figures (times_applied, scores, agent_learning_stats) are kept by triggers."""
+"""SQL of lessons, applications and refinement runs. Triggers maintain the counts, scores and agent_learning_stats."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.db.tables import Row, Table
 
-#: One recorder at a time for a run: (lesson, run) pairs may repeat in the table, so no index keeps them apart.
+#: Serializes recording per run: (lesson, run) pairs may repeat in the table, so no unique index prevents duplicates.
 _LOCK_RUN = text("SELECT pg_advisory_xact_lock(hashtextextended('lesson applications of run ' || :pipeline_run_id, 0))")
 
-#: In the order of the lessons' ids: two runs that begin at once lock rows in the same order.
+#: Ordered by the lessons' ids, so that two runs that start at once lock rows in the same order.
 _RECORD = text("""
     INSERT INTO agent_lesson_applications (lesson_id, agent_name, pipeline_run_id, project_name)
     SELECT lesson.id, lesson.agent_name, CAST(:pipeline_run_id AS VARCHAR), :project_name
@@ -27,7 +27,7 @@ _RECORD = text("""
      ORDER BY lesson.id
 """)
 
-#: Outcomes that are verified already, by an earlier call or by a person, stay as they are.
+#: Leaves outcomes that an earlier call or a person has verified already.
 _VERIFY = text("""
     UPDATE agent_lesson_applications AS application
        SET prevented_issue = lesson.source_issue_type IS DISTINCT FROM :failure_code,
@@ -45,7 +45,7 @@ _VERIFY = text("""
 async def insert_applications(
     conn: AsyncConnection, *, pipeline_run_id: str, agents: Sequence[str], project_name: str
 ) -> int:
-    """Record the active, unexpired lessons of the agents that the run does not have yet; answers how many."""
+    """Record the active, unexpired lessons of the agents that the run does not have yet; returns how many."""
     await conn.execute(_LOCK_RUN, {"pipeline_run_id": pipeline_run_id})
     result = await conn.execute(
         _RECORD, {"pipeline_run_id": pipeline_run_id, "project_name": project_name, "agents": list(agents)}
@@ -62,7 +62,7 @@ async def set_outcomes(
     occurred: str,
     prevented: str,
 ) -> int:
-    """Set the outcome of the run's unverified applications; answers how many.
+    """Set the outcome of the run's unverified applications; returns how many.
 
     A lesson about `failure_code` did not prevent it, one about a code in `ruled_out` did. `occurred` and `prevented`
     are the notes; `{issue}` in the latter stands for the lesson's issue.
@@ -146,7 +146,7 @@ REFINEMENT_RUNS = Table(
     keys={"id": "bigint"},
 )
 
-#: Severity first; then what proved itself, what is not yet proved, what did not help.
+#: By severity, then by effectiveness; a lesson without a verified outcome counts as 0.5.
 _FOR_PROMPT = text(f"""
     SELECT {", ".join(LESSONS.columns)} FROM agent_lessons
      WHERE agent_name = :agent_name AND is_active AND (expires_at IS NULL OR expires_at > NOW())
@@ -171,7 +171,7 @@ async def lessons_for_prompt(db: Database, agent_name: str, limit: int) -> list[
 
 
 async def set_outcome(db: Database, application_id: int, *, prevented_issue: bool, notes: str | None) -> Row | None:
-    """Say how one application turned out, whatever was said before; None if there is no such application."""
+    """Set or correct the outcome of one application; returns None if there is no such application."""
     values = {"id": application_id, "prevented_issue": prevented_issue, "outcome_notes": notes}
     async with db.transaction() as connection:
         row = (await connection.execute(_SET_OUTCOME, values)).mappings().first()
@@ -179,12 +179,12 @@ async def set_outcome(db: Database, application_id: int, *, prevented_issue: boo
 
 
 async def insert_row(db: Database, table: Table, values: Mapping[str, Any]) -> Row:
-    """A new row as it is kept."""
+    """Insert a row and return it as stored."""
     async with db.transaction() as connection:
         return await table.insert(connection, values)
 
 
 async def update_row(db: Database, table: Table, row_id: int, values: Mapping[str, Any]) -> Row | None:
-    """Change a row; as it is kept then, or None if there is none."""
+    """Change a row and return it as stored, or None if there is no such row."""
     async with db.transaction() as connection:
         return await table.update(connection, {"id": row_id}, values)

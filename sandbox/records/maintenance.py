@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
-from sandbox.db.periodic import Periodic, alone
+from sandbox.db.periodic import Periodic, exclusive
 from sandbox.errors import Conflict, SandboxError
 from sandbox.records import retention
 from sandbox.records.agents import store as agents
@@ -117,7 +117,7 @@ class Upkeep:
 
 async def run_retention(db: Database, settings: Settings, *, dry_run: bool) -> list[retention.Step]:
     """A run at once, of its own. Raises Conflict while another is under way, in whichever replica."""
-    async with alone(db, RETENTION) as ours:
+    async with exclusive(db, RETENTION) as ours:
         if not ours:
             raise Conflict(
                 "A run of retention is under way.", code="retention_running", hint="Wait for its end and look again."

@@ -73,7 +73,7 @@ async def list_documents(
     """Documents, newest first: an admin's all, a user's its own and the platform's."""
     where = [] if caller.is_admin else [store.visible_to(caller.user_id)]
     if query.q:
-        where.append(store.mentioning(query.q))
+        where.append(store.documents_matching(query.q))
     return Page.model_validate(await answer_page(store.DOCUMENTS, services.db, query, where=where))
 
 
@@ -106,7 +106,7 @@ async def put_document(
 @router.get("/{document_id}")
 async def get_document(document_id: UUID, caller: CurrentCaller, services: Injected) -> WholeDocument:
     """One document, with its content."""
-    row = await store.document(services.db, document_id, _only(caller))
+    row = await store.read_document(services.db, document_id, _only(caller))
     if row is None:
         raise _missing(document_id)
     return WholeDocument.model_validate(row)
@@ -115,7 +115,7 @@ async def get_document(document_id: UUID, caller: CurrentCaller, services: Injec
 @router.delete("/{document_id}", status_code=204)
 async def delete_document(document_id: UUID, caller: CurrentCaller, services: Injected) -> None:
     """Remove a document; the platform's own only by an admin."""
-    if not await store.remove_document(services.db, document_id, _only(caller)):
+    if not await store.delete_document(services.db, document_id, _only(caller)):
         raise _missing(document_id)
 
 

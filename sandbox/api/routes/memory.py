@@ -51,7 +51,7 @@ async def list_memory(
     namespace: Namespace, _: CurrentAdmin, services: Injected, query: Annotated[MemoryQuery, Query()]
 ) -> Page[MemoryView]:
     """What is remembered under a namespace, the last written first."""
-    where = [store.ALIVE] + ([store.remembering(query.q)] if query.q else [])
+    where = [store.NOT_EXPIRED] + ([store.memory_matching(query.q)] if query.q else [])
     page = await answer_page(store.MEMORY, services.db, query, where=where, equal={"namespace": namespace})
     return Page.model_validate(page)
 
@@ -59,7 +59,7 @@ async def list_memory(
 @router.get("/{namespace}/{key:path}")
 async def recall(namespace: Namespace, key: Key, _: CurrentAdmin, services: Injected) -> MemoryView:
     """One entry."""
-    row = await store.recall(services.db, namespace, key)
+    row = await store.read_memory(services.db, namespace, key)
     if row is None:
         raise _missing(namespace, key)
     return MemoryView.model_validate(row)
@@ -69,13 +69,13 @@ async def recall(namespace: Namespace, key: Key, _: CurrentAdmin, services: Inje
 async def remember(namespace: Namespace, key: Key, body: Memory, _: CurrentAdmin, services: Injected) -> MemoryView:
     """Write an entry; `if_version` makes it compare-and-set (409 `memory_version_conflict`)."""
     values = body.model_dump(exclude={"if_version"}) | {"namespace": namespace, "key": key}
-    return MemoryView.model_validate(await store.remember(services.db, values, body.if_version))
+    return MemoryView.model_validate(await store.write_memory(services.db, values, body.if_version))
 
 
 @router.delete("/{namespace}/{key:path}", status_code=204)
 async def forget(namespace: Namespace, key: Key, _: CurrentAdmin, services: Injected) -> None:
     """Remove an entry."""
-    if not await store.forget(services.db, namespace, key):
+    if not await store.delete_memory(services.db, namespace, key):
         raise _missing(namespace, key)
 
 

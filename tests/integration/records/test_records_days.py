@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from sandbox.db.days import FilledDays
+from sandbox.db.day_partitions import FilledDays
 from sandbox.records import store
 
 NOW = datetime.now(UTC).replace(microsecond=0)

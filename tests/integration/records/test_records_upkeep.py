@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from sandbox.db.periodic import Periodic, alone
+from sandbox.db.periodic import Periodic, exclusive
 from sandbox.records import retention
 from sandbox.records.agents import store as agents
 from sandbox.records.agents.components import Components
@@ -131,7 +131,7 @@ async def test_what_is_too_old_goes_and_nothing_else(database, admin):
 
 
 async def test_retention_runs_once_at_a_time(database, admin, ada):
-    async with alone(database, RETENTION) as ours:
+    async with exclusive(database, RETENTION) as ours:
         assert ours
         refused = await admin.post("/api/v1/admin/retention", json={})
         assert (refused.status_code, refused.json()["code"]) == (409, "retention_running")
@@ -152,15 +152,15 @@ async def test_a_table_in_use_is_left_for_the_next_run(database):
 
 
 async def test_long_work_keeps_its_turn(database, monkeypatch):
-    monkeypatch.setattr("sandbox.db.periodic.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("sandbox.db.periodic.KEEPALIVE_SECONDS", 0.2)
     async with database.transaction() as connection:
         await connection.execute(text("SET idle_in_transaction_session_timeout = '1s'"))
-    async with alone(database, "long work") as ours:
+    async with exclusive(database, "long work") as ours:
         assert ours
         await asyncio.sleep(2)  # longer than a transaction may rest
-        async with alone(database, "long work") as another:
+        async with exclusive(database, "long work") as another:
             assert not another
-    async with alone(database, "long work") as again:
+    async with exclusive(database, "long work") as again:
         assert again
 
 
@@ -176,7 +176,7 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
         done.set()
 
     periodic = Periodic(database, "test work", 0.01, work)
-    async with alone(database, "test work"):
+    async with exclusive(database, "test work"):
         assert await Periodic(database, "test work", 1, work).once() is False
     periodic.start()
     await asyncio.wait_for(done.wait(), 30)

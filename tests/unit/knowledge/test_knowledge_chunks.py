@@ -3,22 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.knowledge.chunks import MAX_CHUNK, Chunk, cut
+from sandbox.knowledge.chunks import MAX_CHUNK, Chunk, split
 
 
 def test_headings_part_a_document():
-    assert cut("intro\n\n# One\nfirst\n\nsecond\n\n## Two ##\n\nthird") == [
+    assert split("intro\n\n# One\nfirst\n\nsecond\n\n## Two ##\n\nthird") == [
         Chunk(None, "intro"),
         Chunk("One", "first\n\nsecond"),
         Chunk("Two", "third"),
     ]
-    assert cut("  \n\n ") == []
+    assert split("  \n\n ") == []
 
 
 @given(st.lists(st.text("ab \n", max_size=3 * MAX_CHUNK), max_size=4))
 def test_no_word_is_lost_and_no_chunk_too_large(paragraphs):
     content = "\n\n".join(paragraphs)
-    chunks = cut(content)
+    chunks = split(content)
     assert all(0 < len(chunk.content) <= MAX_CHUNK for chunk in chunks)
     letters = "".join("".join(chunk.content.split()) for chunk in chunks)
     assert letters == "".join(content.split())
