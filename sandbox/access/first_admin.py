@@ -40,7 +40,7 @@ async def ensure_admin(db: Database, settings: Settings) -> str | None:
     start at once in one data folder, one does. Returns None if the valid token is not known here: it came from an
     earlier environment, is in another data folder, or was revoked. Set SANDBOX_ADMIN_TOKEN to choose a new one.
 
-    Raises TokenTaken and AdminTokenFileError.
+    Raises TokenInUse and AdminTokenFileError.
     """
     store, path = TokenStore(db), admin_token_path(settings.home)
     given = settings.admin_token

@@ -34,7 +34,7 @@ class TokenRecord:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-class TokenTaken(InvalidInput):
+class TokenInUse(InvalidInput):
     """Another user has this token already."""
 
     code = "admin_token_taken"
@@ -62,7 +62,7 @@ class TokenStore:
     ) -> TokenRecord:
         """The row with this id, inserted if absent. With `replace`, a different hash replaces the old one and is valid.
 
-        Raises TokenTaken if another row has that hash.
+        Raises TokenInUse if another row has that hash.
         """
         statement = text(
             "INSERT INTO api_tokens (token_id, token_hash, user_id, role, created_at) VALUES "
@@ -75,7 +75,7 @@ class TokenStore:
             try:
                 await connection.execute(statement, values | {"replace": replace})
             except IntegrityError:
-                raise TokenTaken(
+                raise TokenInUse(
                     "This token belongs to another user already.", hint="Choose another SANDBOX_ADMIN_TOKEN."
                 ) from None
             by_id = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = :token_id")

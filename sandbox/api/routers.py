@@ -1,4 +1,4 @@
-"""The routes of the platform's records, all of them."""
+"""The routers of the platform's records."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sandbox.api.routes import (
 
 
 def records_routers() -> list[APIRouter]:
-    """In the order of the documentation at `/docs`."""
-    rooms = (
+    """The routers in the order of the documentation at `/docs`."""
+    modules = (
         agents,
         test_results,
         coverage,
@@ -40,4 +40,4 @@ def records_routers() -> list[APIRouter]:
         retention,
         metrics,
     )
-    return [room.router for room in rooms]
+    return [module.router for module in modules]

@@ -220,7 +220,7 @@ def _make_database(data: Path) -> str | None:
     Returns its URL, or None if the server ends meanwhile.
     """
     give_up = time.monotonic() + DEADLINE
-    reason = "it does not say where its socket is"
+    reason = "its pid file does not name its socket yet"
     while (postmaster := _postmaster(data)) is not None:
         try:
             if postmaster.socket is not None:

@@ -246,8 +246,8 @@ def _check_server(info: psycopg.ConnectionInfo) -> None:
     encoding = info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise MigrationError(
-            f"the database {info.dbname} keeps text as {encoding}, UTF8 is needed",
-            hint=f"Make it anew: createdb --template template0 --encoding UTF8 {info.dbname}",
+            f"the database {info.dbname} stores text as {encoding}, UTF8 is needed",
+            hint=f"Create it again: createdb --template template0 --encoding UTF8 {info.dbname}",
             code="database_not_utf8",
         )
 
@@ -338,14 +338,18 @@ async def _record(connection: psycopg.AsyncConnection, migration: Migration) -> 
 
 
 def _failed(migration: Migration, error: psycopg.Error) -> MigrationError:
-    kept = "Nothing of this file was kept." if migration.in_transaction else "It is repeated from its start."
+    state = (
+        "Nothing of this file was applied."
+        if migration.in_transaction
+        else "The file starts again from its first statement."
+    )
     if isinstance(error, LockNotAvailable | DeadlockDetected):
         return MigrationError(
             f"{migration.name} failed: a lock was not available within {LOCK_TIMEOUT_SECONDS:g} seconds, "
             f"{LOCK_ATTEMPTS} times in a row",
-            hint=f"{kept} Find the transaction that holds it (pg_stat_activity, pg_locks), and migrate again.",
+            hint=f"{state} Find the transaction that holds it (pg_stat_activity, pg_locks), and migrate again.",
             code="migration_failed",
         )
     return MigrationError(
-        f"{migration.name} failed: {error}", hint=f"{kept} Mend the cause and migrate again.", code="migration_failed"
+        f"{migration.name} failed: {error}", hint=f"{state} Fix the cause and migrate again.", code="migration_failed"
     )

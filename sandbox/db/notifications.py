@@ -22,7 +22,7 @@ async def listen(db: Database, channel: str, on_notification: Callable[[str | No
     """Call `on_notification` with the payload of each notification of `channel`, until this task is cancelled.
 
     After every connect, the first one included, it is called with None: notifications that were sent before are
-    lost, so the caller has to read what it follows again. A lost connection is logged and made anew after
+    lost, so the caller has to read what it follows again. A lost connection is logged and replaced after
     `RECONNECT_SECONDS`. What `on_notification` raises ends the task.
     """
     while True:

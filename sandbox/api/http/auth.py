@@ -1,8 +1,8 @@
-"""Who is calling, as dependencies of the routes.
+"""Authentication, as dependencies of the routes.
 
-A token by `Authorization: Bearer` or `X-API-Key`, or a browser's cookie. A browser sends its cookie along with whatever
-any page asks of it, previews included, so a cookie alone opens neither unsafe methods nor WebSockets unless the request
-comes from a page of this very origin.
+Callers send a token by `Authorization: Bearer` or `X-API-Key`; a browser sends a cookie. A browser adds the cookie to
+requests of any page, previews included, so a cookie is accepted for unsafe methods and WebSockets only if the request
+comes from a page of the same origin.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AdminRequired(SandboxError):
-    """The caller is known and is not an admin."""
+    """The caller is authenticated but is not an admin."""
 
     code = "admin_required"
     kind = Kind.FORBIDDEN
 
 
 class CrossOrigin(SandboxError):
-    """A page of another origin tried to act with this browser's cookie."""
+    """A page of another origin sent an unsafe request with this browser's cookie."""
 
     code = "cross_origin"
     kind = Kind.FORBIDDEN
 
 
 class AuthServices(Protocol):
-    """What this needs of `app.state.services`."""
+    """The part of `app.state.services` that authentication needs."""
 
     @property
     def tokens(self) -> TokenService: ...
 
 
 def services(connection: HTTPConnection) -> AuthServices:
-    """The running service's parts, as far as they are needed here."""
+    """The services of the application, as far as authentication needs them."""
     return cast(AuthServices, connection.app.state.services)
 
 
@@ -71,7 +71,7 @@ CurrentAdmin = Annotated[Caller, Depends(require_admin)]
 
 
 def exports_token(connection: HTTPConnection) -> str | None:
-    """The token of a session, if it is one that was sent. To everything but the intake of records it is unknown."""
+    """The telemetry token of a session, if the request has one. Only the OTLP routes accept it."""
     token = _header_token(connection)
     return token if token is not None and token.startswith(EXPORTS_TOKEN_PREFIX) else None
 
@@ -102,10 +102,10 @@ async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller
 
 
 def _same_origin(connection: HTTPConnection) -> bool:
-    # Not "same-site": the hosts of previews, where other people's code runs, are of the same site as this one.
+    # Not "same-site": the hosts of previews, which run untrusted code, are of the same site as this one.
     fetch_site = connection.headers.get("sec-fetch-site")
     if fetch_site is not None:
         return fetch_site == "same-origin"
-    # The scheme is left out: behind a proxy that ends TLS this side does not know it.
+    # The scheme is not compared: behind a proxy that terminates TLS it is unknown here.
     host = connection.headers.get("origin", "").partition("://")[2]
     return bool(host) and host.lower() == connection.headers.get("host", "").lower()

@@ -1,6 +1,6 @@
-"""How large a request's body may be. Uploads have limits of their own, in their routes.
+"""The limit on request bodies. Uploads have limits of their own, in their routes.
 
-FastAPI's own `max_body_size` answers in plain text where the length is told; every error here is a problem document.
+FastAPI's `max_body_size` is not used because it answers in plain text, while all errors here are problem documents.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ _UPLOADS = re.compile(
 
 
 class BodyTooLarge(SandboxError):
-    """The body is larger than is taken."""
+    """The body exceeds the limit."""
 
     code = "body_too_large"
     kind = Kind.TOO_LARGE
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"the body is larger than {most:,} bytes", hint="Send less, or raise SANDBOX_MAX_BODY_KB.")
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"the body is larger than {max_bytes:,} bytes", hint="Send less, or raise SANDBOX_MAX_BODY_KB."
+        )
 
 
 class BodyLimit:
-    """Refuses a larger body before it is read where its length is told, and while it is read where not."""
+    """Middleware that refuses larger bodies: by Content-Length, else while the body is read."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
-        self._most = most_bytes
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _UPLOADS.match(f"{scope['method']} {scope['path']}"):
             await self._app(scope, receive, send)
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._most:
-            await render(BodyTooLarge(self._most))(scope, receive, send)
+        if length.isdigit() and int(length) > self._max_bytes:
+            await render(BodyTooLarge(self._max_bytes))(scope, receive, send)
             return
         read = 0
 
@@ -50,8 +52,8 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._most:
-                raise BodyTooLarge(self._most)
+            if read > self._max_bytes:
+                raise BodyTooLarge(self._max_bytes)
             return message
 
         await self._app(scope, counted, send)

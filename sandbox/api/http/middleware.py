@@ -1,7 +1,7 @@
-"""What every request gets: an id, a span, one line in the log, and an answer even when the code below it breaks.
+"""The outermost middleware: gives each request an id, a span and a line in the access log, and answers exceptions.
 
-Plain ASGI, and nothing buffered: streams and WebSockets pass message by message, and their span and line are written
-when they end.
+Plain ASGI without buffering: streams and WebSockets pass message by message; their span and log line are written when
+they end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sandbox.telemetry.metrics.collectors import observe_request
 from sandbox.telemetry.tracing import Tracing, set_status
 
 REQUEST_ID_HEADER = b"x-request-id"
-_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
+_VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _SWITCHING_PROTOCOLS = 101
 _MAX_LOGGED_PATH = 500
 _PLAIN_PATH = re.compile(rf"[A-Za-z0-9/._-]{{1,{_MAX_LOGGED_PATH}}}")
@@ -36,7 +36,7 @@ access_log = logging.getLogger("sandbox.access")
 class RequestMiddleware:
     """Wraps a whole application, so that errors of its other middlewares are answered too.
 
-    Without `tracing` there is no span: what brings records would be recorded for being recorded.
+    Without `tracing` there are no spans: the OTLP intake must not create telemetry about telemetry.
     """
 
     def __init__(self, app: ASGIApp, tracing: Tracing | None) -> None:
@@ -48,7 +48,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id, traceparent = _request_id_and_traceparent(scope)
-        # bind() and span() see to it that nothing of this request shows in whatever the server's task does next.
+        # bind() and span() restore the context, because the server may use the same task for its next request.
         with context.bind(request_id=request_id) as bound, self._span(traceparent) as span:
             await _Exchange(self._app, (scope, receive, send), request_id, span, bound).run()
 
@@ -63,7 +63,7 @@ _Asgi = tuple[Scope, Receive, Send]
 
 
 class _Exchange:
-    """One request under way: passes messages on and notices how it was answered."""
+    """One request in progress: forwards messages and records the response's status."""
 
     __slots__ = (
         "_app",
@@ -90,13 +90,13 @@ class _Exchange:
     async def run(self) -> None:
         began = time.perf_counter()
         try:
-            await self._app(self._scope, self._receive, self._pass_on)
-        except Exception as error:  # noqa: BLE001 - the last one who can answer
+            await self._app(self._scope, self._receive, self._forward)
+        except Exception as error:  # noqa: BLE001 - no other code can answer
             await self._answer_unexpected(error)
         finally:
             self._record(time.perf_counter() - began)
 
-    async def _pass_on(self, message: Message) -> None:
+    async def _forward(self, message: Message) -> None:
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
                 self._status = message["status"]
@@ -115,9 +115,9 @@ class _Exchange:
         await self._send(message)
 
     async def _answer_unexpected(self, error: Exception) -> None:
-        """A problem, if an answer can still be begun. One that is half sent is broken off, so that the client knows."""
+        """Send a problem if no response has begun; abort one that is partly sent, so that the client notices."""
         self._span.record_exception(error)
-        if self._complete:  # by the application's own last resort, which has logged the cause
+        if self._complete:  # FastAPI's handler has answered and logged the cause.
             return
         response = internal_error(error)
         if self._scope["type"] == "http" and self._started:
@@ -125,10 +125,10 @@ class _Exchange:
         if self._scope["type"] == "websocket":
             accepted = self._status == _SWITCHING_PROTOCOLS
             if accepted or not self._started:
-                websocket = WebSocket(self._scope, self._receive, self._pass_on)
+                websocket = WebSocket(self._scope, self._receive, self._forward)
                 await refuse_websocket(websocket, response, accepted=accepted)
         else:
-            await response(self._scope, self._receive, self._pass_on)
+            await response(self._scope, self._receive, self._forward)
 
     def _record(self, seconds: float) -> None:
         scope, status = self._scope, self._status
@@ -169,7 +169,7 @@ class _Exchange:
 def _request_id_and_traceparent(scope: Scope) -> tuple[str, str | None]:
     request_id = traceparent = None
     for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER and _SANE_REQUEST_ID.fullmatch(value):
+        if name == REQUEST_ID_HEADER and _VALID_REQUEST_ID.fullmatch(value):
             request_id = value.decode("ascii")
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
@@ -177,12 +177,12 @@ def _request_id_and_traceparent(scope: Scope) -> tuple[str, str | None]:
 
 
 def _route(scope: Scope) -> str | None:
-    """The template of the route that answered, such as `/api/v1/sessions/{session_id}`; None if none did."""
+    """The template of the route that matched, such as `/api/v1/sessions/{session_id}`; None if none did."""
     route = scope.get("route")
     template = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(template, str):
         return None
-    # A route included under a prefix may know only its own part: what the path has before that is the prefix.
+    # A route included under a prefix may have only its own part of the template: what precedes it is the prefix.
     within = sum(str(value).count("/") for value in scope.get("path_params", {}).values())
     parts = scope["path"].split("/")
     before = len(parts) - len(template.split("/")) - within

@@ -1,4 +1,4 @@
-"""The OpenAPI document, with what is true of all routes: how callers are known, and what errors look like."""
+"""The OpenAPI document, completed with what all routes share: authentication and the format of errors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field
 
 from sandbox.api.http import problems
 
-_OPEN = {"/healthz", "/readyz"}
+_WITHOUT_TOKEN = {"/healthz", "/readyz"}
 _METHODS = {"get", "put", "post", "patch", "delete"}
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field of a request."""
+    """An invalid field of a request."""
 
-    place: str = Field(alias="in", description="body, query, path or header")
+    location: str = Field(alias="in", description="body, query, path or header")
     field: str
     message: str
     code: str
@@ -28,18 +28,18 @@ class Problem(BaseModel):
     type: str = Field(description="urn:purple8-sandbox:problem:{code}")
     title: str
     status: int
-    code: str = Field(description="Stable: programs may depend on it")
+    code: str = Field(description="Stable identifier of the kind of error")
     detail: str = Field(description="The cause")
-    hint: str = Field(description="The next step; empty if there is none to name")
-    request_id: str | None = Field(description="Names the request in the service's log and in traces")
-    errors: list[FieldProblem] | None = Field(None, description="With 422 `invalid_input`: each field that is wrong")
+    hint: str = Field(description="What to do next; may be empty")
+    request_id: str | None = Field(description="Identifies the request in logs and traces")
+    errors: list[FieldProblem] | None = Field(None, description="For 422 `invalid_input`: the invalid fields")
 
 
 class DocumentedApi(FastAPI):
-    """FastAPI, whose own document tells of errors in a shape that is not ours, and of no way to sign in."""
+    """FastAPI with a corrected document: the default one has another format of errors and no authentication."""
 
     def openapi(self) -> dict[str, Any]:
-        """The document; made once."""
+        """The document, built once."""
         if self.openapi_schema is None:
             self.openapi_schema = _completed(super().openapi())
         return self.openapi_schema
@@ -59,14 +59,14 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         }
     }
     components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as `sandbox token create` makes them"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A token made by `sandbox token create`"},
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same token"},
     }
     document["security"] = [{"bearer": []}, {"key": []}]
     for path, item in document["paths"].items():
         for operation in (item[method] for method in _METHODS & item.keys()):
             operation["responses"].pop("422", None)
-            if path in _OPEN:
+            if path in _WITHOUT_TOKEN:
                 operation["security"] = []
             else:
                 operation["responses"].setdefault("default", {"$ref": "#/components/responses/Problem"})

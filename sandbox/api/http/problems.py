@@ -1,7 +1,7 @@
 """Every error as RFC 9457 `application/problem+json`: one shape, a stable code, and the request's id.
 
-`type` is `urn:purple8-sandbox:problem:{code}`. What is not one of our own errors is answered as `internal_error`: its
-stack is logged, and shown to nobody.
+`type` is `urn:purple8-sandbox:problem:{code}`. An exception that is not a SandboxError is answered as `internal_error`;
+its stack trace is logged and not sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HTTP_CODES = {
 #: WebSocket close codes (RFC 6455 and its registry) by the kind of failure.
 _POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1008, 1011, 1013
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
-#: What nginx logs, and never sends, for a client that has gone.
+#: The status that nginx logs, but never sends, for a client that has disconnected.
 _CLIENT_GONE = 499
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def problem(
 
 
 def render(error: SandboxError) -> JSONResponse:
-    """One of our errors as a problem. An internal one is logged with its stack and says nothing of itself."""
+    """A SandboxError as a problem. An internal one is logged with its stack trace; its message is not sent."""
     status = STATUS[error.kind]
     if error.kind is Kind.INTERNAL:
         return internal_error(error)
@@ -81,7 +81,7 @@ def render(error: SandboxError) -> JSONResponse:
 
 
 def internal_error(error: BaseException) -> JSONResponse:
-    """The answer to our own mistake, which is logged here with its stack."""
+    """The response to an unexpected exception, which is logged here with its stack trace."""
     logger.error("unexpected %s while answering a request", type(error).__name__, exc_info=error)
     return problem(
         500,
@@ -98,7 +98,7 @@ def install(app: FastAPI) -> None:
     for invalid in (RequestValidationError, WebSocketRequestValidationError):
         app.add_exception_handler(invalid, _handler(lambda _, error: _invalid_request(error.errors())))
     app.add_exception_handler(HTTPException, _handler(_http_exception))
-    # Starlette answers unexpected ones itself, in plain text, unless it is told how; then it raises them all the same.
+    # Without this handler Starlette answers in plain text. With it, Starlette still raises the exception afterwards.
     app.add_exception_handler(Exception, _handler(lambda _, error: internal_error(error)))
     app.add_exception_handler(ClientDisconnect, _handler(lambda _, __: Response(status_code=_CLIENT_GONE)))
 
@@ -130,7 +130,7 @@ def _handler(make: Callable[[HTTPConnection, Any], Response]) -> Any:
 def _http_exception(connection: HTTPConnection, error: HTTPException) -> Response:
     if error.status_code < 400 or error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
-    if isinstance(error.__cause__, SandboxError):  # FastAPI's, for whatever went wrong while the body was read
+    if isinstance(error.__cause__, SandboxError):  # FastAPI wraps errors that occur while the body is read.
         return render(error.__cause__)
     phrase = HTTPStatus(error.status_code).phrase
     code, hint = _HTTP_CODES.get(error.status_code, (phrase.lower().replace(" ", "_").replace("-", "_"), ""))
@@ -165,11 +165,11 @@ def _invalid_request(errors: Sequence[Any]) -> JSONResponse:
 
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, str]:
-    # The input itself stays out of it: it may be a secret, and it may be large.
-    place, *path = [str(part) for part in error["loc"]] or ["request"]
+    # The input itself is not repeated: it may be secret, and it may be large.
+    location, *path = [str(part) for part in error["loc"]] or ["request"]
     return {
-        "in": place,
-        "field": _printable(".".join(path) or place, 200),
+        "in": location,
+        "field": _printable(".".join(path) or location, 200),
         "message": _printable(str(error["msg"]).removeprefix("Value error, "), 500),
         "code": str(error["type"]),
     }

@@ -1,4 +1,4 @@
-"""What the routes of the platform's records share: how their lists are asked for, and what values they take."""
+"""Query parameters and field types that the routes of records share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_JSON = 65_536
 
 
 def _writable(value: str) -> str:
-    """PostgreSQL takes neither NUL nor lone surrogates."""
+    """Refuse text that PostgreSQL cannot store: NUL and lone surrogates."""
     if "\0" in value:
         raise ValueError("has a NUL character")
     try:
@@ -51,7 +51,7 @@ def _utc(value: datetime) -> datetime:
 
 
 Writable = AfterValidator(_writable)
-#: A time; one without a zone is UTC.
+#: A time; UTC if it has no zone.
 Time = Annotated[datetime, AfterValidator(_utc)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), Writable]
 LongText = Annotated[str, StringConstraints(max_length=65_536), Writable]
@@ -59,34 +59,34 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_writable_json)]
 JsonValue = Annotated[Any, AfterValidator(_writable_json)]
 Int = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-#: Ids that are INTEGER in the database: a greater one is of nothing.
+#: An id that is an INTEGER in the database.
 RecordId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Body(BaseModel):
-    """A JSON body: what it does not know it refuses."""
+    """A JSON body. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class View(BaseModel):
-    """A record in an answer."""
+    """A record in a response."""
 
 
 class ListQuery(BaseModel):
-    """How every list is asked for."""
+    """The query parameters of every list."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Most items on a page")
-    cursor: str | None = Field(None, max_length=500, description="`next_cursor` of the page before")
+    limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Maximum number of items in a page")
+    cursor: str | None = Field(None, max_length=500, description="`next_cursor` of the previous page")
 
 
 class TimedQuery(ListQuery):
-    """A list of what happened in a span of time."""
+    """The query parameters of lists that can be restricted to a period."""
 
-    since: Time | None = Field(None, alias="from", description="From this time on")
-    until: Time | None = Field(None, alias="to", description="Up to before this time")
+    since: Time | None = Field(None, alias="from", description="Not before this time")
+    until: Time | None = Field(None, alias="to", description="Before this time")
 
 
 _NOT_COLUMNS = frozenset({"limit", "cursor", "since", "until", "q"})
@@ -101,9 +101,9 @@ async def answer_page(
     equal: Mapping[str, Any] | None = None,
     besides: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The page that the query asks for: its fields are columns that must have these values, but for those `besides`.
+    """The page that a query requests: each of its fields is a filter on the column of that name, except `besides`.
 
-    `equal` wins over what is asked.
+    `equal` has further filters, which take precedence over the query's.
     """
     filters = query.model_dump(exclude={*_NOT_COLUMNS, *besides}, exclude_none=True) | dict(equal or {})
     timed = query if isinstance(query, TimedQuery) else TimedQuery()

@@ -1,4 +1,4 @@
-"""What the routes may use: built once in `app.py`, found at `app.state.services`."""
+"""The objects that routes use. `app.py` builds them once and puts them into `app.state.services`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sandbox.telemetry.recorder import Recorder
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Every object a route calls."""
+    """All objects that routes call."""
 
     settings: Settings
     db: Database
@@ -47,7 +47,7 @@ class Services:
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """The running service's parts. Asynchronous, because FastAPI would call it in a thread if it were not."""
+    """The services of the application. Asynchronous, because FastAPI runs synchronous dependencies in a thread."""
     return cast(Services, connection.app.state.services)
 
 

@@ -1,4 +1,4 @@
-"""Bodies that are read whole into memory, no more of them than is taken."""
+"""Reading request bodies into memory, up to a limit."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ from sandbox.records.otlp.messages import unpack
 
 
 class IntakeTooLarge(SandboxError):
-    """The body is larger than is taken, as it is sent."""
+    """The body exceeds the limit."""
 
     code = "body_too_large"
     kind = Kind.TOO_LARGE
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"The body is larger than {most:,} bytes.", hint="Send less, or raise SANDBOX_MAX_INTAKE_MB.")
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The body is larger than {max_bytes:,} bytes.", hint="Send less, or raise SANDBOX_MAX_INTAKE_MB."
+        )
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body. Raises IntakeTooLarge, before it is read where its length is told."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body. Raises IntakeTooLarge, before reading if the request has a Content-Length."""
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most:
-        raise IntakeTooLarge(most)
+    if length.isdigit() and int(length) > max_bytes:
+        raise IntakeTooLarge(max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most:
-            raise IntakeTooLarge(most)
+        if len(body) > max_bytes:
+            raise IntakeTooLarge(max_bytes)
     return bytes(body)
 
 
-async def read_unpacked(request: Request, most: int) -> bytes:
-    """The body without its `Content-Encoding` (gzip, deflate), no more than `most` bytes of it. Raises as `unpack`."""
-    return unpack(await read_body(request, most), request.headers.get("content-encoding", ""), most)
+async def read_unpacked(request: Request, max_bytes: int) -> bytes:
+    """The body with its `Content-Encoding` (gzip, deflate) undone, up to `max_bytes` bytes. Raises like `unpack`."""
+    return unpack(await read_body(request, max_bytes), request.headers.get("content-encoding", ""), max_bytes)
 
 
-async def read_parts(request: Request, most: int, *names: str) -> list[bytes | None]:
-    """The parts of a form of these names, or, where it is no form, the body as the first of them.
+async def read_parts(request: Request, max_bytes: int, *names: str) -> list[bytes | None]:
+    """The parts of a form by name. If the body is not a form, it is returned as the first part.
 
-    Raises InvalidInput for a form that is none or lacks the first part.
+    Raises InvalidInput for a malformed form and for one without the first part.
     """
-    body = await read_unpacked(request, most)
+    body = await read_unpacked(request, max_bytes)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return [body, *(None for _ in names[1:])]
 
@@ -55,7 +57,7 @@ async def read_parts(request: Request, most: int, *names: str) -> list[bytes | N
     parser = MultiPartParser(
         request.headers, whole(), max_files=len(names), max_fields=len(names), max_part_size=len(body) + 1
     )
-    parser.spool_max_size = most
+    parser.spool_max_size = max_bytes
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:

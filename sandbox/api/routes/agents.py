@@ -1,4 +1,4 @@
-"""`/api/v1/agents`: agents and infrastructure components, and how they are."""
+"""`/api/v1/agents`: the platform's agents and infrastructure components, and their health."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AgentView(View):
 
 
 class Heartbeat(Body):
-    """How an agent is. What it does not say stays as it was; `metadata` is merged with what there is."""
+    """The health of an agent. Fields that are left out stay unchanged; `metadata` is merged with the stored one."""
 
     status: Health = "healthy"
     uptime: Percent | None = None
@@ -56,12 +56,12 @@ class AgentQuery(TimedQuery):
 class PromptLessons(View):
     agent_name: str
     lesson_ids: list[int]
-    text: str = Field(description="To be put into the agent's prompt as it is; empty if there are no lessons")
+    text: str = Field(description="Text for the agent's prompt; empty if there are no lessons")
 
 
 @router.get("")
 async def list_agents(_: CurrentCaller, services: Injected, query: Annotated[AgentQuery, Query()]) -> Page[AgentView]:
-    """Agents, the last added first; `from` and `to` are about `last_active`."""
+    """Agents, newest first; `from` and `to` refer to `last_active`."""
     return Page.model_validate(await answer_page(store.AGENTS, services.db, query))
 
 
@@ -76,7 +76,7 @@ async def get_agent(name: AgentName, _: CurrentCaller, services: Injected) -> Ag
 
 @router.put("/{name}/heartbeat")
 async def heartbeat(name: AgentName, body: Heartbeat, _: CurrentAdmin, services: Injected) -> AgentView:
-    """An agent reports how it is (admin: the platform's own token). One that falls silent is marked by settings."""
+    """Record the health of an agent (admin). An agent without heartbeats is marked after the configured time."""
     row = await store.heartbeat(services.db, name, body.category, body.model_dump(exclude={"category"}))
     return AgentView.model_validate(row)
 
@@ -86,8 +86,8 @@ async def prompt_lessons(
     name: AgentName,
     _: CurrentCaller,
     services: Injected,
-    limit: Annotated[int, Query(ge=1, le=100, description="Most lessons")] = 20,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of lessons")] = 20,
 ) -> PromptLessons:
-    """The agent's lessons in force as text for its prompt, the most severe and most effective first."""
+    """The agent's active lessons as text for its prompt, the most severe and most effective first."""
     chosen = await lessons.for_prompt(services.db, name, limit)
     return PromptLessons(agent_name=name, lesson_ids=[lesson["id"] for lesson in chosen], text=lessons.as_text(chosen))

@@ -1,4 +1,4 @@
-"""`/api/v1/alert-rules`: when alerts are opened by themselves."""
+"""`/api/v1/alert-rules`: the rules by which alerts are opened automatically."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ Comparison = Literal[">", ">=", "<", "<="]
 
 
 class Rule(Body):
-    """An alert is opened for each subject whose measure compares so with the threshold for `for_seconds`.
+    """Opens an alert for each subject whose measure satisfies the comparison with the threshold for `for_seconds`.
 
-    It is resolved by itself once that is no longer so for `resolve_seconds`, or once the rule is disabled or removed.
+    The alert is resolved automatically when the comparison has been false for `resolve_seconds`, or when the rule is
+    disabled or removed.
     """
 
     description: LongText = ""
     measure: str = Field(max_length=100, description=f"One of {', '.join([*store.MEASURES, *store.GAUGES])}")
     comparison: Comparison = ">="
     threshold: float = Field(allow_inf_nan=False)
-    window_seconds: int = Field(300, ge=10, le=2_592_000, description="The span of time that is measured, up to now")
-    for_seconds: int = Field(0, ge=0, le=86_400, description="How long it has to hold before an alert is opened")
+    window_seconds: int = Field(300, ge=10, le=2_592_000, description="The period that is measured, ending now")
+    for_seconds: int = Field(
+        0, ge=0, le=86_400, description="How long the comparison must hold before an alert is opened"
+    )
     resolve_seconds: int = Field(
         60,
         ge=0,
         le=86_400,
-        description="How long it has to be gone before the alert is over: what comes and goes is one",
+        description="How long the comparison must be false before the alert is resolved, so that flapping is one alert",
     )
     severity: Severity = "warning"
     is_enabled: bool = True
@@ -47,7 +50,7 @@ class Rule(Body):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in store.MEASURES and value not in store.GAUGES:
-            raise ValueError(f"is none of {', '.join([*store.MEASURES, *store.GAUGES])}")
+            raise ValueError(f"is not one of {', '.join([*store.MEASURES, *store.GAUGES])}")
         return value
 
 
@@ -59,7 +62,7 @@ class RuleView(Rule):
 
 @router.get("")
 async def list_rules(_: CurrentCaller, services: Injected, query: Annotated[ListQuery, Query()]) -> Page[RuleView]:
-    """The rules there are, the last made first."""
+    """Rules, newest first."""
     return Page.model_validate(await answer_page(store.RULES, services.db, query))
 
 
@@ -74,13 +77,13 @@ async def get_rule(name: RuleName, _: CurrentCaller, services: Injected) -> Rule
 
 @router.put("/{name}")
 async def put_rule(name: RuleName, body: Rule, _: CurrentAdmin, services: Injected) -> RuleView:
-    """Make a rule, or put another in its place (admin)."""
+    """Create or replace a rule (admin)."""
     return RuleView.model_validate(await store.put_rule(services.db, body.model_dump() | {"name": name}))
 
 
 @router.delete("/{name}", status_code=204)
 async def delete_rule(name: RuleName, _: CurrentAdmin, services: Injected) -> None:
-    """Remove a rule (admin); its open alerts are resolved at the next look."""
+    """Remove a rule (admin); its open alerts are resolved at the next evaluation."""
     if not await store.remove_rule(services.db, name):
         raise _not_found(name)
 

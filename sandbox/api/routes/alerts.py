@@ -1,4 +1,4 @@
-"""`/api/v1/alerts`: what is wrong, who looks after it, and when it was over."""
+"""`/api/v1/alerts`: open, acknowledge and resolve alerts; a receiver for Prometheus Alertmanager."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NewAlert(Body):
     message: LongText
     source: Name | None = None
     metadata: JsonObject | None = Field(
-        None, description="With a `cause` (text) there is one open alert of that cause at most"
+        None, description="With a `cause` (text) there is at most one open alert of that cause"
     )
 
     @field_validator("metadata")
@@ -93,9 +93,11 @@ async def get_alert(alert_id: AlertId, _: CurrentCaller, services: Injected) -> 
     return AlertView.model_validate(row)
 
 
-@router.post("", status_code=201, responses={200: {"model": AlertView, "description": "Its cause is open already"}})
+@router.post(
+    "", status_code=201, responses={200: {"model": AlertView, "description": "An alert of this cause is open already"}}
+)
 async def open_alert(body: NewAlert, _: CurrentAdmin, services: Injected, response: Response) -> AlertView:
-    """Open an alert (admin): 201, or 200 with the open one of the same `metadata.cause`."""
+    """Open an alert (admin): 201, or 200 with the open alert of the same `metadata.cause`."""
     async with services.db.transaction() as connection:
         row, new = await alerts_of(services).open(connection, body.model_dump())
     response.status_code = 201 if new else 200
@@ -103,7 +105,7 @@ async def open_alert(body: NewAlert, _: CurrentAdmin, services: Injected, respon
 
 
 class AlertmanagerAlert(BaseModel):
-    """One alert as Alertmanager sends it; what is not used is not looked at."""
+    """One alert as Alertmanager sends it. Fields that are not used are ignored."""
 
     status: Literal["firing", "resolved"]
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=100)
@@ -117,20 +119,22 @@ class AlertmanagerNotification(BaseModel):
     """The body of Alertmanager's webhook, version 4."""
 
     alerts: list[AlertmanagerAlert] = Field(max_length=1000)
-    truncatedAlerts: int = Field(0, ge=0, description="Alerts that `max_alerts` of its configuration left out")
+    truncatedAlerts: int = Field(
+        0, ge=0, description="Alerts left out because of `max_alerts` in Alertmanager's configuration"
+    )
 
 
-class Taken(View):
+class AlertmanagerResult(View):
     opened: int
     resolved: int
 
 
 @router.post("/alertmanager")
-async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, services: Injected) -> Taken:
+async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, services: Injected) -> AlertmanagerResult:
     """A receiver for Prometheus Alertmanager's `webhook_configs` (admin; the token goes into `http_config`).
 
-    An alert is of one cause, its fingerprint: what fires again is the open alert, and what is resolved there is
-    resolved here, so leave `send_resolved` on. Leave `max_alerts` at 0: what it leaves out is not known here.
+    The cause of an alert is its fingerprint: an alert that fires again is the open one, and an alert that Alertmanager
+    resolves is resolved here, so leave `send_resolved` on. Leave `max_alerts` at 0, or alerts are missing here.
     """
     if body.truncatedAlerts:
         logger.warning("Alertmanager left %d alerts out of a notification: max_alerts", body.truncatedAlerts)
@@ -146,12 +150,12 @@ async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, ser
         for alert in body.alerts
     ]
     opened, resolved = await take(services.db, alerts_of(services), notices)
-    return Taken(opened=opened, resolved=resolved)
+    return AlertmanagerResult(opened=opened, resolved=resolved)
 
 
 @router.post("/{alert_id}/acknowledge")
 async def acknowledge_alert(alert_id: AlertId, caller: CurrentAdmin, services: Injected) -> AlertView:
-    """Say that somebody looks after it (admin)."""
+    """Record that somebody works on the alert (admin)."""
     async with services.db.transaction() as connection:
         row = await alerts_of(services).acknowledge(connection, alert_id, caller.user_id)
     return AlertView.model_validate(row)
@@ -159,7 +163,7 @@ async def acknowledge_alert(alert_id: AlertId, caller: CurrentAdmin, services: I
 
 @router.post("/{alert_id}/resolve")
 async def resolve_alert(alert_id: AlertId, caller: CurrentAdmin, services: Injected) -> AlertView:
-    """Say that it is over (admin). One whose condition still holds is opened anew."""
+    """Resolve the alert (admin). If the condition of its rule still holds, a new alert is opened."""
     async with services.db.transaction() as connection:
         row = await alerts_of(services).resolve(connection, alert_id, caller.user_id)
     return AlertView.model_validate(row)

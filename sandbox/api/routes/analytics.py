@@ -1,4 +1,4 @@
-"""`/api/v1/analytics/{name}`: the documented questions."""
+"""`/api/v1/analytics/{name}`: saved queries over the records."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sandbox.records import saved_queries
 router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"])
 
 
-class QuestionView(View):
+class SavedQueryView(View):
     name: str
     title: str
-    window: str | None = Field(description="The documented span of time; null where there is none")
+    window: str | None = Field(description="The default period, ending now; null if the query has none")
     admin_only: bool
 
 
-class AnswerView(View):
+class SavedQueryResult(View):
     name: str
     title: str
     window: str | None
@@ -30,28 +30,30 @@ class AnswerView(View):
 
 
 @router.get("")
-async def list_questions(_: CurrentCaller) -> list[QuestionView]:
-    """The questions there are."""
+async def list_saved_queries(_: CurrentCaller) -> list[SavedQueryView]:
+    """The saved queries."""
     return [
-        QuestionView(name=name, title=question.title, window=question.window, admin_only=question.admin)
-        for name, question in saved_queries.QUESTIONS.items()
+        SavedQueryView(name=name, title=saved_query.title, window=saved_query.window, admin_only=saved_query.admin)
+        for name, saved_query in saved_queries.QUESTIONS.items()
     ]
 
 
-class Asked(Body):
+class SavedQueryParameters(Body):
     window: str | None = Field(
         None,
         min_length=1,
         max_length=20,
-        description="Up to now: 90s, 30m, 12h or 7d, ten years at most; without it the documented one",
+        description="The period, ending now: 90s, 30m, 12h or 7d, ten years at most; default the documented one",
     )
 
 
 @router.get("/{name}")
-async def ask(name: str, caller: CurrentCaller, services: Injected, query: Annotated[Asked, Query()]) -> AnswerView:
-    """Ask one. `recent-error-logs` and `slow-traces` show what everybody did, and are for admins (403 to others)."""
-    question = saved_queries.find(name)
-    if question.admin and not caller.is_admin:
-        raise AdminRequired("This question shows what everybody did.", hint="Call with an admin's token.")
-    items = await saved_queries.answer(services.db, question, query.window)
-    return AnswerView(name=name, title=question.title, window=query.window or question.window, items=items)
+async def run_saved_query(
+    name: str, caller: CurrentCaller, services: Injected, query: Annotated[SavedQueryParameters, Query()]
+) -> SavedQueryResult:
+    """Run a saved query. `recent-error-logs` and `slow-traces` show the data of all users, so they are for admins."""
+    saved_query = saved_queries.find(name)
+    if saved_query.admin and not caller.is_admin:
+        raise AdminRequired("This query shows the data of all users.", hint="Call with an admin's token.")
+    items = await saved_queries.answer(services.db, saved_query, query.window)
+    return SavedQueryResult(name=name, title=saved_query.title, window=query.window or saved_query.window, items=items)

@@ -1,4 +1,4 @@
-"""Run a command in a sandbox, to its end or as a stream of events."""
+"""Running a command in a sandbox; the response is its result or a stream of events."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ Argument = Annotated[str, StringConstraints(max_length=100_000)]
 
 
 class Command(BaseModel):
-    """A command for a sandbox. A string is run by its shell, a list as it is."""
+    """A command to run in a sandbox. A string is run by a shell, a list without one."""
 
     model_config = ConfigDict(extra="forbid")
 
     command: Argument | Annotated[list[Argument], Field(min_length=1, max_length=1000)]
-    role: str | None = Field(None, max_length=31, description="Which container; default the first")
-    cwd: str | None = Field(None, max_length=4096, description="Default /workspace")
+    role: str | None = Field(None, max_length=31, description="The role whose container is used; default the first")
+    cwd: str | None = Field(None, max_length=4096, description="Working directory; default /workspace")
     env: Environment = Field(default_factory=dict, max_length=200)
-    timeout_seconds: float | None = Field(None, gt=0, le=86_400, description="Kill it after this long; default 60")
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=86_400, description="The command is killed after this time; default 60"
+    )
     stdin: str | None = Field(None, max_length=1_000_000)
 
     @field_validator("command")
@@ -56,7 +58,7 @@ class CommandResult(BaseModel):
     stderr: str
     duration_ms: int
     timed_out: bool
-    truncated: bool = Field(description="More was printed than the 1 MiB a stream that is kept")
+    truncated: bool = Field(description="The output was longer than 1 MiB per stream, which is the limit")
 
 
 DEFAULT_TIMEOUT = 60.0
@@ -94,7 +96,10 @@ async def exec_command(
 
 
 async def _stream(guest: Guest, body: Command) -> AsyncIterator[bytes]:
-    """The command as SSE, with a rising seq and always a last `exit`. A caller that goes away ends the command."""
+    """The command as server-sent events with a rising seq. The last one is always `exit`.
+
+    When the client disconnects, the command is killed.
+    """
     name = f"exec-{uuid4().hex}"
     seq = count(1)
     try:
@@ -121,7 +126,7 @@ async def _stream(guest: Guest, body: Command) -> AsyncIterator[bytes]:
 
 
 async def _forget(guest: Guest, name: str) -> None:
-    """Kill what may still run, and have the guest agent drop the process and its output."""
+    """Kill the process if it still runs, and let the guest agent drop it with its output."""
     with contextlib.suppress(GuestError):
         await guest.forget(name)
 

@@ -1,4 +1,4 @@
-"""`/api/v1/coverage`: how much of each component the tests reach."""
+"""`/api/v1/coverage`: test coverage of components."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api/v1/coverage", tags=["coverage"])
 
 
 class NewCoverage(Body):
-    """One measurement of one component."""
+    """A coverage measurement of one component."""
 
     component: Name
     coverage_percent: Percent
@@ -41,7 +41,7 @@ class NewCoverage(Body):
             (self.branches_covered, self.branches_total),
         ):
             if covered is not None and total is not None and covered > total:
-                raise ValueError("more is covered than there is")
+                raise ValueError("more is covered than the total")
         return self
 
 
@@ -67,13 +67,13 @@ class CoverageQuery(TimedQuery):
 async def list_coverage(
     _: CurrentCaller, services: Injected, query: Annotated[CoverageQuery, Query()]
 ) -> Page[CoverageView]:
-    """Measurements, newest first."""
+    """Coverage measurements, newest first."""
     return Page.model_validate(await answer_page(store.COVERAGE, services.db, query))
 
 
 @router.post("", status_code=201)
 async def add_coverage(body: NewCoverage, _: CurrentCaller, services: Injected) -> CoverageView:
-    """Record a measurement."""
+    """Store a coverage measurement."""
     (row,) = await store.insert(services.db, store.COVERAGE, [body.model_dump(exclude_none=True)])
     return CoverageView.model_validate(row)
 
@@ -86,7 +86,7 @@ def _body(media_type: str) -> dict[str, Any]:
 async def add_cobertura_report(
     request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
 ) -> dict[str, list[CoverageView]]:
-    """Record the coverage of each package of a Cobertura XML report."""
+    """Store the coverage of each package of a Cobertura XML report."""
     return await _add_report(request, services, read_cobertura, test_type)
 
 
@@ -94,7 +94,7 @@ async def add_cobertura_report(
 async def add_coverage_py_report(
     request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
 ) -> dict[str, list[CoverageView]]:
-    """Record the coverage of each folder of a `coverage json` report."""
+    """Store the coverage of each folder of a `coverage json` report."""
     return await _add_report(request, services, read_coverage_json, test_type)
 
 
@@ -103,5 +103,5 @@ async def _add_report(
 ) -> dict[str, list[CoverageView]]:
     body = await read_unpacked(request, services.settings.max_intake_mb * 1024 * 1024)
     rows = [row | {"test_type": test_type} for row in await services.reports.read(read, body)]
-    kept = await store.insert(services.db, store.COVERAGE, rows)
-    return {"items": [CoverageView.model_validate(row) for row in kept]}
+    stored = await store.insert(services.db, store.COVERAGE, rows)
+    return {"items": [CoverageView.model_validate(row) for row in stored]}

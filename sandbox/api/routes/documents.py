@@ -1,4 +1,4 @@
-"""`/api/v1/documents`: what agents look things up in."""
+"""`/api/v1/documents`: documents for retrieval by the platform's agents."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class NewDocument(Body):
     title: Annotated[str, Field(min_length=1, max_length=500), Writable]
     content: Annotated[str, Writable] = Field(min_length=1, description="Text; Markdown headings become chunk headings")
     source: Source | None = Field(
-        None, description="Where it is from; another of the same owner and source is replaced"
+        None, description="Where the document is from; it replaces one of the same owner and source"
     )
     content_type: Name = "text/plain"
     metadata: JsonObject = Field(default_factory=dict)
-    shared: bool = Field(False, description="The platform's own, seen by everybody (admin)")
+    shared: bool = Field(False, description="Belongs to the platform and is visible to all users (admin)")
 
 
 class DocumentView(View):
     document_id: UUID
-    user_id: str | None = Field(description="Null for documents of the platform itself")
+    user_id: str | None = Field(description="The owner; null for documents of the platform")
     title: str
     source: str | None
     content_type: str
@@ -63,14 +63,14 @@ class ChunkView(View):
 
 class DocumentQuery(TimedQuery):
     source: Source | None = None
-    q: Words | None = Field(None, description="Documents that have these words")
+    q: Words | None = Field(None, description="Full-text query: documents with these words")
 
 
 @router.get("")
 async def list_documents(
     caller: CurrentCaller, services: Injected, query: Annotated[DocumentQuery, Query()]
 ) -> Page[DocumentView]:
-    """Documents, newest first: an admin's all, a user's its own and the platform's."""
+    """Documents, newest first. Users see their own and the platform's, admins all."""
     where = [] if caller.is_admin else [store.visible_to(caller.user_id)]
     if query.q:
         where.append(store.documents_matching(query.q))
@@ -84,16 +84,16 @@ async def search_documents(
     q: Annotated[Words, Query()],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> dict[str, list[ChunkView]]:
-    """The pieces of documents that fit best, for a prompt."""
-    rows = await store.search_chunks(services.db, q, _only(caller), limit)
+    """The chunks of documents that match best, to be put into a prompt."""
+    rows = await store.search_chunks(services.db, q, _user_filter(caller), limit)
     return {"items": [ChunkView.model_validate(row) for row in rows]}
 
 
-@router.post("", status_code=201, responses={200: {"model": DocumentView, "description": "It replaced another"}})
+@router.post("", status_code=201, responses={200: {"model": DocumentView, "description": "It replaced a document"}})
 async def put_document(
     body: NewDocument, caller: CurrentCaller, services: Injected, response: Response
 ) -> DocumentView:
-    """Keep a document: 201 if it is new, 200 if it replaced the one from the same source."""
+    """Store a document: 201 if it is new, 200 if it replaced the one from the same source."""
     if body.shared and not caller.is_admin:
         raise AdminRequired("Only an admin may add documents of the platform.", hint="Leave `shared` out.")
     row, new = await store.put_document(
@@ -106,7 +106,7 @@ async def put_document(
 @router.get("/{document_id}")
 async def get_document(document_id: UUID, caller: CurrentCaller, services: Injected) -> WholeDocument:
     """One document, with its content."""
-    row = await store.read_document(services.db, document_id, _only(caller))
+    row = await store.read_document(services.db, document_id, _user_filter(caller))
     if row is None:
         raise _missing(document_id)
     return WholeDocument.model_validate(row)
@@ -114,12 +114,13 @@ async def get_document(document_id: UUID, caller: CurrentCaller, services: Injec
 
 @router.delete("/{document_id}", status_code=204)
 async def delete_document(document_id: UUID, caller: CurrentCaller, services: Injected) -> None:
-    """Remove a document; the platform's own only by an admin."""
-    if not await store.delete_document(services.db, document_id, _only(caller)):
+    """Delete a document; the platform's documents only as an admin."""
+    if not await store.delete_document(services.db, document_id, _user_filter(caller)):
         raise _missing(document_id)
 
 
-def _only(caller: Caller) -> str | None:
+def _user_filter(caller: Caller) -> str | None:
+    """The user whose documents the caller may use; None means all."""
     return None if caller.is_admin else caller.user_id
 
 

@@ -1,4 +1,4 @@
-"""The launch over SSE, resumable; and what the apps print."""
+"""Server-sent events of a session: its launch, and the output of its apps. Both streams can be resumed."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ async def session_events(
     after: Annotated[int | None, Query(ge=0, description="Continue after this seq")] = None,
     last_event_id: Annotated[str | None, Header(max_length=50)] = None,
 ) -> Response:
-    """The launch as it happens: `stage`, `log`, `status`, `preview`, `problem` and `end` events.
+    """Follow the launch: `stage`, `log`, `status`, `preview`, `problem` and `end` events.
 
-    Starts at the beginning, or after `Last-Event-ID` (or `?after=`), without gap or double, across a restart of the
-    service. The stream ends when the session is at rest; a viewer that has seen everything then gets 204.
-    Of a session that ended more than `SANDBOX_SESSION_HISTORY_DAYS` ago there is only `end`.
+    Starts at the beginning, or after `Last-Event-ID` (or `?after=`), without gaps or duplicates, also across a restart
+    of the service. The stream ends when the session has no work left; a client that has all events then gets 204.
+    Only the `end` event is left of a session that ended more than `SANDBOX_SESSION_HISTORY_DAYS` ago.
     """
     position = await services.sessions.position(caller, session_id)
-    seen = _seq(last_event_id) if last_event_id else after or 0
-    if position.is_over_after(seen):
+    last_seq = _seq(last_event_id) if last_event_id else after or 0
+    if position.is_over_after(last_seq):
         return Response(status_code=204)
-    return event_stream(services.broker.follow(session_id, seen))
+    return event_stream(services.broker.follow(session_id, last_seq))
 
 
 def _seq(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise InvalidInput(
             "Last-Event-ID is not an id of this stream",
-            hint="Send the `id:` of the last event seen.",
+            hint="Send the `id:` of the last event received.",
             code="event_id_invalid",
         )
     return int(text)
@@ -52,10 +52,10 @@ async def app_logs(
     session_id: UUID,
     caller: CurrentCaller,
     services: Injected,
-    role: Annotated[str | None, Query(max_length=31, description="One role; without it all")] = None,
-    follow: Annotated[bool, Query(description="Go on as more is printed")] = False,
+    role: Annotated[str | None, Query(max_length=31, description="Only this role; default all")] = None,
+    follow: Annotated[bool, Query(description="Keep the stream open and send new output")] = False,
     last_event_id: Annotated[str | None, Header(max_length=500)] = None,
 ) -> Response:
-    """What the apps print, as `log` events `{role, stream, line}`; resumed by `Last-Event-ID` at the very byte."""
+    """The output of the apps as `log` events `{role, stream, line}`; `Last-Event-ID` resumes at the exact byte."""
     lines = await services.sessions.app_lines(caller, session_id, role, follow=follow, resume=last_event_id)
     return event_stream(lines)

@@ -1,4 +1,4 @@
-"""One file or folder of a sandbox's workspace."""
+"""Reading, writing and deleting a file or folder of a sandbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.errors import InvalidInput, NotFound
 router = APIRouter(prefix="/api/v1/sessions", tags=["files"])
 
 Path = Annotated[str, Query(max_length=4096, description="Relative to /workspace, or absolute")]
-Role = Annotated[str | None, Query(max_length=31, description="Which container; default the first")]
+Role = Annotated[str | None, Query(max_length=31, description="The role whose container is used; default the first")]
 
 
 def _view(info: FileInfo) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def _view(info: FileInfo) -> dict[str, Any]:
     }
 
 
-def _sane(path: str) -> str:
+def _valid(path: str) -> str:
+    """The path, if a file can have it. Raises InvalidInput."""
     if "\0" in path:
         raise InvalidInput("a path cannot have a NUL", code="path_invalid")
     return path or "."
@@ -42,18 +43,18 @@ async def read_file(
     services: Injected,
     path: Path = ".",
     role: Role = None,
-    depth: Annotated[int, Query(ge=1, le=20, description="How deep to list a folder")] = 1,
+    depth: Annotated[int, Query(ge=1, le=20, description="Levels of subfolders to list")] = 1,
 ) -> Response:
-    """A file's raw bytes; a folder's list as JSON `{"items": [{path, type, size, mode, modified_at}]}`."""
+    """The raw bytes of a file, or a folder as JSON `{"items": [{path, type, size, mode, modified_at}]}`."""
     guest, _ = await services.sessions.guest(caller, session_id, role)
-    info = await guest.stat(_sane(path))
+    info = await guest.stat(_valid(path))
     if info is None:
         raise NotFound(f"there is no {path}", hint="List the folder: GET …/files?path=.", code="file_not_found")
     if info.type == "directory":
         items = [_view(item) for item in await guest.list_files(path or ".", depth=depth)]
         return JSONResponse({"items": items})
     chunks = await guest.read_file(path)
-    # What a sandbox holds is never shown as a page of this origin.
+    # A browser must never show files of a sandbox as a page of this origin.
     headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
@@ -62,15 +63,15 @@ async def read_file(
 async def write_file(
     session_id: UUID, request: Request, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
 ) -> dict[str, Any]:
-    """Write a file from the raw body, all of it or nothing; missing folders are made."""
+    """Write a file from the raw body, atomically; missing folders are created."""
     guest, _ = await services.sessions.guest(caller, session_id, role)
-    return _view(await guest.write_file(_sane(path), request.stream()))
+    return _view(await guest.write_file(_valid(path), request.stream()))
 
 
 @router.delete("/{session_id}/files", status_code=204)
 async def delete_file(
     session_id: UUID, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
 ) -> None:
-    """Remove a file or a whole folder; gone already is success."""
+    """Delete a file or a folder with its content. It is no error if it does not exist."""
     guest, _ = await services.sessions.guest(caller, session_id, role)
-    await guest.remove(_sane(path))
+    await guest.remove(_valid(path))

@@ -1,4 +1,4 @@
-"""What agents learned and whether it helped: lessons, their applications, figures, refinement runs."""
+"""Lessons for the platform's agents, their applications and outcomes, statistics, and refinement runs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ class NewLesson(Body):
     severity: Severity
     category: LessonCategory
     source_issue_type: Name | None = Field(
-        None, description="The failure it is about, such as a launch's failure code: by it outcomes are verified"
+        None,
+        description="The failure that the lesson prevents, such as a launch's failure code; verifies outcomes",
     )
     is_active: bool = True
     expires_at: Time | None = None
 
 
 class LessonChange(Body):
-    """What is left out stays; `expires_at: null` takes the expiry away."""
+    """Fields that are left out stay unchanged; `expires_at: null` removes the expiry."""
 
     lesson_text: Annotated[LongText, Field(min_length=1)] | None = None
     severity: Severity | None = None
@@ -76,7 +77,9 @@ class LessonView(View):
     category: LessonCategory
     source_issue_type: str | None
     times_applied: int
-    effectiveness_score: float | None = Field(description="Prevented of those with a verified outcome; null with none")
+    effectiveness_score: float | None = Field(
+        description="Share of verified outcomes that were prevented; null without verified outcomes"
+    )
     is_active: bool
     expires_at: datetime | None
     created_at: datetime
@@ -143,7 +146,7 @@ class NewRefinementRun(Body):
 
 
 class RefinementChange(Body):
-    """How a run goes on; what is left out stays."""
+    """The progress of a run. Fields that are left out stay unchanged."""
 
     issues_analyzed: Int | None = None
     lessons_generated: Int | None = None
@@ -184,7 +187,7 @@ async def add_lesson(body: NewLesson, _: CurrentAdmin, services: Injected) -> Le
 
 @router.patch("/lessons/{lesson_id}")
 async def change_lesson(lesson_id: Id, body: LessonChange, _: CurrentAdmin, services: Injected) -> LessonView:
-    """Change a lesson, or put it out of use with `is_active: false` (admin)."""
+    """Change a lesson, or deactivate it with `is_active: false` (admin)."""
     values = body.model_dump(exclude_unset=True) or {"id": lesson_id}
     row = await store.update_row(services.db, store.LESSONS, lesson_id, values)
     if row is None:
@@ -196,13 +199,13 @@ async def change_lesson(lesson_id: Id, body: LessonChange, _: CurrentAdmin, serv
 async def list_applications(
     _: CurrentCaller, services: Injected, query: Annotated[ApplicationQuery, Query()]
 ) -> Page[ApplicationView]:
-    """Lessons as they were applied to runs, the latest first; `from` and `to` are about `outcome_verified_at`."""
+    """Applications of lessons to runs, newest first; `from` and `to` refer to `outcome_verified_at`."""
     return Page.model_validate(await answer_page(store.APPLICATIONS, services.db, query))
 
 
 @router.post("/lesson-applications", status_code=201)
 async def add_application(body: NewApplication, _: CurrentAdmin, services: Injected) -> ApplicationView:
-    """Record that a lesson was applied to a run (admin). Launches record theirs by themselves."""
+    """Record that a lesson was applied to a run (admin). Launches do this automatically."""
     try:
         row = await store.insert_row(services.db, store.APPLICATIONS, body.model_dump())
     except IntegrityError as error:
@@ -212,7 +215,7 @@ async def add_application(body: NewApplication, _: CurrentAdmin, services: Injec
 
 @router.post("/lesson-applications/{application_id}/outcome")
 async def verify_outcome(application_id: Id, body: Outcome, _: CurrentAdmin, services: Injected) -> ApplicationView:
-    """Say whether it prevented the issue (admin); again to correct it."""
+    """Record whether the lesson prevented the issue (admin). May be repeated to correct the outcome."""
     row = await store.set_outcome(
         services.db, application_id, prevented_issue=body.prevented_issue, notes=body.outcome_notes
     )
@@ -223,7 +226,7 @@ async def verify_outcome(application_id: Id, body: Outcome, _: CurrentAdmin, ser
 
 @router.get("/learning-stats")
 async def list_stats(_: CurrentCaller, services: Injected, query: Annotated[StatsQuery, Query()]) -> Page[StatsView]:
-    """The figures of each agent, by name from the end of the alphabet."""
+    """Statistics per agent, ordered by name, descending."""
     return Page.model_validate(await answer_page(store.STATS, services.db, query))
 
 
@@ -231,7 +234,7 @@ async def list_stats(_: CurrentCaller, services: Injected, query: Annotated[Stat
 async def list_refinement_runs(
     _: CurrentCaller, services: Injected, query: Annotated[RefinementQuery, Query()]
 ) -> Page[RefinementRunView]:
-    """Runs that made lessons of issues, newest first."""
+    """Runs that derived lessons from issues, newest first."""
     return Page.model_validate(await answer_page(store.REFINEMENT_RUNS, services.db, query))
 
 
@@ -246,7 +249,7 @@ async def add_refinement_run(body: NewRefinementRun, _: CurrentAdmin, services: 
 async def change_refinement_run(
     run_id: Id, body: RefinementChange, _: CurrentAdmin, services: Injected
 ) -> RefinementRunView:
-    """Bring a refinement run up to date (admin)."""
+    """Update a refinement run (admin)."""
     values = body.model_dump(exclude_none=True) or {"id": run_id}
     row = await store.update_row(services.db, store.REFINEMENT_RUNS, run_id, values)
     if row is None:

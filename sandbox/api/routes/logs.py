@@ -1,4 +1,4 @@
-"""`/api/v1/logs`: what services logged, searched, paged and followed."""
+"""`/api/v1/logs`: search, list and follow log lines."""
 
 from __future__ import annotations
 
@@ -39,21 +39,24 @@ class LogQuery(TimedQuery):
     level: Level | None = None
     service: Name | None = None
     request_id: Name | None = None
-    user_id: Name | None = Field(None, description="Whose doing; a user sees its own in any case")
+    user_id: Name | None = Field(None, description="Lines of this user; only admins see those of others")
     q: Annotated[str, Writable] | None = Field(
-        None, min_length=1, max_length=500, description='Words of the message; `"a phrase"`, `or`, `-without`'
+        None,
+        min_length=1,
+        max_length=500,
+        description='Full-text query over the message; `"a phrase"`, `or`, `-without`',
     )
 
 
 class TailQuery(Body):
     level: Level | None = None
     service: Name | None = None
-    user_id: Name | None = Field(None, description="Whose doing (admin); a user sees its own")
+    user_id: Name | None = Field(None, description="Lines of this user (admin); users see only their own")
 
 
 @router.get("")
 async def list_logs(caller: CurrentCaller, services: Injected, query: Annotated[LogQuery, Query()]) -> Page[LogView]:
-    """Log lines newest first: an admin's all, a user's its own."""
+    """Log lines, newest first. Users see their own, admins all."""
     where = store.matching(query.q) if query.q else []
     return Page.model_validate(
         await answer_page(store.LOGS, services.db, query, where=where, equal=_own(caller, query.user_id))
@@ -81,8 +84,8 @@ async def tail_logs(
     return event_stream(services.tail.follow(wanted, place))
 
 
-def _own(caller: Caller, asked: str | None) -> dict[str, Any]:
-    """Whose lines: a user that asks for another's asks for what does not exist for it."""
+def _own(caller: Caller, requested: str | None) -> dict[str, Any]:
+    """The filter by user: a user that requests the lines of another user gets none."""
     if caller.is_admin:
         return {}
-    return {"user_id": caller.user_id if asked in (None, caller.user_id) else None}
+    return {"user_id": caller.user_id if requested in (None, caller.user_id) else None}

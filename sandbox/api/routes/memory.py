@@ -1,4 +1,4 @@
-"""`/api/v1/memory/{namespace}/{key}`: what the platform's agents remember together (admin: their token)."""
+"""`/api/v1/memory/{namespace}/{key}`: shared memory of the platform's agents (admin)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ Key = Annotated[str, Path(min_length=1, max_length=255), Writable]
 
 
 class Memory(Body):
-    value: JsonValue = Field(description="Any JSON, 64 KiB at most")
+    value: JsonValue = Field(description="Any JSON value of at most 64 KiB")
     agent_name: Name | None = None
-    ttl_seconds: int | None = Field(None, ge=1, le=MAX_TTL_SECONDS, description="Forgotten after this; default never")
+    ttl_seconds: int | None = Field(
+        None, ge=1, le=MAX_TTL_SECONDS, description="The entry expires after this time; default never"
+    )
     if_version: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="Write only if this is its version now; 0: only if there is none"
+        None, ge=0, le=2**63 - 1, description="Write only if the entry has this version; 0: only if it does not exist"
     )
 
 
@@ -35,7 +37,7 @@ class MemoryView(View):
     namespace: str
     key: str
     value: Any
-    version: int = Field(description="Rises by one with each write")
+    version: int = Field(description="Incremented by each write")
     agent_name: str | None
     expires_at: datetime | None
     created_at: datetime
@@ -43,14 +45,16 @@ class MemoryView(View):
 
 
 class MemoryQuery(TimedQuery):
-    q: Annotated[str, Writable] | None = Field(None, min_length=1, max_length=500, description="Words of key or value")
+    q: Annotated[str, Writable] | None = Field(
+        None, min_length=1, max_length=500, description="Full-text query over key and value"
+    )
 
 
 @router.get("/{namespace}")
 async def list_memory(
     namespace: Namespace, _: CurrentAdmin, services: Injected, query: Annotated[MemoryQuery, Query()]
 ) -> Page[MemoryView]:
-    """What is remembered under a namespace, the last written first."""
+    """The entries of a namespace, the last written first."""
     where = [store.NOT_EXPIRED] + ([store.memory_matching(query.q)] if query.q else [])
     page = await answer_page(store.MEMORY, services.db, query, where=where, equal={"namespace": namespace})
     return Page.model_validate(page)
@@ -74,10 +78,10 @@ async def remember(namespace: Namespace, key: Key, body: Memory, _: CurrentAdmin
 
 @router.delete("/{namespace}/{key:path}", status_code=204)
 async def forget(namespace: Namespace, key: Key, _: CurrentAdmin, services: Injected) -> None:
-    """Remove an entry."""
+    """Delete an entry."""
     if not await store.delete_memory(services.db, namespace, key):
         raise _missing(namespace, key)
 
 
 def _missing(namespace: str, key: str) -> NotFound:
-    return NotFound(f"Nothing is remembered as {namespace}/{key}.", code="memory_not_found")
+    return NotFound(f"There is no memory entry {namespace}/{key}.", code="memory_not_found")

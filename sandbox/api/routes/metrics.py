@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus (admin: `authorization` in its scrape configuration)."""
+"""`/metrics` for Prometheus. It needs an admin's token: `authorization` in the scrape configuration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", response_class=Response)
 async def metrics(_: CurrentAdmin, services: Injected) -> Response:
-    """Figures in Prometheus's text format."""
+    """Metrics in Prometheus's text format."""
     body = await exposition(services.db, services.recorder, services.intake.waiting_bytes)
     return Response(body, media_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""`/api/v1/projects`: the source that is launched, uploaded as an archive."""
+"""`/api/v1/projects`: the source code that sessions launch, uploaded as an archive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 
 
 class UploadTooLarge(SandboxError):
-    """The archive is larger than is taken, as it is sent."""
+    """The uploaded archive exceeds the limit."""
 
     code = "upload_too_large"
     kind = Kind.TOO_LARGE
@@ -34,17 +34,17 @@ class UploadTooLarge(SandboxError):
     def __init__(self, most_mb: int) -> None:
         super().__init__(
             f"the archive is larger than {most_mb} MiB",
-            hint="Leave out what is made again (node_modules, .git, build output), or raise SANDBOX_MAX_UPLOAD_MB.",
+            hint="Leave out what can be rebuilt (node_modules, .git, build output), or raise SANDBOX_MAX_UPLOAD_MB.",
         )
 
 
 class ProjectView(BaseModel):
     project_id: str
     user_id: str
-    digest: str = Field(description="The same for the same files, however they were packed")
+    digest: str = Field(description="Depends on the files only, not on how they were packed")
     files: int
-    size_bytes: int = Field(description="Unpacked")
-    plan: dict[str, RolePlan] = Field(description="What a launch does, by role")
+    size_bytes: int = Field(description="Size of the unpacked files")
+    plan: dict[str, RolePlan] = Field(description="What a launch does for each role")
     created_at: datetime
     updated_at: datetime
 
@@ -83,9 +83,10 @@ async def put_project(
     services: Injected,
     content_type: Annotated[str, Header()] = "",
 ) -> ProjectView:
-    """Upload a project as `.tar.gz` or `.zip`: 201 if it is new, 200 if it replaces the one of this name.
+    """Upload a project as `.tar.gz` or `.zip`: 201 if it is new, 200 if it replaces the one with this id.
 
-    Answers with the plan of a launch: from the project's `sandbox.toml`, else detected. What is refused leaves nothing.
+    The response has the plan of a launch: from the project's `sandbox.toml`, else detected. A refused upload changes
+    nothing.
     """
     kind = ArchiveKind.of(content_type)
     with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
@@ -97,7 +98,7 @@ async def put_project(
 
 
 async def _receive(request: Request, target: Path, most_mb: int) -> None:
-    """Write the body to a file, no more of it than is taken."""
+    """Write the body to a file. Raises UploadTooLarge."""
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > most_mb * MIB:
         raise UploadTooLarge(most_mb)
@@ -114,7 +115,7 @@ async def _receive(request: Request, target: Path, most_mb: int) -> None:
 async def list_projects(
     caller: CurrentCaller, services: Injected, limit: Limit = 100, cursor: CursorText = None
 ) -> Page[ProjectView]:
-    """The caller's projects (an admin's: all), newest first."""
+    """Projects, newest first. Users see their own, admins all."""
     before = decode_cursor(cursor, str) if cursor is not None else None
     projects = await services.projects.list(caller, limit, before)
     more = next_cursor(projects, limit, lambda project: (project.created_at, project.key))
@@ -129,5 +130,5 @@ async def get_project(project_id: str, caller: CurrentCaller, services: Injected
 
 @router.delete("/{project_id}", status_code=204)
 async def delete_project(project_id: str, caller: CurrentCaller, services: Injected) -> None:
-    """Remove a project. Sessions made of it go on, with its source."""
+    """Delete a project. Its sessions keep running with the source that they have."""
     await services.projects.delete(caller, project_id)

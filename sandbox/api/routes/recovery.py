@@ -1,4 +1,4 @@
-"""`/api/v1/admin/recovery`: the database against the engine, and putting right what differs."""
+"""`/api/v1/admin/recovery`: compares the database with the engine and repairs differences."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ router = APIRouter(prefix="/api/v1/admin/recovery", tags=["admin"])
 
 
 class Recover(BaseModel):
-    """What to put right; by default everything that differs."""
+    """What to repair; by default everything that differs."""
 
     model_config = ConfigDict(extra="forbid")
 
-    session_ids: list[UUID] | None = Field(None, max_length=1000, description="Only these sessions and what is theirs")
-    dry_run: bool = Field(False, description="Only say what would be done")
+    session_ids: list[UUID] | None = Field(None, max_length=1000, description="Only these sessions and their resources")
+    dry_run: bool = Field(False, description="Only report what would be done")
 
 
 class Recorded(BaseModel):
@@ -46,12 +46,12 @@ class FindingView(BaseModel):
 
     session_id: UUID | None
     recorded: Recorded | None = Field(description="The session's row; null for a stray resource")
-    found: list[Found] = Field(description="What the engine has of it")
-    differs: list[str] = Field(description="Roles that are not as recorded")
-    action: Action = Field(description="What would be, or was, done")
+    found: list[Found] = Field(description="The resources found on the engine")
+    differs: list[str] = Field(description="Roles whose containers are not as recorded")
+    action: Action = Field(description="What would be done, or was done")
     reason: str
     outcome: Literal["planned", "done", "skipped", "failed"] = Field(
-        description="`skipped`: it had changed meanwhile; look again"
+        description="`skipped`: it has changed meanwhile; compare again"
     )
     error: str | None
 
@@ -64,17 +64,17 @@ class RecoveryView(BaseModel):
 
 @router.get("", response_model=RecoveryView)
 async def get_recovery(_: CurrentAdmin, services: Injected) -> Any:
-    """Every session that is not terminated and every stray resource: what is recorded, what is there, what differs and
-    what would be done. Changes nothing."""
+    """For every session that is not terminated and every stray resource: what is recorded, what exists, what differs,
+    and what would be done. Changes nothing."""
     return _view(await services.recovery.recover(None, dry_run=True), dry_run=True)
 
 
 @router.post("", response_model=RecoveryView)
 async def recover(_: CurrentAdmin, services: Injected, body: Recover | None = None) -> Any:
-    """Do it, for all or some; the same view, with what became of each. Launches it asks for go on afterwards."""
-    wanted = body or Recover(session_ids=None, dry_run=False)
-    ids = set(wanted.session_ids) if wanted.session_ids is not None else None
-    return _view(await services.recovery.recover(ids, dry_run=wanted.dry_run), dry_run=wanted.dry_run)
+    """Repair all or some; the response is the same view with the outcomes. Launches it requests run afterwards."""
+    request = body or Recover(session_ids=None, dry_run=False)
+    ids = set(request.session_ids) if request.session_ids is not None else None
+    return _view(await services.recovery.recover(ids, dry_run=request.dry_run), dry_run=request.dry_run)
 
 
 def _view(outcomes: list[Outcome], *, dry_run: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/api/v1/admin/retention`: let go what is too old, now."""
+"""`/api/v1/admin/retention`: delete records that are older than the configured retention."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ class RetentionView(View):
 
 @router.post("")
 async def run(body: RetentionRun, _: CurrentAdmin, services: Injected) -> RetentionView:
-    """One run at a time among all replicas (409 `retention_running`); it runs by itself every few hours, too."""
+    """Run the retention now. It also runs every few hours, in one replica at a time (409 `retention_running`)."""
     steps = await run_retention(services.db, services.settings, dry_run=body.dry_run)
     return RetentionView(dry_run=body.dry_run, steps=[StepView.model_validate(step) for step in steps])

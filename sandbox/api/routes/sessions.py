@@ -1,4 +1,4 @@
-"""`/api/v1/sessions`: create, list, get, end, relaunch and renew sandbox sessions."""
+"""`/api/v1/sessions`: create, list, get, terminate, relaunch, recover and renew sandbox sessions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ class NewSession(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     project_id: str | None = Field(
-        None, min_length=1, max_length=255, description="An uploaded project; without it blank"
+        None, min_length=1, max_length=255, description="An uploaded project; without it the session is blank"
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
     env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
     idle_timeout_seconds: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="Ends when unused this long; 0 never"
+        None, ge=0, le=MAX_SECONDS, description="The session ends after this time without use; 0: never"
     )
-    max_lifetime_seconds: int | None = Field(None, ge=0, le=MAX_SECONDS, description="Ends at this age; 0 never")
-    pipeline_run_id: str | None = Field(None, min_length=1, max_length=255, description="The platform's id of this run")
-    agents: list[AgentName] = Field(default_factory=list, max_length=100, description="Agents whose lessons apply")
+    max_lifetime_seconds: int | None = Field(
+        None, ge=0, le=MAX_SECONDS, description="The session ends at this age; 0: never"
+    )
+    pipeline_run_id: str | None = Field(
+        None, min_length=1, max_length=255, description="The id that the platform gives this run"
+    )
+    agents: list[AgentName] = Field(
+        default_factory=list, max_length=100, description="Agents of the platform whose lessons apply"
+    )
 
 
 class Relaunch(BaseModel):
@@ -50,7 +56,7 @@ class Relaunch(BaseModel):
 class Renewal(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    seconds: int = Field(ge=1, le=MAX_SECONDS, description="The session lives at least this long from now")
+    seconds: int = Field(ge=1, le=MAX_SECONDS, description="The session does not expire before this time has passed")
 
 
 class ContainerView(BaseModel):
@@ -58,12 +64,12 @@ class ContainerView(BaseModel):
     ip: str | None
     runtime: str
     status: str
-    app: Literal["exited"] | None = Field(description="`exited` once the role's app has ended after its launch")
-    exit_code: int | None = Field(description="The app's, once it has ended; null if it is not known")
+    app: Literal["exited"] | None = Field(description="`exited` if the role's app has ended after its launch")
+    exit_code: int | None = Field(description="The exit code of an app that has ended; null if it is not known")
 
 
 class ErrorView(BaseModel):
-    """Why the session is in `error`: its launch failed at `stage`, or, with `stage` null, it was lost afterwards
+    """Why the session is in `error`: its launch failed at `stage`, or, if `stage` is null, it was lost afterwards
     (`app_exited`, `container_exited`, `container_gone`, `out_of_memory`, `workspace_lost`)."""
 
     code: str
@@ -83,7 +89,7 @@ class SessionView(BaseModel):
     containers: dict[str, ContainerView]
     preview_port: int | None
     backend_port: int | None
-    preview_url: str | None = Field(description="A link that signs its opener in to the preview; good for ten minutes")
+    preview_url: str | None = Field(description="A link that authenticates whoever opens it; valid for ten minutes")
     pipeline_stage: str | None = Field(description="Last completed launch stage")
     pipeline_run_id: str
     created_at: datetime
@@ -99,7 +105,7 @@ class SessionPage(BaseModel):
 
 
 def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]:
-    """The session as JSON; its preview link is signed for this caller."""
+    """The session as JSON, with a preview link signed for this caller."""
     return {
         "session_id": str(session.session_id),
         "user_id": session.user_id,
@@ -155,7 +161,7 @@ async def list_sessions(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Any:
-    """The caller's sessions (an admin's: all), newest first."""
+    """Sessions, newest first. Users see their own, admins all."""
     filters = {"status": status, "project_id": project_id, "user_id": user_id}
     sessions, more = await services.sessions.list_page(caller, filters, limit, cursor)
     return {"items": [view(session, services, caller) for session in sessions], "next_cursor": more}
@@ -169,7 +175,7 @@ async def get_session(session_id: UUID, caller: CurrentCaller, services: Injecte
 
 @router.delete("/{session_id}", status_code=202, response_model=SessionView)
 async def terminate_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
-    """End the session: its containers, network and volumes are removed. Asking again is success."""
+    """Terminate the session and remove its containers, network and volumes. May be repeated."""
     return view(await services.sessions.terminate(caller, session_id), services, caller)
 
 
@@ -177,31 +183,31 @@ async def terminate_session(session_id: UUID, caller: CurrentCaller, services: I
 async def relaunch_session(
     session_id: UUID, caller: CurrentCaller, services: Injected, body: Relaunch | None = None
 ) -> Any:
-    """A new run of the pipeline in the same session, with the project as it is now."""
+    """Run the launch pipeline again in the same session, with the current version of the project."""
     session = await services.sessions.relaunch(caller, session_id, body.pipeline_run_id if body else None)
     return view(session, services, caller)
 
 
 @router.post("/{session_id}/recover", status_code=202, response_model=SessionView)
 async def recover_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
-    """Bring a session back: what is gone is made anew on its volumes, what runs is kept, the app is started."""
+    """Recover a session: create missing containers on its volumes, keep running ones, and start the apps."""
     return view(await services.sessions.relaunch(caller, session_id), services, caller)
 
 
 @router.post("/{session_id}/renew", response_model=SessionView)
 async def renew_session(session_id: UUID, body: Renewal, caller: CurrentCaller, services: Injected) -> Any:
-    """Put the session's expiry off."""
+    """Postpone the expiry of the session."""
     return view(await services.sessions.renew(caller, session_id, body.seconds), services, caller)
 
 
 @router.get("/{session_id}/pipeline-log", response_class=PlainTextResponse)
 async def pipeline_log(session_id: UUID, caller: CurrentCaller, services: Injected) -> str:
-    """The accumulated log of the session's launches, as text."""
+    """The log of all launches of the session as text."""
     return await services.sessions.pipeline_log(caller, session_id)
 
 
 @router.get("/{session_id}/stats")
 async def stats(session_id: UUID, caller: CurrentCaller, services: Injected) -> dict[str, Any]:
-    """What each role's container uses, as seen from inside."""
+    """Resource usage of each role's container, measured inside it."""
     session = await services.sessions.get(caller, session_id)
     return {"roles": await services.sessions.stats(session)}

@@ -18,7 +18,7 @@ from sandbox.sessions.service import SessionService
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["terminal"])
 
-MOST_COLUMNS = 1000
+MAX_SIZE = 1000
 
 
 @router.websocket("/{session_id}/terminal")
@@ -29,14 +29,14 @@ async def terminal(
     services: Injected,
     role: Annotated[str | None, Query(max_length=31)] = None,
 ) -> None:
-    """Binary frames are terminal bytes both ways, text frames `{"resize": [columns, rows]}`."""
+    """Open a terminal. Binary frames carry terminal bytes both ways; text frames are `{"resize": [columns, rows]}`."""
     guest, _ = await services.sessions.guest(caller, session_id, role)
     pty = await guest.pty()
     try:
         await websocket.accept()
-        shown = asyncio.create_task(_show(pty, websocket, services.sessions, session_id))
-        typed = asyncio.create_task(_type(pty, websocket, services.sessions, session_id))
-        done, rest = await asyncio.wait({shown, typed}, return_when=asyncio.FIRST_COMPLETED)
+        output = asyncio.create_task(_send_output(pty, websocket, services.sessions, session_id))
+        input_ = asyncio.create_task(_receive_input(pty, websocket, services.sessions, session_id))
+        done, rest = await asyncio.wait({output, input_}, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
         await asyncio.gather(*done, *rest, return_exceptions=True)
@@ -46,13 +46,13 @@ async def terminal(
         await pty.close()
 
 
-async def _show(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
+async def _send_output(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
     while data := await pty.read():
         sessions.touch(session_id)
         await websocket.send_bytes(data)
 
 
-async def _type(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
+async def _receive_input(pty: PtySession, websocket: WebSocket, sessions: SessionService, session_id: UUID) -> None:
     with contextlib.suppress(WebSocketDisconnect, GuestError):
         while True:
             message = await websocket.receive()
@@ -66,11 +66,11 @@ async def _type(pty: PtySession, websocket: WebSocket, sessions: SessionService,
 
 
 def _resize(text: str) -> tuple[int, int] | None:
-    """The size a text frame asks for; None for anything else."""
+    """The size that a text frame requests; None if it is not such a request or is out of range."""
     try:
         columns, rows = json.loads(text)["resize"]
     except (ValueError, KeyError, TypeError):
         return None
     if not (isinstance(columns, int) and isinstance(rows, int)):
         return None
-    return (columns, rows) if 0 < columns <= MOST_COLUMNS and 0 < rows <= MOST_COLUMNS else None
+    return (columns, rows) if 0 < columns <= MAX_SIZE and 0 < rows <= MAX_SIZE else None

@@ -1,4 +1,4 @@
-"""`/api/v1/test-results`: how test runs went."""
+"""`/api/v1/test-results`: results of test runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WarningDetail(Body):
 
 
 class NewTestResult(Body):
-    """One run of tests."""
+    """One test run."""
 
     test_type: TestType
     status: Status
@@ -107,7 +107,7 @@ class TestResultQuery(TimedQuery):
 
 
 class ReportQuery(Body):
-    """What a report does not say of its run."""
+    """Facts about a test run that its report does not contain."""
 
     test_type: TestType = "unit"
     triggered_by: Name = "manual"
@@ -130,11 +130,11 @@ _REPORT = {
 async def add_junit_report(
     request: Request, _: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
 ) -> TestResultView:
-    """Record a run of tests from its JUnit XML report (pytest, Jest, Maven, Go, …), packed with gzip or not.
+    """Store a test run from its JUnit XML report (pytest, Jest, Maven, Go, …), compressed with gzip or not.
 
-    Warnings are looked for in what the report has of the tests' output. Most tools leave them out of their reports and
-    print them: as a form, the report may be sent as `report` and what the run printed as `output`
-    (`curl -F report=@junit.xml -F output=@console.log`). A run whose report says when it began is of that time.
+    Warnings are extracted from the output of tests in the report. Most tools print warnings without adding them to the
+    report, so a form may have the report as `report` and the printed output as `output`
+    (`curl -F report=@junit.xml -F output=@console.log`). The start time in the report, if any, is the time of the run.
     """
     parts = await read_parts(request, services.settings.max_intake_mb * 1024 * 1024, "report", "output")
     values = await services.reports.read(read_junit, *parts) | query.model_dump(exclude_none=True)
@@ -146,13 +146,13 @@ async def add_junit_report(
 async def list_test_results(
     _: CurrentCaller, services: Injected, query: Annotated[TestResultQuery, Query()]
 ) -> Page[TestResultView]:
-    """Runs of tests, newest first."""
+    """Test runs, newest first."""
     return Page.model_validate(await answer_page(store.TEST_RESULTS, services.db, query))
 
 
 @router.get("/{test_id}")
 async def get_test_result(test_id: Annotated[RecordId, Path()], _: CurrentCaller, services: Injected) -> TestResultView:
-    """One run of tests."""
+    """One test run."""
     row = await store.TEST_RESULTS.one(services.db, {"test_id": test_id})
     if row is None:
         raise NotFound(f"There is no test result {test_id}.", code="test_result_not_found")
@@ -161,7 +161,7 @@ async def get_test_result(test_id: Annotated[RecordId, Path()], _: CurrentCaller
 
 @router.post("", status_code=201)
 async def add_test_result(body: NewTestResult, _: CurrentCaller, services: Injected) -> TestResultView:
-    """Record a run of tests."""
+    """Store a test run."""
     values: dict[str, Any] = body.model_dump(exclude_none=True)
     values["failed_tests"] = [test.model_dump(exclude_none=True) for test in body.failed_tests]
     values["warning_details"] = [warning.model_dump(exclude_none=True) for warning in body.warning_details]

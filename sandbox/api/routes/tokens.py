@@ -1,4 +1,4 @@
-"""`/api/v1/tokens`: an admin makes, lists and revokes callers' tokens."""
+"""`/api/v1/tokens`: create, list and revoke tokens (admin)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 class NewToken(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    user_id: str = Field(pattern=USER_ID_PATTERN, description="Who calls with it")
+    user_id: str = Field(pattern=USER_ID_PATTERN, description="The user that the token authenticates")
     role: CallerRole = Field(CallerRole.USER, description="`user` sees its own sessions and projects, `admin` all")
     expires_in_seconds: int | None = Field(
-        None, ge=1, le=MAX_LIFETIME_SECONDS, description="Without it the token is good until revoked"
+        None, ge=1, le=MAX_LIFETIME_SECONDS, description="Without it the token is valid until it is revoked"
     )
 
 
@@ -40,7 +40,7 @@ class TokenView(BaseModel):
 
 class MadeToken(BaseModel):
     token_id: UUID
-    token: str = Field(description="Shown this once; only its hash is kept")
+    token: str = Field(description="Shown only here; the service stores its hash")
     user_id: str
     role: CallerRole
     expires_at: datetime | None
@@ -48,7 +48,7 @@ class MadeToken(BaseModel):
 
 @router.post("", status_code=201)
 async def create_token(body: NewToken, _: CurrentAdmin, request: Request, response: Response) -> MadeToken:
-    """Make a token."""
+    """Create a token."""
     made = await services(request).tokens.create(body.user_id, body.role, body.expires_in_seconds)
     response.headers["Cache-Control"] = "no-store"
     record = made.record
@@ -65,7 +65,7 @@ async def create_token(body: NewToken, _: CurrentAdmin, request: Request, respon
 async def list_tokens(
     _: CurrentAdmin, request: Request, limit: Limit = 100, cursor: CursorText = None
 ) -> Page[TokenView]:
-    """Tokens newest first, expired and revoked ones too; never the tokens themselves."""
+    """Tokens, newest first, including expired and revoked ones; without the secret values."""
     before = decode_cursor(cursor, UUID) if cursor is not None else None
     records = await services(request).tokens.list(limit, before)
     return Page(
@@ -76,5 +76,5 @@ async def list_tokens(
 
 @router.delete("/{token_id}", status_code=204)
 async def revoke_token(token_id: UUID, _: CurrentAdmin, request: Request) -> None:
-    """Revoke a token; one revoked already stays so."""
+    """Revoke a token. May be repeated."""
     await services(request).tokens.revoke(token_id)

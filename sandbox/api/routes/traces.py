@@ -1,4 +1,4 @@
-"""`/api/v1/traces`: spans, and one trace as a tree."""
+"""`/api/v1/traces`: spans, and a trace as a tree of spans."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SpanView(View):
 
 
 class SpanNode(SpanView):
-    children: list[dict[str, Any]] = Field(description="Spans that this one caused, each with its own `children`")
+    children: list[dict[str, Any]] = Field(description="Child spans, each with its own `children`")
 
 
 class TraceView(View):
@@ -43,10 +43,10 @@ class TraceView(View):
     end_time: datetime
     duration_ms: int
     span_count: int
-    truncated: bool = Field(description="There is more than is answered")
+    truncated: bool = Field(description="The trace has more spans or log lines than this response")
     request_ids: list[str]
-    spans: list[SpanNode] = Field(description="Roots: spans without a parent here")
-    logs: list[LogView] = Field(description="What was logged of its requests, oldest first")
+    spans: list[SpanNode] = Field(description="Root spans: those whose parent is not in this response")
+    logs: list[LogView] = Field(description="Log lines of the trace's requests, oldest first")
 
 
 class SpanQuery(TimedQuery):
@@ -54,12 +54,14 @@ class SpanQuery(TimedQuery):
     service_name: Name | None = None
     operation_name: Annotated[str, Writable] | None = Field(None, min_length=1, max_length=200)
     status: Literal["success", "error", "timeout"] | None = None
-    user_id: Name | None = Field(None, description="Whose doing (tag `user_id`); a user sees its own in any case")
+    user_id: Name | None = Field(
+        None, description="Spans of this user (tag `user_id`); only admins see those of others"
+    )
 
 
 @router.get("")
 async def list_spans(caller: CurrentCaller, services: Injected, query: Annotated[SpanQuery, Query()]) -> Page[SpanView]:
-    """Spans newest first: an admin's all, a user's its own (tag `user_id`)."""
+    """Spans, newest first. Users see their own (tag `user_id`), admins all."""
     own = None if caller.is_admin else caller.user_id
     if own is not None and query.user_id not in (None, own):
         return Page(items=[])
