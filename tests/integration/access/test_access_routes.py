@@ -1,4 +1,4 @@
-"""The token routes and the ways to say who is calling, over HTTP."""
+"""The token routes and authentication over HTTP."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def user_token(services):
     return (await services.tokens.create("ada", CallerRole.USER)).token
 
 
-async def test_token_is_made_shown_once_used_and_revoked(http, admin):
+async def test_token_is_created_used_and_revoked(http, admin):
     made = await http.post("/api/v1/tokens", json={"user_id": "ada", "role": "user"}, headers=admin)
     assert made.status_code == 201
     assert made.headers["cache-control"] == "no-store"
@@ -74,7 +74,7 @@ async def test_token_is_made_shown_once_used_and_revoked(http, admin):
     assert (await http.delete(f"/api/v1/tokens/{uuid4()}", headers=admin)).json()["code"] == "token_not_found"
 
 
-async def test_list_goes_on_where_the_page_ended(http, admin, services):
+async def test_list_continues_after_a_page(http, admin, services):
     for number in range(4):
         await services.tokens.create(f"user{number}", CallerRole.USER)
     seen, cursor = [], None
@@ -110,7 +110,7 @@ async def test_bad_bodies_are_refused(http, admin, body):
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
 
 
-async def test_only_admins_handle_tokens(http, user_token):
+async def test_only_admins_manage_tokens(http, user_token):
     for method, path in (("GET", ""), ("POST", ""), ("DELETE", f"/{uuid4()}")):
         url = f"/api/v1/tokens{path}"
         nobody = await http.request(method, url)
@@ -132,7 +132,7 @@ async def test_only_admins_handle_tokens(http, user_token):
         ({"Cookie": f"{CALLER_COOKIE}=forged"}, "token_missing"),
     ],
 )
-async def test_nobody_known(http, headers, code):
+async def test_unauthenticated_requests_are_refused(http, headers, code):
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     refused = await http.get("/me", headers=encoded)
     assert (refused.status_code, refused.json()["code"]) == (401, code)
@@ -158,7 +158,7 @@ async def test_bearer_scheme_is_case_insensitive(http, user_token):
         ("POST", {"Origin": "http://[bad"}, 403),
     ],
 )
-async def test_cookie_acts_for_pages_of_this_origin_only(http, services, user_token, method, headers, status):
+async def test_cookie_is_accepted_from_pages_of_this_origin_only(http, services, user_token, method, headers, status):
     cookie = services.signer.sign_cookie(await services.tokens.authenticate(user_token))
     sent = headers | {"Cookie": f"{CALLER_COOKIE}={cookie}"}
     answer = await http.request(method, "/me", headers=sent)

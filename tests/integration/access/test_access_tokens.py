@@ -1,4 +1,4 @@
-"""Tokens on a real database: made, recognised, expired, revoked; and the first admin's."""
+"""Creation, authentication, expiry and revocation of tokens on a real database, and the first admin's token."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def execute(database: Database, statement: str, **values: object) -> None:
         await connection.execute(text(statement), values)
 
 
-async def test_deployment_is_the_same_at_every_read_and_keeps_its_key_to_itself(database):
+async def test_deployment_is_stable_and_its_repr_hides_the_key(database):
     first, second = await load_deployment(database), await load_deployment(database)
     assert first == second
     assert len(first.signing_key) >= 32
     assert first.signing_key not in repr(first)
 
 
-async def test_token_is_recognised_and_kept_as_a_hash_only(tokens, database):
+async def test_token_is_authenticated_and_stored_as_a_hash(tokens, database):
     made = await tokens.create("ada", CallerRole.USER)
     assert made.token.startswith("sbx_")
     assert len(made.token) == 47
@@ -78,7 +78,7 @@ async def test_token_expires_while_it_is_cached(tokens):
         await tokens.authenticate(made.token)
 
 
-async def test_revoked_token_is_refused_at_once_and_its_cookie_too(tokens, signer):
+async def test_revoked_token_and_its_cookie_are_refused_at_once(tokens, signer):
     made = await tokens.create("ada", CallerRole.USER)
     caller = await tokens.authenticate(made.token)
     cookie = signer.sign_cookie(caller)
@@ -94,7 +94,7 @@ async def test_revoked_token_is_refused_at_once_and_its_cookie_too(tokens, signe
     assert missing.value.code == "token_not_found"
 
 
-async def test_known_token_costs_no_query(tokens, database):
+async def test_cached_token_needs_no_query(tokens, database):
     made = await tokens.create("ada", CallerRole.ADMIN)
     await tokens.authenticate(made.token)
     await execute(database, "ALTER TABLE api_tokens RENAME TO gone")
@@ -122,13 +122,13 @@ async def test_tokens_are_listed_newest_first_page_by_page(tokens):
 @pytest.mark.parametrize(
     ("user_id", "seconds"), [("", None), ("a b", None), ("a\n", None), ("x" * 101, None), ("a", 0)]
 )
-async def test_bad_input_makes_no_token(tokens, user_id, seconds):
+async def test_invalid_input_creates_no_token(tokens, user_id, seconds):
     with pytest.raises(InvalidInput):
         await tokens.create(user_id, CallerRole.USER, seconds)
     assert await tokens.list(10) == []
 
 
-async def test_first_admin_token_is_made_once_and_kept_private(database, tokens, tmp_path):
+async def test_first_admin_token_is_generated_once_with_private_mode(database, tokens, tmp_path):
     settings = Settings(home=tmp_path / "home")
     first, *others = await asyncio.gather(*(ensure_admin(database, settings) for _ in range(4)))
     assert others == [first] * 3
@@ -140,7 +140,7 @@ async def test_first_admin_token_is_made_once_and_kept_private(database, tokens,
     assert (caller.user_id, caller.role) == ("admin", CallerRole.ADMIN)
 
 
-async def test_admin_token_of_the_environment_replaces_the_one_before(database, signer, tmp_path):
+async def test_admin_token_of_the_environment_replaces_the_previous_one(database, signer, tmp_path):
     made = await ensure_admin(database, Settings(home=tmp_path))
     assert await ensure_admin(database, Settings(home=tmp_path, admin_token="first-of-the-environment"))
     assert not admin_token_path(tmp_path).exists()
@@ -153,7 +153,7 @@ async def test_admin_token_of_the_environment_replaces_the_one_before(database, 
             await tokens.authenticate(old)
 
 
-async def test_admin_token_known_to_another_is_left_alone(database, tokens, tmp_path):
+async def test_admin_token_of_another_data_folder_is_not_replaced(database, tokens, tmp_path):
     given = await ensure_admin(database, Settings(home=tmp_path / "one", admin_token="of-the-environment"))
     assert await ensure_admin(database, Settings(home=tmp_path / "two")) is None
     assert (await tokens.authenticate(given)).is_admin
@@ -168,7 +168,7 @@ async def test_revoked_admin_token_stays_revoked_until_another_is_set(database, 
     assert (await TokenService(database, signer).authenticate("another-of-the-environment")).is_admin
 
 
-async def test_admin_token_that_is_somebody_elses_is_refused(database, tokens, tmp_path):
+async def test_admin_token_of_another_user_is_refused(database, tokens, tmp_path):
     made = await tokens.create("ada", CallerRole.USER)
     with pytest.raises(InvalidInput) as refused:
         await ensure_admin(database, Settings(home=tmp_path, admin_token=made.token))

@@ -1,4 +1,4 @@
-"""The way into the console, with real tokens of a real database."""
+"""Signing in to the console with tokens of a real database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def made(service):
     return await service.tokens.create("ann", CallerRole.USER)
 
 
-async def test_a_stranger_gets_the_login_form(browser):
+async def test_without_a_cookie_the_login_form_is_shown(browser):
     answer = await browser.get("/")
     assert answer.status_code == 401
     assert '<form method="post" action="/">' in answer.text
@@ -55,7 +55,7 @@ async def test_a_stranger_gets_the_login_form(browser):
 
 
 @pytest.mark.parametrize("way", ["link", "form"])
-async def test_a_token_becomes_a_cookie_and_leaves_the_address(browser, service, made, way):
+async def test_a_token_is_exchanged_for_a_cookie_and_removed_from_the_url(browser, service, made, way):
     if way == "link":
         answer = await browser.get("/", params={"token": made.token})
     else:
@@ -73,14 +73,14 @@ async def test_a_token_becomes_a_cookie_and_leaves_the_address(browser, service,
     assert "/console/console.js" in page.text
 
 
-async def test_over_tls_the_cookie_stays_there(browser, made):
+async def test_over_tls_the_cookie_is_secure(browser, made):
     browser.base_url = "https://console.example"
     answer = await browser.get("/", params={"token": made.token})
     assert "Secure" in answer.headers["set-cookie"].split("; ")
 
 
 @pytest.mark.parametrize("token", ["", "nobody's", "sbx_" + "x" * 43, "\0", "<script>alert(1)</script>"])
-async def test_an_unknown_token_is_said_so(browser, token):
+async def test_an_unknown_token_is_reported(browser, token):
     for answer in (await browser.get("/", params={"token": token}), await browser.post("/", data={"token": token})):
         assert answer.status_code == 401
         assert "This token is not known here" in answer.text
@@ -88,31 +88,31 @@ async def test_an_unknown_token_is_said_so(browser, token):
         assert "set-cookie" not in answer.headers
 
 
-async def test_a_form_too_large_is_refused(browser):
+async def test_a_form_that_is_too_large_is_refused(browser):
     answer = await browser.post("/", data={"token": "x" * 5000})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize("cookie", ["forged", "", "a.b.c"])
-async def test_a_forged_cookie_leads_to_the_login_form(browser, cookie):
+async def test_a_forged_cookie_shows_the_login_form(browser, cookie):
     answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={cookie}"})
     assert answer.status_code == 401
     assert "Sign in" in answer.text
 
 
-async def test_a_revoked_token_ends_its_cookies(browser, service, made):
+async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
     await browser.get("/", params={"token": made.token})
     await service.tokens.revoke(made.record.token_id)
     assert (await browser.get("/")).status_code == 401
 
 
-async def test_a_preview_cookie_is_no_callers_cookie(browser, service):
+async def test_a_preview_cookie_does_not_authenticate_a_caller(browser, service):
     signed = service.signer.sign_preview_cookie(uuid4(), "ann")
     answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={signed}"})
     assert answer.status_code == 401
 
 
-async def test_signing_out_forgets_the_browser(browser, made):
+async def test_signing_out_removes_the_cookie(browser, made):
     await browser.get("/", params={"token": made.token})
     answer = await browser.post("/logout")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
@@ -127,7 +127,7 @@ async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, 
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-src"] == "http://*.p.example:* https://*.p.example:*"
     assert answer.headers["cache-control"] == "no-store"
-    # What the policy would block is not there to begin with.
+    # The page has nothing that the policy would block.
     assert not re.search(
         r"<script(?! type=\"module\" src=\"/console/console\.js\")|<style|\son\w+=|style=|//", answer.text
     )
@@ -155,7 +155,7 @@ async def test_no_other_file_is_served(browser, name):
     assert (await browser.get(f"/console/{name}")).status_code == 404
 
 
-async def test_the_scripts_never_make_markup_of_data(browser):
+async def test_scripts_never_insert_data_as_markup(browser):
     for name in ("console.js", "session.js", "log.js", "api.js"):
         script = (await browser.get(f"/console/{name}")).text
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)

@@ -1,4 +1,4 @@
-"""The pool: UTC both ways, our types, and a server that goes away."""
+"""The connection pool: times in UTC, type conversions, and lost connections."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
@@ -27,7 +27,7 @@ async def test_times_are_utc_both_ways(database: Database) -> None:
     assert age == timedelta(0)
 
 
-async def test_copy_keeps_the_moment_in_text_and_binary(database: Database) -> None:
+async def test_copy_preserves_times_in_text_and_binary(database: Database) -> None:
     async with database.connect_raw() as connection, connection.cursor() as cursor:
         async with cursor.copy("COPY logs (timestamp, level, message) FROM STDIN") as copy:
             await copy.write_row((MOMENT, "INFO", "text"))
@@ -38,7 +38,7 @@ async def test_copy_keeps_the_moment_in_text_and_binary(database: Database) -> N
         assert await cursor.fetchall() == [("text", MOMENT), ("binary", MOMENT)]
 
 
-def test_helpers() -> None:
+def test_times_are_converted() -> None:
     assert to_db(MOMENT) == datetime(2026, 3, 1, 6, 15, 0, 123456)
     assert to_utc(to_db(MOMENT)) == MOMENT
     assert to_utc(MOMENT).tzinfo is UTC
@@ -51,7 +51,7 @@ async def test_a_dict_is_jsonb(database: Database) -> None:
     assert read == value
 
 
-async def test_an_error_rolls_back_and_passes(database: Database) -> None:
+async def test_an_error_rolls_back_and_is_raised(database: Database) -> None:
     async def add_two() -> None:
         async with database.transaction() as connection:
             await connection.execute(text("INSERT INTO agents (name, category) VALUES ('new', 'core')"))
@@ -75,7 +75,7 @@ async def test_raw_connections_listen(database: Database) -> None:
             pytest.fail("no notification arrived")
 
 
-async def test_a_lost_connection_is_said_once_and_the_next_one_works(database: Database, dsn: str) -> None:
+async def test_a_lost_connection_is_reported_once_and_replaced(database: Database, dsn: str) -> None:
     async def be_cut_off() -> None:
         async with database.transaction() as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
@@ -89,7 +89,7 @@ async def test_a_lost_connection_is_said_once_and_the_next_one_works(database: D
     await database.ping()
 
 
-async def test_connections_lost_while_idle_are_replaced_unnoticed(database: Database, dsn: str) -> None:
+async def test_connections_lost_while_idle_are_replaced_without_an_error(database: Database, dsn: str) -> None:
     await asyncio.gather(*(database.ping() for _ in range(5)))
     with psycopg.connect(dsn, autocommit=True) as other:
         other.execute(
@@ -111,7 +111,7 @@ async def test_a_raw_connection_that_is_lost(database: Database, dsn: str) -> No
         await be_cut_off()
 
 
-async def test_a_pool_that_is_used_up(dsn: str) -> None:
+async def test_an_exhausted_pool(dsn: str) -> None:
     database = Database(dsn, pool_size=1, max_overflow=0, pool_timeout=0.05)
     async with database.transaction():
         with pytest.raises(DatabaseUnavailable, match="no database connection became free"):
@@ -121,7 +121,7 @@ async def test_a_pool_that_is_used_up(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("dsn", ["postgresql://u:secret@127.0.0.1:1/x", "postgresql+psycopg://postgres@/x?host=/none"])
-async def test_a_server_that_is_not_there(dsn: str) -> None:
+async def test_a_server_that_does_not_exist(dsn: str) -> None:
     database = Database(dsn)
     with pytest.raises(DatabaseUnavailable) as caught:
         await database.ping()
@@ -129,7 +129,7 @@ async def test_a_server_that_is_not_there(dsn: str) -> None:
     await database.close()
 
 
-async def test_a_database_that_is_not_there_is_unavailable_too(postgres: str) -> None:
+async def test_a_database_that_does_not_exist_is_unavailable(postgres: str) -> None:
     database = Database(postgres.replace("/purple8", "/no_such_database"))
     with pytest.raises(DatabaseUnavailable, match="does not exist"):
         await database.ping()
@@ -137,14 +137,14 @@ async def test_a_database_that_is_not_there_is_unavailable_too(postgres: str) ->
 
 
 @pytest.mark.parametrize("dsn", ["junk", "postgresql://u:secret@[::1/x", "mysql://u:secret@h/x"])
-def test_a_url_that_is_none(dsn: str) -> None:
+def test_an_invalid_url(dsn: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         connection_params(dsn)
     assert caught.value.code == "database_url_invalid"
     assert "secret" not in caught.value.message
 
 
-def test_the_callers_options_are_kept() -> None:
+def test_options_of_the_dsn_are_preserved() -> None:
     params = connection_params("postgresql://h/x?options=-c%20timezone%3DCET%20-c%20work_mem%3D1MB&connect_timeout=3")
     assert params["options"].endswith(" -c timezone=CET -c work_mem=1MB -c timezone=UTC")
     assert params["connect_timeout"] == "3"

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: found again, started once, never mistaken for another process."""
+"""The embedded PostgreSQL: started once, found again, and not confused with other processes."""
 
 import asyncio
 import importlib.util
@@ -29,7 +29,7 @@ sys.stdin.read()
 
 
 def start_elsewhere(home: Path) -> subprocess.Popen[str]:
-    """A process that starts the cluster, says its URL and then waits for its stdin to end."""
+    """A process that starts the cluster, prints its URL and then waits for its stdin to end."""
     return subprocess.Popen(
         [sys.executable, "-c", START, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -40,14 +40,14 @@ async def cleaned(home: Path) -> AsyncIterator[Path]:
     folder = (await EmbeddedPostgres(home).status()).folder
     await EmbeddedPostgres(home).stop()
     if folder is not None:
-        # Not within the home where the server's user cannot enter that.
+        # It is outside of the home if the server's user cannot enter the home.
         shutil.rmtree(folder)
     shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
 async def home(short_folder: Path) -> AsyncIterator[Path]:
-    """A data folder that does not exist yet; what is started in it is stopped in the end."""
+    """A data folder that does not exist yet; a server started in it is stopped after the test."""
     async for place in cleaned(Path(tempfile.mkdtemp(dir=short_folder)) / "h"):
         place.parent.chmod(0o711)
         yield place
@@ -60,7 +60,7 @@ async def running(home: Path) -> EmbeddedStatus:
     return status
 
 
-async def test_it_is_made_found_stopped_and_started_again(home: Path) -> None:
+async def test_a_cluster_is_created_found_stopped_and_started_again(home: Path) -> None:
     server = EmbeddedPostgres(home)
     assert await server.status() == EmbeddedStatus(running=False, pid=None, folder=None, dsn=None)
     await server.stop()
@@ -80,7 +80,7 @@ async def test_it_is_made_found_stopped_and_started_again(home: Path) -> None:
         assert connection.execute("SELECT value FROM kept").fetchone() == (1,)
 
 
-async def test_only_its_socket_leads_to_it_and_that_is_locked(home: Path) -> None:
+async def test_it_listens_on_a_private_socket_only(home: Path) -> None:
     dsn = await EmbeddedPostgres(home).start()
     with psycopg.connect(dsn) as connection:
         settings = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
@@ -90,7 +90,7 @@ async def test_only_its_socket_leads_to_it_and_that_is_locked(home: Path) -> Non
     assert int(settings["max_connections"]) >= 200
     for path in (socket, socket / ".s.PGSQL.5432", Path(settings["data_directory"])):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
-    # Whoever got at the socket all the same is asked who they are.
+    # A client that reaches the socket still has to authenticate.
     with pytest.raises(psycopg.OperationalError, match="Peer authentication failed"):
         psycopg.connect(dsn.replace("postgres@", "nobody@"))
     pid = (await running(home)).pid
@@ -98,7 +98,7 @@ async def test_only_its_socket_leads_to_it_and_that_is_locked(home: Path) -> Non
     assert psutil.Process(pid).uids().effective == find_account().uid != 0
 
 
-async def test_a_killed_service_leaves_it_running_and_the_next_finds_it(home: Path) -> None:
+async def test_it_survives_a_killed_service(home: Path) -> None:
     service = start_elsewhere(home)
     dsn = service.stdout.readline().strip()
     before = await running(home)
@@ -122,7 +122,7 @@ async def test_a_killed_server_loses_nothing_acknowledged(home: Path) -> None:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (100,)
 
 
-async def test_a_pid_of_somebody_elses_is_stale(home: Path, postgres: str) -> None:
+async def test_a_pid_of_another_process_is_stale(home: Path, postgres: str) -> None:
     server = EmbeddedPostgres(home)
     dsn = await server.start()
     folder = (await running(home)).folder
@@ -145,7 +145,7 @@ async def test_a_pid_of_somebody_elses_is_stale(home: Path, postgres: str) -> No
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-async def test_four_starters_at_once_start_one(home: Path) -> None:
+async def test_concurrent_starts_start_one_server(home: Path) -> None:
     starters = [start_elsewhere(home) for _ in range(4)]
     outputs = await asyncio.gather(*(asyncio.to_thread(starter.communicate, "") for starter in starters))
     assert [starter.returncode for starter in starters] == [0, 0, 0, 0]
@@ -156,7 +156,7 @@ async def test_four_starters_at_once_start_one(home: Path) -> None:
     ]
 
 
-async def test_a_start_that_was_killed_half_way_is_begun_again(home: Path) -> None:
+async def test_an_interrupted_start_is_repeated(home: Path) -> None:
     half = home / "postgres" / "data.new"
     half.mkdir(parents=True)
     for folder in (home, home / "postgres"):
@@ -183,7 +183,7 @@ async def test_homes_whose_path_cannot_hold_the_socket(short_folder: Path, name:
         shutil.rmtree(socket)
 
 
-async def test_a_home_that_is_closed_to_others_stays_closed(home: Path) -> None:
+async def test_a_private_home_stays_private(home: Path) -> None:
     home.mkdir(mode=0o700)
     server = EmbeddedPostgres(home)
     dsn = await server.start()
@@ -194,7 +194,7 @@ async def test_a_home_that_is_closed_to_others_stays_closed(home: Path) -> None:
     assert await server.start() == dsn
 
 
-async def test_a_link_that_leads_nowhere_is_no_reason_to_begin_anew(home: Path) -> None:
+async def test_a_dangling_link_is_an_error(home: Path) -> None:
     home.mkdir()
     (home / "postgres").symlink_to(home / "elsewhere")
     with pytest.raises(EmbeddedPostgresError, match="which is not there"):
@@ -202,7 +202,7 @@ async def test_a_link_that_leads_nowhere_is_no_reason_to_begin_anew(home: Path) 
     (home / "postgres").unlink()
 
 
-async def test_a_cluster_of_another_version_is_left_alone(home: Path) -> None:
+async def test_a_cluster_of_another_version_is_not_started(home: Path) -> None:
     server = EmbeddedPostgres(home)
     await server.start()
     version = (await running(home)).folder / "data" / "PG_VERSION"
@@ -215,7 +215,7 @@ async def test_a_cluster_of_another_version_is_left_alone(home: Path) -> None:
     await server.start()
 
 
-async def test_a_cluster_that_cannot_start_says_why(home: Path) -> None:
+async def test_a_failed_start_reports_the_cause(home: Path) -> None:
     server = EmbeddedPostgres(home)
     await server.start()
     settings = (await running(home)).folder / "data" / "postgresql.auto.conf"
@@ -240,14 +240,14 @@ def test_programs_that_the_user_cannot_read_are_copied_once(
     folder = short_folder / "programs"
     folder.mkdir(mode=0o711)
     programs = find_programs(folder, account)
-    # Only root's server runs as somebody else, who cannot read it.
+    # Only a server started by root runs as another user, who cannot read the package.
     assert programs.is_relative_to(folder if account.foreign else tmp_path)
     assert account.run(programs / "postgres", "--version").stdout.startswith("postgres (PostgreSQL)")
     inode = programs.stat().st_ino
     assert find_programs(folder, account).stat().st_ino == inode
 
 
-def test_a_folder_of_somebody_elses_is_refused(short_folder: Path) -> None:
+def test_a_folder_of_another_user_is_refused(short_folder: Path) -> None:
     folder = short_folder / "open"
     folder.mkdir()
     folder.chmod(0o777)
@@ -255,7 +255,7 @@ def test_a_folder_of_somebody_elses_is_refused(short_folder: Path) -> None:
         Account("me", os.getuid(), os.getgid(), foreign=False).own(folder)
 
 
-async def test_a_server_that_is_kept_from_us_is_not_waited_for(home: Path) -> None:
+async def test_a_server_that_rejects_us_is_not_waited_for(home: Path) -> None:
     server = EmbeddedPostgres(home)
     await server.start()
     found = await running(home)
@@ -267,7 +267,7 @@ async def test_a_server_that_is_kept_from_us_is_not_waited_for(home: Path) -> No
             await server.start()
 
 
-async def test_its_cache_is_a_part_of_the_memory(postgres: str) -> None:
+async def test_shared_buffers_depend_on_the_memory(postgres: str) -> None:
     with psycopg.connect(postgres) as connection:
         (kept,) = connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone() or (0,)
     memory = psutil.virtual_memory().total

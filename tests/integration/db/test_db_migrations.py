@@ -1,4 +1,4 @@
-"""The runner: once each, whoever else tries; whole or not at all; refusals that change nothing."""
+"""The migration runner: each file once, completely or not at all; refusals change nothing."""
 
 import asyncio
 import shutil
@@ -32,12 +32,12 @@ def start_migrator(dsn: str, folder: Path) -> subprocess.Popen[str]:
 def wait_until(true: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 60
     while not true():
-        assert time.monotonic() < give_up, "it never came to be"
+        assert time.monotonic() < give_up, "the condition never became true"
         time.sleep(0.02)
 
 
 def everything(dsn: str) -> list[tuple[object, ...]]:
-    """All that a refused run could have changed."""
+    """Everything that a refused run could have changed."""
     with psycopg.connect(dsn) as connection:
         found = connection.execute(
             "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
@@ -49,7 +49,7 @@ def everything(dsn: str) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three small migrations, the second with what trips runners up."""
+    """Three small migrations, the second with text that is difficult for runners."""
     (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id INT);")
     (tmp_path / "002_second.sql").write_text(
         "CREATE FUNCTION second() RETURNS TEXT LANGUAGE plpgsql AS $$\n"
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_files_are_applied_in_order_as_they_are(empty_dsn: str, folder: Path) -> None:
+async def test_files_are_applied_in_order_and_unchanged(empty_dsn: str, folder: Path) -> None:
     names = ["001_first.sql", "002_second.sql", "003_third.sql"]
     assert (await status(empty_dsn, folder)).pending == names
     assert await migrate(empty_dsn, folder) == names
@@ -70,13 +70,13 @@ async def test_files_are_applied_in_order_as_they_are(empty_dsn: str, folder: Pa
         assert connection.execute("SELECT value FROM second").fetchone() == ("%(x)s :y;",)
 
 
-async def test_a_migrated_database_takes_what_is_new(empty_dsn: str, folder: Path) -> None:
+async def test_new_files_are_applied_to_a_migrated_database(empty_dsn: str, folder: Path) -> None:
     await migrate(empty_dsn, folder)
     (folder / "004_fourth.sql").write_text("CREATE TABLE fourth (id INT);")
     assert await migrate(empty_dsn, folder) == ["004_fourth.sql"]
 
 
-async def test_four_at_once_apply_each_file_once(empty_dsn: str) -> None:
+async def test_concurrent_processes_apply_each_file_once(empty_dsn: str) -> None:
     folder = migrations_folder()
     with psycopg.connect(empty_dsn, autocommit=True) as gate:
         gate.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
@@ -97,7 +97,7 @@ async def test_four_at_once_apply_each_file_once(empty_dsn: str) -> None:
     assert (await status(empty_dsn)).pending == []
 
 
-async def test_killed_in_the_middle_of_a_file(empty_dsn: str, folder: Path) -> None:
+async def test_a_process_killed_within_a_file_leaves_nothing_of_it(empty_dsn: str, folder: Path) -> None:
     whole = (folder / "002_second.sql").read_text()
     (folder / "002_second.sql").write_text(whole + "SELECT pg_sleep(600);")
     process = start_migrator(empty_dsn, folder)
@@ -119,7 +119,7 @@ async def test_killed_in_the_middle_of_a_file(empty_dsn: str, folder: Path) -> N
     assert await migrate(empty_dsn, folder) == ["002_second.sql", "003_third.sql"]
 
 
-async def test_a_file_that_fails_leaves_nothing_of_itself(empty_dsn: str, folder: Path) -> None:
+async def test_a_file_that_fails_leaves_nothing(empty_dsn: str, folder: Path) -> None:
     (folder / "002_second.sql").write_text("CREATE TABLE second (id INT); SELECT 1/0;")
     with pytest.raises(MigrationError, match=r"002_second\.sql failed: division by zero") as caught:
         await migrate(empty_dsn, folder)
@@ -165,11 +165,11 @@ def misname(folder: Path) -> None:
         (misname, "migration_refused", "4-fourth.sql"),
     ],
 )
-async def test_what_does_not_fit_is_refused_and_nothing_changed(
+async def test_contradictions_are_refused_without_changes(
     empty_dsn: str, folder: Path, change: Callable[[Path], None], code: str, named: str
 ) -> None:
     await migrate(empty_dsn, folder)
-    # Something to apply, had the rest been in order.
+    # A pending file, which must not be applied.
     (folder / "004_fourth.sql").write_text("CREATE TABLE fourth (id INT);")
     if change is forget_the_newest:
         (folder / "004_fourth.sql").unlink()
@@ -184,7 +184,7 @@ async def test_what_does_not_fit_is_refused_and_nothing_changed(
     assert everything(empty_dsn) == before
 
 
-async def test_a_hole_in_the_database_is_refused(empty_dsn: str, folder: Path) -> None:
+async def test_a_missing_row_is_refused(empty_dsn: str, folder: Path) -> None:
     await migrate(empty_dsn, folder)
     with psycopg.connect(empty_dsn) as connection:
         connection.execute("DELETE FROM schema_migrations WHERE version = 2")
@@ -202,12 +202,12 @@ async def test_a_refusal_leaves_an_empty_database_empty(empty_dsn: str, folder: 
     assert everything(empty_dsn) == []
 
 
-async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable):
         await migrate(f"postgresql://postgres@/x?host={tmp_path}")
 
 
-def test_the_packages_own_folder_is_complete() -> None:
+def test_the_migrations_of_the_project_are_complete() -> None:
     assert [m.version for m in migrations.load(migrations_folder())][:6] == [1, 2, 3, 4, 5, 6]
 
 

@@ -1,4 +1,4 @@
-"""Day partitions of logs and traces: made ahead by anyone, dropped whole."""
+"""Day partitions of logs and traces: created ahead, dropped as a whole."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ async def ensure(connection: AsyncConnection, days: int) -> int:
     return await connection.scalar(text("SELECT ensure_day_partitions(:days)"), {"days": days})
 
 
-async def test_the_migration_made_a_week_ahead_and_the_rest_goes_to_the_default(database: Database) -> None:
+async def test_partitions_exist_a_week_ahead_and_other_rows_go_to_the_default(database: Database) -> None:
     days = [TODAY - timedelta(days=1), TODAY, TODAY + timedelta(days=6), TODAY + timedelta(days=40)]
     async with database.transaction() as connection:
         for day in days:
@@ -41,7 +41,7 @@ async def test_the_migration_made_a_week_ahead_and_the_rest_goes_to_the_default(
     assert list(found.values()) == ["logs_default", name(days[1]), name(days[2]), "logs_default"]
 
 
-async def test_more_days_are_made_and_rows_of_the_default_move(database: Database) -> None:
+async def test_new_partitions_receive_rows_of_the_default(database: Database) -> None:
     late = TODAY + timedelta(days=20)
     beyond = TODAY + timedelta(days=60)
     async with database.transaction() as connection:
@@ -62,7 +62,7 @@ async def test_more_days_are_made_and_rows_of_the_default_move(database: Databas
         assert await places(connection) == {f"{late:%Y%m%d}": name(late), f"{beyond:%Y%m%d}": "logs_default"}
         assert await connection.scalar(text("SELECT count(*) FROM traces_default")) == 0
         assert await connection.scalar(text("SELECT count(*) FROM traces")) == 1
-        # The new ones have every index of the others.
+        # The new partitions have the same indexes as the others.
         counts = await connection.execute(
             text(
                 "SELECT count(*) FROM pg_index WHERE indrelid IN (to_regclass(:new), to_regclass(:old))"
@@ -73,7 +73,7 @@ async def test_more_days_are_made_and_rows_of_the_default_move(database: Databas
         assert len(set(counts.scalars())) == 1
 
 
-async def test_four_services_at_once(database: Database) -> None:
+async def test_concurrent_calls_create_each_partition_once(database: Database) -> None:
     async def one() -> int:
         async with database.transaction() as connection:
             return await ensure(connection, 20)
@@ -83,7 +83,7 @@ async def test_four_services_at_once(database: Database) -> None:
     assert max(made) >= 2 * 13
 
 
-async def test_writers_go_on_while_partitions_are_made(database: Database) -> None:
+async def test_writers_are_not_blocked_while_partitions_are_created(database: Database) -> None:
     async with database.transaction() as maker:
         await ensure(maker, 9)
         async with database.transaction() as writer:
@@ -93,7 +93,7 @@ async def test_writers_go_on_while_partitions_are_made(database: Database) -> No
         assert await connection.scalar(text("SELECT count(*) FROM logs")) == 1
 
 
-async def test_old_days_are_dropped_and_only_those(database: Database) -> None:
+async def test_only_old_days_are_dropped(database: Database) -> None:
     async with database.transaction() as connection:
         for days in (29, 30, 31, 45):
             day = TODAY - timedelta(days=days)

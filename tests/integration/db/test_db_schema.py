@@ -1,4 +1,4 @@
-"""The migrated database is the documented one, on the embedded PostgreSQL and on the distribution's."""
+"""The migrated schema matches its documentation, on the embedded PostgreSQL and on the distribution's."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from sandbox.db.migrations import migrate, status
 
 CHECK = Path(__file__).parents[2] / "spec" / "check_schema.py"
 
-#: Indexes that another of the same table makes superfluous: its columns, in order and direction, begin with theirs.
-SUPERFLUOUS = """
+#: Redundant indexes: another index of the same table begins with their columns, in the same order and direction.
+REDUNDANT = """
     SELECT small.indexrelid::regclass::text, large.indexrelid::regclass::text
       FROM pg_index AS small
       JOIN pg_index AS large ON large.indrelid = small.indrelid AND large.indexrelid <> small.indexrelid
@@ -27,7 +27,7 @@ SUPERFLUOUS = """
        AND small.indrelid NOT IN (SELECT inhrelid FROM pg_inherits)
 """
 
-#: What the API's lists ask, page by page.
+#: Queries of the lists of the API.
 PAGED = [
     "SELECT * FROM logs WHERE (timestamp, log_id) < (NOW()::timestamp, 9) ORDER BY timestamp DESC, log_id DESC LIMIT 9",
     "SELECT * FROM logs WHERE level = 'ERROR' ORDER BY timestamp DESC, log_id DESC LIMIT 9",
@@ -64,13 +64,13 @@ async def test_schema_on_the_distributions_postgresql(debian_dsn: str) -> None:
     assert (await status(debian_dsn)).pending == []
 
 
-async def test_no_index_is_superfluous(database: Database) -> None:
+async def test_no_index_is_redundant(database: Database) -> None:
     async with database.transaction() as connection:
-        assert (await connection.execute(text(SUPERFLUOUS))).all() == []
+        assert (await connection.execute(text(REDUNDANT))).all() == []
 
 
 @pytest.mark.parametrize("query", PAGED)
-def test_a_page_is_read_from_an_index_in_its_order(dsn: str, query: str) -> None:
+def test_a_page_is_read_from_an_index_in_order(dsn: str, query: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SET LOCAL enable_seqscan = off")
         connection.execute("SET LOCAL enable_bitmapscan = off")
@@ -79,7 +79,7 @@ def test_a_page_is_read_from_an_index_in_its_order(dsn: str, query: str) -> None
     assert "Sort  (" not in plan
 
 
-async def test_zoneless_times_are_utc_for_whoever_connects(empty_dsn: str) -> None:
+async def test_naive_times_are_utc_for_every_client(empty_dsn: str) -> None:
     await migrate(empty_dsn)
     with psycopg.connect(empty_dsn) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)

@@ -1,4 +1,4 @@
-"""Lessons of a run: recorded once when it starts, judged when it ends, and the figures follow."""
+"""Lessons of a run: recorded once when it starts, verified when it ends, and counted in the statistics."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ async def verify(
 
 
 async def outcomes(database: Database, run: str = RUN) -> dict[str | None, bool | None]:
-    """Prevented or not, by the lesson's issue; holds that the other two columns go with it."""
+    """Whether each lesson, by its issue, prevented it; checks that the other two columns are consistent."""
     async with database.transaction() as connection:
         rows = await connection.execute(
             text(
@@ -89,7 +89,7 @@ async def test_active_unexpired_lessons_of_the_runs_agents_are_recorded(database
         assert sorted(rows.all()) == [("Backend", "shop"), ("Backend", "shop"), ("Frontend", "shop")]
 
 
-async def test_recording_again_doubles_nothing(database: Database) -> None:
+async def test_recording_again_adds_nothing(database: Database) -> None:
     async with database.transaction() as connection:
         await add_lesson(connection, "port_not_opened")
     assert await record(database, "Backend") == 1
@@ -98,7 +98,7 @@ async def test_recording_again_doubles_nothing(database: Database) -> None:
     assert await record(database) == 0
 
 
-async def test_recording_at_once_doubles_nothing(database: Database) -> None:
+async def test_concurrent_recording_adds_each_once(database: Database) -> None:
     async with database.transaction() as connection:
         for _ in range(5):
             await add_lesson(connection, "port_not_opened")
@@ -106,7 +106,7 @@ async def test_recording_at_once_doubles_nothing(database: Database) -> None:
     assert sorted(counts) == [0] * 7 + [5]
 
 
-async def test_a_run_that_failed_judges_what_it_got_to(database: Database) -> None:
+async def test_a_failed_run_verifies_lessons_of_the_stages_it_reached(database: Database) -> None:
     async with database.transaction() as connection:
         for issue in ("plan_invalid", "dependency_install_failed", "dependency_install_timeout", "port_not_opened"):
             await add_lesson(connection, issue)
@@ -128,7 +128,7 @@ async def test_a_run_that_failed_judges_what_it_got_to(database: Database) -> No
     }
 
 
-async def test_a_run_that_completed_judges_every_launch_failure(database: Database) -> None:
+async def test_a_completed_run_verifies_lessons_of_every_stage(database: Database) -> None:
     async with database.transaction() as connection:
         for issue in ("plan_invalid", "port_not_opened", "out_of_memory", "sql_injection"):
             await add_lesson(connection, issue)
@@ -142,7 +142,7 @@ async def test_a_run_that_completed_judges_every_launch_failure(database: Databa
     }
 
 
-async def test_stages_that_were_skipped_prove_nothing(database: Database) -> None:
+async def test_skipped_stages_verify_no_lesson(database: Database) -> None:
     async with database.transaction() as connection:
         for issue in ("dependency_install_failed", "app_start_failed"):
             await add_lesson(connection, issue)
@@ -161,7 +161,7 @@ async def test_a_failure_that_any_stage_can_have(database: Database) -> None:
     assert await outcomes(database) == {"out_of_memory": False, "disk_full": None, "dependency_install_failed": None}
 
 
-async def test_a_run_that_was_cancelled_judges_what_it_completed(database: Database) -> None:
+async def test_a_cancelled_run_verifies_lessons_of_completed_stages(database: Database) -> None:
     async with database.transaction() as connection:
         for issue in ("plan_invalid", "network_failed", "out_of_memory"):
             await add_lesson(connection, issue)
@@ -170,7 +170,7 @@ async def test_a_run_that_was_cancelled_judges_what_it_completed(database: Datab
     assert await outcomes(database) == {"plan_invalid": True, "network_failed": None, "out_of_memory": None}
 
 
-async def test_an_outcome_that_a_person_set_stays(database: Database) -> None:
+async def test_an_outcome_set_by_a_person_is_not_changed(database: Database) -> None:
     async with database.transaction() as connection:
         await add_lesson(connection, "port_not_opened")
     await record(database, "Backend")
@@ -185,7 +185,7 @@ async def test_an_outcome_that_a_person_set_stays(database: Database) -> None:
     assert await outcomes(database) == {"port_not_opened": False}
 
 
-async def test_the_figures_follow_the_outcomes(database: Database) -> None:
+async def test_statistics_follow_the_outcomes(database: Database) -> None:
     async with database.transaction() as connection:
         lesson = await add_lesson(connection, "port_not_opened")
     for run in ("a", "b", "c", "d"):

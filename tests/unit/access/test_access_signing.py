@@ -1,4 +1,4 @@
-"""What is signed is good for its purpose, its session and its time, and for nothing else."""
+"""Signed values are valid for one purpose, one session and a limited time only."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def signer() -> Signer:
     return Signer("a" * 64)
 
 
-def test_what_is_signed_is_read(signer):
+def test_signed_values_can_be_read(signer):
     assert signer.read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
     assert signer.read_preview(signer.sign_preview(SESSION, "ada"), SESSION) == "ada"
     assert signer.read_preview_cookie(signer.sign_preview_cookie(SESSION, "ada"), SESSION) == "ada"
     assert Signer("a" * 64).read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
 
 
-def test_nothing_is_taken_for_another_purpose(signer):
+def test_values_are_refused_for_another_purpose(signer):
     link, cookie = signer.sign_preview(SESSION, "ada"), signer.sign_preview_cookie(SESSION, "ada")
     for read, value in (
         (lambda value: signer.read_preview_cookie(value, SESSION), link),
@@ -41,16 +41,16 @@ def test_nothing_is_taken_for_another_purpose(signer):
             read(value)
 
 
-def test_a_sessions_token_names_session_and_user_and_is_the_same_each_time(signer):
+def test_a_sessions_token_is_stable_and_names_session_and_user(signer):
     token = signer.sign_exports(SESSION, "ada")
     assert signer.read_exports(token) == (SESSION, "ada")
     assert token == Signer("a" * 64).sign_exports(SESSION, "ada")
-    # As it is: the variable it comes in takes no more of it.
+    # It needs no quoting in the environment variable that carries it.
     assert re.fullmatch(r"sbxs_[A-Za-z0-9._-]+", token)
 
 
 @pytest.mark.parametrize("change", ["", "x", "sbx_{}", "{}x", "sbxs_", "sbxs_{}", "sbxs_" + "x" * 5_000])
-def test_what_is_no_sessions_token_is_refused(signer, change):
+def test_other_values_are_refused_as_session_token(signer, change):
     good = signer.sign_exports(SESSION, "ada")
     for value in (change.format(good), change.format(good.removeprefix("sbxs_")), good.removeprefix("sbxs_")):
         if value != good:
@@ -88,7 +88,7 @@ def test_preview_of_another_session_is_refused(signer):
         ),
     ],
 )
-def test_time_ends(signer, monkeypatch, sign, read, seconds):
+def test_expired_values_are_refused(signer, monkeypatch, sign, read, seconds):
     value, now = sign(signer), time.time()
     monkeypatch.setattr(time, "time", lambda: now + seconds - 5)
     read(signer, value)

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true of errors and of how callers are known."""
+"""The OpenAPI document describes errors and authentication correctly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return create_app(Settings(home=home)).api.openapi()
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_is_defined(document: dict[str, Any]) -> None:
     references = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)))
     assert "components/responses/Problem" in references
     for reference in references:
@@ -33,7 +33,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
             found = found[part]
 
 
-def test_every_route_says_what_it_does_and_answers_errors_as_problems(document: dict[str, Any]) -> None:
+def test_every_route_has_a_description_and_answers_errors_as_problems(document: dict[str, Any]) -> None:
     operations = {
         f"{method} {path}": item[method] for path, item in document["paths"].items() for method in METHODS & item.keys()
     }
@@ -45,6 +45,6 @@ def test_every_route_says_what_it_does_and_answers_errors_as_problems(document: 
     assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]
 
 
-def test_a_problem_is_what_the_document_says() -> None:
+def test_a_problem_matches_its_schema() -> None:
     sent = json.loads(bytes(problems.render(InvalidInput("wrong", hint="right")).body))
     assert Problem.model_validate(sent).model_dump(by_alias=True, exclude_unset=True) == sent

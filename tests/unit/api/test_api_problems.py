@@ -1,4 +1,4 @@
-"""Every error is one shape, over HTTP and as the refusal of a WebSocket."""
+"""All errors have one format, over HTTP and as the refusal of a WebSocket."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def http():
         ("invalid", 422, "invalid_input"),
     ],
 )
-async def test_our_errors(http, name, status, code):
+async def test_sandbox_errors(http, name, status, code):
     response = await http.get(f"/errors/{name}")
     body = response.json()
     assert response.status_code == body["status"] == status
@@ -135,7 +135,7 @@ async def test_each_field_is_named(http, sent, fields):
     assert all(error["message"] and error["in"] in ("body", "query") for error in body["errors"])
 
 
-async def test_input_is_not_repeated_and_many_errors_are_cut(http):
+async def test_input_is_not_repeated_and_many_errors_are_shortened(http):
     response = await http.post("/things", json={"name": "ok"} | {f"k{n}": "a-secret-value" for n in range(100)})
     body = response.json()
     assert len(body["errors"]) == problems.MAX_FIELD_ERRORS
@@ -157,7 +157,7 @@ async def test_malformed_json(http, content):
     assert (response.status_code == 422) == (content == b"")
 
 
-async def test_routes_and_methods_that_are_not_there(http):
+async def test_unknown_routes_and_methods(http):
     response = await http.get("/nowhere/%0d%0a<b>")
     assert (response.status_code, response.json()["code"]) == (404, "route_not_found")
     assert "\r" not in response.json()["detail"]
@@ -166,7 +166,7 @@ async def test_routes_and_methods_that_are_not_there(http):
     assert response.headers["allow"] == "POST"
 
 
-async def test_client_that_goes_away_is_no_error_of_ours(caplog):
+async def test_a_client_that_disconnects_is_not_logged_as_an_error(caplog):
     sent = []
 
     async def receive():

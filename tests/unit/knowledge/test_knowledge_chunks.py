@@ -1,4 +1,4 @@
-"""Documents are cut without losing a word."""
+"""Splitting documents into chunks."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sandbox.knowledge.chunks import MAX_CHUNK, Chunk, split
 
 
-def test_headings_part_a_document():
+def test_a_heading_begins_a_new_chunk():
     assert split("intro\n\n# One\nfirst\n\nsecond\n\n## Two ##\n\nthird") == [
         Chunk(None, "intro"),
         Chunk("One", "first\n\nsecond"),
@@ -16,7 +16,7 @@ def test_headings_part_a_document():
 
 
 @given(st.lists(st.text("ab \n", max_size=3 * MAX_CHUNK), max_size=4))
-def test_no_word_is_lost_and_no_chunk_too_large(paragraphs):
+def test_chunks_have_all_words_and_a_limited_size(paragraphs):
     content = "\n\n".join(paragraphs)
     chunks = split(content)
     assert all(0 < len(chunk.content) <= MAX_CHUNK for chunk in chunks)
