@@ -210,6 +210,7 @@ async def test_a_later_connection_for_exports_ends_the_earlier(guest: Guest) -> 
     with pytest.raises(GuestError) as over:
         await first.arrived()
     assert over.value.code == "agent_unreachable"
+    await first.close()
     waiting = asyncio.ensure_future(second.arrived())
     await asyncio.sleep(0.05)
     assert not waiting.done()

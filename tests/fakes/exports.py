@@ -36,10 +36,12 @@ class ExportQueue:
         self._notify()
         return self._connection
 
-    def disconnect(self) -> None:
-        """End the connection, as the end of the container does."""
-        self._connection = None
-        self._notify()
+    def disconnect(self, connection: FakeExports | None = None) -> None:
+        """End the connection, whichever it is, as the end of the container does; or this one if it still lasts."""
+        if connection is None or connection is self._connection:
+            self._connection = None
+            self._fetched.clear()
+            self._notify()
 
     async def arrived(self, connection: FakeExports) -> None:
         while not self.unfetched(connection):
@@ -85,4 +87,4 @@ class FakeExports:
         self._queue.answer(self, answers)
 
     async def close(self) -> None:
-        self._queue.disconnect()
+        self._queue.disconnect(self)

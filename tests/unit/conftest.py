@@ -1,0 +1,38 @@
+"""The world of fakes for tests of launches and sessions, on one database for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from sandbox.db.connection import Database
+from tests.fakes.world import QuickAsyncio, World
+from tests.postgres import other_database
+
+
+@pytest.fixture(scope="session")
+async def shared_database(postgres: str, migrated_template: str) -> AsyncIterator[Database]:
+    """A migrated database for tests that remove their own rows: quicker than a clone for each."""
+    name = "shared"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    database = Database(other_database(postgres, name))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def retries(monkeypatch: pytest.MonkeyPatch) -> QuickAsyncio:
+    """The pauses between the attempts at a stage, recorded and shortened."""
+    quick = QuickAsyncio()
+    monkeypatch.setattr("sandbox.launch.pipeline.asyncio", quick)
+    return quick
+
+
+@pytest.fixture
+async def world(shared_database: Database, retries: QuickAsyncio) -> AsyncIterator[World]:
+    world = World(shared_database)
+    yield world
+    await world.aclose()
