@@ -1,15 +1,21 @@
-"""The world of fakes for tests of launches and sessions, on one database for all of them."""
+"""Fixtures of the fast tests: the world of fakes, on one database for all of them, and the command line."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import psycopg
 import pytest
 
 from sandbox.db.connection import Database
 from tests.fakes.world import QuickAsyncio, World
 from tests.postgres import other_database
+from tests.unit.command_line import CommandLine
+
+# An example may be slow because the machine is busy; that is no failure.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +42,10 @@ async def world(shared_database: Database, retries: QuickAsyncio) -> AsyncIterat
     world = World(shared_database)
     yield world
     await world.aclose()
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Iterator[CommandLine]:
+    command_line = CommandLine()
+    yield command_line
+    command_line.close()
