@@ -9,6 +9,7 @@ Tests construct and reach these parts through here, so that there is one place t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -263,19 +264,26 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
 
 
 class QuickAsyncio:
-    """Stands in for the module `asyncio` in a module under test whose `sleep` need not take its time."""
+    """Stands in for the module `asyncio` in a module under test whose `sleep` need not take its time.
 
-    def __init__(self, factor: float = 0.01) -> None:
+    Sleeps of up to `longest` seconds are shortened by `factor`; longer ones are left as they are.
+    """
+
+    def __init__(self, factor: float = 0.01, longest: float = math.inf) -> None:
         self._factor = factor
-        #: The seconds that were asked for.
+        self._longest = longest
+        #: The seconds of the sleeps that were shortened.
         self.slept: list[float] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        await asyncio.sleep(seconds * self._factor)
+        if seconds > self._longest:
+            await asyncio.sleep(seconds)
+        else:
+            self.slept.append(seconds)
+            await asyncio.sleep(seconds * self._factor)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:

@@ -32,7 +32,7 @@ async def shared_database(postgres: str, migrated_template: str) -> AsyncIterato
 @pytest.fixture
 def retries(monkeypatch: pytest.MonkeyPatch) -> QuickAsyncio:
     """The pauses between the attempts at a stage, recorded and shortened."""
-    quick = QuickAsyncio()
+    quick = QuickAsyncio(longest=4.0)
     monkeypatch.setattr("sandbox.launch.pipeline.asyncio", quick)
     return quick
 
