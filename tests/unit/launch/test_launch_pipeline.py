@@ -101,13 +101,13 @@ async def test_a_run_that_is_over_is_not_launched_again_and_a_relaunch_is_a_new_
 
 @pytest.mark.parametrize("error", [EngineError("busy"), GuestError("hung up", code="agent_unreachable")])
 async def test_a_passing_error_is_retried_with_growing_pauses(
-    world: World, retries: QuickAsyncio, error: SandboxError
+    world: World, retries: QuickAsyncio, error: EngineError | GuestError
 ) -> None:
     session = await world.create_project(one_role())
-    if isinstance(error, EngineError):
-        world.engine.fail("ensure_container", error, times=3)
-    else:
+    if isinstance(error, GuestError):
         world.guest(session).fail("put_tar", error, times=3)
+    else:
+        world.engine.fail("ensure_container", error, times=3)
     assert await world.launch(session) is SessionStatus.RUNNING
     assert retries.slept == [1.0, 2.0, 4.0]
     await world.assert_whole(session, ALL)
