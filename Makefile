@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down test soak bench check format lock clean environment
+.PHONY: help demo up down unit test soak bench check format lock clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ up: environment ## Start everything: container engine, runtime images, database,
 down: ## Stop what was started; data stays
 	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
 
-test: check ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
+unit: environment ## Run the tests that need neither a container engine nor root nor a browser: under a minute
+	@$(BIN)/pytest tests/unit tests/contract -m "not engine and not root and not browser"
+
+test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
 
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost

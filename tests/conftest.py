@@ -1,4 +1,9 @@
-"""What all tests have: the programs of this environment (node, npm, npx, uvx) come before the machine's own."""
+"""Configuration of all tests: the search path for programs, the PostgreSQL fixtures, and markers by location.
+
+A test that needs a container engine, root's privileges or a browser carries the marker of that name, so that
+`pytest -m "not engine"` runs what a plain machine can. Markers are set here by path, because it is whole files and
+directories that need these things; a parametrised test may set one for a single parameter itself.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +11,29 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
+pytest_plugins = ["tests.postgres"]
+
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+_TESTS = Path(__file__).parent
+#: Files and directories below tests/, and the markers of the tests in them.
+_MARKERS = {
+    "acceptance": ("engine",),
+    "acceptance/test_browser.py": ("browser",),
+    "acceptance/test_frameworks.py": ("browser",),
+    "soak": ("engine",),
+    "integration/engine": ("engine",),
+    "integration/guest": ("root",),
+    "integration/guest/test_guest_container.py": ("engine",),
+    "integration/runtimes": ("engine",),
+    "integration/sessions/test_sessions_sweep.py": ("engine",),
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    path = item.path.relative_to(_TESTS)
+    for location in (path, *path.parents):
+        for marker in _MARKERS.get(location.as_posix(), ()):
+            item.add_marker(marker)

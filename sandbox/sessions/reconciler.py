@@ -124,8 +124,12 @@ class Reconciler:
         try:
             with context.bind(session_id=str(session.session_id), user_id=session.user_id):
                 if work is Work.LAUNCH:
-                    await self._pipeline.run(session, self._replica.number)
-                    self._launched(session.session_id)
+                    try:
+                        await self._pipeline.run(session, self._replica.number)
+                    finally:
+                        # Also when the task is cancelled: a row at rest has no owner, which `_reconcile` may observe
+                        # before the pipeline has returned.
+                        self._launched(session.session_id)
                 else:
                     await self._terminate(session)
         except LostOwnership as error:

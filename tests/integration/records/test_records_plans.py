@@ -20,7 +20,7 @@ from sandbox.db.migrations import migrate
 from sandbox.records import saved_queries as questions
 from sandbox.records import store
 from tests.bench.rows import fill
-from tests.integration.conftest import other_database
+from tests.postgres import other_database
 
 LOGS, SPANS = 120_000, 40_000
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

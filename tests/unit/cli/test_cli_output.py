@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from sandbox.cli.output import Exit, exit_code
 from sandbox.client import ConnectionFailed, LaunchFailed, PackingFailed
 from sandbox.client.errors import api_error
 from sandbox.errors import EngineError, InvalidInput, NotFound
+from tests.unit.command_line import CommandLine, Done
 
 
 @pytest.mark.parametrize(
@@ -55,36 +55,34 @@ def test_an_error_is_json_for_scripts(capsys: pytest.CaptureFixture[str]) -> Non
     assert engine == {"code": "engine_error", "message": "m", "hint": ""}
 
 
-def _sandbox(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "SANDBOX_URL": "http://127.0.0.1:9", **env},
-    )
+@pytest.fixture
+def sandbox(command_line: CommandLine, tmp_path: Path) -> Callable[..., Done]:
+    def run(*arguments: str, **env: str) -> Done:
+        given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SANDBOX_URL": "http://127.0.0.1:9", **env}
+        return command_line.run(*arguments, env=given)
+
+    return run
 
 
-def test_no_service_is_five_with_a_hint_and_no_traceback(tmp_path: Path) -> None:
-    done = _sandbox("list", home=tmp_path)
-    assert (done.returncode, done.stdout) == (5, "")
-    assert "sandbox up" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "\x1b" not in done.stderr
+def test_no_service_is_five_with_a_hint_and_no_traceback(sandbox: Callable[..., Done]) -> None:
+    done = sandbox("list")
+    assert (done.code, done.out) == (5, "")
+    assert "sandbox up" in done.err
+    assert "Traceback" not in done.err
+    assert "\x1b" not in done.err
 
 
-def test_wrong_settings_name_the_variable(tmp_path: Path) -> None:
-    done = _sandbox("migrate", home=tmp_path, SANDBOX_PORT="none")
-    assert done.returncode == 2
-    assert "SANDBOX_PORT" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_settings_name_the_variable(sandbox: Callable[..., Done]) -> None:
+    done = sandbox("migrate", SANDBOX_PORT="none")
+    assert done.code == 2
+    assert "SANDBOX_PORT" in done.err
+    assert "Traceback" not in done.err
 
 
-def test_what_cannot_be_a_session_is_wrong_usage(tmp_path: Path) -> None:
-    done = _sandbox("logs", "not-an-id", home=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_a_session_is_wrong_usage(sandbox: Callable[..., Done]) -> None:
+    done = sandbox("logs", "not-an-id")
+    assert done.code == 2
+    assert "Traceback" not in done.err
 
 
 def test_environment_options(monkeypatch: pytest.MonkeyPatch) -> None:

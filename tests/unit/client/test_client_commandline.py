@@ -10,10 +10,11 @@ import pty
 import struct
 import sys
 import termios
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
+from tests.unit.command_line import CommandLine, Done
 
 EXEC_EVENTS = [
     ("start", {"seq": 1}),
@@ -23,31 +24,28 @@ EXEC_EVENTS = [
 ]
 
 
-@dataclass
-class Done:
-    code: int | None
-    out: str
-    err: str
-
-
 def _env(peer: Any) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "SANDBOX_URL": peer.config.base_url, "TERM": "xterm"}
 
 
-async def _sandbox(peer: Any, *arguments: str, stdin: bytes | None = None, token: str = "secret-token") -> Done:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "sandbox.cli.main",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**_env(peer), "SANDBOX_TOKEN": token},
-    )
-    out, err = await process.communicate(stdin)
-    assert b"Traceback" not in err, err.decode()
-    return Done(process.returncode, out.decode(), err.decode())
+class Sandbox:
+    """Runs the command line against the peer, off the event loop on which the peer runs."""
+
+    def __init__(self, command_line: CommandLine) -> None:
+        self._command_line = command_line
+
+    async def __call__(
+        self, peer: Any, *arguments: str, stdin: bytes | None = None, token: str = "secret-token"
+    ) -> Done:
+        env = {**_env(peer), "SANDBOX_TOKEN": token}
+        done = await asyncio.to_thread(self._command_line.run, *arguments, env=env, stdin=stdin)
+        assert "Traceback" not in done.err, done.err
+        return done
+
+
+@pytest.fixture
+def sandbox(command_line: CommandLine) -> Sandbox:
+    return Sandbox(command_line)
 
 
 @pytest.fixture
@@ -55,9 +53,9 @@ def session_id(launched: Any) -> str:
     return str(launched.session()["session_id"])
 
 
-async def test_create_ends_with_the_preview(launched: Any, session_id: str, tmp_path: Any) -> None:
+async def test_create_ends_with_the_preview(sandbox: Sandbox, launched: Any, session_id: str, tmp_path: Any) -> None:
     (tmp_path / "index.html").write_text("hello")
-    done = await _sandbox(launched, "create", str(tmp_path), "--env", "A=1")
+    done = await sandbox(launched, "create", str(tmp_path), "--env", "A=1")
     assert done.code == 0
     assert session_id in done.out
     assert "http://x.preview.localhost/?t=1" in done.out
@@ -65,15 +63,15 @@ async def test_create_ends_with_the_preview(launched: Any, session_id: str, tmp_
     assert json.loads(launched.bodies[-1])["env"] == {"A": "1"}
 
 
-async def test_create_for_scripts_prints_the_session_and_nothing_else(launched: Any) -> None:
-    done = await _sandbox(launched, "create", "--runtime", "node20", "--json")
+async def test_create_for_scripts_prints_the_session_and_nothing_else(sandbox: Sandbox, launched: Any) -> None:
+    done = await sandbox(launched, "create", "--runtime", "node20", "--json")
     assert done.code == 0
     assert json.loads(done.out) == launched.session()
     assert done.err == ""
     assert json.loads(launched.bodies[-1]) == {"runtime_type": "node20"}
 
 
-async def test_a_failed_launch_ends_with_one_and_its_cause(peer: Any) -> None:
+async def test_a_failed_launch_ends_with_one_and_its_cause(sandbox: Sandbox, peer: Any) -> None:
     peer.add("log", stage="dependencies", role="main", stream="stderr", line="npm ERR! 404 left-pad")
     peer.add("end", status="error")
     peer.status = "error"
@@ -83,81 +81,85 @@ async def test_a_failed_launch_ends_with_one_and_its_cause(peer: Any) -> None:
         "hint": "Fix it.",
         "stage": "dependencies",
     }
-    done = await _sandbox(peer, "create", "-p", "p")
+    done = await sandbox(peer, "create", "-p", "p")
     assert done.code == 1
     for words in ("at dependencies: npm failed", "npm ERR! 404 left-pad", "hint: Fix it.", "sandbox relaunch 3f2a"):
         assert words in done.err
-    done = await _sandbox(peer, "create", "-p", "p", "--json")
+    done = await sandbox(peer, "create", "-p", "p", "--json")
     assert done.code == 1
     assert json.loads(done.err)["code"] == "dependency_install_failed"
 
 
-async def test_list(launched: Any, session_id: str) -> None:
-    done = await _sandbox(launched, "list", "--limit", "1", "--json")
+async def test_list(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    done = await sandbox(launched, "list", "--limit", "1", "--json")
     assert json.loads(done.out) == {"items": [launched.session()]}
-    done = await _sandbox(launched, "list", "--limit", "1")
+    done = await sandbox(launched, "list", "--limit", "1")
     assert session_id[:8] in done.out
 
 
-async def test_exec_streams_and_ends_with_the_commands_own_code(launched: Any, session_id: str) -> None:
+async def test_exec_streams_and_ends_with_the_commands_own_code(
+    sandbox: Sandbox, launched: Any, session_id: str
+) -> None:
     launched.exec_events = EXEC_EVENTS
-    done = await _sandbox(launched, "exec", session_id, "--role", "web", "--", "ls", "-la", "--json")
+    done = await sandbox(launched, "exec", session_id, "--role", "web", "--", "ls", "-la", "--json")
     assert (done.code, done.out, done.err) == (7, "out\n", "err\n")
     asked = json.loads(launched.bodies[-1])
     assert (asked["command"], asked["role"], "stdin" in asked) == (["ls", "-la", "--json"], "web", False)
 
 
-async def test_exec_takes_what_is_piped_in_and_one_word_as_a_shell_command(launched: Any, session_id: str) -> None:
+async def test_exec_takes_what_is_piped_in_and_one_word_as_a_shell_command(
+    sandbox: Sandbox, launched: Any, session_id: str
+) -> None:
     launched.exec_events = EXEC_EVENTS
-    await _sandbox(launched, "exec", session_id, "cat | wc -c", stdin="tée\n".encode())
+    await sandbox(launched, "exec", session_id, "cat | wc -c", stdin="tée\n".encode())
     asked = json.loads(launched.bodies[-1])
     assert (asked["command"], asked["stdin"]) == ("cat | wc -c", "tée\n")
-    done = await _sandbox(launched, "exec", session_id, "cat", stdin=b"\xff\xfe")
+    done = await sandbox(launched, "exec", session_id, "cat", stdin=b"\xff\xfe")
     assert (done.code, "UTF-8" in done.err) == (1, True)
 
 
-async def test_exec_for_scripts(launched: Any, session_id: str) -> None:
-    done = await _sandbox(launched, "exec", "--json", session_id, "x")
+async def test_exec_for_scripts(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    done = await sandbox(launched, "exec", "--json", session_id, "x")
     assert done.code == 3
     assert json.loads(done.out)["stdout"] == "o"
 
 
-async def test_logs_and_watch(launched: Any, session_id: str) -> None:
-    done = await _sandbox(launched, "logs", session_id)
+async def test_logs_and_watch(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    done = await sandbox(launched, "logs", session_id)
     assert done.out == "main │ line 1\nmain │ line 2\n"
-    done = await _sandbox(launched, "watch", session_id, "--json")
+    done = await sandbox(launched, "watch", session_id, "--json")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [event["seq"] for event in events] == list(range(1, 15))
     assert events[-1]["type"] == "end"
 
 
-async def test_open_and_kill(launched: Any, session_id: str) -> None:
-    done = await _sandbox(launched, "open", "--print", session_id)
+async def test_open_and_kill(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    done = await sandbox(launched, "open", "--print", session_id)
     assert done.out == "http://x.preview.localhost/?t=1\n"
-    done = await _sandbox(launched, "kill", session_id, "--json")
+    done = await sandbox(launched, "kill", session_id, "--json")
     assert json.loads(done.out) == {"terminated": [session_id]}
     assert launched.status == "terminated"
 
 
-async def test_a_session_by_its_beginning(launched: Any, session_id: str) -> None:
-    assert (await _sandbox(launched, "open", "--print", "3f2a")).code == 0
-    assert (await _sandbox(launched, "open", "--print", "ffff")).code == 3
+async def test_a_session_by_its_beginning(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    assert (await sandbox(launched, "open", "--print", "3f2a")).code == 0
+    assert (await sandbox(launched, "open", "--print", "ffff")).code == 3
     launched.others = [{**launched.session(), "session_id": "3f2b0000-0000-4000-8000-000000000001"}]
-    ambiguous = await _sandbox(launched, "open", "--print", "3f2")
+    ambiguous = await sandbox(launched, "open", "--print", "3f2")
     assert ambiguous.code == 2
     assert "3f2b0000" in ambiguous.err
-    assert (await _sandbox(launched, "open", "--print", "3f2a")).code == 0
+    assert (await sandbox(launched, "open", "--print", "3f2a")).code == 0
 
 
-async def test_who_is_not_known_gets_four(launched: Any) -> None:
+async def test_who_is_not_known_gets_four(sandbox: Sandbox, launched: Any) -> None:
     launched.refuse = [401]
-    done = await _sandbox(launched, "list")
+    done = await sandbox(launched, "list")
     assert done.code == 4
     assert "SANDBOX_TOKEN" in done.err
 
 
-async def test_a_shell_needs_a_terminal(launched: Any, session_id: str) -> None:
-    done = await _sandbox(launched, "shell", session_id)
+async def test_a_shell_needs_a_terminal(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+    done = await sandbox(launched, "shell", session_id)
     assert done.code == 1
     assert "sandbox exec" in done.err
 

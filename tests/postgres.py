@@ -1,4 +1,7 @@
-"""PostgreSQL for the tests: one server a session, a database migrated once, a clone of it for each test."""
+"""Fixtures for PostgreSQL: one embedded server per test run, one migrated template, and a clone of it for each test.
+
+A pytest plugin that `tests/conftest.py` loads. The server is started when the first test asks for it.
+"""
 
 import shutil
 import tempfile
@@ -15,7 +18,7 @@ from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.embedded_host import Account, find_account
 from sandbox.db.migrations import migrate
 
-#: Test data need not outlive a power cut.
+#: Test data need not survive a power failure.
 FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
 
@@ -25,7 +28,7 @@ def other_database(dsn: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's own user may pass through, with a path short enough for sockets."""
+    """A folder that the user of PostgreSQL may traverse, with a path short enough for a UNIX socket."""
     folder = Path(tempfile.mkdtemp(prefix="p8-", dir="/tmp"))
     folder.chmod(0o711)
     yield folder
@@ -34,7 +37,7 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def postgres(short_folder: Path) -> AsyncIterator[str]:
-    """The embedded server; answers the URL of its database `purple8`, which stays empty."""
+    """The URL of the embedded server's database `purple8`, which stays empty."""
     server = EmbeddedPostgres(short_folder / "home")
     dsn = await server.start()
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -47,7 +50,7 @@ async def postgres(short_folder: Path) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def migrated_template(postgres: str) -> str:
-    """The name of a database that all migrations were applied to; nobody is connected to it."""
+    """The name of a database with all migrations applied. It has no connections, so that it can be cloned."""
     name = "migrated"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -85,7 +88,7 @@ def _new_database(server: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def debian_postgres(short_folder: Path) -> Iterator[str]:
-    """The distribution's PostgreSQL (15 on Debian 12), on a unix socket; answers the URL of its database `postgres`."""
+    """The URL of the database `postgres` of the distribution's server (version 15 on Debian 12), on a UNIX socket."""
     programs = _distribution_programs()
     account = find_account()
     folder = account.own(short_folder / "debian")
@@ -110,7 +113,7 @@ def _distribution_programs() -> Path:
         (v for v in installed if v >= 14 and (installed[v] / "initdb").exists()), key=lambda v: (v != 15, v)
     )
     if not usable:
-        pytest.fail("PostgreSQL of the distribution is missing: apt-get install postgresql (on Debian 12 that is 15)")
+        pytest.fail("PostgreSQL is not installed: apt-get install postgresql (version 15 on Debian 12)")
     return installed[min(usable, key=lambda version: (version != 15, version))]
 
 

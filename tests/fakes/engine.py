@@ -1,0 +1,315 @@
+"""`FakeEngine`: the engine's contract in memory, and what a test can do to it from outside.
+
+engine = FakeEngine()
+engine.fail("ensure_container", EngineError("busy"), times=2)
+engine.kill(session_id, "main")          # as `docker kill`; the event and the exit code are as there
+engine.go_away()                         # until come_back() every call fails and the event streams end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
+from sandbox.engine.docker.labels import container_name, network_name
+from sandbox.errors import EngineError, Kind
+from tests.fakes.errors import ScriptedFailures, engine_unreachable
+from tests.fakes.exports import ExportQueue
+from tests.fakes.files import FakeFiles
+from tests.fakes.guest import FakeGuest
+from tests.fakes.processes import FakeProcess
+
+SHARED_NETWORK = "sbx-shared"
+IMAGES = frozenset({"fake/python312", "fake/node20", "fake/static"})
+KILLED = 137
+
+
+@dataclass
+class FakeContainer:
+    """One container. Its files are those of its volume."""
+
+    spec: ContainerSpec
+    ip: str
+    files: FakeFiles
+    id: str = field(default_factory=lambda: uuid4().hex)
+    status: str = "created"
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime | None = None
+    logs: str = ""
+    processes: dict[str, FakeProcess] = field(default_factory=dict)
+    exports: ExportQueue = field(default_factory=ExportQueue)
+
+    @property
+    def name(self) -> str:
+        return container_name(self.spec.session_id, self.spec.role)
+
+    @property
+    def state(self) -> ContainerState:
+        ended = self.status == "exited"
+        return ContainerState(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            ip=self.ip if self.status == "running" else None,
+            exit_code=self.exit_code if ended else None,
+            out_of_memory=self.out_of_memory,
+            started_at=self.started_at,
+            session_id=self.spec.session_id,
+            role=self.spec.role,
+        )
+
+    @property
+    def resource(self) -> Resource:
+        spec = self.spec
+        return Resource(
+            ResourceKind.CONTAINER, self.name, spec.session_id, spec.role, self.created_at, self.status, self.id
+        )
+
+    def start(self) -> None:
+        self.status, self.exit_code, self.out_of_memory = "running", None, False
+        self.started_at = datetime.now(UTC)
+        # A guest agent that was started anew knows no processes.
+        self.processes = {}
+
+    def stop(self, exit_code: int) -> None:
+        self.status, self.exit_code = "exited", exit_code
+        for process in self.processes.values():
+            process.kill()
+        self.exports.disconnect()
+
+
+class FakeEngine:
+    """One deployment on an engine of its own. Not thread-safe; belongs to one event loop."""
+
+    def __init__(self, images: frozenset[str] = IMAGES) -> None:
+        self._images = images
+        self._containers: dict[str, FakeContainer] = {}
+        self._networks: dict[str, Resource] = {}
+        self._volumes: dict[str, tuple[Resource, FakeFiles]] = {}
+        self._guests: dict[tuple[UUID, str], FakeGuest] = {}
+        self._failures = ScriptedFailures()
+        self._listeners: list[asyncio.Queue[EngineEvent | EngineError]] = []
+        self._away = False
+        self._addresses = itertools.count(2)
+        #: Every call of the engine and of its guest agents, in order: `ensure_network`, `main.start`, …
+        self.calls: list[str] = []
+        #: Called before each of them with its name; what it raises, the call raises.
+        self.on_call: Callable[[str], None] = lambda _: None
+
+    # What tests do to it.
+
+    def fail(self, call: str, error: EngineError, times: int = 1) -> None:
+        """Have the next calls of this method raise the error."""
+        self._failures.add(call, error, times)
+
+    def go_away(self) -> None:
+        """Answer no call any more. Containers and their guest agents go on."""
+        self._away = True
+        for queue in self._listeners:
+            queue.put_nowait(engine_unreachable("its stream of events ended"))
+
+    def come_back(self) -> None:
+        self._away = False
+
+    def kill(
+        self, session_id: UUID, role: str, *, exit_code: int = KILLED, out_of_memory: bool = False, silent: bool = False
+    ) -> None:
+        """End a container from outside; `silent` publishes no event, as one that was missed."""
+        container = self._containers[container_name(session_id, role)]
+        container.out_of_memory = out_of_memory
+        container.stop(exit_code)
+        if not silent:
+            self._publish("die", container, exit_code)
+
+    def destroy(self, session_id: UUID, role: str, *, silent: bool = False) -> None:
+        """Remove a container from outside, by force; its volume stays."""
+        container = self._containers.pop(container_name(session_id, role))
+        was_running = container.status == "running"
+        container.stop(KILLED)
+        if not silent:
+            if was_running:
+                self._publish("die", container, KILLED)
+            self._publish("destroy", container, None)
+
+    def replace(self, session_id: UUID, role: str) -> str:
+        """Put another running container of the same description in its place; the id of the new one."""
+        spec = self._containers[container_name(session_id, role)].spec
+        self.destroy(session_id, role, silent=True)
+        return self._make(spec).id
+
+    def lose_volume(self, session_id: UUID, role: str) -> None:
+        """Remove a volume from outside, whatever uses it."""
+        del self._volumes[container_name(session_id, role)]
+
+    def add_volume(self, session_id: UUID, role: str, *, created_at: datetime | None = None) -> str:
+        """Make a volume that no launch has recorded; its name."""
+        name = container_name(session_id, role)
+        made = created_at or datetime.now(UTC)
+        self._volumes[name] = (Resource(ResourceKind.VOLUME, name, session_id, role, made), FakeFiles())
+        return name
+
+    def container(self, session_id: UUID, role: str) -> FakeContainer:
+        return self._containers[container_name(session_id, role)]
+
+    async def aclose(self) -> None:
+        """End all processes and connections."""
+        for container in self._containers.values():
+            container.stop(KILLED)
+        for guest in self._guests.values():
+            await guest.aclose()
+
+    # The contract.
+
+    async def ping(self) -> dict[str, Any]:
+        await self._enter("ping")
+        return {"version": "0.0-fake"}
+
+    async def ensure_network(self, session_id: UUID) -> str:
+        await self._enter("ensure_network")
+        name = network_name(session_id)
+        self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, datetime.now(UTC)))
+        return name
+
+    async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
+        await self._enter("ensure_container")
+        container = self._containers.get(container_name(spec.session_id, spec.role))
+        if container is None:
+            container = self._make(spec)
+            self._publish("start", container, None)
+        elif container.spec.image != spec.image:
+            raise EngineError(
+                f"the container {container.name} exists and differs in: image",
+                code="container_mismatch",
+                kind=Kind.CONFLICT,
+                hint="remove the session's containers, then launch again",
+            )
+        elif container.status != "running":
+            container.start()
+            self._publish("start", container, None)
+        return container.state
+
+    async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
+        await self._enter("inspect_container")
+        container = self._containers.get(container_name(session_id, role))
+        return container.state if container is not None else None
+
+    async def remove_session(self, session_id: UUID) -> list[Resource]:
+        await self._enter("remove_session")
+        found = [resource for resource in self._resources() if resource.session_id == session_id]
+        for resource in found:
+            self._remove(resource)
+        return found
+
+    async def remove(self, resource: Resource) -> bool:
+        await self._enter("remove")
+        return self._remove(resource)
+
+    async def list_resources(self) -> list[Resource]:
+        await self._enter("list_resources")
+        return self._resources()
+
+    async def container_logs(self, session_id: UUID, role: str, tail: int = 50) -> str:
+        await self._enter("container_logs")
+        container = self._containers.get(container_name(session_id, role))
+        return "\n".join(container.logs.splitlines()[-tail:]) if container is not None else ""
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        queue: asyncio.Queue[EngineEvent | EngineError] = asyncio.Queue()
+        self._listeners.append(queue)
+        if self._away:
+            queue.put_nowait(engine_unreachable("scripted"))
+        return self._follow(queue)
+
+    def guest(self, session_id: UUID, role: str) -> FakeGuest:
+        """The same object at every call, also before and after the container is there."""
+
+        def running() -> FakeContainer | None:
+            container = self._containers.get(container_name(session_id, role))
+            return container if container is not None and container.status == "running" else None
+
+        key = (session_id, role)
+        if key not in self._guests:
+            self._guests[key] = FakeGuest(running, lambda call: self._note(f"{role}.{call}"))
+        return self._guests[key]
+
+    async def _follow(self, queue: asyncio.Queue[EngineEvent | EngineError]) -> AsyncIterator[EngineEvent]:
+        try:
+            while True:
+                item = await queue.get()
+                if isinstance(item, EngineError):
+                    raise item
+                yield item
+        finally:
+            self._listeners.remove(queue)
+
+    async def _enter(self, call: str) -> None:
+        self._note(call)
+        await asyncio.sleep(0)
+        if self._away:
+            raise engine_unreachable("scripted")
+        self._failures.raise_next(call)
+
+    def _note(self, call: str) -> None:
+        self.on_call(call)
+        self.calls.append(call)
+
+    def _make(self, spec: ContainerSpec) -> FakeContainer:
+        if spec.image not in self._images:
+            raise EngineError(
+                f"the image is not on the engine: {spec.image}",
+                code="image_missing",
+                hint="run `sandbox runtimes build`",
+            )
+        if spec.network is None:
+            shared = Resource(ResourceKind.NETWORK, SHARED_NETWORK, None, None, datetime.now(UTC))
+            self._networks.setdefault(SHARED_NETWORK, shared)
+        elif spec.network not in self._networks:
+            raise EngineError(
+                f"the network {spec.network} does not exist",
+                code="network_missing",
+                kind=Kind.CONFLICT,
+                hint="launch the session again: its network is made first",
+            )
+        name = container_name(spec.session_id, spec.role)
+        if name not in self._volumes:
+            self.add_volume(spec.session_id, spec.role)
+        container = FakeContainer(spec, f"10.0.0.{next(self._addresses)}", self._volumes[name][1])
+        container.start()
+        self._containers[name] = container
+        return container
+
+    def _resources(self) -> list[Resource]:
+        containers = [container.resource for container in self._containers.values()]
+        return [*containers, *self._networks.values(), *(resource for resource, _ in self._volumes.values())]
+
+    def _remove(self, resource: Resource) -> bool:
+        if resource.kind is ResourceKind.NETWORK:
+            return self._networks.pop(resource.name, None) is not None
+        if resource.kind is ResourceKind.VOLUME:
+            if resource.name in self._containers:
+                raise EngineError(
+                    f"the volume {resource.name} is in use",
+                    code="removal_refused",
+                    kind=Kind.CONFLICT,
+                    hint="try again",
+                )
+            return self._volumes.pop(resource.name, None) is not None
+        container = self._containers.get(resource.name)
+        if container is None:
+            return False
+        self.destroy(container.spec.session_id, container.spec.role)
+        return True
+
+    def _publish(self, action: str, container: FakeContainer, exit_code: int | None) -> None:
+        spec = container.spec
+        event = EngineEvent(action, spec.session_id, spec.role, container.id, exit_code, datetime.now(UTC))
+        for queue in self._listeners:
+            queue.put_nowait(event)

@@ -1,0 +1,293 @@
+"""The parts of the service that launch and look after sessions, on the fake engine and a real database.
+
+    session = await world.create_project(plan)
+    status = await world.launch(session)
+
+Tests construct and reach these parts through here, so that there is one place to adapt when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from sandbox.db.connection import Database
+from sandbox.domain.caller import Caller, CallerRole
+from sandbox.domain.events import Event, EventType
+from sandbox.domain.plan import LaunchPlan, RolePlan
+from sandbox.domain.session import Session, SessionStatus, Work
+from sandbox.engine.base import Limits
+from sandbox.errors import SandboxError
+from sandbox.events import store as event_store
+from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.stage import Stage
+from sandbox.launch.stages.containers import ContainersStage
+from sandbox.launch.stages.dependencies import DependenciesStage
+from sandbox.launch.stages.health import HealthStage
+from sandbox.launch.stages.network import NetworkStage
+from sandbox.launch.stages.plan import PlanStage
+from sandbox.launch.stages.preview import PreviewStage
+from sandbox.launch.stages.services import ServicesStage
+from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.projects.service import ProjectService
+from sandbox.records.alerts.store import Alerts
+from sandbox.sessions import store
+from sandbox.sessions.reconciler import Reconciler
+from sandbox.sessions.recovery.service import RecoveryService
+from sandbox.sessions.replica import Replica
+from sandbox.sessions.service import CreateRequest, SessionLimits, SessionService, new_origin
+from sandbox.sessions.watcher import Watcher
+from sandbox.telemetry.recorder import Recorder
+from sandbox.telemetry.tracing import Tracing
+from tests.fakes.engine import FakeEngine
+from tests.fakes.guest import FakeGuest
+from tests.fakes.processes import Script, app
+from tests.fakes.source import FakeImages, FakeProjects
+
+CALLER = Caller("ada", CallerRole.USER, "token")
+#: The replica number under which `launch` claims sessions.
+OWNER = 1
+LEASE_SECONDS = 15.0
+LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
+
+INSTALL = "install dependencies"
+START = "start the app"
+
+
+def one_role(**changes: Any) -> LaunchPlan:
+    """A plan of the role `main` that installs, starts and serves port 8000."""
+    given = {"runtime": "python312", "install": INSTALL, "start": START, "port": 8000}
+    return LaunchPlan(roles={"main": RolePlan(**(given | changes))})
+
+
+def two_roles() -> LaunchPlan:
+    """A plan of a front end on port 3000 and a back end on port 8000."""
+    return LaunchPlan(
+        roles={
+            "frontend": RolePlan(runtime="node20", install=INSTALL, start=START, port=3000),
+            "backend": RolePlan(runtime="python312", install=INSTALL, start=START, port=8000),
+        }
+    )
+
+
+class Crash(BaseException):
+    """Stands for the death of the process at a crash point: no code of the service catches it."""
+
+
+class World:
+    """One deployment. Not thread-safe."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.engine = FakeEngine()
+        self.images = FakeImages()
+        self.projects = FakeProjects(db)
+        self.tracing = Tracing(Recorder(db))
+        self.install_timeout_seconds = 60.0
+        self.health_timeout_seconds = 60.0
+        self.sessions = SessionService(
+            db,
+            self.engine,
+            cast("ProjectService", self.projects),
+            SessionLimits(idle_timeout_seconds=0, max_lifetime_seconds=0, sessions_per_user=1000),
+            ["python312", "node20"],
+        )
+
+    def stages(self) -> list[Stage]:
+        return [
+            PlanStage(self.projects),
+            NetworkStage(),
+            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}"),
+            WorkspaceStage(self.projects),
+            DependenciesStage(self.install_timeout_seconds),
+            ServicesStage(),
+            HealthStage(self.health_timeout_seconds),
+            PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
+        ]
+
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.db, self.engine, self.tracing, self.stages())
+
+    def recovery(self) -> RecoveryService:
+        return RecoveryService(self.db, self.engine, Alerts(tell=False), new_origin)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Watcher]:
+        watcher = Watcher(self.db, self.engine)
+        await watcher.start()
+        try:
+            yield watcher
+        finally:
+            await watcher.close()
+
+    @asynccontextmanager
+    async def reconciling(
+        self, *, concurrent_launches: int = 8, launched: Callable[[UUID], None] = lambda _: None
+    ) -> AsyncIterator[Replica]:
+        """A replica of the service that carries out what sessions are to have done."""
+        replica = Replica(self.db)
+        await replica.start()
+        reconciler = Reconciler(
+            self.db,
+            self.engine,
+            self.pipeline(),
+            replica,
+            concurrent_launches=concurrent_launches,
+            lease_seconds=LEASE_SECONDS,
+            launched=launched,
+        )
+        await reconciler.start()
+        try:
+            yield replica
+        finally:
+            await reconciler.close()
+            await replica.close()
+
+    async def create_blank(self) -> Session:
+        session, _ = await self.sessions.create(CALLER, CreateRequest(), None)
+        return session
+
+    async def create_project(
+        self, plan: LaunchPlan | SandboxError, *, scripted: bool = True, env: dict[str, str] | None = None
+    ) -> Session:
+        """A session of a new project. With `scripted`, every role's install succeeds and its app serves its port."""
+        project_id = f"project-{uuid4().hex[:8]}"
+        await self.projects.add(project_id, plan)
+        session, _ = await self.sessions.create(CALLER, CreateRequest(project_id=project_id, env=env or {}), None)
+        if scripted and isinstance(plan, LaunchPlan):
+            for role, what in plan.roles.items():
+                guest = self.guest(session, role)
+                guest.script("install", Script(f"installed {role}\n".encode()))
+                guest.script("app", app(what.port) if what.port else Script(b"working\n", exit_code=None))
+        return session
+
+    def guest(self, session: Session, role: str = "main") -> FakeGuest:
+        return self.engine.guest(session.session_id, role)
+
+    async def claim(self, session: Session) -> Session:
+        """Make `OWNER` the owner of the session's work, whoever had it."""
+        async with self.db.transaction() as conn:
+            await conn.execute(
+                text("UPDATE sandbox_sessions SET owner = NULL WHERE session_id = :id AND owner IS NOT NULL"),
+                {"id": session.session_id},
+            )
+            claimed = await store.claim(conn, OWNER, Work.LAUNCH, running=[], limit=1000, lease=LEASE_SECONDS)
+        return next(one for one in claimed if one.session_id == session.session_id)
+
+    async def launch(self, session: Session) -> SessionStatus:
+        """Claim the session and carry its current run to its end."""
+        return await self.pipeline().run(await self.claim(session), OWNER)
+
+    async def launched(self, plan: LaunchPlan) -> Session:
+        """A session of a new project that runs."""
+        session = await self.create_project(plan)
+        assert await self.launch(session) is SessionStatus.RUNNING
+        return await self.read(session)
+
+    async def relaunch(self, session: Session) -> Session:
+        return await self.sessions.relaunch(CALLER, session.session_id)
+
+    async def terminate(self, session: Session) -> Session:
+        return await self.sessions.terminate(CALLER, session.session_id)
+
+    async def read(self, session: Session) -> Session:
+        return await self.sessions.get(CALLER, session.session_id)
+
+    async def until(self, session: Session, condition: Callable[[Session], bool], seconds: float = 20) -> Session:
+        """Poll the session's row until the condition holds for it."""
+
+        async def holds() -> bool:
+            return condition(await self.read(session))
+
+        await eventually(holds, seconds)
+        return await self.read(session)
+
+    async def until_status(self, session: Session, status: SessionStatus) -> Session:
+        return await self.until(session, lambda row: row.status is status and row.work is None)
+
+    async def events(self, session: Session, *types: EventType) -> list[Event]:
+        """The session's events in order; with types, only these."""
+        events, _ = await event_store.read(self.db, session.session_id, after=0, limit=10_000)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        return [event for event in events if not types or event.type in types]
+
+    async def stages_of(self, session: Session) -> list[tuple[str, str]]:
+        """The stage events of the session: (stage, state), in order."""
+        return [(event.data["stage"], event.data["state"]) for event in await self.events(session, EventType.STAGE)]
+
+    async def lines(self, session: Session) -> list[str]:
+        """The lines of the session's log events, in order."""
+        return [event.data["line"] for event in await self.events(session, EventType.LOG)]
+
+    async def assert_whole(self, session: Session, stages: Sequence[str]) -> None:
+        """The run of these stages is recorded once: each stage, each line, one end."""
+        recorded = Counter(await self.stages_of(session))
+        assert {stage for stage, _ in recorded} == set(stages)
+        assert set(recorded.values()) == {1}
+        assert [event.type for event in await self.events(session)][-1] is EventType.END
+        assert len(await self.events(session, EventType.END)) == 1
+        lines = Counter(await self._lines_by_role(session))
+        assert set(lines.values()) <= {1}, lines
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        async with self.db.transaction() as conn:
+            await conn.execute(text(statement), values)
+
+    async def aclose(self) -> None:
+        await self.engine.aclose()
+        await self.execute("DELETE FROM sandbox_sessions")
+        await self.execute("DELETE FROM alerts")
+
+    async def _lines_by_role(self, session: Session) -> list[tuple[str, str]]:
+        return [(event.data["role"], event.data["line"]) for event in await self.events(session, EventType.LOG)]
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
+    """Raise `Crash` at the crash point of this name, once; the list of all points that were passed."""
+    passed: list[str] = []
+
+    def crash_point(point: str) -> None:
+        passed.append(point)
+        if point == name and passed.count(point) == 1:
+            raise Crash(point)
+
+    monkeypatch.setattr("sandbox.launch.pipeline.crash_point", crash_point)
+    return passed
+
+
+class QuickAsyncio:
+    """Stands in for the module `asyncio` in a module under test whose `sleep` need not take its time.
+
+    Sleeps of up to `longest` seconds are shortened by `factor`; longer ones are left as they are.
+    """
+
+    def __init__(self, factor: float = 0.01, longest: float = math.inf) -> None:
+        self._factor = factor
+        self._longest = longest
+        #: The seconds of the sleeps that were shortened.
+        self.slept: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds > self._longest:
+            await asyncio.sleep(seconds)
+        else:
+            self.slept.append(seconds)
+            await asyncio.sleep(seconds * self._factor)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Poll until the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
