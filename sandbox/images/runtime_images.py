@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.build_context import BuildContext, digest_tree, is_source
 from sandbox.engine.docker.image_builder import ImageBuilder, Pulled
 from sandbox.engine.host_environment import CA_BUNDLE_PATH, HostPassthrough, container_environment

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
-from sandbox.engine.docker import labels
 from sandbox.errors import InvalidInput
 
 #: Where the guest agent listens in the container. Root's alone, so that sandboxed code cannot reach the socket.
@@ -47,7 +47,7 @@ def container_config(
         # The guest agent starts as root whatever the image says; it runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
-        "Labels": labels.of(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
+        "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": _host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
         "NetworkingConfig": {
@@ -109,7 +109,7 @@ def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
         "Type": "volume",
         "Source": labels.container_name(spec.session_id, spec.role),
         "Target": WORKSPACE,
-        "VolumeOptions": {"Labels": labels.of(deployment_id, spec.session_id, spec.role)},
+        "VolumeOptions": {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)},
     }
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Guest, Resource, ResourceKind
-from sandbox.engine.docker import events, labels
+from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls, EngineConflict, EngineNotFound
 from sandbox.engine.docker.container_config import container_config
 from sandbox.engine.docker.host_network import knows_ipv6
@@ -225,7 +226,7 @@ class DockerEngine:
         """Raise unless the container is this deployment's, for this session and role, of this image."""
         config = found["Config"]
         marks = config.get("Labels") or {}
-        wanted = labels.of(self._deployment_id, spec.session_id, spec.role)
+        wanted = labels.resource_labels(self._deployment_id, spec.session_id, spec.role)
         differing = [key for key, value in wanted.items() if marks.get(key) != value]
         if config["Image"] != spec.image:
             differing.append(f"image ({config['Image']}, not {spec.image})")

@@ -15,8 +15,8 @@ import docker
 import docker.errors
 from docker.types import CancellableStream
 
+from sandbox.engine import labels
 from sandbox.engine.base import EngineEvent
-from sandbox.engine.docker import labels
 from sandbox.engine.docker.calls import DockerCalls, unreachable
 from sandbox.engine.docker.states import session_of
 from sandbox.errors import EngineError

@@ -14,7 +14,7 @@ from uuid import UUID
 import docker
 from docker.types import IPAMConfig, IPAMPool
 
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.calls import DockerCalls, EngineConflict
 from sandbox.engine.docker.host_network import default_route_mtu, routed_networks
 from sandbox.engine.docker.subnets import free_subnets
@@ -42,7 +42,7 @@ class DockerNetworks:
         """The session's own bridge, on which its containers find each other by role."""
         name = labels.network_name(session_id)
         if not await self.exists(name):
-            await self._make(name, labels.of(self._deployment_id, session_id), self._prefix, {})
+            await self._make(name, labels.resource_labels(self._deployment_id, session_id), self._prefix, {})
         return name
 
     async def ensure_shared(self) -> str:
@@ -54,7 +54,7 @@ class DockerNetworks:
             if not self._shared_is_there and not await self.exists(name):
                 prefix = max(_SHARED_PREFIX, min(self._pool.prefixlen + 1, self._prefix))
                 options = {"com.docker.network.bridge.enable_icc": "false"}
-                await self._make(name, labels.of(self._deployment_id), prefix, options)
+                await self._make(name, labels.resource_labels(self._deployment_id), prefix, options)
             self._shared_is_there = True
         return name
 

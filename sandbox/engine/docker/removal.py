@@ -9,8 +9,8 @@ from uuid import UUID
 
 import docker
 
+from sandbox.engine import labels
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.docker import labels
 from sandbox.engine.docker.calls import DockerCalls, EngineConflict, EngineNotFound
 from sandbox.engine.docker.states import container_resource, network_resource, volume_resource
 from sandbox.errors import EngineError, Kind
@@ -29,7 +29,7 @@ class DockerRemoval:
 
     async def list_resources(self, session_id: UUID | None = None) -> list[Resource]:
         """Everything of the deployment, or of one of its sessions: containers, then networks, then volumes."""
-        marks = [f"{key}={value}" for key, value in labels.of(self._deployment_id, session_id).items()]
+        marks = [f"{key}={value}" for key, value in labels.resource_labels(self._deployment_id, session_id).items()]
         containers, networks, volumes = await asyncio.gather(
             self._calls.call(lambda client: client.containers(all=True, filters={"label": marks})),
             self._calls.call(lambda client: client.networks(filters={"label": marks})),

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from sandbox.engine import labels
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
-from sandbox.engine.docker import labels
 
 
 def container_state(found: Mapping[str, Any]) -> ContainerState:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 from uuid import UUID
 
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.exec_connector import ExecConnector
 from sandbox.engine.docker.socket_folders import SocketFolders
