@@ -15,7 +15,7 @@ from sandbox.engine.docker.image_builder import ImageBuilder, Pulled
 from sandbox.engine.host_environment import CA_BUNDLE_PATH, HostPassthrough, container_environment
 from sandbox.engine.runtimes import Runtime, RuntimeCatalog
 from sandbox.errors import EngineError
-from sandbox.images.superseded import superseded, without_use
+from sandbox.images.superseded import superseded, unused_bases
 from sandbox.provision.local_bases import REPOSITORY as LOCAL_BASE
 from sandbox.provision.local_bases import BaseUnavailable, LocalBases
 
@@ -169,7 +169,7 @@ class RuntimeImages:
             ours = self._builder.tagged(f"{REPOSITORY}/*")
             self._remove(superseded(ours, current, time.time() - self._kept_seconds), say)
             ours = self._builder.tagged(f"{REPOSITORY}/*")
-            unused = without_use(ours, (BASE_WITH_CA, LOCAL_BASE), time.time() - _BASES_KEPT_SECONDS)
+            unused = unused_bases(ours, (BASE_WITH_CA, LOCAL_BASE), time.time() - _BASES_KEPT_SECONDS)
             self._remove([tag for tag in unused if tag not in self._built_on], say)
         except EngineError as error:
             # The image is there, which is what was asked for; the next build tries again.
