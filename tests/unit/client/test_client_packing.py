@@ -125,7 +125,7 @@ def test_what_is_no_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackingFailed, match="neither a folder nor a file"):
         pack(tmp_path / "nothing")
     _make(tmp_path, "notes.txt")
-    with pytest.raises(PackingFailed, match="neither a folder nor a .zip"):
+    with pytest.raises(PackingFailed, match=r"neither a folder nor a \.zip"):
         pack(tmp_path / "notes.txt")
 
 
