@@ -70,7 +70,7 @@ def ensure_packages() -> None:
     if not any(map(shutil.which, BROWSERS)):
         need("chromium")
     if not has_postgres():
-        with no_cluster_of_its_own(), apt.services_stay_down():
+        with no_cluster_of_its_own(), apt.services_not_started():
             need("postgresql")
 
 

@@ -1,4 +1,4 @@
-"""The smallest project there is: no manifest, one file."""
+"""A minimal project: one file, no manifest."""
 
 from fastapi import FastAPI
 

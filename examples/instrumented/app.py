@@ -1,7 +1,7 @@
-"""A small shop that says what it does: each request is a span, each line it logs a record of that span.
+"""A small shop with OpenTelemetry. Each request is a span, and each line of the log belongs to the span.
 
-Nothing here says where to. `opentelemetry-instrument` (see sandbox.toml) reads that from the variables that every
-sandbox has, `OTEL_EXPORTER_OTLP_ENDPOINT` and its kin.
+The app does not configure where the telemetry is sent. `opentelemetry-instrument` (see sandbox.toml) reads that from
+the variables that are set in every sandbox, such as `OTEL_EXPORTER_OTLP_ENDPOINT`.
 """
 
 import logging
@@ -12,7 +12,7 @@ from opentelemetry import trace
 
 app = Flask(__name__)
 logging.getLogger().setLevel(logging.INFO)
-logging.getLogger().addHandler(logging.StreamHandler())  # what is reported is printed as well
+logging.getLogger().addHandler(logging.StreamHandler())  # Print what is exported, too.
 log = logging.getLogger("shop")
 STOCK = {"nut": 3, "bolt": 0}
 

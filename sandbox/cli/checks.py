@@ -1,4 +1,4 @@
-"""What `sandbox doctor` looks at. Apart from the command: this loads the libraries of the engine and the database."""
+"""The checks of `sandbox doctor`. They are in a module of their own because they load slow libraries."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ _GIB = 1024**3
 
 
 class Verdict(StrEnum):
+    """The result of a check."""
+
     OK = "ok"
-    #: It works, or is not needed yet.
+    #: The service can start nevertheless.
     WARN = "warn"
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `hint` says what to type or change."""
+    """The result of one check, with a hint how to fix what it found."""
 
     check: str
     verdict: Verdict
@@ -43,8 +45,8 @@ class Finding:
     hint: str = ""
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Look at each thing in turn; a check that fails in a way of its own is a finding too."""
+async def run_checks(settings: Settings) -> list[Finding]:
+    """Run all checks in order. An error that a check raises counts as a failed check."""
     findings = []
     for name, check in _CHECKS.items():
         try:
@@ -63,10 +65,10 @@ async def _python(_: Settings) -> Finding:
 async def _data_folder(settings: Settings) -> Finding:
     home = settings.home
     if not home.exists():
-        return Finding("data folder", Verdict.WARN, f"{home} is not there yet", "sandbox up makes it.")
+        return Finding("data folder", Verdict.WARN, f"{home} does not exist yet", "sandbox up creates it.")
     token = home / "admin-token"
     if token.exists() and token.stat().st_mode & 0o077:
-        return Finding("data folder", Verdict.FAIL, f"others can read {token}", f"chmod 600 {token}")
+        return Finding("data folder", Verdict.FAIL, f"other users can read {token}", f"chmod 600 {token}")
     return Finding("data folder", Verdict.OK, str(home))
 
 
@@ -80,7 +82,7 @@ async def _images(settings: Settings) -> Finding:
     images = RuntimeImages(catalog, settings.docker_host)
     missing = [runtime.name for runtime in catalog.list() if await images.reference(runtime.name) is None]
     if missing:
-        hint = "sandbox runtimes build (a launch builds what it needs, and takes that much longer)"
+        hint = "sandbox runtimes build (otherwise the first launch builds what it needs, which takes longer)"
         return Finding("images", Verdict.WARN, f"not built: {', '.join(missing)}", hint)
     return Finding("images", Verdict.OK, ", ".join(runtime.name for runtime in catalog.list()))
 
@@ -88,9 +90,14 @@ async def _images(settings: Settings) -> Finding:
 async def _network(_: Settings) -> Finding:
     host = container_environment()
     if host.notes:
-        return Finding("network", Verdict.WARN, "; ".join(host.notes), "Containers do without; set what they can use.")
+        return Finding(
+            "network",
+            Verdict.WARN,
+            "; ".join(host.notes),
+            "Containers run without these settings. Configure values that they can use.",
+        )
     passed = [*sorted(host.env), *(["CA certificates"] if host.ca_bundle else [])]
-    return Finding("network", Verdict.OK, f"containers are given {', '.join(passed) or 'no settings of this machine'}")
+    return Finding("network", Verdict.OK, f"passed to containers: {', '.join(passed) or 'no settings of this machine'}")
 
 
 async def _database(settings: Settings) -> Finding:
@@ -99,10 +106,12 @@ async def _database(settings: Settings) -> Finding:
         state = await EmbeddedPostgres(settings.home).status()
         dsn, what = state.dsn, f"embedded PostgreSQL, pid {state.pid}"
         if dsn is None:
-            return Finding("database", Verdict.WARN, "the embedded PostgreSQL does not run", "sandbox up starts it.")
+            return Finding("database", Verdict.WARN, "the embedded PostgreSQL is not running", "sandbox up starts it.")
     found = await migrations.status(dsn)
     if found.pending:
-        return Finding("database", Verdict.WARN, f"{what}; to migrate: {', '.join(found.pending)}", "sandbox migrate")
+        return Finding(
+            "database", Verdict.WARN, f"{what}; pending migrations: {', '.join(found.pending)}", "sandbox migrate"
+        )
     return Finding("database", Verdict.OK, f"{what}; all {len(found.applied)} migrations applied")
 
 
@@ -110,7 +119,7 @@ async def _port(settings: Settings) -> Finding:
     where = f"{settings.host}:{settings.port}"
     pid = process.running_pid(process.pid_file(settings))
     if pid is not None:
-        return Finding("port", Verdict.OK, f"{where}, the service's own (pid {pid})")
+        return Finding("port", Verdict.OK, f"{where} is in use by the service (pid {pid})")
     process.check_port(settings)
     return Finding("port", Verdict.OK, f"{where} is free")
 
@@ -129,11 +138,15 @@ async def _service(settings: Settings) -> Finding:
 
 
 async def _disk(settings: Settings) -> Finding:
-    place = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / _GIB
+    folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / _GIB
     verdict = Verdict.FAIL if free < 1 else Verdict.WARN if free < 5 else Verdict.OK
-    hint = "" if verdict is Verdict.OK else "Images take about 1 GiB, each sandbox what it installs: make room."
-    return Finding("disk", verdict, f"{free:.1f} GiB free at {place}", hint)
+    hint = (
+        ""
+        if verdict is Verdict.OK
+        else "Free some space: images take about 1 GiB, and each sandbox needs space for what it installs."
+    )
+    return Finding("disk", verdict, f"{free:.1f} GiB free at {folder}", hint)
 
 
 async def _mtu(settings: Settings) -> Finding:
@@ -143,10 +156,10 @@ async def _mtu(settings: Settings) -> Finding:
     bridge = await asyncio.to_thread(default_bridge_mtu, settings.docker_host)
     if outer is not None and bridge is not None and bridge > outer:
         hint = (
-            f'Downloads while images are built can hang: set "mtu": {outer} in /etc/docker/daemon.json, restart Docker.'
+            f'Downloads during image builds can hang. Set "mtu": {outer} in /etc/docker/daemon.json and restart Docker.'
         )
-        return Finding("mtu", Verdict.WARN, f"containers {bridge}, above the default route's {outer}", hint)
-    return Finding("mtu", Verdict.OK, f"containers {bridge or 'unknown'}, default route {outer or 'unknown'}")
+        return Finding("mtu", Verdict.WARN, f"{bridge} in containers, more than the {outer} of the default route", hint)
+    return Finding("mtu", Verdict.OK, f"{bridge or 'unknown'} in containers, {outer or 'unknown'} on the default route")
 
 
 Check = Callable[[Settings], Awaitable[Finding]]

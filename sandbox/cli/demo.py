@@ -1,4 +1,4 @@
-"""`sandbox demo`: everything at once, from nothing to a running example."""
+"""`sandbox demo`: sets everything up and launches an example."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.text import Text
 import sandbox
 from sandbox.cli import output, process
 from sandbox.cli.environment import admin_token, load_settings
+from sandbox.cli.output import Json
 from sandbox.cli.service import print_next, start
-from sandbox.cli.sessions import Json, watch_launch
+from sandbox.cli.sessions import watch_launch
 from sandbox.cli.setup import set_up, step
 from sandbox.client import AsyncSandbox, ClientConfig, ConnectionFailed, SessionInfo
 from sandbox.client import SandboxError as ClientError
@@ -23,12 +24,15 @@ from sandbox.errors import NotFound
 
 
 def demo(
-    path: Annotated[Path | None, typer.Argument(help="Another project than the example.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="Project to launch instead of the example.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set everything up, launch the example (a FastAPI backend and a React front end) and open its preview to check it.
+    """Set everything up, launch an example project and check that its preview answers.
 
-    The service and the example stay up: sandbox down ends the service, sandbox kill the example.
+    The example has a FastAPI backend and a React frontend. Afterwards the service and the example keep running; stop
+    them with sandbox kill and sandbox down.
 
     Example: sandbox demo
     """
@@ -63,10 +67,10 @@ async def _launch(project: Path, config: ClientConfig, *, quiet: bool) -> tuple[
 
 
 async def fetch_preview(url: str, config: ClientConfig) -> httpx.Response:
-    """Open a preview as a browser does: the signed link, its redirect, the cookie. Raises if it is not shown.
+    """Request a preview as a browser does, with the signed link, its redirect and the cookie.
 
-    Names below `localhost` are this machine for every browser, but not for every resolver; so the connection goes to
-    where the service is.
+    Browsers resolve all names below `localhost` to this machine, but not every resolver does. The connection is
+    therefore made to the service's own host. Raises ConnectionFailed, or SandboxError for an HTTP error.
     """
     service = urlsplit(config.base_url)
     async with httpx.AsyncClient(
@@ -79,14 +83,14 @@ async def fetch_preview(url: str, config: ClientConfig) -> httpx.Response:
     if page.status_code >= 400:
         raise ClientError(
             f"The preview answers HTTP {page.status_code}: {output.plain(page.text[:200])}",
-            hint="See what the app printed: sandbox logs SESSION",
+            hint="See the app's output: sandbox logs SESSION",
             code="preview_failed",
         )
     return page
 
 
 class _AtService(httpx.AsyncHTTPTransport):
-    """Connects for `*.localhost` to where the service is; the Host header stays what was asked for."""
+    """Connects to the service's host for all names below `localhost`. The Host header stays the requested one."""
 
     def __init__(self, host: str) -> None:
         super().__init__()
@@ -113,8 +117,8 @@ def _example() -> Path:
     folder = Path(sandbox.__file__).parent.parent / "examples" / "fullstack"
     if not folder.is_dir():
         raise NotFound(
-            f"The example is not there: {folder}",
-            hint="It is part of the source tree. With a project of your own: sandbox demo PATH",
+            f"The example does not exist: {folder}",
+            hint="It is part of the source tree. To use your own project: sandbox demo PATH",
             code="example_missing",
         )
     return folder

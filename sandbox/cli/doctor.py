@@ -1,28 +1,28 @@
-"""`sandbox doctor`: is everything there that a service needs, and does it work?"""
+"""`sandbox doctor`: checks everything that the service needs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from sandbox.cli import output
 from sandbox.cli.environment import load_settings
+from sandbox.cli.output import Json
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")] = False) -> None:
-    """Look at everything a service needs, and say what is wrong and what to do. Changes nothing.
+def doctor(as_json: Json = False) -> None:
+    """Check everything that the service needs, and show what is wrong and how to fix it. Changes nothing.
 
-    Ends with code 1 if something is not as it must be; a warning is no failure.
+    The exit code is 1 if a check fails. Warnings do not count as failures.
 
     Example: sandbox doctor
     """
-    from sandbox.cli.checks import Verdict, examine
+    from sandbox.cli.checks import Verdict, run_checks
 
     styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
-    findings = output.run(examine(load_settings()))
+    findings = output.run(run_checks(load_settings()))
     if as_json:
         output.print_json({"items": [asdict(finding) for finding in findings]})
     else:

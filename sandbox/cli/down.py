@@ -1,4 +1,4 @@
-"""`sandbox down`: stop what `sandbox up` started, and say what goes on."""
+"""`sandbox down`: stops what `sandbox up` started, and prints what is left running."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sandbox.cli import output, process
 from sandbox.cli.environment import admin_token, load_settings
+from sandbox.cli.output import Json
 from sandbox.cli.setup import step
 from sandbox.client import AsyncSandbox
 from sandbox.client.config import ClientConfig
@@ -18,26 +19,27 @@ from sandbox.domain.session import SessionStatus
 from sandbox.errors import Conflict, SandboxError, Unavailable
 from sandbox.settings import Settings
 
-_ENDING_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 def down(
     sandboxes: Annotated[
-        bool, typer.Option("--sandboxes", help="First end every sandbox, whoever made it: its files are lost.")
+        bool, typer.Option("--sandboxes", help="First terminate all sandboxes of all users. Their files are lost.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Stop the service, and the database and engine that `sandbox up` started for it.
 
-    Data is kept. Sandboxes go on where the engine was there before, and `sandbox up` finds them again; with an engine
-    that `sandbox up` started their containers end, and their volumes stay. Not running is success.
+    No data is deleted. If `sandbox up` started the container engine, it is stopped, and so are the sandboxes, whose
+    files stay. With an engine that was there before, sandboxes keep running. `sandbox up` finds them again in both
+    cases.
 
     Example: sandbox down --sandboxes
     """
     settings, console, stopped = load_settings(), output.err(), []
     if sandboxes:
-        with step(console, "sandboxes ended") as work:
-            work.result = str(output.run(_end_sandboxes(settings)))
+        with step(console, "sandboxes terminated") as work:
+            work.result = str(output.run(_terminate_sandboxes(settings)))
     for path in sorted(settings.home.glob("service-*.pid")):
         pid = process.stop(path)
         if pid is not None:
@@ -45,30 +47,30 @@ def down(
             console.print(Text.assemble(("✓ ", "green"), f"service stopped (pid {pid})"))
     if not stopped:
         console.print(Text("- no service was running", style="dim"))
-    left = output.run(_stop_what_it_stood_on(settings))
+    left = output.run(_stop_database_and_engine(settings))
     if as_json:
         output.print_json({"stopped": stopped, "sandboxes": left})
 
 
-async def _end_sandboxes(settings: Settings) -> int:
-    """End every session of the deployment; how many that were. What the last of them leaves is gone when it returns."""
-    config = ClientConfig(_url_of_a_service(settings), admin_token(settings))
-    deadline = time.monotonic() + _ENDING_SECONDS
-    asked: set[str] = set()
+async def _terminate_sandboxes(settings: Settings) -> int:
+    """Terminate every session of the deployment, wait until their resources are removed, and return their number."""
+    config = ClientConfig(_running_service_url(settings), admin_token(settings))
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    requested: set[str] = set()
     while left := await _not_terminated(config):
-        for session_id in left - asked:
+        for session_id in left - requested:
             sandbox = await AsyncSandbox.connect(session_id, config=config)
             await sandbox.kill()
             await sandbox.aclose()
-        asked |= left
+        requested |= left
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"{len(left)} sandboxes did not end within {_ENDING_SECONDS:.0f} s",
-                hint="The service goes on ending them. See what it waits for: sandbox doctor",
+                f"{len(left)} sandboxes were not terminated within {_TIMEOUT_SECONDS:.0f} s",
+                hint="The service continues in the background. See what is wrong: sandbox doctor",
                 code="sandboxes_remain",
             )
         await asyncio.sleep(0.2)
-    return len(asked)
+    return len(requested)
 
 
 async def _not_terminated(config: ClientConfig) -> set[str]:
@@ -76,21 +78,27 @@ async def _not_terminated(config: ClientConfig) -> set[str]:
     return {info.session_id for status in statuses for info in await AsyncSandbox.list(status=status, config=config)}
 
 
-def _url_of_a_service(settings: Settings) -> str:
-    """Where a running service of this data folder answers; its port need not be the one that is set now."""
+def _running_service_url(settings: Settings) -> str:
+    """Return the URL of a running service of this data folder. Its port may differ from the current setting.
+
+    Raises Conflict if none is running.
+    """
     for path in sorted(settings.home.glob("service-*.pid")):
         if process.running_pid(path) is not None:
             port = int(path.stem.rpartition("-")[2])
             return process.base_url(settings.model_copy(update={"port": port}))
     raise Conflict(
-        "No service runs that could end the sandboxes",
-        hint="Type: sandbox up && sandbox down --sandboxes",
+        "No service is running that could terminate the sandboxes",
+        hint="Run: sandbox up && sandbox down --sandboxes",
         code="not_running",
     )
 
 
-async def _stop_what_it_stood_on(settings: Settings) -> int | None:
-    """Stop database and engine, as far as they are ours. How many sandboxes have containers; None if nobody can say."""
+async def _stop_database_and_engine(settings: Settings) -> int | None:
+    """Stop the database and the engine if `sandbox up` started them.
+
+    Return the number of sandboxes that have containers, or None if it cannot be determined.
+    """
     from sandbox.db.embedded import EmbeddedPostgres
     from sandbox.provision.engine import stop_engine
 
@@ -102,16 +110,18 @@ async def _stop_what_it_stood_on(settings: Settings) -> int | None:
         try:
             left = await _sandboxes_left(settings, dsn)
         except SandboxError as error:
-            console.print(Text.assemble(("! ", "yellow"), f"sandboxes were not looked for: {output.plain(str(error))}"))
+            console.print(
+                Text.assemble(("! ", "yellow"), f"the number of sandboxes is unknown: {output.plain(str(error))}")
+            )
     if state.running:
         with step(console, "database stopped"):
             await embedded.stop()
     if await asyncio.to_thread(stop_engine, settings.home):
-        with_it = f", and {_count(left)} with it; their volumes stay" if left else ""
+        with_it = f", and {_count(left)} with it; their files stay" if left else ""
         console.print(Text.assemble(("✓ ", "green"), f"container engine stopped{with_it}"))
     elif left:
         console.print(Text.assemble(("! ", "yellow"), f"{_count(left)} left running"))
-        console.print("Next: sandbox up · or, to end all: sandbox up && sandbox down --sandboxes", style="dim")
+        console.print("Next: sandbox up · To terminate all: sandbox up && sandbox down --sandboxes", style="dim")
     return left
 
 
@@ -120,7 +130,7 @@ def _count(sandboxes: int) -> str:
 
 
 async def _sandboxes_left(settings: Settings, dsn: str) -> int:
-    """How many sandboxes have containers on the engine. Where none has, the network that they shared is removed."""
+    """Return how many sandboxes have containers on the engine. If none has, remove the shared network."""
     from sandbox.db import migrations
     from sandbox.db.connection import Database
     from sandbox.db.deployment import load_deployment

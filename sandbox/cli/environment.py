@@ -1,4 +1,4 @@
-"""The service's settings, for the commands that run on its machine."""
+"""The service's settings, for the commands that run on the same machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sandbox.settings import Settings
 
 
 def load_settings() -> Settings:
-    """The settings of the environment. Raises InvalidInput that names each variable that is wrong."""
+    """Read the settings from the environment. Raises InvalidInput, which names each invalid variable."""
     try:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(f"{_variable(found['loc'])}: {found['msg']}" for found in error.errors())
         raise InvalidInput(
-            f"The settings are not right: {wrong}",
-            hint="The README's table has every setting.",
+            f"The settings are invalid: {wrong}",
+            hint="The README lists all settings.",
             code="settings_invalid",
         ) from error
 
@@ -28,7 +28,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def admin_token(settings: Settings) -> str | None:
-    """The first admin's token as this machine knows it; None if it cannot be read."""
+    """Return the first admin's token, from the settings or the data folder, or None if it cannot be read."""
     if settings.admin_token:
         return settings.admin_token
     try:

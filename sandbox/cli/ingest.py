@@ -1,4 +1,4 @@
-"""`sandbox ingest`: reports of CI into the platform's records."""
+"""`sandbox ingest`: stores test and coverage reports in the platform's records."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.sessions import Json
+from sandbox.cli.output import Json
 from sandbox.client.transport import Transport
 
-app = typer.Typer(help="Record reports of CI: test results and coverage.", no_args_is_help=True)
+app = typer.Typer(help="Store test and coverage reports.", no_args_is_help=True)
 
 
 class TestType(StrEnum):
@@ -36,8 +36,8 @@ class Environment(StrEnum):
     PROD = "prod"
 
 
-Report = Annotated[Path, typer.Argument(metavar="FILE")]
-Type = Annotated[TestType, typer.Option("--test-type", "-t", help="What kind of tests.")]
+Report = Annotated[Path, typer.Argument(metavar="FILE", help="The report.")]
+Type = Annotated[TestType, typer.Option("--test-type", "-t", help="Kind of tests.")]
 
 
 @app.command("junit")
@@ -45,18 +45,22 @@ def junit(
     ctx: typer.Context,
     file: Report,
     test_type: Type = TestType.UNIT,
-    environment: Annotated[Environment, typer.Option(help="Where they ran.")] = Environment.LOCAL,
-    triggered_by: Annotated[str, typer.Option(help="Who or what ran them.")] = "manual",
+    environment: Annotated[Environment, typer.Option(help="Where the tests ran.")] = Environment.LOCAL,
+    triggered_by: Annotated[str, typer.Option(help="Who or what started the tests.")] = "manual",
     branch: Annotated[str | None, typer.Option(help="Git branch.")] = None,
     commit: Annotated[str | None, typer.Option(help="Git commit.")] = None,
     console: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="LOG", help="What the run printed: warnings are in it.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="LOG", help="Console output of the test run, from which warnings are read."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Record a JUnit XML report, as pytest, Jest, Maven and Go make them.
+    """Store a JUnit XML report, as written by pytest, Jest, Maven and others.
 
-    Most tools leave warnings out of their reports and print them: give what was printed with --output.
+    Most tools print warnings but do not include them in the report. To store the warnings, too, pass the console output
+    with --output.
 
     Example: sandbox ingest junit report.xml --output console.log
     """
@@ -80,7 +84,7 @@ def junit(
 
 @app.command("coverage")
 def coverage(ctx: typer.Context, file: Report, test_type: Type = TestType.UNIT, as_json: Json = False) -> None:
-    """Record a coverage report: Cobertura XML, or the JSON of coverage.py.
+    """Store a coverage report: Cobertura XML, or JSON from coverage.py.
 
     Example: sandbox ingest coverage coverage.xml
     """

@@ -1,4 +1,4 @@
-"""`sandbox`: the command line, put together."""
+"""The command `sandbox`: registers its sub-commands and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     name="sandbox",
     no_args_is_help=True,
     add_completion=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,19 +42,24 @@ app = typer.Typer(
 def options(
     ctx: typer.Context,
     url: Annotated[
-        str | None, typer.Option("--url", envvar="SANDBOX_URL", help="The service (http://127.0.0.1:8000).")
+        str | None,
+        typer.Option("--url", envvar="SANDBOX_URL", help="URL of the service. Default: http://127.0.0.1:8000."),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option("--token", envvar="SANDBOX_TOKEN", help="Who is calling; on the service's own machine its admin."),
+        typer.Option(
+            "--token",
+            envvar="SANDBOX_TOKEN",
+            help="Your access token. Default: the first admin's, if the service runs on this machine.",
+        ),
     ] = None,
 ) -> None:
-    """Launch projects in sandboxes, with a live preview of each.
+    """Launch projects in container sandboxes and preview them in the browser.
 
     Start with: sandbox demo
 
-    Exit codes: 0 done; 1 failed (a launch, a check); 2 wrong usage or input; 3 not found; 4 not authenticated or not
-    allowed; 5 the service does not answer. exec ends with the command's own.
+    Exit codes: 0 done; 1 failed (such as a launch or a check); 2 wrong usage or input; 3 not found; 4 not authenticated
+    or not allowed; 5 the service does not answer. exec and shell exit with the code of the command or shell.
     """
     ctx.obj = partial(resolve, url, token)
 
@@ -93,17 +99,18 @@ app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 
 
 def main() -> None:
-    """Run the command line. Errors that are expected end with a message, a hint and their exit code."""
+    """Run the command line. An expected error is printed with its hint and gives its exit code."""
     try:
         app()
     except (ClientError, ServiceError) as error:
-        own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
-        output.print_error(error, as_json="--json" in own)
+        # Arguments after "--" belong to the command that exec runs.
+        own_arguments = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+        output.print_error(error, as_json="--json" in own_arguments)
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         sys.exit(output.Exit.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of stdout is gone (`| head`); nothing more can be said there, at exit neither.
+        # The reader of stdout has closed it (`| head`). Without this, the interpreter would fail to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(output.Exit.OK)
 

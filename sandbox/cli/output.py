@@ -1,4 +1,4 @@
-"""What every command prints and how it ends: consoles, JSON, errors, exit codes."""
+"""The output that all commands share: consoles, JSON, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,9 +23,12 @@ from sandbox.errors import SandboxError as ServiceError
 T = TypeVar("T")
 AnyError = ClientError | ServiceError
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for scripts.")]
+
 
 class Exit(IntEnum):
-    """Exit codes, told in `sandbox --help`. `exec` and `shell` end with the command's own."""
+    """Exit codes, as documented in `sandbox --help`. `exec` and `shell` exit with the code of what they run."""
 
     OK = 0
     FAILED = 1
@@ -45,7 +48,7 @@ _KINDS = {
 
 
 def exit_code(error: AnyError) -> Exit:
-    """The exit code that an error stands for."""
+    """Return the exit code for an error."""
     if isinstance(error, ConnectionFailed):
         return Exit.UNREACHABLE
     if isinstance(error, NotFoundError):
@@ -59,31 +62,31 @@ def exit_code(error: AnyError) -> Exit:
     return Exit.FAILED
 
 
-#: Where there is no window, nothing is folded to fit one.
-_WIDE = 1000
+#: Width of output that does not go to a terminal: lines are not folded.
+_UNLIMITED_WIDTH = 1000
 
 
 def out() -> Console:
-    """For results. Made when used, so that it writes to where stdout is now."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    """Return the console for results. Created at each call, because stdout may have been replaced meanwhile."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
 
 
 def err() -> Console:
-    """For progress and errors."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
+    """Return the console for progress and errors."""
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _UNLIMITED_WIDTH)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line of stdout."""
+    """Print one JSON document on one line of stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
 def print_error(error: AnyError, *, as_json: bool = False) -> None:
-    """Message, code and hint, on stderr."""
+    """Print message, code and hint of an error to stderr."""
     if as_json:
-        known = error.to_json() if isinstance(error, ClientError) else _service_error(error)
-        sys.stderr.write(json.dumps(known, ensure_ascii=False) + "\n")
+        document = error.to_json() if isinstance(error, ClientError) else _service_error(error)
+        sys.stderr.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
     console = err()
     text = Text.assemble(("error: ", "bold red"), error.message, (f"  [{error.code}]", "dim"))
@@ -99,35 +102,38 @@ def _service_error(error: ServiceError) -> dict[str, Any]:
 
 
 def plain(value: str) -> str:
-    """Text from a sandbox or a user, without what could steer the terminal it is shown on."""
+    """Return the text without control characters.
+
+    Text from sandboxes and users could otherwise control the terminal.
+    """
     return "".join(char if char.isprintable() else " " for char in value)
 
 
 def table(*columns: str) -> Table:
-    """A table in this command line's style."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    """Return an empty table in the style of this command line."""
+    listing = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        listing.add_column(column, overflow="fold")
+    return listing
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine on a loop of its own."""
+    """Run a command's coroutine in a new event loop."""
     return asyncio.run(work)
 
 
 def config_of(ctx: typer.Context) -> ClientConfig:
-    """The service and the caller that the global options and the environment name."""
-    found: ClientConfig = ctx.obj()
-    return found
+    """Return the service and the caller, from the global options and the environment."""
+    config: ClientConfig = ctx.obj()
+    return config
 
 
 def parse_env(pairs: list[str] | None) -> dict[str, str] | None:
-    """`K=V` options as a dict; `K` alone takes the value from this environment."""
-    found: dict[str, str] = {}
+    """Parse `NAME=VALUE` options. A `NAME` without a value gets it from the environment of this process."""
+    variables: dict[str, str] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not name or (not equals and name not in os.environ):
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE, and no variable of this environment")
-        found[name] = value if equals else os.environ[name]
-    return found or None
+            raise typer.BadParameter(f"{pair!r} is neither NAME=VALUE nor the name of an environment variable")
+        variables[name] = value if equals else os.environ[name]
+    return variables or None

@@ -1,7 +1,7 @@
-"""The service as a process of its own in the background: started, found, stopped.
+"""Starts, finds and stops the service as a background process.
 
-A running service holds a lock on its pid file for as long as it lives. So a pid file left by a killed one is told from
-a live one without guessing, whatever process has that pid now.
+A running service holds a lock on its pid file. The lock is released when the process ends, however it ends, so the pid
+file of a killed service is recognised as stale even if another process has that pid now.
 """
 
 from __future__ import annotations
@@ -28,50 +28,55 @@ _STOP_SECONDS = 30.0
 
 
 def pid_file(settings: Settings) -> Path:
+    """Return the path of the service's pid file."""
     return settings.home / f"service-{settings.port}.pid"
 
 
 def log_file(settings: Settings) -> Path:
+    """Return the path of the background service's log."""
     return settings.home / f"service-{settings.port}.log"
 
 
 def base_url(settings: Settings) -> str:
-    """Where this machine reaches the service."""
+    """Return the service's URL for clients on this machine."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host  # noqa: S104 - compared
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 @contextmanager
 def claim(settings: Settings) -> Iterator[None]:
-    """Be the service of this data folder and port while the block runs. Raises Conflict if another is."""
+    """Hold the lock of the service of this data folder and port. Raises Conflict if another process holds it."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = pid_file(settings)
-    with path.open("a+") as held:
-        if not _lock(held, patience=1.0):
+    with path.open("a+") as file:
+        if not _lock(file, timeout_seconds=1.0):
             raise Conflict(
-                f"A service of {settings.home} runs at port {settings.port} already",
+                f"A service with data folder {settings.home} and port {settings.port} is already running",
                 hint="Stop it with `sandbox down`, or set SANDBOX_PORT.",
                 code="already_running",
             )
-        held.seek(0)
-        held.truncate()
-        held.write(f"{os.getpid()}\n")
-        held.flush()
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         try:
             yield
         finally:
-            held.seek(0)
-            held.truncate()
+            file.seek(0)
+            file.truncate()
 
 
-def _lock(held: IO[str], patience: float = 0.0) -> bool:
-    """Lock the file. With patience, because one who only looks whether it is locked holds it for a moment too."""
-    until = time.monotonic() + patience
+def _lock(file: IO[str], timeout_seconds: float = 0.0) -> bool:
+    """Lock the file. Return False if it is still locked after the timeout.
+
+    A service waits a moment, because `running_pid` in another process holds the lock for a moment, too.
+    """
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
         else:
@@ -79,21 +84,21 @@ def _lock(held: IO[str], patience: float = 0.0) -> bool:
 
 
 def running_pid(path: Path) -> int | None:
-    """The pid of the live service that holds this pid file; None if none does."""
+    """Return the pid of the running service that has locked this pid file, or None."""
     try:
-        with path.open("r+") as held:
-            if not _lock(held):
-                return int(held.read().strip() or 0) or None
+        with path.open("r+") as file:
+            if not _lock(file):
+                return int(file.read().strip() or 0) or None
     except (FileNotFoundError, ValueError):
         return None
     return None
 
 
 def start_detached(settings: Settings) -> int:
-    """Start `sandbox serve` so that it outlives this process and its terminal, and wait until it is ready; its pid.
+    """Start `sandbox serve` in the background, wait until it is ready and return its pid. Blocks.
 
-    Blocks. Raises Unavailable with the end of its log if it ends, or is not ready in time; then it is told to end. The
-    log of the run before is kept beside it.
+    It outlives this process and its terminal. The log of the previous start is renamed. If the service ends or is not
+    ready in time, it is terminated and Unavailable is raised, with the end of its log.
     """
     log = log_file(settings)
     if log.exists():
@@ -115,16 +120,17 @@ def start_detached(settings: Settings) -> int:
     return process.pid
 
 
-def wait_ready(settings: Settings, ended: Callable[[], int | None] = lambda: None) -> None:
+def wait_ready(settings: Settings, exit_code: Callable[[], int | None] = lambda: None) -> None:
     """Wait until the service is ready. Blocks.
 
-    Raises Unavailable with the end of its log if `ended` gives an exit code, or it is not ready in time.
+    Raises Unavailable, with the end of the service's log, if `exit_code` returns one or the service is not ready in
+    time.
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        code = ended()
+        code = exit_code()
         if code is not None:
-            raise _start_failed(f"The service ended at once, with code {code}", log_file(settings))
+            raise _start_failed(f"The service ended with code {code} while it was starting", log_file(settings))
         if is_ready(settings):
             return
         time.sleep(0.1)
@@ -133,12 +139,12 @@ def wait_ready(settings: Settings, ended: Callable[[], int | None] = lambda: Non
 
 def _start_failed(cause: str, log: Path) -> Unavailable:
     return Unavailable(
-        f"{cause}. The end of its log:\n{tail(log)}", hint=f"All of it: {log}", code="service_start_failed"
+        f"{cause}. The end of its log:\n{tail(log)}", hint=f"The whole log: {log}", code="service_start_failed"
     )
 
 
 def check_port(settings: Settings) -> None:
-    """Raise Conflict if something listens where the service is to listen."""
+    """Raise Conflict if the service's address is in use."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(found[0], socket.SOCK_STREAM) as probe:
@@ -147,13 +153,13 @@ def check_port(settings: Settings) -> None:
     except OSError as error:
         raise Conflict(
             f"The service cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
-            hint="Set SANDBOX_PORT to a free port, or end what listens there.",
+            hint="Set SANDBOX_PORT to a free port, or stop what listens there.",
             code="port_taken",
         ) from error
 
 
 def is_ready(settings: Settings) -> bool:
-    """Whether a service answers at the address that it is ready."""
+    """Return whether the service is ready."""
     try:
         return httpx.get(f"{base_url(settings)}/readyz", timeout=2.0, trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -161,11 +167,11 @@ def is_ready(settings: Settings) -> bool:
 
 
 def stop(path: Path) -> int | None:
-    """Stop the service that holds this pid file and wait for its end; its pid, None if there was none. Blocks."""
+    """Stop the service with this pid file and wait for its end. Return its pid, or None if none runs. Blocks."""
     pid = running_pid(path)
     if pid is None:
         return None
-    for number, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 5.0)):
+    for number, timeout in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 5.0)):
         try:
             os.kill(pid, number)
         except ProcessLookupError:
@@ -174,18 +180,18 @@ def stop(path: Path) -> int | None:
             raise SandboxError(
                 f"The service (pid {pid}) belongs to another user", hint="Stop it as that user.", code="not_permitted"
             ) from error
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if running_pid(path) != pid:
                 return pid
             time.sleep(0.05)
     raise SandboxError(
-        f"The service (pid {pid}) does not end", hint="Look at it: ps -fp " + str(pid), code="still_alive"
+        f"The service (pid {pid}) does not end", hint=f"See what it does: ps -fp {pid}", code="still_alive"
     )
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log file."""
+    """Return the last lines of a log file."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - 16_384))

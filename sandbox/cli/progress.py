@@ -1,4 +1,4 @@
-"""Shows a launch as it happens: live on a terminal, line by line elsewhere."""
+"""Shows the progress of a launch: redrawn in place on a terminal, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ _MARKS = {
 
 @dataclass(slots=True)
 class StageView:
-    """What is known of one stage."""
+    """The state of one stage."""
 
     state: StageState | None = None
     duration_ms: int | None = None
+    #: Value of `time.monotonic()` at the start.
     started: float = 0.0
 
 
 @dataclass(slots=True)
 class LaunchView:
-    """A launch so far, made from its events. A new run starts it anew."""
+    """The state of a launch, computed from its events. A new run resets it."""
 
     stages: dict[str, StageView] = field(default_factory=lambda: {name.value: StageView() for name in PROJECT_STAGES})
     tail: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     run_id: str | None = None
 
     def apply(self, event: LaunchEvent) -> None:
-        """Take in the next event."""
+        """Update the state with the next event."""
         if event.run_id != self.run_id:
             self.run_id = event.run_id
             self.stages = {name.value: StageView() for name in PROJECT_STAGES}
@@ -69,7 +70,7 @@ class LaunchView:
 
 
 def seconds(milliseconds: float) -> str:
-    """A duration for people: 35 ms, 4.2 s, 1 min 05 s."""
+    """Format a duration: 35 ms, 4.2 s, 1 min 05 s."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 60_000:
@@ -78,20 +79,20 @@ def seconds(milliseconds: float) -> str:
 
 
 def _log_line(role: str, line: str) -> Text:
-    # from_ansi keeps the program's colours and drops every other control sequence.
+    # from_ansi preserves the program's colours and removes all other control sequences.
     text = Text(f"{plain(role)} │ " if role else "│ ", style="dim")
     text.append_text(Text.from_ansi(line[-500:]))
     return text
 
 
 class Progress(Protocol):
-    """Something that shows events as they come."""
+    """A function that shows an event."""
 
     def __call__(self, event: LaunchEvent, /) -> None: ...
 
 
 class LiveProgress:
-    """All stages at once, redrawn in place, with the last lines of what is going on below."""
+    """Shows all stages, redrawn in place, and below them the last lines of output of the running stage."""
 
     def __init__(self) -> None:
         self.view = LaunchView()
@@ -126,7 +127,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line for each thing that happens, for logs and pipes."""
+    """Prints a line for each event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -138,7 +139,7 @@ class PlainProgress:
 
 
 def describe(event: LaunchEvent) -> Text | None:
-    """An event as one line; None for those that say nothing to a reader."""
+    """Return an event as one line, or None for events that do not concern the user."""
     data = event.data
     if event.type is EventType.STAGE:
         state = StageState(data["state"])
@@ -161,7 +162,7 @@ def _show_nothing(_: LaunchEvent, /) -> None:
 
 @contextmanager
 def show(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
-    """Shows what it is called with, on this console, until the end of the block; `quiet` shows nothing."""
+    """Provide a function that shows the events it is called with on this console. With `quiet` it shows nothing."""
     if quiet:
         yield _show_nothing
     elif console.is_terminal:
@@ -173,11 +174,11 @@ def show(console: Console, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 def print_failure(console: Console, failure: LaunchFailed) -> None:
-    """Why a launch failed, or a session was lost after it: the cause, the lines that show it, what to do."""
-    what = f"The launch failed at {failure.stage}" if failure.stage else "The session was lost"
-    cause, *shown = failure.message.splitlines() or [""]
-    console.print(Text(f"{what}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
-    for line in shown:
+    """Print why a launch failed or a session was lost: the cause, the last lines of output, and what to do."""
+    headline = f"The launch failed at {failure.stage}" if failure.stage else "The session was lost"
+    cause, *details = failure.message.splitlines() or [""]
+    console.print(Text(f"{headline}: {plain(cause)}  [{failure.code}]", style="bold red"), soft_wrap=True)
+    for line in details:
         console.print(Text(f"    {plain(line)}", style="red"), soft_wrap=True)
     for line in failure.log_tail[-15:]:
         console.print(Text("  │ ", style="red").append_text(Text.from_ansi(line[-500:])), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`sandbox recover`: bring back one sandbox, or compare all with the engine and put right what differs."""
+"""`sandbox recover`: recovers one session, or compares all with the engine and repairs the differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.sessions import Detach, Json, again, find
+from sandbox.cli.output import Json
+from sandbox.cli.sessions import Detach, find, run_again
 from sandbox.client.config import ClientConfig
 from sandbox.client.transport import Transport
 
@@ -19,21 +20,22 @@ _PATH = "/api/v1/admin/recovery"
 def recover(
     ctx: typer.Context,
     session: Annotated[
-        str | None, typer.Argument(metavar="SESSION", help="Session id, or its first characters. None: all (admin).")
+        str | None,
+        typer.Argument(metavar="SESSION", help="Session id or its first characters. Without it: all sessions (admin)."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be done (admin).")] = False,
     detach: Detach = False,
     as_json: Json = False,
 ) -> None:
-    """Bring back a session that is in error, or whose containers were lost.
+    """Recover a session that is in error or has lost its containers.
 
-    Without SESSION: compare every session with the container engine, bring back those that lost something, and remove
-    what belongs to none. Exit code 1 if something could not be done.
+    Without SESSION, compare all sessions with the container engine, recover those that have lost resources, and remove
+    resources that belong to no session. The exit code is 1 if an action fails.
 
     Example: sandbox recover --dry-run
     """
     if session is not None and not dry_run:
-        again(ctx, session, "recover", detach, as_json)
+        run_again(ctx, session, "recover", detach, as_json)
         return
     answer = output.run(_recover(output.config_of(ctx), session, dry_run=dry_run))
     if as_json:
@@ -58,14 +60,14 @@ async def _recover(config: ClientConfig, session: str | None, *, dry_run: bool) 
 
 
 def _print(answer: dict[str, Any]) -> None:
-    wanting = [item for item in answer["items"] if item["action"] != "none"]
-    same = len(answer["items"]) - len(wanting)
-    if wanting:
+    differing = [item for item in answer["items"] if item["action"] != "none"]
+    same = len(answer["items"]) - len(differing)
+    if differing:
         listing = output.table("SESSION OR RESOURCE", "RECORDED", "ACTION", "OUTCOME", "WHY")
-        for item in wanting:
+        for item in differing:
             name = item["session_id"] if item["recorded"] else ", ".join(r["name"] for r in item["found"])
             recorded = item["recorded"]["status"] if item["recorded"] else "-"
             why = item["error"] or item["reason"]
             listing.add_row(name, recorded, item["action"], item["outcome"], Text(output.plain(why)))
         output.out().print(listing)
-    output.err().print(f"{same} as they should be, {len(wanting)} not", style="dim")
+    output.err().print(f"{same} unchanged, {len(differing)} differ", style="dim")

@@ -1,4 +1,4 @@
-"""`sandbox retention`: how long records are kept."""
+"""`sandbox retention`: deletes old records."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from sandbox.cli import output
-from sandbox.cli.sessions import Json
+from sandbox.cli.output import Json
 from sandbox.client.transport import Transport
 
-app = typer.Typer(help="Let go of old records (admin).", no_args_is_help=True)
+app = typer.Typer(help="Delete old records (admin).", no_args_is_help=True)
 
 
 @app.command("run")
 def run(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let go what is older than the SANDBOX_RETENTION_… settings say, now. It happens by itself every few hours, too.
+    """Delete records that are older than the SANDBOX_RETENTION_… settings allow.
+
+    The service does the same every few hours.
 
     Example: sandbox retention run --dry-run
     """

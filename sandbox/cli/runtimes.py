@@ -1,4 +1,4 @@
-"""`sandbox runtimes`: the kinds of container there are, and their images."""
+"""`sandbox runtimes`: the available runtimes and their images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sandbox.cli import output
 from sandbox.cli.environment import load_settings
-from sandbox.cli.sessions import Json
+from sandbox.cli.output import Json
 from sandbox.cli.setup import build_images
 from sandbox.errors import EngineError
 
@@ -53,12 +53,14 @@ def list_runtimes(as_json: Json = False) -> None:
 
 @app.command("build")
 def build(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUNTIME]...", help="By default all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="RUNTIME", help="Runtimes to build. Default: all.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build the images of runtimes, where they are not built already.
+    """Build the images that are missing.
 
-    Adding a folder to runtimes/ adds a runtime.
+    A new folder in runtimes/ adds a runtime.
 
     Example: sandbox runtimes build python312
     """

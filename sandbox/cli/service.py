@@ -9,14 +9,13 @@ from rich.text import Text
 
 from sandbox.cli import output, process
 from sandbox.cli.environment import admin_token, load_settings
-from sandbox.cli.setup import bring_up_database, set_up, step
+from sandbox.cli.output import Json
+from sandbox.cli.setup import ensure_database, set_up, step
 from sandbox.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
 
 
 def serve() -> None:
-    """Be the service, in the foreground, until told to stop: what `sandbox up` starts.
+    """Run the service in the foreground. `sandbox up` starts it in the background.
 
     Example: sandbox serve
     """
@@ -34,8 +33,9 @@ def serve() -> None:
                 log_level=settings.log_level.lower(),
                 access_log=False,
                 log_config=None,
-                # Nobody in front is trusted to say who calls; and a preview's answers bring these headers themselves.
+                # No proxy in front is trusted to set the client's address.
                 proxy_headers=False,
+                # Responses of previews have these headers already.
                 server_header=False,
                 date_header=False,
                 timeout_graceful_shutdown=5,
@@ -47,13 +47,16 @@ def serve() -> None:
 
 
 def up(
-    foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and serve until Ctrl-C.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", "-f", help="Run the service in the foreground until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Set everything up and start the service in the background.
 
-    Brings up the container engine, the runtime images, the database and its migrations, then the service. What is there
-    already is left as it is, so this may be run again at any time. SANDBOX_PORT, SANDBOX_HOME, DATABASE_URL, … say how.
+    Starts the container engine, builds the runtime images, starts and migrates the database, then starts the service.
+    What exists already is not changed, so this can be repeated at any time. Environment variables such as SANDBOX_PORT,
+    SANDBOX_HOME and DATABASE_URL configure it; the README lists them all.
 
     Example: SANDBOX_PORT=9000 sandbox up
     """
@@ -71,7 +74,7 @@ def up(
 
 
 def start(settings: Settings) -> None:
-    """Start the service in the background and wait until it is ready, unless it runs and is."""
+    """Start the service in the background unless it runs, and wait until it is ready."""
     with step(output.err(), "service") as work:
         running = process.running_pid(process.pid_file(settings))
         if running is None:
@@ -79,11 +82,11 @@ def start(settings: Settings) -> None:
             work.result = f"pid {process.start_detached(settings)}, log {process.log_file(settings)}"
         else:
             process.wait_ready(settings)
-            work.result = f"runs already, pid {running}"
+            work.result = f"already running, pid {running}"
 
 
 def print_next(settings: Settings) -> None:
-    """Where the service is, how to open its console, what to type next."""
+    """Print the service's URL, the link to its console, and commands to try next."""
     console, url, token = output.out(), process.base_url(settings), admin_token(settings)
     console.print(Text.assemble("\nservice  ", (url, "bold")))
     if token is not None:
@@ -96,11 +99,13 @@ def print_next(settings: Settings) -> None:
 
 
 def migrate(as_json: Json = False) -> None:
-    """Bring the database up to date. Starts the embedded one if DATABASE_URL names no other.
+    """Apply the pending migrations to the database.
+
+    Uses the database of DATABASE_URL. If that is not set, the embedded PostgreSQL is started and migrated.
 
     Example: DATABASE_URL=postgresql://user:password@host/purple8 sandbox migrate
     """
-    applied = output.run(bring_up_database(load_settings(), output.err()))
+    applied = output.run(ensure_database(load_settings(), output.err()))
     if as_json:
         output.print_json({"applied": applied})
         return

@@ -1,4 +1,4 @@
-"""The commands about sessions."""
+"""The commands that launch and use sessions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import webbrowser
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
 from sandbox.cli import output
+from sandbox.cli.output import Json, JsonLines
 from sandbox.cli.progress import describe, print_failure, show
 from sandbox.client import AsyncSandbox, ClientConfig, LaunchFailed, NotFoundError, SandboxError, SessionInfo
 from sandbox.domain.session import SessionStatus
 
-Session = Annotated[str, typer.Argument(metavar="SESSION", help="Session id, or the first characters of it.")]
-Role = Annotated[str | None, typer.Option("--role", "-r", help="Which container: frontend, backend, … (the first).")]
-Json = Annotated[bool, typer.Option("--json", help="JSON for scripts: one document, or one a line for streams.")]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for the launch.")]
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="Session id or its first characters.")]
+Role = Annotated[
+    str | None, typer.Option("--role", "-r", help="Container to use: frontend, backend, … Default: the first.")
+]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for the launch to finish.")]
 STYLES = {
     SessionStatus.RUNNING: "green",
     SessionStatus.READY: "green",
@@ -36,21 +38,34 @@ STYLES = {
 
 def create(
     ctx: typer.Context,
-    path: Annotated[Path | None, typer.Argument(help="Project folder, .zip or .tar.gz. None: a blank session.")] = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="PATH", help="Project folder, .zip or .tar.gz. Without it: a blank session."),
+    ] = None,
     *,
     project: Annotated[
-        str | None, typer.Option("--project", "-p", help="Id of a project uploaded before; with PATH: upload as this.")
+        str | None,
+        typer.Option(
+            "--project", "-p", help="Id of a project that was uploaded earlier; with PATH, the id to upload it as."
+        ),
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="Runtime of a blank session: python312, node20, …")] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE for the app; repeatable.")] = None,
-    idle_timeout: Annotated[int | None, typer.Option(help="Seconds without use after which it ends.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtime of a blank session: python312, node20, … Default: python312.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", help="Environment variable of the app, as NAME=VALUE; repeatable."),
+    ] = None,
+    idle_timeout: Annotated[
+        int | None, typer.Option(help="Seconds without use after which the session is terminated.")
+    ] = None,
     detach: Detach = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the preview in the browser.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Launch a project in a new sandbox and watch it come up.
+    """Launch a project in a new sandbox and show the progress of the launch.
 
-    Ends with the preview's URL, or with the cause of the failure (exit code 1).
+    Prints the preview's URL at the end, or the cause of the failure (exit code 1).
 
     Example: sandbox create examples/fullstack --env DEBUG=1 --open
     """
@@ -83,7 +98,7 @@ def create(
 
 
 async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
-    """Show the launch until it is over. A failed one is told in full, and ends the command with code 1."""
+    """Show the progress of the launch until it is over. If it fails, print the cause and exit with code 1."""
     console = output.err()
     try:
         with show(console, quiet=quiet) as progress:
@@ -94,7 +109,7 @@ async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
         print_failure(console, failure)
         raise typer.Exit(output.Exit.FAILED) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print(f"The launch goes on without you: sandbox watch {sandbox.session_id[:8]}", style="dim")
+        console.print(f"The launch continues in the background: sandbox watch {sandbox.session_id[:8]}", style="dim")
         raise
 
 
@@ -109,10 +124,8 @@ def _print_outcome(info: SessionInfo) -> None:
         output.err().print(f"Next: sandbox shell {short} · sandbox logs -f {short} · sandbox kill {short}", style="dim")
 
 
-def watch(ctx: typer.Context, session: Session, as_json: Json = False) -> None:
-    """Watch a launch from its first stage, whenever it began.
-
-    With --json, the launch's events, one a line.
+def watch(ctx: typer.Context, session: Session, as_json: JsonLines = False) -> None:
+    """Show the progress of a session's launch, from its first stage on.
 
     Example: sandbox watch 3f2a
     """
@@ -134,18 +147,20 @@ def watch(ctx: typer.Context, session: Session, as_json: Json = False) -> None:
 def list_sessions(
     ctx: typer.Context,
     *,
-    status: Annotated[SessionStatus | None, typer.Option(help="Only those in this state.")] = None,
-    project: Annotated[str | None, typer.Option("--project", "-p", help="Only those of this project.")] = None,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Terminated ones too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    status: Annotated[SessionStatus | None, typer.Option(help="Only sessions with this status.")] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only sessions of this project.")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Include terminated sessions.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of sessions.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List your sessions, newest first.
 
     Example: sandbox list --status running
     """
-    wanted = None if status is None else status.value
-    found = output.run(AsyncSandbox.list(status=wanted, project_id=project, limit=limit, config=output.config_of(ctx)))
+    filter_status = None if status is None else status.value
+    found = output.run(
+        AsyncSandbox.list(status=filter_status, project_id=project, limit=limit, config=output.config_of(ctx))
+    )
     if not everything and status is None:
         found = [info for info in found if info.status is not SessionStatus.TERMINATED]
     if as_json:
@@ -171,11 +186,11 @@ def list_sessions(
 def _age(since: datetime | None) -> str:
     if since is None:
         return "-"
-    passed = int((datetime.now(UTC) - since).total_seconds())
+    age = int((datetime.now(UTC) - since).total_seconds())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if passed >= size:
-            return f"{passed // size} {unit}"
-    return f"{max(passed, 0)} s"
+        if age >= size:
+            return f"{age // size} {unit}"
+    return f"{max(age, 0)} s"
 
 
 def logs(
@@ -183,11 +198,13 @@ def logs(
     session: Session,
     *,
     role: Role = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is printed.")] = False,
-    launch: Annotated[bool, typer.Option("--launch", help="The launch's log instead of the app's.")] = False,
-    as_json: Json = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue with new output until the app ends.")
+    ] = False,
+    launch: Annotated[bool, typer.Option("--launch", help="Show the log of the launch instead.")] = False,
+    as_json: JsonLines = False,
 ) -> None:
-    """Show what a session's app prints.
+    """Show the output of a session's app.
 
     Example: sandbox logs -f 3f2a --role backend
     """
@@ -225,19 +242,25 @@ def exec_command(
     ctx: typer.Context,
     session: Session,
     command: Annotated[
-        list[str], typer.Argument(help="The command. One word is run by the shell; put -- before one with options.")
+        list[str],
+        typer.Argument(
+            metavar="COMMAND",
+            help="Command to run. A single word is run by the shell. Put -- before a command with options.",
+        ),
     ],
     *,
     role: Role = None,
-    cwd: Annotated[str | None, typer.Option(help="Folder to run it in (/workspace).")] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; repeatable.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which it is killed.")] = None,
-    stdin: Annotated[bool, typer.Option(help="Send what is piped in.")] = True,
+    cwd: Annotated[str | None, typer.Option(help="Working folder. Default: /workspace.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", help="Environment variable, as NAME=VALUE; repeatable.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which the command is killed.")] = None,
+    stdin: Annotated[bool, typer.Option(help="Pass piped input on to the command.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Run a command in a sandbox; ends with the command's own exit code.
+    """Run a command in a sandbox and exit with its exit code.
 
-    What is piped in goes to the command.
+    Piped input is passed on to the command.
 
     Example: sandbox exec 3f2a --role backend -- python -m pytest -q
     """
@@ -272,7 +295,7 @@ def _write(stream: Any, text: str) -> None:
 
 
 def _piped_input() -> str | None:
-    """All of stdin if it is a pipe or a file; a terminal, /dev/null and a closed one give nothing."""
+    """Return all of stdin if it is a pipe or a file. For a terminal, /dev/null or a closed stdin, return None."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -283,8 +306,8 @@ def _piped_input() -> str | None:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
         raise SandboxError(
-            "What is piped in is not UTF-8 text",
-            hint="Write it to a file of the sandbox instead.",
+            "The piped input is not UTF-8 text",
+            hint="Write it to a file in the sandbox instead.",
             code="stdin_not_text",
         ) from None
 
@@ -292,7 +315,7 @@ def _piped_input() -> str | None:
 def open_preview(
     ctx: typer.Context,
     session: Session,
-    print_only: Annotated[bool, typer.Option("--print", help="Print the URL, open nothing.")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="Print the URL without opening it.")] = False,
 ) -> None:
     """Open a session's preview in the browser.
 
@@ -302,7 +325,7 @@ def open_preview(
     if info.preview_url is None:
         raise SandboxError(
             f"Session {info.session_id[:8]} is {info.status} and has no preview",
-            hint=f"See how its launch went: sandbox logs --launch {info.session_id[:8]}",
+            hint=f"See the log of its launch: sandbox logs --launch {info.session_id[:8]}",
             code="no_preview",
         )
     sys.stdout.write(info.preview_url + "\n")
@@ -316,12 +339,10 @@ async def _info(config: ClientConfig, session: str) -> SessionInfo:
 
 def kill(
     ctx: typer.Context,
-    sessions: Annotated[
-        list[str], typer.Argument(metavar="SESSION...", help="Session ids, or their first characters.")
-    ],
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION", help="Session ids or their first characters.")],
     as_json: Json = False,
 ) -> None:
-    """Terminate sessions: their containers, networks and volumes are removed for good.
+    """Terminate sessions and remove their containers, networks and volumes. Their files are lost.
 
     Example: sandbox kill 3f2a 81c0
     """
@@ -341,21 +362,25 @@ def kill(
 
 
 def relaunch(ctx: typer.Context, session: Session, detach: Detach = False, as_json: Json = False) -> None:
-    """Run the launch anew in the same session.
+    """Launch the project again in the same session.
 
     Example: sandbox relaunch 3f2a
     """
-    again(ctx, session, "relaunch", detach, as_json)
+    run_again(ctx, session, "relaunch", detach, as_json)
 
 
-def again(ctx: typer.Context, session: str, verb: str, detach: bool, as_json: bool) -> None:
+def run_again(
+    ctx: typer.Context, session: str, verb: Literal["relaunch", "recover"], detach: bool, as_json: bool
+) -> None:
+    """Relaunch or recover a session and show the progress."""
+
     async def work() -> SessionInfo:
         sandbox = await find(output.config_of(ctx), session)
-        again = sandbox.relaunch if verb == "relaunch" else sandbox.recover
+        start = sandbox.relaunch if verb == "relaunch" else sandbox.recover
         console = output.err()
         try:
             with show(console, quiet=as_json or detach) as progress:
-                return await again(wait=not detach, on_event=progress)
+                return await start(wait=not detach, on_event=progress)
         except LaunchFailed as failure:
             if as_json:
                 raise
@@ -370,20 +395,23 @@ def again(ctx: typer.Context, session: str, verb: str, detach: bool, as_json: bo
 
 
 async def find(config: ClientConfig, prefix: str) -> AsyncSandbox:
-    """The session whose id this is or, uniquely, begins with; one that is over only if no other does."""
+    """Return the session with this id, or the only one whose id begins so. Terminated ones count if there is no other.
+
+    Raises NotFoundError, or BadParameter if several sessions match.
+    """
     try:
         return await AsyncSandbox.connect(str(uuid.UUID(prefix)), config=config)
     except ValueError:
         pass
-    wanted = prefix.lower()
-    if not wanted or not all(char in "0123456789abcdef-" for char in wanted):
+    beginning = prefix.lower()
+    if not beginning or not all(char in "0123456789abcdef-" for char in beginning):
         raise typer.BadParameter(f"{prefix!r} is not the beginning of a session id; see: sandbox list")
-    found = [info for info in await AsyncSandbox.list(config=config) if info.session_id.startswith(wanted)]
+    found = [info for info in await AsyncSandbox.list(config=config) if info.session_id.startswith(beginning)]
     alive = [info for info in found if info.status is not SessionStatus.TERMINATED]
     matches = alive or found
     if not matches:
         raise NotFoundError(
-            404, "session_not_found", f"No session of yours begins with {prefix}", hint="See them: sandbox list --all"
+            404, "session_not_found", f"None of your sessions begins with {prefix}", hint="See them: sandbox list --all"
         )
     if len(matches) > 1:
         some = ", ".join(info.session_id[:13] for info in matches[:5])

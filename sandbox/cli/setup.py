@@ -1,4 +1,4 @@
-"""What a service stands on, brought up step by step: engine, images, database, migrations."""
+"""Sets up what the service needs, with progress on the console: engine, images, database, migrations."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Progress = Callable[[str], None]
 
 
 class Step:
-    """A step under way. Call it with a line of progress; `result` is said when it is done."""
+    """A running step. Call it with a line of progress. `result` is printed at the end of the step."""
 
-    def __init__(self, say: Progress) -> None:
-        self._say = say
+    def __init__(self, show: Progress) -> None:
+        self._show = show
         self.result = ""
 
     def __call__(self, line: str) -> None:
-        self._say(plain(line).strip()[:300])
+        self._show(plain(line).strip()[:300])
 
 
 @contextmanager
 def step(console: Console, title: str) -> Iterator[Step]:
-    """Show that something is under way, with its newest line, and in the end that it is done and how long it took."""
-    began = time.monotonic()
+    """Show a step's title and its latest line of progress, and at the end of the block its result and duration."""
+    started = time.monotonic()
     if console.is_terminal:
         with console.status(Text(title)) as status:
             work = Step(lambda line: status.update(Text.assemble(title, ("  ", ""), (line, "dim"))))
@@ -39,27 +39,30 @@ def step(console: Console, title: str) -> Iterator[Step]:
         work = Step(lambda line: console.print(Text(f"  {line}"), soft_wrap=True))
         console.print(Text(f"{title} …"))
         yield work
-    took = seconds((time.monotonic() - began) * 1000)
+    duration = seconds((time.monotonic() - started) * 1000)
     console.print(
-        Text.assemble(("✓ ", "green"), title, (f" {work.result}" if work.result else ""), (f"  {took}", "dim"))
+        Text.assemble(("✓ ", "green"), title, (f" {work.result}" if work.result else ""), (f"  {duration}", "dim"))
     )
 
 
 async def set_up(settings: Settings, console: Console) -> None:
-    """Bring up all that the service needs. What is there already is left as it is. Raises the cause of what fails."""
+    """Set up everything that the service needs, as far as it is not set up yet.
+
+    Raises the error of a step that fails.
+    """
     from sandbox.provision.engine import ensure_engine
 
     with step(console, "container engine") as work:
         engine = await ensure_engine(settings, work)
         work.result = f"{engine.version}{', started by sandbox up' if engine.started_by_us else ''}"
     await build_images(settings, console)
-    await bring_up_database(settings, console)
+    await ensure_database(settings, console)
 
 
 async def build_images(settings: Settings, console: Console, names: list[str] | None = None) -> dict[str, str]:
-    """Build the images of these runtimes, by default of all, where they are not there; the reference of each.
+    """Build the missing images of these runtimes, by default of all, and return the reference of each.
 
-    What of this machine's network settings containers will not have is said first.
+    First prints which of this machine's network settings the containers will not get.
     """
     from sandbox.engine.host_environment import container_environment
     from sandbox.engine.runtimes import RuntimeCatalog
@@ -77,8 +80,8 @@ async def build_images(settings: Settings, console: Console, names: list[str] | 
     return references
 
 
-async def bring_up_database(settings: Settings, console: Console) -> list[str]:
-    """Start the embedded PostgreSQL, unless DATABASE_URL names another, and migrate; the names of what was applied."""
+async def ensure_database(settings: Settings, console: Console) -> list[str]:
+    """Start the embedded PostgreSQL unless DATABASE_URL is set, and migrate. Return the names of applied migrations."""
     from sandbox.db.embedded import EmbeddedPostgres
     from sandbox.db.migrations import migrate
 

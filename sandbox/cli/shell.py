@@ -1,4 +1,4 @@
-"""`sandbox shell`: this terminal, in a sandbox."""
+"""`sandbox shell`: an interactive shell in a sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sandbox.client import SandboxError, Terminal
 
 
 def shell(ctx: typer.Context, session: Session, role: Role = None) -> None:
-    """Open a shell in a sandbox. It ends with exit, or Ctrl-D.
+    """Open an interactive shell in a sandbox. Leave it with exit or Ctrl-D.
 
     Example: sandbox shell 3f2a --role frontend
     """
@@ -42,7 +42,7 @@ def shell(ctx: typer.Context, session: Session, role: Role = None) -> None:
 
 
 async def _connect(terminal: Terminal) -> None:
-    """Carry keys to the terminal and what it prints back, and follow the window's size, until the shell ends."""
+    """Copy input and output between this terminal and the shell, and pass on changes of its size, until it ends."""
     loop = asyncio.get_running_loop()
     keys: asyncio.Queue[bytes] = asyncio.Queue()
     resized = asyncio.Event()
@@ -86,9 +86,9 @@ def _write_all(target: int, data: bytes) -> None:
 
 @contextmanager
 def _raw(source: int) -> Iterator[None]:
-    """The terminal passes every key on while the block runs; as it was afterwards, whatever happened."""
+    """Put the terminal into raw mode for the block, and restore it afterwards."""
     before = termios.tcgetattr(source)
-    tty.setraw(source, termios.TCSADRAIN)  # what was typed already is not lost
+    tty.setraw(source, termios.TCSADRAIN)  # TCSADRAIN keeps input that is already typed.
     try:
         yield
     finally:

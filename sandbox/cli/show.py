@@ -1,4 +1,4 @@
-"""`sandbox show`: one session, and what is wrong with it."""
+"""`sandbox show`: the state of one session."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.sessions import STYLES, Json, Session, find
+from sandbox.cli.output import Json
+from sandbox.cli.sessions import STYLES, Session, find
 from sandbox.client import SessionInfo
 
 
 def show_session(ctx: typer.Context, session: Session, as_json: Json = False) -> None:
-    """Show one session: its state, its containers and apps, its preview; if it is in error, why and what to do.
+    """Show a session: its status, containers and preview; if it is in error, the cause and what to do.
 
     Example: sandbox show 3f2a
     """
@@ -51,8 +52,8 @@ def _facts(info: SessionInfo) -> list[tuple[str, Text]]:
 
 
 def _container(container: dict[str, Any]) -> str:
-    said = f"{container.get('runtime')}, {container.get('status')}"
+    description = f"{container.get('runtime')}, {container.get('status')}"
     if container.get("app") != "exited":
-        return said
+        return description
     code = container.get("exit_code")
-    return f"{said}, its app exited" + ("" if code is None else f" with {code}")
+    return f"{description}, its app exited" + ("" if code is None else f" with {code}")

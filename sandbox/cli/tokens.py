@@ -1,4 +1,4 @@
-"""`sandbox token`: who may call the service."""
+"""`sandbox token`: the tokens with which callers authenticate."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.sessions import Json
+from sandbox.cli.output import Json
 from sandbox.client.aio import pages
 from sandbox.client.transport import Transport
 from sandbox.domain.caller import CallerRole
 
-app = typer.Typer(help="Make, list and revoke callers' tokens (admin).", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke access tokens (admin).", no_args_is_help=True)
 _PATH = "/api/v1/tokens"
 
 
 @app.command("create")
 def create(
     ctx: typer.Context,
-    user_id: Annotated[str, typer.Argument(metavar="USER", help="Whose token it is.")],
-    role: Annotated[CallerRole, typer.Option(help="user: own sessions only; admin: everything.")] = CallerRole.USER,
-    expires_in: Annotated[
-        int | None, typer.Option(min=1, help="Seconds it is valid; without it, until revoked.")
-    ] = None,
+    user_id: Annotated[str, typer.Argument(metavar="USER", help="User whose token it is.")],
+    role: Annotated[
+        CallerRole, typer.Option(help="user: access to own sessions only; admin: access to everything.")
+    ] = CallerRole.USER,
+    expires_in: Annotated[int | None, typer.Option(min=1, help="Validity in seconds. Default: until revoked.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a token. It is shown this once.
+    """Create a token and print it. It cannot be shown again.
 
     Example: sandbox token create alice --expires-in 86400
     """
@@ -41,12 +41,12 @@ def create(
         output.print_json(made)
     else:
         sys.stdout.write(f"{made['token']}\n")
-        output.err().print(f"Token {made['token_id']} of {user_id}; it is not shown again.", style="dim")
+        output.err().print(f"Token {made['token_id']} of {user_id}; it cannot be shown again.", style="dim")
 
 
 @app.command("list")
 def list_tokens(ctx: typer.Context, as_json: Json = False) -> None:
-    """List tokens, without the tokens themselves.
+    """List the ids, users and validity of all tokens, but not the tokens themselves.
 
     Example: sandbox token list
     """
@@ -67,7 +67,7 @@ def _minute(time: str | None) -> str:
 
 @app.command("revoke")
 def revoke(ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID")]) -> None:
-    """Make a token worthless, now.
+    """Revoke a token immediately.
 
     Example: sandbox token revoke 5b1e0c9a-7d3f-4a51-9f0e-0a4cb2a1c7de
     """

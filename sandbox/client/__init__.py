@@ -1,10 +1,11 @@
-"""The SDK: speaks HTTP, imports nothing of ours but `domain`.
+"""The Python SDK, a client of the HTTP API. Of this service's packages it imports only `domain`.
 
-from sandbox.client import Sandbox
+Example:
+    from sandbox.client import Sandbox
 
-with Sandbox.create("examples/fullstack") as sandbox:
-    print(sandbox.preview_url)
-    print(sandbox.commands.run("python --version", role="backend").stdout)
+    with Sandbox.create("examples/fullstack") as sandbox:
+        print(sandbox.preview_url)
+        print(sandbox.commands.run("python --version", role="backend").stdout)
 """
 
 from sandbox.client.aio import AsyncSandbox

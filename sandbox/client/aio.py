@@ -1,4 +1,4 @@
-"""The asynchronous SDK. The synchronous one (`sync.py`) is the same calls, run on a loop of its own."""
+"""The asynchronous SDK. `sync.py` has the synchronous one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _API = "/api/v1"
 
 
 class AsyncSandbox:
-    """One session of the service. Made by `create` or `connect`; as a context manager it is killed at the end.
+    """One session of the service. Returned by `create` and `connect`.
 
-    `info` is the session as it was when last read; `refresh` reads it again.
+    Used as a context manager, it terminates the session at the end of the block. `info` is the state of the session
+    when it was last read; `refresh` reads it again.
     """
 
     def __init__(self, transport: Transport, info: SessionInfo) -> None:
@@ -59,17 +60,25 @@ class AsyncSandbox:
         token: str | None = None,
         config: ClientConfig | None = None,
     ) -> Self:
-        """A new session: of a folder or archive, of a `project_id` uploaded before, or (neither) a blank one.
+        """Create a session and launch a project in it.
 
-        With `wait`, returns once it is running (a blank one: ready), and raises LaunchFailed if it does not get there;
-        the session is kept then, to be looked into. Without, returns as soon as the service has taken it on. `runtime`
-        is that of a blank session, `python312` unless told.
+        Args:
+            project: Folder or archive to upload. Without it, a project that was uploaded earlier as `project_id` is
+                launched. Without both, the session is blank.
+            runtime: Runtime of a blank session, `python312` by default.
+            env: Environment variables of everything that runs in the session.
+            wait: Whether to wait until the session is running (a blank one: ready). Otherwise return as soon as the
+                service has accepted the request.
+            on_event: Called with each event of the launch while waiting.
+
+        Raises:
+            LaunchFailed: The launch failed. The session is not terminated, so that its state can be examined.
         """
         transport = Transport(config or resolve(base_url, token))
         try:
             if project is not None:
                 project_id = (await _upload(transport, Path(project), project_id)).project_id
-            wanted = {
+            fields = {
                 "project_id": project_id,
                 "runtime_type": runtime,
                 "env": env,
@@ -81,7 +90,7 @@ class AsyncSandbox:
             data = await transport.json(
                 "POST",
                 f"{_API}/sessions",
-                body={name: value for name, value in wanted.items() if value is not None},
+                body={name: value for name, value in fields.items() if value is not None},
                 headers={"Idempotency-Key": str(uuid.uuid4())},
                 repeatable=True,
             )
@@ -102,7 +111,7 @@ class AsyncSandbox:
         token: str | None = None,
         config: ClientConfig | None = None,
     ) -> Self:
-        """A session that exists. Raises NotFoundError."""
+        """Return an existing session. Raises NotFoundError."""
         transport = Transport(config or resolve(base_url, token))
         try:
             data = await transport.json("GET", f"{_API}/sessions/{session_id}")
@@ -122,7 +131,7 @@ class AsyncSandbox:
         token: str | None = None,
         config: ClientConfig | None = None,
     ) -> list[SessionInfo]:
-        """The caller's sessions (an admin's: all), newest first; at most `limit` of them."""
+        """Return the caller's sessions (for an admin: all), newest first, at most `limit` of them."""
         transport = Transport(config or resolve(base_url, token))
         params = {"status": status, "project_id": project_id, "user_id": user_id}
         try:
@@ -139,7 +148,7 @@ class AsyncSandbox:
         token: str | None = None,
         config: ClientConfig | None = None,
     ) -> ProjectInfo:
-        """Upload a folder or archive without launching it. Without `project_id`, one is made from the folder's path."""
+        """Upload a folder or archive without launching it. By default the `project_id` is derived from its path."""
         transport = Transport(config or resolve(base_url, token))
         try:
             return await _upload(transport, Path(project), project_id)
@@ -148,43 +157,44 @@ class AsyncSandbox:
 
     @property
     def session_id(self) -> str:
+        """The session's id."""
         return self.info.session_id
 
     @property
     def preview_url(self) -> str | None:
-        """The link to the app, signed for a while; `refresh` gives a fresh one. None if there is nothing to show."""
+        """A signed link to the app, or None if there is no preview. It expires; `refresh` reads a new one."""
         return self.info.preview_url
 
     def get_host(self, port: int) -> str:
-        """The host (with the service's port) at which a port of the session's containers can be reached."""
+        """Return the host and port of the preview of a port of the session's containers."""
         service = urlsplit(self._transport.config.base_url)
-        at = f":{service.port}" if service.port else ""
-        return f"{port}-{self.session_id}.{self._transport.config.preview_domain}{at}"
+        port_suffix = f":{service.port}" if service.port else ""
+        return f"{port}-{self.session_id}.{self._transport.config.preview_domain}{port_suffix}"
 
     async def refresh(self) -> SessionInfo:
-        """Read the session again."""
+        """Read the session again and return its state."""
         self.info = SessionInfo.from_json(await self._transport.json("GET", self._path))
         return self.info
 
     async def events(self, *, after: int = 0) -> AsyncGenerator[LaunchEvent]:
-        """The launch log from the event after `after`, followed until the last run is over.
+        """Yield the events of the session's launches that follow the event `after`, until the last launch is over.
 
-        Goes on by itself across a broken connection and a restart of the service: no gap, no duplicate. Raises
-        ConnectionFailed once the service has been away for a minute.
+        If the connection breaks or the service restarts, the stream resumes without a gap or a duplicate. Raises
+        ConnectionFailed if the service is unavailable for a minute.
         """
-        seen = after
+        last_seq = after
         stream = self._transport.follow(f"{self._path}/events", after=str(after) if after else None)
         async with aclosing(stream):
             async for event in stream:
-                found = LaunchEvent.from_json(event.event, event_data(event))
-                if found.seq > seen:
-                    seen = found.seq
-                    yield found
+                launch_event = LaunchEvent.from_json(event.event, event_data(event))
+                if launch_event.seq > last_seq:
+                    last_seq = launch_event.seq
+                    yield launch_event
 
     async def wait(self, *, on_event: Callable[[LaunchEvent], None] | None = None, after: int = 0) -> SessionInfo:
-        """Return once the launch is over and the session is running (a blank one: ready). Raises LaunchFailed.
+        """Wait until the launch is over, and return the session, which is then running (a blank one: ready).
 
-        `on_event` is called with each event, from the first one unless `after` is given.
+        `on_event` is called with each event after the event `after`. Raises LaunchFailed.
         """
         tail: dict[str, list[str]] = {}
         events = self.events(after=after)
@@ -214,7 +224,7 @@ class AsyncSandbox:
         )
 
     async def logs(self, role: str | None = None, *, follow: bool = False) -> AsyncGenerator[LogLine]:
-        """What the app has printed, of one role or of all; with `follow`, on and on, until it ends."""
+        """Yield the output of the app, of one role or of all. With `follow`, continue until the app ends."""
         params = {"role": role, "follow": 1 if follow else None}
         stream = self._transport.follow(f"{self._path}/logs", params=params)
         async with aclosing(stream):
@@ -224,28 +234,29 @@ class AsyncSandbox:
                 yield LogLine.from_json(event_data(event))
 
     async def pipeline_log(self) -> str:
-        """The accumulated log of the launch, as text."""
+        """Return the log of all launches of the session, as text."""
         return (await self._transport.request("GET", f"{self._path}/pipeline-log")).text
 
     async def relaunch(
         self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None
     ) -> SessionInfo:
-        """Run the launch anew in the same session; with `wait` as in `create`."""
+        """Launch the project again in the same session. For `wait` see `create`."""
         return await self._run_again("relaunch", wait, on_event)
 
     async def recover(self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None) -> SessionInfo:
-        """Bring a session in `error`, or one whose containers were lost, back; with `wait` as in `create`."""
+        """Recover a session that is in `error` or has lost its containers. For `wait` see `create`."""
         return await self._run_again("recover", wait, on_event)
 
     async def _run_again(self, verb: str, wait: bool, on_event: Callable[[LaunchEvent], None] | None) -> SessionInfo:
-        # While a launch is under way there is nothing to skip: the service refuses, or has not seen its last event yet.
-        over = (await self.refresh()).status is not SessionStatus.CREATING
-        after = await self._last_seq() if over else 0
+        # The events of finished launches are skipped. During a launch, the service refuses the request, or has not yet
+        # written the last event, so there is nothing to skip.
+        finished = (await self.refresh()).status is not SessionStatus.CREATING
+        after = await self._last_seq() if finished else 0
         await self._transport.json("POST", f"{self._path}/{verb}")
         return await self.wait(on_event=on_event, after=after) if wait else await self.refresh()
 
     async def _last_seq(self) -> int:
-        """The seq of the newest event of a session whose runs are over: a new run's events come after it."""
+        """Return the seq of the last event of a session whose launches are finished."""
         last = 0
         stream = self._transport.follow(f"{self._path}/events")
         async with aclosing(stream):
@@ -254,26 +265,29 @@ class AsyncSandbox:
         return last
 
     async def set_timeout(self, seconds: int) -> SessionInfo:
-        """Put expiry off: the session lives for `seconds` from now."""
+        """Change the session's expiry to `seconds` from now."""
         await self._transport.json("POST", f"{self._path}/renew", body={"seconds": seconds}, repeatable=True)
         return await self.refresh()
 
     async def stats(self) -> dict[str, Any]:
-        """cpu, memory, pids, disk and network, per role."""
+        """Return the usage of cpu, memory, pids, disk and network, per role."""
         return await self._transport.json("GET", f"{self._path}/stats")
 
     @asynccontextmanager
     async def terminal(self, role: str | None = None, *, columns: int = 80, rows: int = 24) -> AsyncIterator[Terminal]:
-        """A shell in a container: `async with sandbox.terminal() as terminal`."""
+        """Open a shell in a container: `async with sandbox.terminal() as terminal`."""
         async with open_terminal(self._transport.config, self._path, role, columns, rows) as terminal:
             yield terminal
 
     async def kill(self) -> None:
-        """Terminate the session: its containers, network and volumes are removed. Gone already is success."""
+        """Terminate the session and remove its containers, network and volumes.
+
+        Does nothing if it is terminated already.
+        """
         await self._transport.request("DELETE", self._path)
 
     async def aclose(self) -> None:
-        """Close the connections to the service. The session goes on."""
+        """Close the connections to the service. The session is not terminated."""
         await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
@@ -291,7 +305,7 @@ class AsyncSandbox:
 async def pages(
     transport: Transport, path: str, params: dict[str, Any], limit: int | None = None
 ) -> AsyncGenerator[dict[str, Any]]:
-    """The items of a list, page after page."""
+    """Yield the items of a paginated list, at most `limit` of them."""
     cursor, left = None, limit
     while left is None or left > 0:
         size = min(left or 500, 500)
@@ -324,5 +338,5 @@ async def _upload(transport: Transport, project: Path, project_id: str | None) -
     finally:
         packed.remove()
     if "project_id" not in data:
-        raise SandboxError("The upload was answered without a project_id", code="unexpected_answer")
+        raise SandboxError("The answer to the upload has no project_id", code="unexpected_answer")
     return ProjectInfo.from_json(data)

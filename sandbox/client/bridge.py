@@ -1,4 +1,4 @@
-"""Runs the asynchronous SDK for callers that have no event loop: one loop in a background thread per process."""
+"""Runs the asynchronous SDK for callers without an event loop, in one background thread per process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _portal: BlockingPortal | None = None
 _owner_pid = 0
 
 
-def _the_portal() -> BlockingPortal:
-    global _portal, _owner_pid, _stack  # noqa: PLW0603 - one loop a process is the point
+def _get_portal() -> BlockingPortal:
+    global _portal, _owner_pid, _stack  # noqa: PLW0603 - there is one loop per process
     with _lock:
-        if _portal is None or _owner_pid != os.getpid():  # a forked child has the variables but not the thread
+        if _portal is None or _owner_pid != os.getpid():  # A forked child inherits the variables but not the thread.
             _stack = ExitStack()
             _portal = _stack.enter_context(start_blocking_portal("asyncio", name="sandbox-client"))
             _owner_pid = os.getpid()
@@ -40,12 +40,12 @@ def _stop(pid: int) -> None:
 
 
 def run(call: Callable[[], Awaitable[T]]) -> T:
-    """The result of the coroutine that `call` makes. An interrupt here (Ctrl-C) cancels it there."""
+    """Run the coroutine that `call` returns, and return its result. Ctrl-C in this thread cancels the coroutine."""
 
     async def task() -> T:
         return await call()
 
-    future = _the_portal().start_task_soon(task)
+    future = _get_portal().start_task_soon(task)
     try:
         return future.result()
     except BaseException:
@@ -54,7 +54,7 @@ def run(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def iterate(start: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
-    """The items of the asynchronous generator that `start` makes, which lives in one task and ends with this one."""
+    """Yield the items of the asynchronous generator that `start` returns. Closing this generator closes that one."""
     send, receive = anyio.create_memory_object_stream[T](256)
 
     async def pump() -> None:
@@ -67,7 +67,7 @@ def iterate(start: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
                 with anyio.CancelScope(shield=True):
                     await items.aclose()
 
-    future: Any = _the_portal().start_task_soon(pump)
+    future: Any = _get_portal().start_task_soon(pump)
     try:
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Commands in a session's containers."""
+"""Runs commands in a session's containers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sandbox.client.models import CommandResult
 from sandbox.client.transport import Transport, event_data, raise_for_stream
 
 Callback = Callable[[str], None]
-#: Time for the answer itself, on top of what the command may take.
+#: Time for the response, in addition to the command's own timeout.
 _GRACE_SECONDS = 30.0
-#: What a result keeps of each stream, as the service does.
-_KEPT_CHARACTERS = 1_048_576
-#: The most the service lets a command take.
+#: Maximum length of each stream in a result. The service has the same limit.
+_MAX_CHARACTERS = 1_048_576
+#: The longest timeout that the service accepts.
 LONGEST_SECONDS = 86_400.0
 
 
 class AsyncCommands:
-    """`sandbox.commands`."""
+    """The commands of a session, as `sandbox.commands`."""
 
     def __init__(self, transport: Transport, session_path: str) -> None:
         self._transport = transport
@@ -41,30 +41,39 @@ class AsyncCommands:
         on_stdout: Callback | None = None,
         on_stderr: Callback | None = None,
     ) -> CommandResult:
-        """Run a command to its end: a str by the shell, a list as it is. An exit code other than 0 is no error.
+        """Run a command and wait for its end. An exit code other than 0 raises no error.
 
-        After `timeout` seconds (None: a day, the most there is) it is killed, and the result says so. `role` is the
-        container, by default the session's first. `on_stdout` and `on_stderr` are called with what is printed, as it is
-        printed and all of it; the result keeps the first MiB of each and says `truncated` if there was more. Raises
-        StreamBroken if the connection breaks before the command has ended.
+        Args:
+            cmd: A str is run by a shell, a list without one.
+            timeout: Seconds after which the command is killed and `timed_out` is True. None means the longest possible,
+                a day.
+            role: The container, by default the session's first.
+            on_stdout: Called with all output to stdout while it is printed.
+            on_stderr: Called with all output to stderr while it is printed.
+
+        Returns:
+            The result. It contains the first MiB of each stream; `truncated` is True if there was more.
+
+        Raises:
+            StreamBroken: The connection broke before the command ended.
         """
         timeout = LONGEST_SECONDS if timeout is None else timeout
-        wanted = {"command": cmd, "cwd": cwd, "env": env, "timeout_seconds": timeout, "role": role, "stdin": stdin}
-        body = {name: value for name, value in wanted.items() if value is not None}
+        fields = {"command": cmd, "cwd": cwd, "env": env, "timeout_seconds": timeout, "role": role, "stdin": stdin}
+        body = {name: value for name, value in fields.items() if value is not None}
         if on_stdout is None and on_stderr is None:
             data = await self._transport.json("POST", self._path, body=body, timeout=timeout + _GRACE_SECONDS)
             return _result(data, data.get("stdout", ""), data.get("stderr", ""))
-        printed = {"stdout": _Kept(on_stdout), "stderr": _Kept(on_stderr)}
+        printed = {"stdout": _Output(on_stdout), "stderr": _Output(on_stderr)}
         events = self._events(body)
         async with aclosing(events):
             async for kind, data in events:
                 if kind in printed:
                     printed[kind].add(str(data.get("data", "")))
                 elif kind == "exit" and data["exit_code"] is None:
-                    message = str(data.get("message") or "The command could not be run to its end")
+                    message = str(data.get("message") or "The command did not run to its end")
                     raise SandboxError(message, code=data.get("code"))
                 elif kind == "exit":
-                    data["truncated"] = any(kept.truncated for kept in printed.values())
+                    data["truncated"] = any(output.truncated for output in printed.values())
                     return _result(data, printed["stdout"].text, printed["stderr"].text)
         raise _broken()
 
@@ -81,20 +90,20 @@ class AsyncCommands:
             raise _broken() from error
 
 
-class _Kept:
-    """One stream of a command: handed on whole, and its beginning kept for the result."""
+class _Output:
+    """One stream of a command. Passes all output to the callback and stores its beginning for the result."""
 
     def __init__(self, callback: Callback | None) -> None:
         self._callback = callback
         self._parts: list[str] = []
-        self._room = _KEPT_CHARACTERS
+        self._remaining = _MAX_CHARACTERS
         self.truncated = False
 
     def add(self, text: str) -> None:
-        kept = text[: self._room]
-        self._parts.append(kept)
-        self._room -= len(kept)
-        self.truncated = self.truncated or len(kept) < len(text)
+        stored = text[: self._remaining]
+        self._parts.append(stored)
+        self._remaining -= len(stored)
+        self.truncated = self.truncated or len(stored) < len(text)
         if self._callback is not None:
             self._callback(text)
 
@@ -105,7 +114,7 @@ class _Kept:
 
 def _broken() -> StreamBroken:
     return StreamBroken(
-        "The connection ended before the command did.", hint="It may still run; look with: sandbox exec ID -- ps"
+        "The connection ended before the command did.", hint="It may still be running. Check: sandbox exec ID -- ps"
     )
 
 

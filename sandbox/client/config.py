@@ -1,4 +1,4 @@
-"""Where the service is and who is calling, from arguments and the environment."""
+"""The address of the service and the caller's token, from arguments and the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN_FILE = "admin-token"  # noqa: S105 - the name of the file, not what is in 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """A service's address, without a trailing slash, and the caller's token, if there is one."""
+    """The service's URL, without a trailing slash, and the caller's token, if there is one."""
 
     base_url: str
     token: str | None = field(repr=False)
@@ -24,31 +24,33 @@ class ClientConfig:
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers that authenticate the caller."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     @property
     def websocket_url(self) -> str:
+        """The service's URL for WebSockets."""
         return "ws" + self.base_url.removeprefix("http")
 
 
 def resolve(
     base_url: str | None = None, token: str | None = None, environ: Mapping[str, str] | None = None
 ) -> ClientConfig:
-    """The configuration: arguments first, then the environment, then what a service on this machine left.
+    """Return the configuration, from the arguments, the environment and the data folder, in this order.
 
-    The address is `SANDBOX_URL`, else 127.0.0.1 at `SANDBOX_PORT` (8000). The token is `SANDBOX_TOKEN`, else
-    `SANDBOX_ADMIN_TOKEN`, else the data folder's `admin-token`; the latter two are sent to a loopback address only, as
-    they are this machine's.
+    The URL is `SANDBOX_URL`, else port `SANDBOX_PORT` (8000) of 127.0.0.1. The token is `SANDBOX_TOKEN`, else
+    `SANDBOX_ADMIN_TOKEN`, else the data folder's `admin-token`. The latter two belong to a service on this machine and
+    are sent to loopback addresses only.
     """
     env = os.environ if environ is None else environ
     url = (base_url or env.get("SANDBOX_URL") or f"http://127.0.0.1:{env.get('SANDBOX_PORT') or 8000}").rstrip("/")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SandboxError(f"{url!r} is not an http address", hint="For example http://127.0.0.1:8000", code="bad_url")
-    found = token or env.get("SANDBOX_TOKEN")
-    if not found and _is_loopback(parts.hostname):
-        found = env.get("SANDBOX_ADMIN_TOKEN") or _token_file(env)
-    return ClientConfig(url, found or None, env.get("SANDBOX_PREVIEW_DOMAIN") or "preview.localhost")
+        raise SandboxError(f"{url!r} is not an HTTP URL", hint="Example: http://127.0.0.1:8000", code="bad_url")
+    used_token = token or env.get("SANDBOX_TOKEN")
+    if not used_token and _is_loopback(parts.hostname):
+        used_token = env.get("SANDBOX_ADMIN_TOKEN") or _token_file(env)
+    return ClientConfig(url, used_token or None, env.get("SANDBOX_PREVIEW_DOMAIN") or "preview.localhost")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the SDK raises. Each error has a stable code, a message that names the cause and a hint for the next step."""
+"""The errors of the SDK. Each has a stable code, a message that names the cause, and a hint what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SandboxError(Exception):
-    """Base of everything the SDK raises on purpose."""
+    """Base class of the SDK's errors."""
 
     code = "sandbox_error"
 
@@ -21,12 +21,12 @@ class SandboxError(Exception):
         return self.message
 
     def to_json(self) -> dict[str, Any]:
-        """The error as one JSON object, for scripts."""
+        """Return the error as a JSON object, for scripts."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 class ConnectionFailed(SandboxError):
-    """The service does not answer, or the connection broke and could not be made again."""
+    """The service does not answer, or the connection broke and could not be opened again."""
 
     code = "service_unreachable"
 
@@ -35,19 +35,19 @@ class ConnectionFailed(SandboxError):
 
 
 class StreamBroken(SandboxError):
-    """A stream ended without its last event, so how it would have ended is not known."""
+    """A stream ended without its last event, so the outcome is unknown."""
 
     code = "stream_broken"
 
 
 class PackingFailed(SandboxError):
-    """The folder cannot be packed and sent."""
+    """The folder cannot be packed for upload."""
 
     code = "packing_failed"
 
 
 class ApiError(SandboxError):
-    """The service refused the request. `status` is the HTTP status, `request_id` finds the request in its logs."""
+    """The service refused the request. `status` is the HTTP status. `request_id` identifies the request in its logs."""
 
     code = "api_error"
 
@@ -64,7 +64,7 @@ class ApiError(SandboxError):
         super().__init__(message, hint=hint, code=code)
         self.status = status
         self.request_id = request_id
-        #: The whole problem document, with what the service adds for this code.
+        #: The whole problem document, including members that the service adds for this code.
         self.details = details or {}
 
     def to_json(self) -> dict[str, Any]:
@@ -72,17 +72,17 @@ class ApiError(SandboxError):
 
 
 class NotFoundError(ApiError):
-    """It does not exist, or belongs to somebody else."""
+    """The resource does not exist, or belongs to another user."""
 
 
 class AuthenticationError(ApiError):
-    """No token, an unknown or expired one, or one that may not do this (401, 403)."""
+    """There is no token, it is unknown or expired, or it does not permit the request (401, 403)."""
 
 
 class LaunchFailed(SandboxError):
-    """The session is in `error`. It is kept: `connect` to it, `relaunch` or `kill` it.
+    """The session is in `error`. It still exists, so it can be relaunched or killed.
 
-    `log_tail` is the last lines that the failed stage printed.
+    `log_tail` contains the last lines that the failed stage printed.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class LaunchFailed(SandboxError):
 
 
 def api_error(status: int, problem: dict[str, Any], request_id: str | None) -> ApiError:
-    """The error for an answer of 400 or above. `problem` is its problem document, or what stands in for one."""
+    """Return the error for a response whose status is 400 or above. `problem` is its problem document."""
     kind: type[ApiError] = ApiError
     if status == 404:
         kind = NotFoundError
@@ -114,7 +114,7 @@ def api_error(status: int, problem: dict[str, Any], request_id: str | None) -> A
         kind = AuthenticationError
     hint = str(problem.get("hint") or "")
     if problem.get("code") == "token_missing" or (status == 401 and not hint):
-        hint = "Set SANDBOX_TOKEN; `sandbox up` prints the first admin's."
+        hint = "Set SANDBOX_TOKEN. `sandbox up` prints the first admin's token."
     return kind(
         status,
         str(problem.get("code") or f"http_{status}"),

@@ -1,4 +1,4 @@
-"""Files in a session's containers."""
+"""Reads and writes files in a session's containers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from sandbox.client.transport import Transport
 
 
 class AsyncFiles:
-    """`sandbox.files`. Relative paths are below `/workspace`; `role` is the container, by default the first."""
+    """The files of a session, as `sandbox.files`.
+
+    Relative paths are below `/workspace`. `role` is the container, by default the session's first.
+    """
 
     def __init__(self, transport: Transport, session_path: str) -> None:
         self._transport = transport
@@ -28,16 +31,16 @@ class AsyncFiles:
         path: str,
         *,
         role: str | None = None,
-        format: Literal["text", "bytes"] = "text",  # noqa: A002 - the name SDKs of this kind use
+        format: Literal["text", "bytes"] = "text",  # noqa: A002 - similar SDKs use this name
     ) -> str | bytes:
-        """A file's content: UTF-8 text, or with `format="bytes"` as it is. Raises NotFoundError."""
+        """Return a file's content, as UTF-8 text or, with `format="bytes"`, as bytes. Raises NotFoundError."""
         response = await self._transport.request("GET", self._path, params={"path": path, "role": role}, timeout=300.0)
         if _is_listing(response.headers):
-            raise SandboxError(f"{path} is a folder", hint="Use files.list for it.", code="is_a_folder")
+            raise SandboxError(f"{path} is a folder", hint="Use files.list instead.", code="is_a_folder")
         return response.text if format == "text" else response.content
 
     async def write(self, path: str, data: str | bytes, *, role: str | None = None) -> None:
-        """Write a file whole, atomically; missing parent folders are made."""
+        """Replace a file atomically. Missing parent folders are created."""
         content = data.encode() if isinstance(data, str) else data
         await self._transport.request(
             "PUT",
@@ -49,17 +52,17 @@ class AsyncFiles:
         )
 
     async def list(self, path: str = ".", *, role: str | None = None) -> list[FileEntry]:
-        """What is in a folder. Raises NotFoundError; a file's path is an error."""
+        """Return the entries of a folder. Raises NotFoundError, or SandboxError if the path is a file."""
         response = await self._transport.request("GET", self._path, params={"path": path, "role": role})
         if not _is_listing(response.headers):
-            raise SandboxError(f"{path} is a file", hint="Use files.read for it.", code="is_a_file")
+            raise SandboxError(f"{path} is a file", hint="Use files.read instead.", code="is_a_file")
         return [FileEntry.from_json(entry) for entry in response.json()["items"]]
 
     async def remove(self, path: str, *, role: str | None = None) -> None:
-        """Remove a file, or a folder with all in it. Gone already is success."""
+        """Remove a file, or a folder and its content. Does nothing if it does not exist."""
         await self._transport.request("DELETE", self._path, params={"path": path, "role": role})
 
 
 def _is_listing(headers: httpx.Headers) -> bool:
-    """A file comes as application/octet-stream whatever it holds; JSON is a folder's listing."""
+    """Return whether a response is a folder's listing. Files always have the type application/octet-stream."""
     return str(headers.get("Content-Type", "")).startswith("application/json")

@@ -1,4 +1,4 @@
-"""What the service answers, as plain data. Fields it adds later are kept in `raw` and harm nothing."""
+"""The service's responses as dataclasses. Unknown fields are ignored; `raw` of a session contains all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sandbox.domain.session import SessionStatus
 
 
 def parse_time(value: str | None) -> datetime | None:
-    """An RFC 3339 time, timezone-aware; None stays None."""
+    """Parse an RFC 3339 time into a timezone-aware datetime. None gives None."""
     return datetime.fromisoformat(value) if value else None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session as it was when it was asked for. `raw` is the whole answer."""
+    """The state of a session when it was read. `raw` is the whole response."""
 
     session_id: str
     user_id: str
@@ -34,7 +34,7 @@ class SessionInfo:
     last_active: datetime | None
     terminated_at: datetime | None
     expires_at: datetime | None
-    #: code, message, hint and stage of why it is in `error`; else None.
+    #: If the status is `error`: code, message, hint and stage of the cause. Otherwise None.
     error: dict[str, Any] | None
     raw: dict[str, Any] = field(repr=False, compare=False)
 
@@ -63,7 +63,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class LaunchEvent:
-    """One event of the launch log. `seq` rises by one from 1 within a session; `data` has what the type adds."""
+    """An event of a launch. Within a session, `seq` counts up from 1. `data` contains all fields of the event."""
 
     seq: int
     type: EventType
@@ -78,7 +78,7 @@ class LaunchEvent:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that the app printed. `stream` is stdout, stderr or system."""
+    """A line of the app's output. `stream` is stdout, stderr or system."""
 
     role: str
     stream: str
@@ -94,19 +94,20 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A finished command. A code other than 0 is a result, not an error."""
+    """The result of a finished command."""
 
     exit_code: int
     stdout: str
     stderr: str
     duration_ms: int | None = None
-    #: It was killed because its time was up.
+    #: Whether it was killed because of its timeout.
     timed_out: bool = False
-    #: It printed more than is kept; stdout and stderr are what was kept.
+    #: Whether it printed more than stdout and stderr contain.
     truncated: bool = False
 
     @property
     def ok(self) -> bool:
+        """Whether the exit code is 0."""
         return self.exit_code == 0
 
 
@@ -117,7 +118,7 @@ class FileEntry:
     path: str
     type: str
     size: int
-    #: Octal, such as 0644.
+    #: Permissions in octal, such as 0644.
     mode: str | None
     modified_at: Any
 
@@ -130,7 +131,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProjectInfo:
-    """An uploaded project, and in `plan` what a launch of it would do, per role."""
+    """An uploaded project. `plan` describes, per role, what a launch does."""
 
     project_id: str
     digest: str | None

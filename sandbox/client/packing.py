@@ -1,4 +1,4 @@
-"""Packs a folder for upload: what git would not keep, and what an install makes anew, stays behind."""
+"""Packs a folder for upload, without files that git ignores and files that an installation generates."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pathspec import GitIgnoreSpec
 
 from sandbox.client.errors import PackingFailed
 
-#: Folders that are made anew in the sandbox, or mean nothing there.
-LEFT_OUT = frozenset(
+#: Names of files and folders that are generated anew in the sandbox, or are useless there.
+EXCLUDED_NAMES = frozenset(
     {
         ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".pytest_cache",
         ".ruff_cache", ".hypothesis", ".tox", ".nox", ".next", ".nuxt", ".svelte-kit", ".turbo", ".parcel-cache",
@@ -34,24 +34,24 @@ MAX_FILES = 20_000
 
 @dataclass(slots=True)
 class Packed:
-    """An archive ready to be sent; `path` is a temporary file that its taker removes."""
+    """An archive that is ready for upload. If `temporary`, the caller removes it with `remove`."""
 
     path: Path
     content_type: str
     files: int = 0
     size_bytes: int = 0
-    #: Links that lead out of the folder, sockets, devices: not packed.
+    #: Paths that were not packed: links that lead out of the folder, sockets and devices.
     skipped: list[str] = field(default_factory=list)
     temporary: bool = True
 
     def remove(self) -> None:
-        """Remove the temporary file; an archive that was given as it is stays."""
+        """Delete the archive if it is a temporary file."""
         if self.temporary:
             self.path.unlink(missing_ok=True)
 
 
 def default_project_id(folder: Path) -> str:
-    """A project id that is the same each time for this folder on this machine, and another for any other."""
+    """Return a project id for a folder. It is the same each time, and differs between folders and between machines."""
     path = folder.resolve()
     name = path.name.removesuffix(".zip").removesuffix(".tgz").removesuffix(".tar.gz")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "project"
@@ -59,16 +59,16 @@ def default_project_id(folder: Path) -> str:
 
 
 def pack(source: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> Packed:
-    """Pack a folder as .tar.gz into a temporary file; a .zip, .tar.gz or .tgz file is taken as it is. Blocks.
+    """Pack a folder as .tar.gz into a temporary file. A .zip, .tar.gz or .tgz file is returned unchanged. Blocks.
 
-    Left out: what the folder's .gitignore files name, and `LEFT_OUT` in any case. A symbolic link is kept as a link if
-    it leads to something inside the folder. Raises PackingFailed, and leaves nothing behind, when the folder cannot be
-    read or the archive would be larger than `max_bytes`.
+    Leaves out files that the folder's .gitignore files name, and `EXCLUDED_NAMES` in any case. A symbolic link is
+    packed as a link if its target is inside the folder. Raises PackingFailed if the folder cannot be read or the
+    archive would exceed a limit.
     """
     if source.is_file():
-        return _ready_made(source, max_bytes)
+        return _existing_archive(source, max_bytes)
     if not source.is_dir():
-        raise PackingFailed(f"{source} is no folder and no archive", hint="Give the project's folder.")
+        raise PackingFailed(f"{source} is neither a folder nor a file", hint="Pass the project's folder.")
     handle, name = tempfile.mkstemp(prefix="sandbox-upload-", suffix=".tar.gz")
     packed = Packed(Path(name), "application/gzip")
     try:
@@ -77,29 +77,32 @@ def pack(source: Path, *, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES
         packed.size_bytes = packed.path.stat().st_size
     except OSError as error:
         packed.remove()
-        raise PackingFailed(f"{source} cannot be packed: {error}", hint="Can you read all of it?") from error
+        raise PackingFailed(
+            f"{source} cannot be packed: {error}", hint="Check that you may read all of its files."
+        ) from error
     except BaseException:
         packed.remove()
         raise
     return packed
 
 
-def _ready_made(source: Path, max_bytes: int) -> Packed:
+def _existing_archive(source: Path, max_bytes: int) -> Packed:
     size = source.stat().st_size
     if size > max_bytes:
         raise PackingFailed(
-            f"{source} is {size:,} bytes; at most {max_bytes:,} are sent", hint="Leave out what an install makes anew."
+            f"{source} is {size:,} bytes; the maximum is {max_bytes:,}",
+            hint="Leave out files that an installation generates.",
         )
     if source.name.endswith((".tar.gz", ".tgz")):
         return Packed(source, "application/gzip", size_bytes=size, temporary=False)
     if source.suffix == ".zip":
         return Packed(source, "application/zip", size_bytes=size, temporary=False)
-    raise PackingFailed(f"{source} is neither a folder nor a .zip or .tar.gz", hint="Give the project's folder.")
+    raise PackingFailed(f"{source} is neither a folder nor a .zip or .tar.gz", hint="Pass the project's folder.")
 
 
 def _write(root: Path, out: IO[bytes], packed: Packed, max_bytes: int, max_files: int) -> None:
     sizes: Counter[str] = Counter()
-    # No name and no time in the gzip header: an unchanged folder gives the same bytes.
+    # The gzip header contains no name and no time, so that an unchanged folder gives the same bytes.
     with gzip.GzipFile("", "wb", 6, out, mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for relative, path in walk(root):
             info = _describe(root, relative, path)
@@ -117,13 +120,13 @@ def _write(root: Path, out: IO[bytes], packed: Packed, max_bytes: int, max_files
                 what = f"more than {max_files:,} files" if packed.files > max_files else f"over {max_bytes:,} bytes"
                 largest = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.most_common(3))
                 raise PackingFailed(
-                    f"{root} is too large to send: {what}",
-                    hint=f"Name what is not source in .gitignore. Largest so far: {largest}",
+                    f"{root} is too large to upload: {what}",
+                    hint=f"List files that are not source code in .gitignore. Largest so far: {largest}",
                 )
     if out.tell() > max_bytes:
         raise PackingFailed(
-            f"{root} is too large to send: {out.tell():,} bytes packed, at most {max_bytes:,}",
-            hint="Name what is not source in .gitignore.",
+            f"{root} is too large to upload: {out.tell():,} bytes packed; the maximum is {max_bytes:,}",
+            hint="List files that are not source code in .gitignore.",
         )
 
 
@@ -147,7 +150,7 @@ def _describe(root: Path, relative: str, path: Path) -> tarfile.TarInfo | None:
 
 
 def walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """What of the folder is packed, as (path relative to it, path), in a stable order, a folder before its content."""
+    """Yield what is packed, as (relative path, path), in a stable order, each folder before its content."""
     yield from _walk(root, "", [])
 
 
@@ -159,7 +162,7 @@ def _walk(folder: Path, prefix: str, specs: list[tuple[str, GitIgnoreSpec]]) -> 
     for entry in sorted(os.scandir(folder), key=lambda found: found.name):
         relative = prefix + entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
-        if entry.name in LEFT_OUT or _ignored(relative + "/" * is_folder, specs):
+        if entry.name in EXCLUDED_NAMES or _ignored(relative + "/" * is_folder, specs):
             continue
         path = folder / entry.name
         if is_folder and (path / "pyvenv.cfg").is_file():
@@ -170,9 +173,9 @@ def _walk(folder: Path, prefix: str, specs: list[tuple[str, GitIgnoreSpec]]) -> 
 
 
 def _ignored(relative: str, specs: list[tuple[str, GitIgnoreSpec]]) -> bool:
-    """As git does: the deepest .gitignore that has a word to say about the path decides."""
+    """Return whether a path is ignored. As in git, the deepest .gitignore with a matching pattern decides."""
     for prefix, spec in reversed(specs):
-        verdict = spec.check_file(relative[len(prefix) :]).include
-        if verdict is not None:
-            return verdict
+        ignored = spec.check_file(relative[len(prefix) :]).include
+        if ignored is not None:
+            return ignored
     return False

@@ -1,4 +1,4 @@
-"""The synchronous SDK: each call is the asynchronous one, run on the background loop."""
+"""The synchronous SDK. Each method runs the asynchronous one in a background event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine
 
 
 class Commands:
-    """`sandbox.commands`; see AsyncCommands."""
+    """`sandbox.commands`. For what each method does see AsyncCommands."""
 
     def __init__(self, commands: AsyncCommands) -> None:
         self._async = commands
@@ -34,7 +34,7 @@ class Commands:
         on_stdout: Callback | None = None,
         on_stderr: Callback | None = None,
     ) -> CommandResult:
-        """As AsyncCommands.run. The callbacks are called on the SDK's background thread."""
+        """Run a command; see AsyncCommands.run. The callbacks are called on the SDK's background thread."""
         return run(
             partial(
                 self._async.run,
@@ -51,7 +51,7 @@ class Commands:
 
 
 class Files:
-    """`sandbox.files`; see AsyncFiles."""
+    """`sandbox.files`. For what each method does see AsyncFiles."""
 
     def __init__(self, files: AsyncFiles) -> None:
         self._async = files
@@ -66,7 +66,7 @@ class Files:
         path: str,
         *,
         role: str | None = None,
-        format: Literal["text", "bytes"] = "text",  # noqa: A002 - the name SDKs of this kind use
+        format: Literal["text", "bytes"] = "text",  # noqa: A002 - similar SDKs use this name
     ) -> str | bytes:
         if format == "bytes":
             return run(lambda: self._async.read(path, role=role, format="bytes"))
@@ -83,9 +83,9 @@ class Files:
 
 
 class Sandbox:
-    """One session of the service, for code without an event loop. What each call does: see AsyncSandbox.
+    """One session of the service, for code without an event loop. For what each method does see AsyncSandbox.
 
-    As a context manager it is killed at the end. `terminal` is asynchronous only.
+    Used as a context manager, it terminates the session at the end of the block. There is no synchronous `terminal`.
     """
 
     def __init__(self, sandbox: AsyncSandbox) -> None:
@@ -111,7 +111,7 @@ class Sandbox:
         token: str | None = None,
         config: ClientConfig | None = None,
     ) -> Self:
-        """As AsyncSandbox.create. `on_event` is called on the SDK's background thread."""
+        """Create a session; see AsyncSandbox.create. `on_event` is called on the SDK's background thread."""
         create = partial(
             AsyncSandbox.create,
             project,
@@ -224,7 +224,7 @@ class Sandbox:
         run(self._async.kill)
 
     def close(self) -> None:
-        """Close the connections to the service. The session goes on."""
+        """Close the connections to the service. The session is not terminated."""
         run(self._async.aclose)
 
     def __enter__(self) -> Self:

@@ -15,17 +15,17 @@ from sandbox.client.errors import ConnectionFailed, api_error
 
 
 class Terminal:
-    """An open terminal: iterate it for what is printed (bytes); it ends when the shell does."""
+    """An open terminal. Iterating over it yields its output as bytes, until the shell ends."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
     async def send(self, data: bytes) -> None:
-        """Type something."""
+        """Send keyboard input."""
         await self._connection.send(data)
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Tell the shell how large the window is."""
+        """Change the terminal's size, in characters."""
         await self._connection.send(json.dumps({"resize": [columns, rows]}))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -41,7 +41,7 @@ class Terminal:
 async def open_terminal(
     config: ClientConfig, session_path: str, role: str | None, columns: int, rows: int
 ) -> AsyncIterator[Terminal]:
-    """Connect, set the window's size, and close at the end. Raises ApiError and ConnectionFailed."""
+    """Open a terminal for the block. Raises ApiError and ConnectionFailed."""
     query = f"?{urlencode({'role': role})}" if role else ""
     url = f"{config.websocket_url}{session_path}/terminal{query}"
     try:

@@ -1,4 +1,4 @@
-"""The wire: requests that outlive a restart of the service, and event streams that resume by themselves."""
+"""HTTP requests and event streams, which are retried and resumed when the service restarts."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from httpx_sse import EventSource, ServerSentEvent
 from sandbox.client.config import ClientConfig
 from sandbox.client.errors import ConnectionFailed, SandboxError, api_error
 
-#: The service says something every 15 s at least; silent for longer, a stream is taken as broken and resumed.
-STREAM_SILENCE_SECONDS = 45.0
-#: A stream that lived this long was a working one: its end is a new failure, not a further try at the last one.
-_LIVED_SECONDS = 5.0
+#: The service sends at least a heartbeat every 15 s. A stream without any data for this long is broken.
+STREAM_TIMEOUT_SECONDS = 45.0
+#: If a stream was open for this long, its end is a new failure, and the time for retries begins anew.
+_STABLE_SECONDS = 5.0
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-#: Answers of a service, or of a proxy before it, that is on its way down or up.
-_PASSING = frozenset({502, 503, 504})
+#: Statuses of a service that is starting or stopping, or of a proxy in front of it.
+_TEMPORARY_STATUSES = frozenset({502, 503, 504})
 
 
 class Transport:
-    """HTTP to one service as one caller.
+    """The HTTP connections of one caller to one service.
 
-    A request that may be repeated is repeated while the service is away, for up to `patience_seconds`, provided that it
-    answered before: a service that never answered is reported at once.
+    While the service is unavailable, a request that can be repeated is retried for up to `retry_seconds`. If the
+    service has never answered on this transport, there is no retry, so that a wrong address is reported at once.
     """
 
-    def __init__(self, config: ClientConfig, *, patience_seconds: float = 60.0) -> None:
+    def __init__(self, config: ClientConfig, *, retry_seconds: float = 60.0) -> None:
         self.config = config
-        self.patience_seconds = patience_seconds
+        self.retry_seconds = retry_seconds
         self._answered = False
         self._http = httpx.AsyncClient(
             base_url=config.base_url,
@@ -43,6 +43,7 @@ class Transport:
         )
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def request(
@@ -58,12 +59,13 @@ class Transport:
         repeatable: bool | None = None,
         timeout: float | None = 30.0,
     ) -> httpx.Response:
-        """The answer, read to its end. Raises ApiError for 400 and above, ConnectionFailed when there is none.
+        """Send a request and return the whole response.
 
-        `repeatable` says whether sending it twice does no harm; by default true for all but POST.
+        `repeatable` states whether the request can be sent twice without harm; by default that is so for all methods
+        but POST. Raises ApiError for statuses from 400 on, and ConnectionFailed if there is no response.
         """
-        again = method != "POST" if repeatable is None else repeatable
-        backoff = _Backoff(self.patience_seconds if again and self._answered else 0)
+        retry = method != "POST" if repeatable is None else repeatable
+        backoff = _Backoff(self.retry_seconds if retry and self._answered else 0)
         while True:
             request = self._http.build_request(
                 method,
@@ -71,7 +73,7 @@ class Transport:
                 json=body,
                 content=content() if callable(content) else content,
                 files=files,
-                params=_given(params),
+                params=_without_none(params),
                 headers=headers,
                 timeout=httpx.Timeout(timeout, connect=5.0),
             )
@@ -82,27 +84,27 @@ class Transport:
                     raise ConnectionFailed(self.config.base_url, _cause(error)) from error
                 continue
             self._answered = True
-            if response.status_code in _PASSING and await backoff.wait():
+            if response.status_code in _TEMPORARY_STATUSES and await backoff.wait():
                 continue
             raise_for_problem(response)
             return response
 
     async def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The answer's JSON object; an empty answer is an empty object."""
+        """Send a request and return the JSON object of the response. An empty response gives an empty object."""
         response = await self.request(method, path, **options)
         try:
-            found = response.json() if response.content else {}
+            document = response.json() if response.content else {}
         except ValueError as error:
             raise SandboxError(
-                f"{self.config.base_url}{path} answered something that is not JSON",
-                hint="Is that the sandbox service, or something else on its port?",
+                f"The response of {self.config.base_url}{path} is not JSON",
+                hint="Check that this is the sandbox service, and not another program on its port.",
                 code="unexpected_answer",
             ) from error
-        return found if isinstance(found, dict) else {"items": found}
+        return document if isinstance(document, dict) else {"items": document}
 
     def stream(self, method: str, path: str, **options: Any) -> AbstractAsyncContextManager[httpx.Response]:
-        """An answer to be read as it comes. The caller checks it with `raise_for_stream`."""
-        options["params"] = _given(options.get("params"))
+        """Send a request whose response is read while it arrives. The caller checks it with `raise_for_stream`."""
+        options["params"] = _without_none(options.get("params"))
         return self._http.stream(method, path, timeout=httpx.Timeout(None, connect=5.0), **options)
 
     async def follow(
@@ -112,14 +114,14 @@ class Transport:
         params: dict[str, Any] | None = None,
         after: str | None = None,
     ) -> AsyncGenerator[ServerSentEvent]:
-        """The events of a stream, until the service says that there are no more (204).
+        """Yield the events of a stream until the service answers that there are no more (204).
 
-        When the connection breaks or ends, it is made again with Last-Event-ID, for `patience_seconds` at most; across
-        a restart of the service no event is missed and none comes twice. A stream whose end is an event of its own is
-        left by the caller there.
+        If the connection breaks or ends, it is opened again with Last-Event-ID, so that no event is missed or repeated,
+        even if the service restarts. After `retry_seconds` without success, ConnectionFailed is raised. If an event of
+        its own marks the end of a stream, the caller stops there.
         """
-        last_id, asked_wait = after, 0.0
-        backoff = _Backoff(self.patience_seconds if self._answered else 0)
+        last_id, requested_delay = after, 0.0
+        backoff = _Backoff(self.retry_seconds if self._answered else 0)
         while True:
             cause = "the stream ended"
             opened = time.monotonic()
@@ -127,47 +129,47 @@ class Transport:
                 async with self._http.stream(
                     "GET",
                     path,
-                    params=_given(params),
+                    params=_without_none(params),
                     headers={"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})},
-                    timeout=httpx.Timeout(STREAM_SILENCE_SECONDS, connect=5.0),
+                    timeout=httpx.Timeout(STREAM_TIMEOUT_SECONDS, connect=5.0),
                 ) as response:
                     self._answered = True
                     if response.status_code == 204:
                         return
-                    if response.status_code not in _PASSING:
+                    if response.status_code not in _TEMPORARY_STATUSES:
                         await raise_for_stream(response)
                         async for event in EventSource(response).aiter_sse():
                             last_id = event.id or last_id
-                            asked_wait = (event.retry or 0) / 1000 or asked_wait
+                            requested_delay = (event.retry or 0) / 1000 or requested_delay
                             if event.data:
-                                backoff = _Backoff(self.patience_seconds)
+                                backoff = _Backoff(self.retry_seconds)
                                 yield event
                     else:
                         cause = f"HTTP {response.status_code}"
             except httpx.TransportError as error:
                 cause = _cause(error)
-            if self._answered and time.monotonic() - opened > _LIVED_SECONDS:
-                backoff = _Backoff(self.patience_seconds)
-            if not await backoff.wait(at_least=asked_wait):
+            if self._answered and time.monotonic() - opened > _STABLE_SECONDS:
+                backoff = _Backoff(self.retry_seconds)
+            if not await backoff.wait(at_least=requested_delay):
                 raise ConnectionFailed(self.config.base_url, cause)
 
 
 class _Backoff:
-    """Waits between tries: short at first, never more than two seconds, until the patience is used up.
+    """Waits between retries: 50 ms at first, then longer each time, up to two seconds.
 
-    Patience counts from the first wait: however long things went well before, a failure gets all of it.
+    The time limit counts from the first wait.
     """
 
-    def __init__(self, patience_seconds: float) -> None:
-        self._patience_seconds = patience_seconds
-        self._until: float | None = None
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit_seconds = limit_seconds
+        self._deadline: float | None = None
         self._next = 0.05
 
     async def wait(self, at_least: float = 0.0) -> bool:
-        """Wait for the next try; False at once when there is to be none."""
-        if self._until is None:
-            self._until = time.monotonic() + self._patience_seconds
-        if time.monotonic() >= self._until:
+        """Wait before the next retry. Return False at once if the time limit has passed."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._limit_seconds
+        if time.monotonic() >= self._deadline:
             return False
         await asyncio.sleep(max(self._next, at_least))
         self._next = min(self._next * 2, 2.0)
@@ -175,7 +177,7 @@ class _Backoff:
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Raise the ApiError that an answer of 400 or above stands for."""
+    """Raise the ApiError for a response whose status is 400 or above."""
     if response.status_code < 400:
         return
     try:
@@ -188,19 +190,19 @@ def raise_for_problem(response: httpx.Response) -> None:
 
 
 async def raise_for_stream(response: httpx.Response) -> None:
-    """As `raise_for_problem`, for an answer that has not been read."""
+    """Do the same as `raise_for_problem` for a response that has not been read yet."""
     if response.status_code >= 400:
         await response.aread()
         raise_for_problem(response)
 
 
 def event_data(event: ServerSentEvent) -> dict[str, Any]:
-    """The JSON object that an event carries."""
+    """Return the JSON object in an event."""
     data = json.loads(event.data)
     return data if isinstance(data, dict) else {"data": data}
 
 
-def _given(params: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_none(params: dict[str, Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in params.items() if value is not None} if params else None
 
 

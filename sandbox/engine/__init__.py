@@ -1,1 +1,1 @@
-"""The container engine and the guest agent in each container, behind two contracts (`base.py`)."""
+"""The container engine and the guest agents, behind the contracts in `base.py`."""

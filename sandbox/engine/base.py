@@ -1,8 +1,11 @@
-"""The two contracts everything above hangs on: the container engine, and the guest agent inside a container.
+"""The contracts of the container engine (`Engine`) and of the guest agent inside each container (`Guest`).
 
-"Gone" and "already there" are answers here, never errors. `ensure_*` looks before it makes, so each call may be
-repeated after a crash at any point. Foreign errors are translated into `EngineError` and `GuestError` by the
-implementations; nothing above knows the Docker SDK.
+A resource that is already gone, or that already exists, is a normal result and never an error. The `ensure_*` methods
+check before they create, so every call can be repeated after a crash at any point. Implementations translate the
+errors of their libraries into `EngineError` and `GuestError`.
+
+All state is in the engine and in the containers. A new process of this service that uses the same deployment id finds
+the same containers, processes and output as the one before it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-#: Port of a container's loopback on which its guest agent takes what apps report, OTLP over HTTP.
+#: Port on a container's loopback interface where its guest agent accepts the app's telemetry (OTLP over HTTP).
 EXPORTS_PORT: Final = 14318
 
 
@@ -27,23 +30,27 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one container may use."""
+    """Resource limits of one container."""
 
     memory_bytes: int
+    #: Processor time as a number of cores; fractions are allowed.
     cpus: float
+    #: Maximum number of processes and threads.
     pids: int
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One role's container, wholly described. The name is derived from session and role (`labels.container_name`)."""
+    """Everything needed to create one role's container. Its name follows from session and role
+    (`labels.container_name`)."""
 
     session_id: UUID
     role: str
-    #: Image reference as `RuntimeImages` knows it.
+    #: Image reference, as returned by `RuntimeImages`.
     image: str
     runtime: str
-    #: Network to join (name); None joins the deployment's shared bridge, where containers cannot talk to each other.
+    #: Name of the network to join. None joins the deployment's shared network, where containers cannot reach each
+    #: other.
     network: str | None
     limits: Limits
     env: dict[str, str] = field(default_factory=dict)
@@ -51,14 +58,17 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What the engine says of a container at this moment."""
+    """The current state of a container, as reported by the engine."""
 
     id: str
     name: str
     #: created, running, paused, restarting, exited, dead
     status: str
+    #: None unless the container is running.
     ip: str | None
+    #: None unless the container has exited.
     exit_code: int | None
+    #: Whether the kernel killed a process of the container for lack of memory.
     out_of_memory: bool
     started_at: datetime | None
     session_id: UUID | None
@@ -74,56 +84,82 @@ class Resource:
     session_id: UUID | None
     role: str | None
     created_at: datetime | None
-    #: Of a container: created, running, paused, restarting, removing, exited, dead.
+    #: Containers only: created, running, paused, restarting, removing, exited, dead.
     status: str | None = None
-    #: Of a container.
+    #: Containers only.
     id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something happened to one of this deployment's containers: start, die, oom, destroy."""
+    """A state change of one of this deployment's containers."""
 
+    #: start, die, oom, destroy
     action: str
     session_id: UUID
     role: str
     container_id: str
+    #: Of `die` only.
     exit_code: int | None
     time: datetime
 
 
 class Engine(Protocol):
-    """A container engine. Every call is async and bounded by a deadline; none blocks the event loop."""
+    """A container engine, as one deployment uses it.
+
+    No call blocks the event loop. Every call has a deadline and raises EngineError `engine_timeout` after it, or
+    `engine_unreachable` if the engine does not answer.
+    """
 
     async def ping(self) -> dict[str, Any]:
-        """Version and facts of the engine. Raises EngineError if it does not answer."""
+        """Return the engine's version and other facts about it."""
 
     async def ensure_network(self, session_id: UUID) -> str:
-        """The session's own network, made if absent; its name."""
+        """Create the session's own network unless it exists, and return its name."""
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
-        """The role's container on its `/workspace` volume, made if absent and started if not running."""
+        """Create the role's container and its `/workspace` volume unless they exist, and start it unless it runs.
+
+        The files on the volume of an earlier container of this role stay.
+
+        Raises:
+            EngineError: `container_mismatch` if a container of this name has another image or other labels,
+                `image_missing` if the engine does not have the image, `network_missing` if `spec.network` does not
+                exist, `container_contended` if another process keeps changing the container.
+            InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent itself would obey.
+        """
 
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
-        """What the engine says of the role's container; None if there is none."""
+        """Return the state of the role's container, or None if it does not exist."""
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
-        """Remove every container, network and volume of the session, in that order; what was removed."""
+        """Remove the session's containers first, then its networks and volumes, and return what was removed.
+
+        Files of the session are lost. Raises EngineError `removal_refused` or `removal_incomplete` if something
+        cannot be removed; the call can be repeated.
+        """
 
     async def remove(self, resource: Resource) -> bool:
-        """Remove one resource by name; False if it was gone already."""
+        """Remove one resource by name. Return False if it was already gone or belongs to another deployment."""
 
     async def list_resources(self) -> list[Resource]:
-        """Everything of this deployment that the engine has."""
+        """Return every container, network and volume that carries this deployment's labels."""
 
     async def container_logs(self, session_id: UUID, role: str, tail: int = 50) -> str:
-        """The last lines the container's own init printed; for diagnosis when the guest agent does not answer."""
+        """Return the last `tail` lines that the container's main process printed.
+
+        Useful for diagnosis when the guest agent does not answer. Empty if there is no container.
+        """
 
     def events(self) -> AsyncIterator[EngineEvent]:
-        """Events of this deployment's containers from now on. Ends with EngineError when the engine goes away."""
+        """Return the events of this deployment's containers from the time of this call on.
+
+        The iterator raises EngineError when the connection to the engine ends. Events that occur while no iterator is
+        open are lost, so a caller compares the state itself after it has connected again.
+        """
 
     def guest(self, session_id: UUID, role: str) -> Guest:
-        """The guest agent in the role's container. No I/O; the first call connects."""
+        """Return the client of the guest agent in the role's container. Does no I/O; its first call connects."""
 
 
 class Stream(StrEnum):
@@ -133,23 +169,25 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """A finished command. Output is bytes as printed; `truncated` if more than the limit was printed."""
+    """The result of a finished command."""
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     duration_ms: int
     timed_out: bool
+    #: Whether the command printed more than the limit, so that the rest is missing.
     truncated: bool
-    #: Number of the signal that ended it, or None.
+    #: Number of the signal that ended the command, if one did.
     signal: int | None = None
-    #: The kernel killed something of it for memory.
+    #: Whether the kernel killed one of the command's processes for lack of memory.
     out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """A piece of a process's output. `offset` is that of its first byte in the process's whole combined output log."""
+    """A piece of a process's output. `offset` is the position of its first byte in the process's combined log of
+    stdout and stderr, in bytes."""
 
     stream: Stream
     offset: int
@@ -158,23 +196,28 @@ class OutputChunk:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A named process. `exit_code` None while it runs."""
+    """A named process of a container, running or finished."""
 
     name: str
     pid: int
     command: str
     running: bool
+    #: None while the process runs.
     exit_code: int | None
+    #: Number of the signal that ended the process, if one did.
     signal: int | None
+    #: Unix time, in seconds.
     started_at: float
     ended_at: float | None
-    #: Bytes printed so far: the offset after the last one.
+    #: Number of bytes printed so far, which is the offset after the last one.
     output_end: int
     out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
+    """A file or folder in a container."""
+
     path: str
     #: file, directory, symlink, other
     type: str
@@ -185,7 +228,8 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class GuestStats:
-    """Figures of the container as seen from inside. Bytes, counts and cpu seconds since start."""
+    """Resource usage of a container, as measured from inside. Network counters and processor time count from the start
+    of the container."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -199,65 +243,87 @@ class GuestStats:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An OTLP request that an app has sent, and waits for the answer of."""
+    """An OTLP request that an app has sent and that waits for its response."""
 
+    #: Identifies the request on its connection; the `ExportAnswer` repeats it.
     number: int
     #: /v1/traces or /v1/logs
     path: str
     media_type: str
+    #: The `Content-Encoding` header; empty if there is none.
     encoding: str
-    #: The `Authorization` header.
+    #: The `Authorization` header; empty if there is none.
     authorization: str
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ExportAnswer:
-    """The answer to the export of that number. `retry_after` in seconds."""
+    """The response to the export of the same number."""
 
     number: int
+    #: HTTP status code.
     status: int
     media_type: str
     body: bytes
+    #: The `Retry-After` header, in seconds.
     retry_after: int | None = None
 
 
 class Exports(Protocol):
-    """What a container's apps report, as it comes. Fetch, answer, and so on. Raises `GuestError` when the connection
-    is over: the container has ended, or another has come for its exports. What is fetched and not answered then is
-    given to the next who comes."""
+    """A connection that receives the OTLP exports of a container's apps. Call `fetch`, then `answer`, and repeat.
+
+    Every method raises `GuestError` `agent_unreachable` once the connection is closed, either because the container has
+    ended or because a later call of `Guest.exports` has replaced it. Exports that were fetched and not answered by then
+    are delivered again on the next connection. Not for use by several tasks at once.
+    """
 
     async def arrived(self) -> None:
-        """Return once there is something to fetch, which may take for ever."""
+        """Return once there is something to fetch. There is no timeout."""
 
     async def fetch(self) -> list[Export]:
-        """All that wait, up to some megabytes. The next come once these are answered."""
+        """Return all exports that wait, up to some megabytes. Waits for one if there is none.
+
+        Further exports are delivered only after these are answered.
+        """
 
     async def answer(self, answers: Sequence[ExportAnswer]) -> None:
-        """Answer all that were fetched. Those that nobody waits for any more are passed over."""
+        """Answer all exports of the last `fetch`. Answers to apps that have disconnected are discarded."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connection."""
 
 
 class PtySession(Protocol):
-    """A terminal. `read` returns b"" at its end."""
+    """A terminal in a container."""
 
-    async def read(self) -> bytes: ...
-    async def write(self, data: bytes) -> None: ...
-    async def resize(self, columns: int, rows: int) -> None: ...
-    async def close(self) -> None: ...
+    async def read(self) -> bytes:
+        """Return what the terminal prints next, or b"" once its command or the container has ended."""
+
+    async def write(self, data: bytes) -> None:
+        """Send keyboard input."""
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Change the terminal's size, in characters."""
+
+    async def close(self) -> None:
+        """Close the terminal. What runs in it receives SIGHUP."""
 
 
 class Guest(Protocol):
-    """The guest agent in one container. Commands run as the unprivileged user (uid 1000), in `/workspace` unless told.
+    """The guest agent in one container.
 
-    Raises `GuestError` with codes: `agent_unreachable` (no socket, refused, hung up), `process_not_found`,
-    `process_exists` , `file_not_found`, `file_refused` (permission, is a directory, ...), `port_not_open`,
-    `command_not_found`, `agent_refused` (anything else, with the guest agent's words).
+    Commands run as the unprivileged user (uid 1000), in `/workspace` unless `cwd` names another folder. Relative paths
+    are below `/workspace`. Named processes and their output outlive the connection and this service's process; they end
+    with the container.
+
+    Every method may raise `GuestError`, with one of these codes: `agent_unreachable` (no socket, connection refused or
+    closed), `process_not_found`, `process_exists`, `file_not_found`, `file_refused` (no permission, is a folder, ...),
+    `port_not_open`, `command_not_found`, and `agent_refused` for anything else, with the guest agent's own message.
     """
 
     async def wait_ready(self, timeout_seconds: float) -> None:
-        """Return once the guest agent answers; GuestError `agent_unreachable` after the timeout."""
+        """Return once the guest agent answers. Raises GuestError `agent_unreachable` after the timeout."""
 
     async def exec(
         self,
@@ -269,8 +335,12 @@ class Guest(Protocol):
         timeout_seconds: float | None = None,
         max_output_bytes: int = 1_048_576,
     ) -> ExecResult:
-        """Run to the end and give all of it back. A str is run by `sh -c` (bash where there is one), a list as it is.
-        At the timeout the whole process group is killed and `timed_out` is true."""
+        """Run a command, wait for its end and return its output.
+
+        A str is run by a shell (bash if the image has it, else sh), a list without one. After `timeout_seconds` the
+        whole process group is killed and `timed_out` is True; None means no timeout. Output beyond `max_output_bytes`
+        is dropped and `truncated` is True.
+        """
 
     async def start(
         self,
@@ -281,68 +351,91 @@ class Guest(Protocol):
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
     ) -> ProcessInfo:
-        """Start a named process, its output kept in the container.
+        """Start a named process whose output is stored in the container.
 
-        One that runs under this name is returned as it is, never started twice. A finished one is started anew, or
-        returned if `restart_finished` is False.
+        If a process of this name is running, it is returned and no second one is started. If one has finished, it is
+        started again, or returned if `restart_finished` is False.
         """
 
     async def process(self, name: str) -> ProcessInfo | None:
-        """The named process, running or finished; None if there never was one."""
+        """Return the named process, running or finished, or None if there never was one."""
 
     async def processes(self) -> list[ProcessInfo]:
-        """All named processes."""
+        """Return all named processes."""
 
     def output(self, name: str, *, offset: int = 0, follow: bool = True) -> AsyncIterator[OutputChunk]:
-        """The process's output from `offset`. With `follow`, on until it has ended and all is read; else what is there.
-        Offsets are those of the combined log; an offset that has been rotated away starts at the oldest kept."""
+        """Return the process's output from `offset` on, in the order in which it was printed.
+
+        With `follow` the iterator ends once the process has ended and everything has been read. Without it, it ends
+        after the output so far. If the log's rotation has removed `offset`, it starts at the oldest byte still stored.
+        """
 
     async def wait(self, name: str) -> ProcessInfo:
-        """Return once the named process has ended."""
+        """Wait for the named process to end and return it. There is no timeout."""
 
     async def signal(self, name: str, signal: int) -> None:
-        """Signal the whole process group of a named process; done already is success."""
+        """Send a signal to the whole process group of a named process. Does nothing if it has already ended."""
 
     async def forget(self, name: str) -> None:
-        """Kill the named process if it runs, and drop it and its output; unknown already is success."""
+        """Kill the named process if it runs, and delete it and its output. Does nothing if there is none."""
 
-    async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None: ...
+    async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None:
+        """Write to the standard input of a named process, and close it afterwards if `close` is True."""
 
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
-        """The file's bytes. Relative paths are below /workspace. Raises before the first byte is given."""
+        """Open a file and return its content in pieces. Errors of opening are raised here, before the first piece."""
 
     async def write_file(self, path: str, data: AsyncIterator[bytes] | bytes, *, mode: int | None = None) -> FileInfo:
-        """Write atomically (a temporary file beside it, renamed); makes missing parent folders; owned by uid 1000."""
+        """Write a file atomically: a temporary file beside it is renamed. Creates missing parent folders. The file
+        belongs to uid 1000."""
 
-    async def stat(self, path: str) -> FileInfo | None: ...
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]: ...
-    async def make_directory(self, path: str) -> None: ...
-    async def move(self, source: str, target: str) -> None: ...
+    async def stat(self, path: str) -> FileInfo | None:
+        """Return the file's metadata, or None if it does not exist."""
+
+    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
+        """Return the entries of a folder, and those of its subfolders down to `depth` levels."""
+
+    async def make_directory(self, path: str) -> None:
+        """Create a folder and its missing parents. Does nothing if it exists."""
+
+    async def move(self, source: str, target: str) -> None:
+        """Rename a file or folder. Creates missing parent folders of the target."""
+
     async def remove(self, path: str) -> bool:
-        """Remove a file or a whole folder; False if it was gone already."""
+        """Remove a file or a whole folder. Return False if it was already gone."""
 
     def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        """Changes below a folder: {"type": created|modified|removed, "path": ...}."""
+        """Return the changes below a folder, from now on: {"type": created|modified|removed, "path": ...}."""
 
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
-        """Unpack a (gzipped) tar below a folder, owned by uid 1000; links and paths out of the folder are refused."""
+        """Unpack a tar, gzipped or not, into a folder. The files belong to uid 1000. Links and paths that lead out of
+        the folder are refused."""
 
     def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        """The folder as a gzipped tar."""
+        """Return the folder as a gzipped tar."""
 
-    async def stats(self) -> GuestStats: ...
+    async def stats(self) -> GuestStats:
+        """Return the container's current resource usage."""
 
     async def listening_ports(self) -> list[int]:
-        """TCP ports something in the container listens on, on any address, IPv4 and IPv6; not what leads elsewhere."""
+        """Return the TCP ports on which a process of the container listens, on any IPv4 or IPv6 address. Ports that
+        `forward_ports` has opened are not among them."""
 
     async def tunnel(self, port: int) -> socket.socket:
-        """A connected, non-blocking socket whose bytes go to the port on the container's own loopback (127.0.0.1, else
-        ::1). GuestError `port_not_open` if nothing listens there."""
+        """Return a connected, non-blocking socket to a port on the container's loopback (127.0.0.1, else ::1).
+
+        The caller closes it. Raises GuestError `port_not_open` if nothing listens there.
+        """
 
     async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
-        """From now on these ports of the container's own localhost, and no others, lead to the same ports of these
-        hosts. The port `own`, if its app listens on the loopback only, is open to the other containers too. Answers
-        why, by port, where it is not so: something listens on it already, or the host is not known."""
+        """Forward ports of the container's localhost to the same ports of other hosts, by port.
+
+        Replaces the ports of the call before. The port `own` is opened to the other containers, too, if its app
+        listens on the loopback only.
+
+        Returns:
+            By port, the reason why it is not forwarded: a process listens on it already, or the host is unknown.
+        """
 
     async def pty(
         self,
@@ -353,10 +446,13 @@ class Guest(Protocol):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
     ) -> PtySession:
-        """A terminal with a login shell, or with the command."""
+        """Open a terminal that runs the command, or a login shell if there is none."""
 
     async def exports(self) -> Exports:
-        """Come for what the container's apps report, on a connection that is kept. GuestError `agent_refused` by an
-        guest agent of an older image, which takes no reports."""
+        """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.
 
-    async def aclose(self) -> None: ...
+        Raises GuestError `agent_refused` if the guest agent is of an older image that accepts no exports.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connections to the guest agent. Its processes go on."""

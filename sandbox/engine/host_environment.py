@@ -1,7 +1,7 @@
-"""What of this machine's network settings the containers need: proxies, package indexes, extra CA certificates.
+"""This machine's network settings that the containers need, too: proxies, package indexes, extra CA certificates.
 
-Read from the environment and from the configuration files of pip, uv and npm. What cannot work in a container (an
-address of this machine, a local folder) or must not be seen there (a password) is left out, and said.
+They are read from the environment and from the configuration files of pip, uv and npm. Settings that cannot work in a
+container (a loopback address, a local folder) or must not be visible there (a password) are left out, with a note.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-#: Where the images that are built on this machine carry its CA bundle, if it has certificates of its own.
+#: Path of the CA bundle in the images, if this machine has certificates of its own.
 CA_BUNDLE_PATH = "/usr/local/share/ca-certificates-host.crt"
 
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -30,19 +30,20 @@ _CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 @dataclass(frozen=True, slots=True)
 class HostPassthrough:
-    """What image builds and containers are given. `env` is for them alone, never part of an image."""
+    """The settings that are passed on to image builds and containers."""
 
+    #: Environment variables of builds and containers. They are not stored in images.
     env: dict[str, str] = field(default_factory=dict)
-    #: Certificates in PEM, baked into the images at `CA_BUNDLE_PATH`; None if this machine has none of its own.
+    #: Certificates in PEM format that images contain at `CA_BUNDLE_PATH`. None if this machine has none of its own.
     ca_bundle: bytes | None = None
-    #: What was left out and why, for people to read. Carries no password.
+    #: What was left out and why, in sentences for the user. They contain no password.
     notes: tuple[str, ...] = ()
 
 
 def container_environment(
     environ: Mapping[str, str] | None = None, *, home: Path | None = None, root: Path = Path("/")
 ) -> HostPassthrough:
-    """Read this machine's settings. `environ`, `home` and `root` stand in for the real ones in tests."""
+    """Read this machine's settings. Tests pass `environ`, `home` and `root` in place of the real ones."""
     environ = os.environ if environ is None else environ
     home = home or Path.home()
     notes: list[str] = []
@@ -53,9 +54,9 @@ def container_environment(
     if env:
         env["NO_PROXY"] = env["no_proxy"] = _without_proxy(environ)
     for name, value in _indexes(environ, home, root).items():
-        kept = " ".join(url for url in value.split() if _usable(name, url, notes))
-        if kept:
-            env[name] = kept
+        usable = " ".join(url for url in value.split() if _usable(name, url, notes))
+        if usable:
+            env[name] = usable
     if env.get("PIP_INDEX_URL") and "UV_DEFAULT_INDEX" not in env:
         env["UV_DEFAULT_INDEX"] = env["PIP_INDEX_URL"]
     if env.get("UV_DEFAULT_INDEX") and "PIP_INDEX_URL" not in env:
@@ -82,14 +83,14 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_proxy(environ: Mapping[str, str]) -> str:
-    """What no proxy is asked for: as on this machine, and the container's own loopback."""
+    """Return the value of NO_PROXY: this machine's own, and the container's loopback."""
     given = (_either_case(environ, "NO_PROXY") or "").split(",")
     hosts = [*(host.strip() for host in given), "localhost", "127.0.0.1", "::1"]
     return ",".join(dict.fromkeys(host for host in hosts if host))
 
 
 def _indexes(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
-    """The package indexes by the name of the variable that carries them; several are separated by spaces."""
+    """Return the URLs of package indexes by the variable that sets them. Several URLs are separated by spaces."""
     pip, uv, npm = _pip(environ, home, root), _uv(environ, home, root), _npmrc(environ, home, root)
     found = {
         "PIP_INDEX_URL": _first(environ.get("PIP_INDEX_URL"), pip.get("index-url")),
@@ -104,18 +105,20 @@ def _indexes(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, st
 
 
 def _usable(name: str, url: str, notes: list[str]) -> bool:
-    """Whether a URL works from a container and carries nothing secret; if not, a note says so."""
-    # uv's indexes may be named: `name=url`.
+    """Return whether a URL works in a container and contains no credentials. If not, add a note."""
+    # An index of uv may have a name: `name=url`.
     bare = url.split("=", 1)[1] if "=" in url.split("://", 1)[0] else url
     parts = urlsplit(bare if "://" in bare else f"http://{bare}")
     if parts.scheme not in {"http", "https", "socks4", "socks5", "socks5h"} or not parts.hostname:
-        notes.append(f"{name}: a local path is left out, containers cannot reach it")
+        notes.append(f"{name}: a local path is left out because containers cannot reach it")
         return False
     if parts.username or parts.password:
-        notes.append(f"{name}: {parts.hostname} is left out, its URL carries credentials that sandboxed code would see")
+        notes.append(
+            f"{name}: {parts.hostname} is left out because its URL contains credentials that sandboxed code would see"
+        )
         return False
     if _is_loopback(parts.hostname):
-        notes.append(f"{name}: {parts.hostname} is left out, inside a container it is the container itself")
+        notes.append(f"{name}: {parts.hostname} is left out because inside a container it is the container itself")
         return False
     return True
 
@@ -135,12 +138,12 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        # A tool's configuration that we cannot read is one that it does not use either.
+        # The tool itself runs as this user, so it cannot read its configuration either.
         return ""
 
 
 def _pip(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
-    """Options of pip's files, later ones winning; `[install]` wins over `[global]` as with pip."""
+    """Return the options in pip's files. Later files override earlier ones, and `[install]` overrides `[global]`."""
     files = [
         _below(root, "/etc/xdg/pip/pip.conf"),
         _below(root, "/etc/pip.conf"),
@@ -163,6 +166,7 @@ def _pip(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
 
 
 def _uv(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
+    """Return the package indexes in uv's files."""
     files = [_below(root, "/etc/uv/uv.toml"), home / ".config/uv/uv.toml"]
     if environ.get("UV_CONFIG_FILE"):
         files.append(Path(environ["UV_CONFIG_FILE"]))
@@ -186,7 +190,7 @@ def _uv(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
 
 
 def _npmrc(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
-    """`key=value` lines of npm's files. Only the registry is used; tokens stay where they are."""
+    """Return the registry that npm's files set. Their tokens are not read."""
     user_file = Path(environ.get("NPM_CONFIG_USERCONFIG") or home / ".npmrc")
     options: dict[str, str] = {}
     for file in (_below(root, "/etc/npmrc"), _below(root, "/usr/etc/npmrc"), user_file):
@@ -198,7 +202,7 @@ def _npmrc(environ: Mapping[str, str], home: Path, root: Path) -> dict[str, str]
 
 
 def _ca_bundle(environ: Mapping[str, str], root: Path, notes: list[str]) -> bytes | None:
-    """All certificates this machine trusts, if it trusts some of its own; each once, in order."""
+    """Return all certificates that this machine trusts, each once, or None if none of them is its own."""
     full = _named_files(environ, _FULL_BUNDLE_VARIABLES, notes)
     extra = _named_files(environ, _EXTRA_BUNDLE_VARIABLES, notes)
     installed = _below(root, _EXTRA_CERTIFICATES)
@@ -222,7 +226,7 @@ def _named_files(environ: Mapping[str, str], names: tuple[str, ...], notes: list
             if path.is_file():
                 paths[path.resolve()] = None
             else:
-                notes.append(f"{name}: there is no such file, so its certificates are left out")
+                notes.append(f"{name}: the file does not exist, so its certificates are left out")
     return list(paths)
 
 

@@ -1,4 +1,7 @@
-"""Runtimes: a folder with a `Dockerfile` and a `runtime.toml` is one. Adding a folder adds a runtime."""
+"""Runtimes: the kinds of container that there are.
+
+Each folder of `runtimes/` that has a `Dockerfile` and a `runtime.toml` is one. Adding a folder adds a runtime.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+
 
 
 class RuntimeInvalid(SandboxError):
-    """A runtime's folder cannot be used as it is."""
+    """A runtime's folder is incomplete or its manifest is wrong."""
 
     code = "runtime_invalid"
     kind = Kind.INVALID
@@ -33,57 +36,60 @@ class RuntimeUnknown(NotFound):
     code = "runtime_unknown"
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LocalBase(_Part):
-    """What an equal base is made of where no image registry answers: Debian bookworm and what is named here."""
+class LocalBase(_Section):
+    """How to build an equivalent base image if no image registry answers: Debian bookworm with these additions."""
 
     packages: tuple[DebianPackage, ...] = Field((), description="Debian packages")
-    python: str | None = Field(None, pattern=r"^3\.\d+$", description="Version of a CPython of this machine, copied")
+    python: str | None = Field(None, pattern=r"^3\.\d+$", description="Version of a CPython to copy from this machine")
     node: str | None = Field(None, pattern=r"^\d+(\.\d+){0,2}$", description="Version of Node.js, from its npm package")
-    npm: str | None = Field(None, pattern=r"^\d+(\.\d+){0,2}$", description="Version of npm that goes with it")
+    npm: str | None = Field(None, pattern=r"^\d+(\.\d+){0,2}$", description="Version of npm to install with it")
 
 
-class BaseImage(_Part):
-    image: str = Field(min_length=1, max_length=250, description="Image that a registry has")
-    local: LocalBase | None = Field(None, description="How to do without the registry; None if one cannot")
+class BaseImage(_Section):
+    image: str = Field(min_length=1, max_length=250, description="Image in a registry")
+    local: LocalBase | None = Field(
+        None, description="How to build it without a registry; None if that is not possible"
+    )
 
 
-class Detect(_Part):
-    """How a project's folder is known to be this runtime's."""
+class Detect(_Section):
+    """How a project's folder is recognised as one for this runtime."""
 
-    files: tuple[FileName, ...] = Field((), description="Names of files, any of which is enough")
+    files: tuple[FileName, ...] = Field((), description="Names of files, any one of which is sufficient")
 
 
-class Commands(_Part):
-    """What runs, in the role's own folder, when nothing more particular is known about the project."""
+class Commands(_Section):
+    """Default commands for projects of this runtime. They run in the role's folder."""
 
-    install: Command | None = Field(None, description="When no package manager's file is there")
+    install: Command | None = Field(None, description="Used if there is no file of a package manager")
     start: Command | None = None
 
 
-class PackageManager(_Part):
-    """How dependencies are installed when `file` is in the role's folder."""
+class PackageManager(_Section):
+    """How dependencies are installed if `file` exists in the role's folder."""
 
     name: str = Field(min_length=1, max_length=50)
     file: FileName
     install: Command
 
 
-class Runtime(_Part):
-    """A runtime's manifest, checked."""
+class Runtime(_Section):
+    """A validated `runtime.toml`."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_.-]{0,49}$", description="Also the folder's name")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_.-]{0,49}$", description="Must equal the folder's name")
     description: str = Field(min_length=1, max_length=200)
     language: str = Field(min_length=1, max_length=50)
     base: BaseImage
     detect: Detect = Detect()
     commands: Commands = Commands()
-    package_managers: tuple[PackageManager, ...] = Field((), description="The first whose file is there is used")
+    package_managers: tuple[PackageManager, ...] = Field((), description="The first one whose file exists is used")
     verify: dict[Command, str] = Field(
-        default_factory=dict, description="Commands, run as the unprivileged user, and what their output must match"
+        default_factory=dict,
+        description="Commands, run as the unprivileged user, and the regular expression their output must match",
     )
     folder: Path = Field(exclude=True)
 
@@ -98,7 +104,7 @@ class Runtime(_Part):
         return value
 
     def install_command(self, files: set[str]) -> str | None:
-        """The install command for a folder with these files; None if there is nothing to install."""
+        """Return the install command for a folder with these files, or None if there is nothing to install."""
         for manager in self.package_managers:
             if manager.file in files:
                 return manager.install
@@ -106,7 +112,7 @@ class Runtime(_Part):
 
     @classmethod
     def load(cls, folder: Path) -> Runtime:
-        """Read one folder. Raises RuntimeInvalid, naming the file and what is wrong with it."""
+        """Read one folder. Raises RuntimeInvalid, whose message names the file and what is wrong with it."""
         manifest = folder / MANIFEST
         if not (folder / DOCKERFILE).is_file():
             raise RuntimeInvalid(f"Runtime {folder.name} has no {DOCKERFILE}", hint=f"Add {folder / DOCKERFILE}.")
@@ -116,29 +122,31 @@ class Runtime(_Part):
         except FileNotFoundError as error:
             raise RuntimeInvalid(f"Runtime {folder.name} has no {MANIFEST}", hint=f"Add {manifest}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RuntimeInvalid(f"{manifest} is not TOML: {error}", hint="Correct it at the place named.") from error
+            raise RuntimeInvalid(
+                f"{manifest} is not TOML: {error}", hint="Correct it at the position given."
+            ) from error
         except ValidationError as error:
             causes = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RuntimeInvalid(
-                f"{manifest} is not a runtime's manifest: {causes}", hint="Correct the keys."
+                f"{manifest} is not a valid runtime manifest: {causes}", hint="Correct the keys."
             ) from error
         if runtime.name != folder.name:
             raise RuntimeInvalid(
-                f"{manifest} says its name is {runtime.name}, its folder's is {folder.name}",
+                f"{manifest} has the name {runtime.name}, but its folder is {folder.name}",
                 hint="Give both the same name.",
             )
         return runtime
 
 
 def default_folder() -> Path:
-    """`runtimes/` of the source tree, else the copy that a wheel carries."""
+    """Return the copy inside the installed wheel if there is one, else `runtimes/` of the source tree."""
     package = Path(__file__).resolve().parent.parent
     in_wheel = package / "_runtimes"
     return in_wheel if in_wheel.is_dir() else package.parent / "runtimes"
 
 
 class RuntimeCatalog:
-    """All runtimes there are. Read when first asked, then kept: a new folder is seen at the next start."""
+    """All runtimes. The folders are read at the first access and then cached, so a new one is found after a restart."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
@@ -146,16 +154,18 @@ class RuntimeCatalog:
     @cached_property
     def _runtimes(self) -> dict[str, Runtime]:
         if not self.folder.is_dir():
-            raise RuntimeInvalid(f"There is no folder of runtimes at {self.folder}", hint="Reinstall the service.")
+            raise RuntimeInvalid(
+                f"The folder of runtimes, {self.folder}, does not exist", hint="Reinstall the service."
+            )
         folders = sorted(f for f in self.folder.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))
         return {folder.name: Runtime.load(folder) for folder in folders}
 
     def list(self) -> list[Runtime]:
-        """Every runtime, by name. Raises RuntimeInvalid if a folder cannot be used."""
+        """Return every runtime, sorted by name. Raises RuntimeInvalid if a folder cannot be used."""
         return list(self._runtimes.values())
 
     def get(self, name: str) -> Runtime:
-        """The runtime of this name. Raises RuntimeUnknown."""
+        """Return the runtime of this name. Raises RuntimeUnknown."""
         runtime = self._runtimes.get(name)
         if runtime is None:
             known = ", ".join(self._runtimes) or "none"

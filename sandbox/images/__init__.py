@@ -1,1 +1,1 @@
-"""Runtime images: built from `runtimes/` and kept on the engine."""
+"""Runtime images: built from `runtimes/` and stored on the engine."""

@@ -1,4 +1,4 @@
-"""Which of our images newer ones have replaced."""
+"""Selects the images that are no longer needed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from sandbox.engine.docker.image_builder import TaggedImage
 
 
 def superseded(images: Iterable[TaggedImage], current: str, before: float) -> list[str]:
-    """The tags of `current`'s repository but itself, made before that time."""
+    """Return the other tags of `current`'s repository whose images were created before that Unix time."""
     repository = current.rpartition(":")[0]
-    found = [image for image in images if image.repository == repository and image.tag != current]
-    return [image.tag for image in found if image.created_at < before]
+    others = [image for image in images if image.repository == repository and image.tag != current]
+    return [image.tag for image in others if image.created_at < before]
 
 
-def without_use(images: Iterable[TaggedImage], bases: Container[str], before: float) -> list[str]:
-    """The tags of these repositories on which no image stands, made before that time."""
+def unused_bases(images: Iterable[TaggedImage], repositories: Container[str], before: float) -> list[str]:
+    """Return the tags of these repositories on which no image is based, created before that Unix time."""
     known = list(images)
-    found = [image for image in known if image.repository in bases and image.created_at < before]
-    return [image.tag for image in found if not any(other.stands_on(image) for other in known)]
+    bases = [image for image in known if image.repository in repositories and image.created_at < before]
+    return [base.tag for base in bases if not any(image.is_based_on(base) for image in known)]

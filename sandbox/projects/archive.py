@@ -1,4 +1,4 @@
-"""Takes an uploaded archive as hostile input and makes of it one deterministic `.tar.gz`."""
+"""Validates an uploaded archive, which may be hostile, and converts it into a deterministic `.tar.gz`."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from sandbox.projects.archive_readers import (
 )
 from sandbox.projects.archive_tree import ArchiveRefused, Node, NodeType, shown
 
-#: Of every file in a normalised project: the user that commands run as in a container, and one time for all.
+#: Owner and modification time of all files in a normalised project. Commands in a container run as this user.
 OWNER_ID = 1000
 FIXED_MTIME = 946_684_800
 
 
 class ArchiveKind(StrEnum):
-    """The two kinds of archive that are taken."""
+    """The accepted archive formats."""
 
     TAR_GZ = "tar.gz"
     ZIP = "zip"
 
     @classmethod
     def of(cls, content_type: str) -> ArchiveKind:
-        """The kind a `Content-Type` header names; its parameters do not matter."""
+        """Return the format for a `Content-Type` header, whose parameters are ignored. Raises InvalidInput."""
         media_type = content_type.partition(";")[0].strip().lower()
         if media_type in _MEDIA_TYPES:
             return _MEDIA_TYPES[media_type]
         raise InvalidInput(
-            f"archives of type {shown(media_type or 'unknown')} are not taken",
+            f"archives of type {shown(media_type or 'unknown')} are not accepted",
             hint="Send a .tar.gz as application/gzip or a .zip as application/zip.",
             code="archive_unsupported",
             kind=Kind.UNSUPPORTED,
@@ -67,7 +67,7 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class NormalisedProject:
-    """What became of an archive. `digest` is `sha256:` and the hash of the uncompressed tar; sizes are in bytes."""
+    """A normalised archive. `digest` is `sha256:` and the hash of the uncompressed tar."""
 
     digest: str
     files: int
@@ -75,11 +75,12 @@ class NormalisedProject:
 
 
 async def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path) -> NormalisedProject:
-    """Check the archive at `source` and write the project it holds to `target`, a `.tar.gz`.
+    """Validate the archive at `source` and write its project to `target`, as a `.tar.gz`.
 
-    The same files give the same bytes, however they were packed: sorted, one owner, one time, of the mode only the
-    executable bit. Raises `ArchiveRefused`; then, and when cancelled, there is no `target`. Works in a thread with
-    bounded memory; needs as much room on `target`'s disk as the unpacked project and the result take.
+    The same files give the same bytes, however they were packed: files are sorted, and have the same owner and time; of
+    their mode only the executable bit is preserved. Raises ArchiveRefused. After an error or a cancellation, `target`
+    does not exist. The work runs in a thread with bounded memory. The disk of `target` needs space for the unpacked
+    project and for the result.
     """
     stop = threading.Event()
 
@@ -99,14 +100,14 @@ async def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, targ
 
 
 class _Cancelled(Exception):
-    """Nobody waits for the result any more."""
+    """The caller was cancelled and no longer waits for the result."""
 
 
 def _normalise(
     source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path, step: Callable[[], None]
 ) -> NormalisedProject:
     with _open(source, kind, limits, target.parent, step) as reader:
-        nodes = reader.tree.kept()
+        nodes = reader.tree.project_nodes()
         files, size = _measure(nodes, limits, source.stat().st_size)
         try:
             digest = _write(reader, nodes, target, step)
@@ -125,7 +126,10 @@ def _open(
 
 
 def _measure(nodes: dict[str, Node], limits: ArchiveLimits, packed: int) -> tuple[int, int]:
-    """How many files and bytes the project has by what its members claim, which `_write` then holds them to."""
+    """Return the number of files and bytes that the members declare.
+
+    `_write` checks that the contents have these sizes.
+    """
     files = size = 0
     for node in nodes.values():
         if node.type is NodeType.FOLDER:
@@ -135,15 +139,15 @@ def _measure(nodes: dict[str, Node], limits: ArchiveLimits, packed: int) -> tupl
         if files > limits.max_files:
             raise ArchiveRefused(
                 "archive_too_many_files",
-                f"the project has more than {limits.max_files} files (the one too many is {shown(node.path)})",
-                "Leave out what is made again, such as build output.",
+                f"the project has more than {limits.max_files} files (exceeded at {shown(node.path)})",
+                "Leave out generated files such as build output.",
             )
         if size > limits.max_bytes:
             raise too_large(limits.max_bytes, node.path)
     check_ratio(size, max(packed, 1), limits)
     if files == 0:
         raise ArchiveRefused(
-            "project_empty", "there is no file in the archive", "Pack the folder that holds the project's source."
+            "project_empty", "there is no file in the archive", "Pack the folder that contains the project's source."
         )
     return files, size
 
@@ -172,19 +176,19 @@ def _write_node(reader: ArchiveReader, node: Node, tar: tarfile.TarFile) -> None
         info.size, info.mode = node.size, 0o755 if node.executable else 0o644
         try:
             with reader.open(node) as content:
-                exact = _Exactly(content, node)
-                tar.addfile(info, exact)  # type: ignore[arg-type]
-                exact.end()
+                sized = _SizedReader(content, node)
+                tar.addfile(info, sized)  # type: ignore[arg-type]
+                sized.check_end()
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
             raise ArchiveRefused(
                 "archive_unreadable",
                 f"{shown(node.path)} cannot be unpacked: {error}",
-                "Pack the project again; the file may have been damaged on its way.",
+                "Pack the project again; the file may have been damaged in transfer.",
             ) from error
 
 
 class _Hashing:
-    """Writes through, hashing what passes."""
+    """Passes writes on, and computes their hash."""
 
     def __init__(self, out: gzip.GzipFile) -> None:
         self._out = out
@@ -195,8 +199,8 @@ class _Hashing:
         return self._out.write(data)
 
 
-class _Exactly:
-    """Reads a member that must have the size it claims: neither less nor more."""
+class _SizedReader:
+    """Reads a member and checks that it has exactly the declared size."""
 
     def __init__(self, content: IO[bytes], node: Node) -> None:
         self._content = content
@@ -207,17 +211,17 @@ class _Exactly:
         while len(data) < size:
             chunk = self._content.read(min(size - len(data), CHUNK))
             if not chunk:
-                raise self._lies("is shorter")
+                raise self._mismatch("is shorter")
             data += chunk
         return bytes(data)
 
-    def end(self) -> None:
+    def check_end(self) -> None:
         if self._content.read(1):
-            raise self._lies("is longer")
+            raise self._mismatch("is longer")
 
-    def _lies(self, how: str) -> ArchiveRefused:
+    def _mismatch(self, difference: str) -> ArchiveRefused:
         return ArchiveRefused(
             "archive_unreadable",
-            f"{shown(self._node.path)} {how} than the archive says",
-            "Pack the project again; the file may have been cut off on its way.",
+            f"{shown(self._node.path)} {difference} than the archive declares",
+            "Pack the project again; the file may have been truncated in transfer.",
         )

@@ -1,4 +1,4 @@
-"""Reading uploaded `.tar.gz` and `.zip` files as hostile input: every size is checked before it is believed."""
+"""Reads uploaded `.tar.gz` and `.zip` files. They may be hostile, so no declared size is trusted without a check."""
 
 from __future__ import annotations
 
@@ -20,43 +20,44 @@ from sandbox.projects.archive_tree import ArchiveRefused, Node, NodeType, Tree, 
 from sandbox.settings import Settings
 
 CHUNK = 1 << 18
-#: Most bytes of headers (long names, extended attributes) one tar member may have.
+#: Maximum size of the headers (long names, extended attributes) of one tar member.
 _TAR_HEADER_BYTES = 256 * 1024
-#: Most entries of global headers a tar may have; they are copied for every member. `git archive` writes one.
+#: Maximum number of entries in a tar's global headers, which are copied for every member. `git archive` writes one.
 _TAR_GLOBAL_HEADERS = 32
-#: What headers and padding may add to a tar's contents, for each member.
+#: Allowance for headers and padding of each member of a tar.
 _TAR_OVERHEAD_BYTES = 4096
-#: A zip's list of members is held in memory while it is read.
+#: Maximum size of a zip's list of members, which is held in memory.
 _ZIP_DIRECTORY_BYTES = 16 << 20
 _ZIP_END = struct.Struct("<4s4H2LH")
 
-_DAMAGED = "Pack the project again; the file may have been cut off on its way."
+_DAMAGED = "Pack the project again; the file may have been truncated in transfer."
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How large a project may be once unpacked."""
+    """The maximum size of an unpacked project."""
 
     max_bytes: int
     max_files: int
-    #: Members counted before junk such as node_modules is dropped.
+    #: Counts all members, including those that are dropped, such as node_modules.
     max_members: int = 60_000
-    #: Unpacked size over packed size, looked at only beyond `ratio_floor_bytes`.
+    #: Maximum ratio of unpacked to packed size. It is checked only above `ratio_floor_bytes`.
     max_ratio: int = 200
     ratio_floor_bytes: int = 32 << 20
 
     @classmethod
     def of(cls, settings: Settings) -> ArchiveLimits:
+        """Return the limits that the settings configure."""
         return cls(max_bytes=settings.max_project_mb << 20, max_files=settings.max_project_files)
 
 
 class ArchiveReader(Protocol):
-    """One opened archive. `tree` is complete once it is open; contents are read by the node's `member`."""
+    """An open archive. Its `tree` is complete."""
 
     tree: Tree
 
     def open(self, node: Node) -> IO[bytes]:
-        """The content of a file of the tree."""
+        """Open the content of a file in the tree."""
 
     def __enter__(self) -> Self: ...
 
@@ -65,7 +66,7 @@ class ArchiveReader(Protocol):
 
 
 class TarReader:
-    """A `.tar.gz`: unpacked to an anonymous temporary file in `scratch` first, which the limits bound."""
+    """Reads a `.tar.gz`. It is first decompressed to a temporary file in `scratch`, whose size is limited."""
 
     def __init__(self, source: Path, scratch: Path, limits: ArchiveLimits, step: Callable[[], None]) -> None:
         self.tree = Tree(limits.max_members)
@@ -100,7 +101,7 @@ class TarReader:
             while (member := self._next()) is not None:
                 name = member.name
                 step()
-                self._take(member)
+                self._add(member)
         except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError) as error:
             raise ArchiveRefused(
                 "archive_unreadable", f"the tar cannot be read after {shown(name)}: {error}", _DAMAGED
@@ -109,13 +110,13 @@ class TarReader:
     def _next(self) -> tarfile.TarInfo | None:
         self._guard.budget = _TAR_HEADER_BYTES
         member: tarfile.TarInfo | None = self._tar.next()
-        # tarfile would keep every member it has seen, with all its headers.
+        # Otherwise tarfile keeps every member it has read, with all its headers.
         self._tar.members.clear()
         if len(self._tar.pax_headers) > _TAR_GLOBAL_HEADERS:
             raise ArchiveRefused("archive_unreadable", "the tar has too many global headers", _DAMAGED)
         return member
 
-    def _take(self, member: tarfile.TarInfo) -> None:
+    def _add(self, member: tarfile.TarInfo) -> None:
         self.tree.count(member.name)
         member.pax_headers = {}
         path = clean_path(member.name)
@@ -123,32 +124,34 @@ class TarReader:
             raise _special(member.name)
         if not path:
             if not member.isdir() and not is_platform_junk(member.name):
-                raise ArchiveRefused("archive_bad_name", f"{shown(member.name)} is no name for a file", _DAMAGED)
+                raise ArchiveRefused(
+                    "archive_bad_name", f"{shown(member.name)} is not a valid name of a file", _DAMAGED
+                )
             return
         if member.isdir():
             self.tree.add(Node(path, NodeType.FOLDER))
         elif member.issym():
             self.tree.add(Node(path, NodeType.LINK, target=member.linkname))
         elif member.islnk():
-            self._take_hard_link(path, member)
+            self._add_hard_link(path, member)
         else:
             self.tree.add(Node(path, NodeType.FILE, member.size, bool(member.mode & 0o111), member=len(self._members)))
             self._members.append(member)
 
-    def _take_hard_link(self, path: str, member: tarfile.TarInfo) -> None:
-        """A hard link becomes a copy of the file it names, which must have come before it."""
+    def _add_hard_link(self, path: str, member: tarfile.TarInfo) -> None:
+        """Add a hard link as a copy of the file that it names, which must precede it in the archive."""
         original = self.tree.nodes.get(clean_path(member.linkname))
         if original is None or original.type is not NodeType.FILE:
             raise ArchiveRefused(
                 "archive_link_escapes",
-                f"the hard link {shown(path)} to {shown(member.linkname)} names no file that came before it",
-                "Hard links may name files of the same archive only.",
+                f"the hard link {shown(path)} to {shown(member.linkname)} names no file that precedes it",
+                "Hard links may only name files of the same archive.",
             )
         self.tree.add(Node(path, NodeType.FILE, original.size, original.executable, member=original.member))
 
 
 class ZipReader:
-    """A `.zip`: members are read through the standard library, each no further than the size it claims."""
+    """Reads a `.zip`."""
 
     def __init__(self, source: Path, limits: ArchiveLimits, step: Callable[[], None]) -> None:
         self.tree = Tree(limits.max_members)
@@ -161,7 +164,7 @@ class ZipReader:
             self._members = self._zip.infolist()
             for index, member in enumerate(self._members):
                 step()
-                self._take(index, member)
+                self._add(index, member)
         except BaseException:
             self._zip.close()
             raise
@@ -175,7 +178,7 @@ class ZipReader:
     def open(self, node: Node) -> IO[bytes]:
         return self._zip.open(self._members[node.member])
 
-    def _take(self, index: int, member: zipfile.ZipInfo) -> None:
+    def _add(self, index: int, member: zipfile.ZipInfo) -> None:
         name = member.orig_filename.replace("\\", "/")
         self.tree.count(name)
         path = clean_path(name)
@@ -192,11 +195,11 @@ class ZipReader:
         if name.endswith("/") or kind == stat.S_IFDIR:
             self.tree.add(Node(path, NodeType.FOLDER))
             return
-        # The other methods expand without bound before a byte of it can be counted.
+        # The other methods may decompress an unlimited amount of data before the first byte is returned.
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ArchiveRefused(
                 "archive_unreadable",
-                f"{shown(name)} is packed by a method that is not taken (number {member.compress_type})",
+                f"{shown(name)} has an unsupported compression method (number {member.compress_type})",
                 "Pack the zip with the usual method, deflate.",
             )
         if kind == stat.S_IFLNK:
@@ -215,7 +218,7 @@ class ZipReader:
 
 
 class _BoundedReads:
-    """A file that tarfile reads headers from: no more than `budget` bytes of them, whatever they claim."""
+    """Limits tarfile's reads to `budget` bytes while it reads headers, whatever size they declare."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -250,27 +253,27 @@ def _gunzip(source: Path, raw: IO[bytes], limits: ArchiveLimits, step: Callable[
                 raw.write(chunk)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's trouble, not the archive's
+            raise  # The disk caused it, not the archive.
         raise ArchiveRefused("archive_unreadable", f"the gzip cannot be read: {error}", _DAMAGED) from error
 
 
 def check_ratio(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
-    """Refuse what expands by more than source code ever does."""
+    """Raise ArchiveRefused if an archive expands by more than source code does."""
     if unpacked > limits.ratio_floor_bytes and unpacked > packed * limits.max_ratio:
         raise ArchiveRefused(
             "archive_ratio",
             f"it unpacks to more than {limits.max_ratio} times its size",
-            "Leave out large files that are all alike; they are taken for an attack.",
+            "Leave out large, highly compressible files; they look like an attack.",
         )
 
 
 def too_large(max_bytes: int, name: str = "") -> ArchiveRefused:
-    """The refusal of a project that is larger than may be, at the file that was one too many."""
-    where = f" (reached at {shown(name)})" if name else ""
+    """Return the error for a project that is too large. `name` is the file at which the limit was exceeded."""
+    where = f" (exceeded at {shown(name)})" if name else ""
     return ArchiveRefused(
         "archive_too_large",
         f"it unpacks to more than {max_bytes // (1 << 20)} MiB{where}",
-        "Leave out what is made again: node_modules, .git, virtual environments, build output.",
+        "Leave out generated files: node_modules, .git, virtual environments, build output.",
     )
 
 
@@ -278,12 +281,12 @@ def _special(name: str) -> ArchiveRefused:
     return ArchiveRefused(
         "archive_special_file",
         f"{shown(name)} is neither a file, a folder nor a link",
-        "Leave devices, pipes and sockets out of the archive.",
+        "Leave out devices, pipes and sockets.",
     )
 
 
 def _check_zip_end(source: Path, max_members: int) -> None:
-    """Look at the end record before the library reads the whole list of members into memory."""
+    """Check the end record before the library reads the whole list of members into memory."""
     with source.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - _ZIP_END.size - 0xFFFF)
@@ -291,14 +294,16 @@ def _check_zip_end(source: Path, max_members: int) -> None:
         tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or at + _ZIP_END.size > len(tail):
-        raise ArchiveRefused("archive_unreadable", "it is no zip file, or its end is missing", _DAMAGED)
+        raise ArchiveRefused("archive_unreadable", "it is not a zip file, or its end is missing", _DAMAGED)
     _, _, _, _, members, directory, _, _ = _ZIP_END.unpack_from(tail, at)
-    # A zip64 record takes the place of these fields; only archives beyond what is taken need one.
+    # In a zip64 archive, another record replaces these fields. Only archives above the limits need that.
     if members > max_members or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
         raise ArchiveRefused(
             "archive_too_many_files",
             f"there are more than {max_members} members",
-            "Leave out what is made again: node_modules, .git, virtual environments, build output.",
+            "Leave out generated files: node_modules, .git, virtual environments, build output.",
         )
     if directory > _ZIP_DIRECTORY_BYTES:
-        raise ArchiveRefused("archive_unreadable", "its list of members is larger than its members need", _DAMAGED)
+        raise ArchiveRefused(
+            "archive_unreadable", "its list of members is too large for its number of members", _DAMAGED
+        )

@@ -1,4 +1,4 @@
-"""The file tree of an uploaded archive: which names it may have, which links, what of it is kept."""
+"""The file tree of an uploaded archive. Validates names and links, and drops files that a project does not need."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sandbox.errors import InvalidInput, Kind
 
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
-#: As many links as the kernel follows before it gives up.
+#: The number of links that the kernel follows in one path.
 MAX_LINK_HOPS = 40
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
-#: Folders and files that are made again from the rest, or belong to the uploader's machine.
+#: Files and folders that are generated from the rest, or that make sense on the uploader's machine only.
 _JUNK = frozenset(
     {
         "node_modules",
@@ -37,7 +37,7 @@ _JUNK = frozenset(
 
 
 class ArchiveRefused(InvalidInput):
-    """An uploaded archive that is not taken; nothing of it is kept. `code` is one of the `archive_*` codes."""
+    """An uploaded archive is not accepted. Nothing of it is stored. `code` is one of the `archive_*` codes."""
 
     _TOO_LARGE = frozenset({"archive_too_large", "archive_too_many_files"})
 
@@ -54,7 +54,7 @@ class NodeType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing in the tree. `member` is where its reader finds the content; a copy of a file shares the original's."""
+    """A file, folder or link in the tree."""
 
     path: str
     type: NodeType
@@ -62,18 +62,22 @@ class Node:
     executable: bool = False
     #: Target of a symbolic link.
     target: str = ""
+    #: Index of the member with the content. A hard link has the index of its original.
     member: int = -1
 
 
 def shown(name: str) -> str:
-    """`name` fit for a message: printable, and not longer than a line."""
+    """Return a name in quotes for a message, with control characters escaped and its middle cut out if it is long."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:200])
     return f"'{text}'" if len(text) <= 120 else f"'{text[:80]}…{text[-30:]}'"
 
 
 def clean_path(name: str) -> str:
-    """The path of a member below the project's folder, "" for the folder itself; refuses every name that leaves it."""
+    """Return a member's path relative to the project's folder, "" for the folder itself.
+
+    Raises ArchiveRefused for a name that is invalid or leads out of the folder.
+    """
     if is_platform_junk(name):
         return ""
     try:
@@ -90,13 +94,13 @@ def clean_path(name: str) -> str:
         raise ArchiveRefused(
             "archive_path_escapes",
             f"{shown(name)} is an absolute path",
-            "Pack from within the project's folder, so that names are relative to it.",
+            "Pack from within the project's folder, so that all names are relative to it.",
         )
     if ".." in re.split(r"[\\/]", name):
         raise ArchiveRefused(
             "archive_path_escapes",
-            f"{shown(name)} has a '..' in it",
-            "Pack from within the project's folder, so that names are relative to it.",
+            f"{shown(name)} contains '..'",
+            "Pack from within the project's folder, so that all names are relative to it.",
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if len(encoded) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
@@ -109,45 +113,49 @@ def clean_path(name: str) -> str:
 
 
 def is_platform_junk(name: str) -> bool:
-    """Whether this is what macOS or Windows leave beside people's files."""
+    """Return whether this is a metadata file of macOS or Windows."""
     base = name.rstrip("/").rsplit("/", 1)[-1]
     return base in ("Icon\r", ".DS_Store", "Thumbs.db") or base.startswith("._")
 
 
 class Tree:
-    """Collects the members of one archive as they are read; every path is there once, below folders only."""
+    """Collects the members of one archive while they are read."""
 
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
-        self._seen = 0
+        self._count = 0
         self.nodes: dict[str, Node] = {}
 
     def count(self, name: str) -> None:
-        """Take note of one more member, kept or not; refuses more than `max_members`."""
-        self._seen += 1
-        if self._seen > self._max_members:
+        """Count a member. Raises ArchiveRefused if there are more than `max_members`."""
+        self._count += 1
+        if self._count > self._max_members:
             raise ArchiveRefused(
                 "archive_too_many_files",
-                f"there are more than {self._max_members} members (the one too many is {shown(name)})",
-                "Leave out what is made again: node_modules, .git, virtual environments, build output.",
+                f"there are more than {self._max_members} members (exceeded at {shown(name)})",
+                "Leave out generated files: node_modules, .git, virtual environments, build output.",
             )
 
     def add(self, node: Node) -> None:
-        """Add a member; a second thing of the same name is refused, unless both are folders."""
-        there = self.nodes.get(node.path)
-        if there is not None and not (there.type is node.type is NodeType.FOLDER):
+        """Add a member. Raises ArchiveRefused if its path exists already, unless both are folders."""
+        existing = self.nodes.get(node.path)
+        if existing is not None and not (existing.type is node.type is NodeType.FOLDER):
             raise ArchiveRefused(
                 "archive_duplicate",
-                f"{shown(node.path)} is in the archive twice, as a {there.type} and as a {node.type}",
+                f"{shown(node.path)} is in the archive twice, as a {existing.type} and as a {node.type}",
                 "Pack again with each path once.",
             )
         self.nodes[node.path] = node
 
-    def kept(self) -> dict[str, Node]:
-        """What the project consists of, sorted by path: junk dropped, one common folder stripped, links checked."""
+    def project_nodes(self) -> dict[str, Node]:
+        """Return the nodes of the project, sorted by path.
+
+        Unneeded files are dropped, a single top folder is removed from the paths, and links are checked. Raises
+        ArchiveRefused.
+        """
         nodes = _without_junk(self.nodes)
         nodes = _with_parents(nodes)
-        nodes = _stripped(nodes)
+        nodes = _without_top_folder(nodes)
         _check_links(nodes)
         return dict(sorted(nodes.items()))
 
@@ -162,24 +170,24 @@ def _without_junk(nodes: dict[str, Node]) -> dict[str, Node]:
 
 
 def _with_parents(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Add the folders that are only implied, so that the same project is the same tree however it was packed."""
+    """Add the missing parent folders, so that the same project gives the same tree however it was packed."""
     complete = dict(nodes)
     for path in nodes:
         parent = path.rpartition("/")[0]
         while parent:
-            there = complete.get(parent)
-            if there is None:
+            existing = complete.get(parent)
+            if existing is None:
                 complete[parent] = Node(parent, NodeType.FOLDER)
-            elif there.type is NodeType.LINK:
+            elif existing.type is NodeType.LINK:
                 raise ArchiveRefused(
                     "archive_link_escapes",
-                    f"{shown(path)} lies beneath {shown(parent)}, which is a link",
+                    f"{shown(path)} is below {shown(parent)}, which is a link",
                     "Pack the folder itself instead of a link to it.",
                 )
-            elif there.type is NodeType.FILE:
+            elif existing.type is NodeType.FILE:
                 raise ArchiveRefused(
                     "archive_duplicate",
-                    f"{shown(parent)} is a file, and {shown(path)} lies beneath it",
+                    f"{shown(parent)} is a file, and {shown(path)} is below it",
                     "Pack again with each path once.",
                 )
             else:
@@ -188,8 +196,8 @@ def _with_parents(nodes: dict[str, Node]) -> dict[str, Node]:
     return complete
 
 
-def _stripped(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Without the one folder everything lies under, as downloads of repositories have it; a Python package is kept."""
+def _without_top_folder(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Remove a single folder that contains everything else, as in downloads of repositories, unless it is a package."""
     while True:
         top = [path for path in nodes if "/" not in path]
         if len(top) != 1 or nodes[top[0]].type is not NodeType.FOLDER or f"{top[0]}/__init__.py" in nodes:
@@ -205,33 +213,33 @@ def _check_links(nodes: dict[str, Node]) -> None:
 
 
 def _follow(nodes: dict[str, Node], link: Node) -> None:
-    """Walk a link as the kernel would, through other links too; refuses as soon as it is above the project's folder."""
-    at = link.path.split("/")[:-1]
-    todo = _target_parts(link, link)
+    """Follow a link as the kernel does, through other links, too. Raises ArchiveRefused if it leaves the project."""
+    position = link.path.split("/")[:-1]
+    remaining = _target_parts(link, link)
     hops = 1
-    while todo:
-        part = todo.pop()
+    while remaining:
+        part = remaining.pop()
         if part == "..":
-            if not at:
+            if not position:
                 raise _escapes(link, "leads out of the project")
-            at.pop()
+            position.pop()
             continue
-        node = nodes.get("/".join([*at, part]))
+        node = nodes.get("/".join([*position, part]))
         if node is None or node.type is not NodeType.LINK:
-            at.append(part)
+            position.append(part)
             continue
         hops += 1
         if hops > MAX_LINK_HOPS:
-            raise _escapes(link, "goes round in circles")
-        todo.extend(_target_parts(node, link))
+            raise _escapes(link, "is circular")
+        remaining.extend(_target_parts(node, link))
 
 
 def _target_parts(node: Node, link: Node) -> list[str]:
-    """The parts of a link's target, last first."""
+    """Return the parts of a link's target, the last one first."""
     if node.target.startswith(("/", "\\")) or _DRIVE.match(node.target):
         raise _escapes(link, "is absolute")
     if _CONTROL.search(node.target) or not 0 < len(node.target) <= MAX_PATH_BYTES:
-        raise _escapes(link, "has no sane target")
+        raise _escapes(link, "has an invalid target")
     return [part for part in reversed(node.target.split("/")) if part not in ("", ".")]
 
 
@@ -239,5 +247,5 @@ def _escapes(link: Node, reason: str) -> ArchiveRefused:
     return ArchiveRefused(
         "archive_link_escapes",
         f"the link {shown(link.path)} to {shown(link.target)} {reason}",
-        "Links may point to relative paths inside the project only.",
+        "Links may only point to relative paths inside the project.",
     )

@@ -1,4 +1,4 @@
-"""`sandbox.toml`: how a project says itself what a launch does, one table a role."""
+"""`sandbox.toml`: a project's own description of its launch, with one table per role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, RolePlan
 from sandbox.errors import InvalidInput
 from sandbox.projects.archive_tree import shown
-from sandbox.projects.detection import EXAMPLE, RuntimeRules, detect, detect_role
+from sandbox.projects.detection.detect import EXAMPLE, RuntimeRules, detect, detect_role
 from sandbox.projects.source import ProjectSource
 
 MANIFEST = "sandbox.toml"
@@ -21,18 +21,18 @@ KEYS = ("runtime", "root", "install", "start", "port", "health", "env")
 
 
 class PlanInvalid(InvalidInput):
-    """`sandbox.toml` cannot be followed; the message names table, key, reason, and the line where there is one."""
+    """`sandbox.toml` is invalid. The message names the table, the key, the reason, and the line if it is known."""
 
     code = "plan_invalid"
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(f"{MANIFEST}: {message}", hint=hint or f"A whole {MANIFEST} looks like this:\n{EXAMPLE}")
+        super().__init__(f"{MANIFEST}: {message}", hint=hint or f"Example of a complete {MANIFEST}:\n{EXAMPLE}")
 
 
 def make_plan(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
-    """The plan of a project: what its `sandbox.toml` says, else what it is detected to be.
+    """Return the plan of a project, from its `sandbox.toml` or else from detection.
 
-    Raises `PlanInvalid` or `PlanUndetected`. Reads files: call it in a thread.
+    Raises PlanInvalid or PlanUndetected. Blocks: call it in a thread.
     """
     rules = list(runtimes)
     if MANIFEST not in source.files:
@@ -44,15 +44,16 @@ def make_plan(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> Launch
 
 
 def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
-    """The plan that a manifest's text states for the project it lies in.
+    """Return the plan that a manifest's text describes for the project that contains it.
 
-    What a table leaves out is filled from what its `root` is detected to be; `port`, `health` and `env` only where
-    `start` is left out too, since they belong to it. `install = ""` and `start = ""` mean that there is none.
+    Keys that a table leaves out are filled in by detecting the app in its `root`. Because `port`, `health` and `env`
+    belong to the start command, they are filled in only if `start` is left out, too. `install = ""` and `start = ""`
+    mean that there is no such command.
     """
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the place named.") from error
+        raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the position given.") from error
     if not tables:
         raise PlanInvalid("it is empty")
     if len(tables) > MAX_ROLES:
@@ -63,30 +64,31 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
 
 
 class _Table:
-    """One table of the manifest, and where it stands in the text."""
+    """One table of the manifest, with the text for line numbers."""
 
     def __init__(self, name: str, content: object, text: str) -> None:
         self._name = name
         self._text = text
         if not isinstance(content, dict):
-            raise self._error("", "is a value outside of any table; put it below [backend] or another role")
+            raise self._error("", "is a value outside of any table; move it below [backend] or another role")
         if not re.match(ROLE_PATTERN, name):
             raise self._error(
-                "", "is no name for a role: small letters, digits and '-', a letter first, at most 31 characters"
+                "", "is not a valid role: use small letters, digits and '-', a letter first, at most 31 characters"
             )
         self._content: dict[str, Any] = content
 
     def read(self, source: ProjectSource, rules: list[RuntimeRules]) -> RolePlan:
+        """Return the role's plan. Raises PlanInvalid."""
         for key in self._content:
             if key not in KEYS:
-                raise self._error(key, f"is not known; there are {', '.join(KEYS)}")
+                raise self._error(key, f"is unknown; the known keys are {', '.join(KEYS)}")
         stated = self._validated({"runtime": "", **self._content})
         if stated.root != "." and not any(path.startswith(f"{stated.root}/") for path in source.files):
             raise self._error("root", f"names the folder {shown(stated.root)}, which is not in the project")
         complete = self._filled(stated, source, rules)
         known = sorted(rule.name for rule in rules)
         if complete.runtime not in known:
-            raise self._error("runtime", f"is {shown(complete.runtime)}; there are {', '.join(known)}")
+            raise self._error("runtime", f"is {shown(complete.runtime)}; the known runtimes are {', '.join(known)}")
         return complete
 
     def _filled(self, stated: RolePlan, source: ProjectSource, rules: list[RuntimeRules]) -> RolePlan:
@@ -97,16 +99,16 @@ class _Table:
             needed = [key for key in missing if key != "install"]
             if needed:
                 raise self._error(
-                    "", f"does not say {' and '.join(needed)}, and nothing in {shown(stated.root)} was recognised"
+                    "", f"does not set {' and '.join(needed)}, and nothing in {shown(stated.root)} was recognised"
                 )
             filled: dict[str, Any] = {}
         else:
-            # Another runtime's commands would not run in the one that is asked for.
+            # The commands of the detected runtime would not work in another one.
             fits = given.get("runtime", detected.runtime) == detected.runtime
             keys = ["runtime", "install"] if "start" in given else [*KEYS, "framework"]
             filled = {key: getattr(detected, key) for key in keys} if fits else {}
             if not fits and "start" not in given:
-                raise self._error("start", f"is missing, and what was recognised runs in {detected.runtime}")
+                raise self._error("start", f"is missing, and the recognised app needs the runtime {detected.runtime}")
         env = {**filled.get("env", {}), **given.get("env", {})}
         merged = {**filled, **given, "env": env}
         merged.update({key: merged.get(key) or None for key in ("install", "start")})
@@ -120,9 +122,9 @@ class _Table:
             key = str(first["loc"][0]) if first["loc"] else ""
             inner = f" ({'.'.join(map(str, first['loc'][1:]))})" if len(first["loc"]) > 1 else ""
             reason = first["msg"].removeprefix("Value error, ")
-            raise self._error(key, f"is refused{inner}: {reason}") from error
+            raise self._error(key, f"is invalid{inner}: {reason}") from error
         if plan.port is not None and "start" in content and not plan.start:
-            raise self._error("port", "is given for a role that starts nothing")
+            raise self._error("port", "is set for a role without a start command")
         return plan
 
     def _error(self, key: str, reason: str) -> PlanInvalid:
@@ -131,16 +133,16 @@ class _Table:
         return PlanInvalid(f"{where} {reason}" + (f" (line {line})" if line else ""))
 
     def _line(self, key: str) -> int | None:
-        """The line of a key, else of its table's head. None where TOML's freer forms hide it."""
+        """Return the line of a key, or else of its table's header. None if it is written in another form of TOML."""
         name = re.escape(self._name)
-        head = re.compile(rf"""^\s*(?:\[\s*["']?{name}["']?\s*\]|["']?{name}["']?\s*=)""")
-        wanted = re.compile(rf"""^\s*["']?{re.escape(key)}["']?\s*[=.]""")
+        header = re.compile(rf"""^\s*(?:\[\s*["']?{name}["']?\s*\]|["']?{name}["']?\s*=)""")
+        assignment = re.compile(rf"""^\s*["']?{re.escape(key)}["']?\s*[=.]""")
         found = None
         for number, line in enumerate(self._text.splitlines(), 1):
-            if head.match(line):
+            if header.match(line):
                 found = number
             elif found and re.match(r"^\s*\[", line):
                 break
-            elif found and key and wanted.match(line):
+            elif found and key and assignment.match(line):
                 return number
         return found

@@ -1,4 +1,4 @@
-"""What a stored project is."""
+"""A stored project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROJECT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One row of `projects`, as it was when read. `project_id` is the owner's own: another user may have the same."""
+    """A row of `projects`. `project_id` is unique per user: another user may have a project of the same id."""
 
     user_id: str
     project_id: str
@@ -26,13 +26,13 @@ class Project:
 
     @property
     def key(self) -> str:
-        """Unique among all projects."""
+        """A key that is unique among the projects of all users."""
         return f"{self.user_id}/{self.project_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectRef:
-    """The stored source a session is made of."""
+    """The stored source of a session."""
 
     digest: str
     runtime_type: str

@@ -1,4 +1,4 @@
-"""A read-only look at a project's files, for finding out what it is without unpacking it."""
+"""Read-only access to the files of a packed project, used to detect its apps."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
-#: Larger files are not looked into.
+#: Larger files are not read.
 MAX_TEXT_BYTES = 512 * 1024
-#: Unpacked projects up to this size are looked at in memory, larger ones from a temporary file.
+#: Projects up to this size are decompressed in memory, larger ones to a temporary file.
 _SPOOL_BYTES = 8 << 20
 
 
 class ProjectSource(Protocol):
-    """The files of a project. Links are not among them."""
+    """The files of a project, without links."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths of all files, sorted, with '/' between their parts."""
+        """The paths of all files, sorted, with "/" as separator."""
 
     def read_text(self, path: str, limit: int = MAX_TEXT_BYTES) -> str | None:
-        """The text of a file; None if there is no such file or it has more than `limit` bytes."""
+        """Return the text of a file, or None if it does not exist or has more than `limit` bytes."""
 
 
 class TarSource:
-    """The files of a normalised project, by `open_source`."""
+    """The files of a normalised project. Created by `open_source`."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
@@ -52,7 +52,7 @@ class TarSource:
 
 @contextmanager
 def open_source(archive: Path | IO[bytes]) -> Iterator[TarSource]:
-    """Look into a `.tar.gz` that `archive.normalise` wrote. Blocks: call it in a thread."""
+    """Open a `.tar.gz` that `archive.normalise` has written. Blocks: call it in a thread."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as raw:
         with gzip.open(archive) as packed:
             shutil.copyfileobj(packed, raw)
@@ -62,7 +62,7 @@ def open_source(archive: Path | IO[bytes]) -> Iterator[TarSource]:
 
 
 def decode(data: bytes) -> str:
-    """Text as people's editors save it: UTF-8 with or without a mark, or UTF-16 with one."""
+    """Decode UTF-8 with or without a byte order mark, or UTF-16 with one."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     return data.decode("utf-8-sig", "replace")
@@ -70,48 +70,50 @@ def decode(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of a source; paths are relative to it. `without` are folders within it that are somebody else's."""
+    """One folder of a source. Paths are relative to it."""
 
     source: ProjectSource
     path: str = "."
-    without: frozenset[str] = frozenset()
-    #: What was found wrong on the way, for the message when nothing is detected.
+    #: Subfolders whose files are left out.
+    excluded: frozenset[str] = frozenset()
+    #: Problems found in the files. They are part of the error message if nothing is detected.
     notes: list[str] = field(default_factory=list)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """All files below it, sorted."""
+        """Paths of all files in it and below it, sorted."""
         prefix = "" if self.path == "." else f"{self.path}/"
         inner = (path[len(prefix) :] for path in self.source.files if path.startswith(prefix))
-        excluded = tuple(f"{name}/" for name in self.without)
+        excluded = tuple(f"{name}/" for name in self.excluded)
         return tuple(path for path in inner if not path.startswith(excluded))
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Names of the files directly in it."""
+        """Names of the files that are directly in it."""
         return frozenset(path for path in self.files if "/" not in path)
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        """Names of the folders directly in it, sorted."""
+        """Names of the folders that are directly in it, sorted."""
         return tuple(sorted({path.split("/", 1)[0] for path in self.files if "/" in path}))
 
     def has(self, path: str) -> bool:
+        """Return whether there is a file with this path."""
         return path in self._all
 
     def read(self, path: str, limit: int = MAX_TEXT_BYTES) -> str | None:
-        """The text of a file, None if there is none or it has more than `limit` bytes."""
+        """Return the text of a file, or None if it does not exist or has more than `limit` bytes."""
         if not self.has(path):
             return None
-        return self.source.read_text(self.place(path), limit)
+        return self.source.read_text(self.full_path(path), limit)
 
-    def place(self, path: str) -> str:
-        """Where a path of this folder is in the project."""
+    def full_path(self, path: str) -> str:
+        """Convert a path in this folder into a path in the project."""
         return path if self.path == "." else f"{self.path}/{path}"
 
     def inner(self, path: str) -> Folder:
-        """A folder below this one."""
-        return Folder(self.source, self.place(path), notes=self.notes)
+        """Return the folder with this path below this one."""
+        return Folder(self.source, self.full_path(path), notes=self.notes)
 
     @cached_property
     def _all(self) -> frozenset[str]:

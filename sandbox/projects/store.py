@@ -1,4 +1,4 @@
-"""`projects` and `project_archives` in SQL. Every function works within the caller's transaction."""
+"""SQL of the tables `projects` and `project_archives`. Every function runs in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from sandbox.projects.archive import NormalisedProject
 from sandbox.projects.project import Project
 
 _COLUMNS = "user_id, project_id, digest, files, size_bytes, plan, created_at, updated_at"
-#: An archive that nothing refers to is removed some time after `created_at`, so this keeps it until it is referred to.
+#: An archive without references is deleted some time after `created_at`. Updating that time keeps it until the caller
+#: has added the reference.
 _TOUCH_ARCHIVE = text("UPDATE project_archives SET created_at = NOW() WHERE digest = :digest RETURNING digest")
-#: Not waiting for whoever holds the row: it is being referred to anew, or let go by another.
-_LET_GO_OF_ARCHIVE = text("""
+#: Restarts the time until deletion. If another transaction has locked the row, it updates the time itself, so this one
+#: does not wait for it.
+_RELEASE_ARCHIVE = text("""
     UPDATE project_archives SET created_at = NOW()
      WHERE digest = (SELECT digest FROM project_archives WHERE digest = :digest FOR UPDATE SKIP LOCKED)
 """)
@@ -49,64 +51,65 @@ _PLAN = text("SELECT plan FROM projects WHERE digest = :digest LIMIT 1")
 
 
 async def has_archive(conn: AsyncConnection, digest: str) -> bool:
-    """Whether an archive is stored; if so it stays long enough to be referred to."""
+    """Return whether an archive is stored. If so, postpone its deletion so that a reference can be added."""
     return (await conn.execute(_TOUCH_ARCHIVE, {"digest": digest})).first() is not None
 
 
 async def insert_archive(conn: AsyncConnection, digest: str, content: bytes) -> None:
-    """Store an archive; one that is there already stays as it is."""
+    """Store an archive unless it is stored already."""
     await conn.execute(_INSERT_ARCHIVE, {"digest": digest, "content": content})
 
 
 async def put(
-    conn: AsyncConnection, user_id: str, project_id: str, made: NormalisedProject, plan: LaunchPlan
+    conn: AsyncConnection, user_id: str, project_id: str, normalised: NormalisedProject, plan: LaunchPlan
 ) -> tuple[Project, bool]:
-    """Create or replace a project whose archive is stored. Returns it, and whether it is new."""
+    """Create or replace a project whose archive is stored. Return it, and whether it is new."""
     name = {"user_id": user_id, "project_id": project_id}
     before = (await conn.execute(_CURRENT_DIGEST, name)).scalar()
-    values = {**name, "digest": made.digest, "files": made.files, "size_bytes": made.size_bytes}
+    values = {**name, "digest": normalised.digest, "files": normalised.files, "size_bytes": normalised.size_bytes}
     row = (await conn.execute(_PUT, {**values, "plan": plan.model_dump_json()})).mappings().one()
-    if before is not None and before != made.digest:
-        await conn.execute(_LET_GO_OF_ARCHIVE, {"digest": before})
+    if before is not None and before != normalised.digest:
+        await conn.execute(_RELEASE_ARCHIVE, {"digest": before})
     return _project(row), bool(row["created"])
 
 
 async def find_own(conn: AsyncConnection, user_id: str, project_id: str) -> Project | None:
-    """A user's project."""
+    """Return a user's project, or None."""
     row = (await conn.execute(_OWN, {"user_id": user_id, "project_id": project_id})).mappings().first()
     return _project(row) if row else None
 
 
 async def find_named(conn: AsyncConnection, project_id: str) -> list[Project]:
-    """The projects of this name of whichever user, two at most."""
+    """Return the projects with this id of any users, at most two."""
     return [_project(row) for row in (await conn.execute(_NAMED, {"project_id": project_id})).mappings()]
 
 
 async def list_newest(
     conn: AsyncConnection, user_id: str | None, limit: int, before: tuple[datetime, str] | None
 ) -> list[Project]:
-    """Projects of one user, or of all, newest first, after the place `before` (`created_at` and `key`)."""
+    """Return the projects of one user or of all, newest first, that follow the position `before` (`created_at`,
+    `key`)."""
     time, key = before or (None, None)
     rows = await conn.execute(_LIST, {"user_id": user_id, "time": time, "key": key, "limit": limit})
     return [_project(row) for row in rows.mappings()]
 
 
 async def delete(conn: AsyncConnection, project: Project) -> None:
-    """Remove a project; gone is success. Its archive goes later, if no session or project is made of it then."""
+    """Delete a project if it exists. Its archive is deleted later, if no session or project uses it by then."""
     name = {"user_id": project.user_id, "project_id": project.project_id}
     digest = (await conn.execute(_DELETE, name)).scalar()
     if digest is not None:
-        await conn.execute(_LET_GO_OF_ARCHIVE, {"digest": digest})
+        await conn.execute(_RELEASE_ARCHIVE, {"digest": digest})
 
 
 async def archive_content(conn: AsyncConnection, digest: str) -> bytes | None:
-    """The bytes of a stored archive."""
+    """Return the bytes of a stored archive, or None."""
     content = (await conn.execute(_CONTENT, {"digest": digest})).scalar()
     return bytes(content) if content is not None else None
 
 
 async def plan_of(conn: AsyncConnection, digest: str) -> LaunchPlan | None:
-    """The plan recorded with a project of this source, if there still is one."""
+    """Return the plan of a project that has this source, or None if there is no such project any more."""
     plan = (await conn.execute(_PLAN, {"digest": digest})).scalar()
     return LaunchPlan.model_validate(plan) if plan is not None else None
 

@@ -1,4 +1,4 @@
-"""Making a host ready: installing and starting a container engine, building base images.
+"""Sets up a host: installs and starts a container engine, and builds base images.
 
-Only the command line and image builds use it.
+Only the command line and the image builds use it.
 """

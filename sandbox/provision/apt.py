@@ -1,4 +1,4 @@
-"""Debian and Ubuntu packages, where this process may install them. Blocks: run it in a thread."""
+"""Installs Debian and Ubuntu packages. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from sandbox.errors import EngineError
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _NO_SERVICE = "#!/bin/sh\nexit 101\n"
-_SECONDS = 900
+_TIMEOUT_SECONDS = 900
 
 
 class InstallFailed(EngineError):
-    """apt-get could not install a package; the message has what it said."""
+    """apt-get could not install a package. The message contains the end of its output."""
 
     code = "package_install_failed"
 
 
 def can_install() -> bool:
-    """Whether this process may install packages: it is root, and apt-get is there."""
+    """Return whether this process can install packages: it is root, and the system has apt-get."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def install(packages: Sequence[str], progress: Callable[[str], None]) -> None:
-    """Install packages without what they merely recommend. Raises InstallFailed."""
+    """Install packages without the packages that they recommend. Raises InstallFailed."""
     names = " ".join(packages)
     progress(f"Installing {names} (apt-get)")
-    # A source that does not answer need not be the one these come from: the installation decides.
+    # The update fails if any one package source does not answer. That may be one that is not needed here, so only the
+    # result of the installation counts.
     _apt("update")
     done = _apt("install", "--no-install-recommends", *packages)
     if done.returncode != 0:
         raise InstallFailed(
             f"{names} could not be installed: {(done.stderr or done.stdout).strip()[-800:]}",
-            hint=f"Type: apt-get update && apt-get install {names}",
+            hint=f"Run: apt-get update && apt-get install {names}",
         )
 
 
@@ -46,19 +47,25 @@ def _apt(*arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
     try:
         return subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise InstallFailed(
-            f"{' '.join(command)} did not end within {_SECONDS} s", hint="Type it yourself and see."
+            f"{' '.join(command)} did not end within {_TIMEOUT_SECONDS} s", hint="Run it yourself to see why."
         ) from error
 
 
 @contextmanager
-def services_stay_down() -> Iterator[None]:
-    """Keep installed packages from starting their services during the block, so that nobody but us starts them.
+def services_not_started() -> Iterator[None]:
+    """Prevent the packages that are installed in the block from starting their services.
 
-    The administrator's own policy, if there is one, stays in force.
+    If the administrator has a policy for this already, it stays in force.
     """
     if _POLICY.exists():
         yield

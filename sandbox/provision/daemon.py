@@ -1,6 +1,6 @@
-"""A `dockerd` that we start ourselves: found again by its record, stopped only if it is still the same process.
+"""A `dockerd` process that this program starts. A file records it, so that a later process can find and stop it.
 
-All of it blocks: run it in a thread.
+Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from sandbox.engine.docker.connection import engine_version
 from sandbox.errors import EngineError
 
 _START_SECONDS = 60.0
-#: dockerd gives its containers 15 s of this.
+#: dockerd waits up to 15 s of this for its containers to stop.
 _STOP_SECONDS = 45.0
-_LINES_OF_LOG = 15
+_LOG_LINES = 15
 
 
 class DaemonFailed(EngineError):
-    """dockerd did not come up, or does not go away."""
+    """dockerd did not start, or does not stop."""
 
     code = "engine_start_failed"
 
 
 class LocalDaemon:
-    """The dockerd of one data folder. Its log and record are in `folder`.
+    """The dockerd of one data folder. Its log and its record are in `folder`.
 
-    Its pid file is dockerd's usual one unless the arguments say otherwise: that is how dockerd itself refuses to start
-    beside another.
+    It uses dockerd's usual pid file unless `arguments` name another one. Because of the pid file, dockerd refuses to
+    start while another one runs.
     """
 
     def __init__(
@@ -46,11 +46,14 @@ class LocalDaemon:
         self._log = folder / "dockerd.log"
 
     def start(self) -> int:
-        """Start it and wait until it answers; its pid. It outlives this process. Raises DaemonFailed with its log."""
+        """Start dockerd, wait until it answers and return its pid. It outlives this process.
+
+        Raises DaemonFailed with the end of its log.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         command = [*self._program, f"--host={self.host}", *self._arguments]
         pid = self._spawn(command)
-        # Recorded before it answers: a start that is interrupted can still be stopped.
+        # The record is written before dockerd answers, so that it can be stopped even if this start is interrupted.
         self._record.write_text(json.dumps({"pid": pid, "started": _start_time(pid)}))
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self.running_pid() is not None:
@@ -62,15 +65,15 @@ class LocalDaemon:
         raise DaemonFailed(f"dockerd {cause}:\n{self._tail()}", hint=f"Its log is {self._log}.")
 
     def _spawn(self, command: list[str]) -> int:
-        with self._log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
-            streams = [(os.POSIX_SPAWN_DUP2, file.fileno(), n) for n, file in enumerate((nothing, log, log))]
+        with self._log.open("ab") as log, Path(os.devnull).open("rb") as null:
+            streams = [(os.POSIX_SPAWN_DUP2, file.fileno(), n) for n, file in enumerate((null, log, log))]
             try:
                 return os.posix_spawnp(command[0], command, os.environ, file_actions=streams, setsid=True)
             except OSError as error:
                 raise DaemonFailed(f"{command[0]} cannot be run: {error}", hint="Install docker.io.") from error
 
     def answers(self) -> bool:
-        """Whether an engine answers at its address."""
+        """Return whether an engine answers at the address."""
         try:
             engine_version(self.host)
         except EngineError:
@@ -78,7 +81,7 @@ class LocalDaemon:
         return True
 
     def running_pid(self) -> int | None:
-        """The pid of the dockerd we started, if it still runs; a process that merely has its pid does not count."""
+        """Return the pid of the recorded dockerd, or None if it has ended, even if another process has its pid now."""
         try:
             record = json.loads(self._record.read_text())
             pid, started = int(record["pid"]), record["started"]
@@ -88,15 +91,18 @@ class LocalDaemon:
         return pid if started is not None and _start_time(pid) == started else None
 
     def stop(self) -> bool:
-        """Stop what `start` started and wait for its end; False if that does not run. Its containers end with it."""
+        """Stop the recorded dockerd and its containers, and wait for the end. Return False if it is not running.
+
+        Raises DaemonFailed.
+        """
         pid = self.running_pid()
         if pid is not None:
-            for number, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 5.0)):
+            for number, timeout in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 5.0)):
                 os.kill(pid, number)
-                if self._wait_for_end(patience):
+                if self._wait_for_end(timeout):
                     break
             else:
-                raise DaemonFailed(f"dockerd (pid {pid}) does not end", hint=f"Look at it: ps -fp {pid}")
+                raise DaemonFailed(f"dockerd (pid {pid}) does not end", hint=f"See what it does: ps -fp {pid}")
         self._record.unlink(missing_ok=True)
         return pid is not None
 
@@ -110,27 +116,28 @@ class LocalDaemon:
 
     def _tail(self) -> str:
         try:
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LINES_OF_LOG:])
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         except OSError:
             return "(no log)"
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks since boot; None if there is none, or only its remains.
+    """Return the boot id and the process's start time in ticks since boot, or None if the process has ended.
 
-    Together with the pid it names a process for as long as the machine is up.
+    Together with the pid this identifies a process, even after a reboot.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    # The name may hold anything, a ")" among it: what follows the last one is regular.
+    # The program's name is in parentheses and may itself contain any character, so the fields are counted from the
+    # last ")".
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
 
 
 def _reap(pid: int) -> None:
-    """Let go of a child of ours that has ended. One that an earlier run of ours started is not our child."""
+    """Reap the process if it has ended and is a child of this process, which it is only if this process started it."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""The container engine: the one that answers, else one that is set up here, else what to type."""
+"""Finds the container engine, or installs and starts one where that is allowed."""
 
 from __future__ import annotations
 
@@ -28,47 +28,48 @@ _HOST = f"unix://{_SOCKET}"
 _DAEMON_CONFIG = Path("/etc/docker/daemon.json")
 _SYSTEMD = Path("/run/systemd/system")
 _CGROUPS = Path("/sys/fs/cgroup")
-#: What bridges have when nobody says otherwise.
-_USUAL_MTU = 1500
+#: The MTU of bridges by default.
+_DEFAULT_MTU = 1500
 _PACKAGE = "docker.io"
-_SERVICE_SECONDS = 60.0
+_SYSTEMD_START_SECONDS = 60.0
 
 
 class EngineMissing(EngineError):
-    """No container engine answers, and none may be set up here. The hint says what to type."""
+    """No container engine answers, and this process may not set one up. The hint contains the commands to run."""
 
     code = "engine_missing"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """The engine that answers. `docker_host` None is the local socket."""
+    """The engine in use. `docker_host` None is the local socket."""
 
     docker_host: str | None
-    #: It is a process that `ensure_engine` started for this data folder, so `stop_engine` will end it.
+    #: Whether `ensure_engine` started it as a process of this data folder, so that `stop_engine` stops it.
     started_by_us: bool
     version: str
 
 
 async def ensure_engine(settings: Settings, progress: Progress = lambda _: None) -> EngineFacts:
-    """The engine that answers at `DOCKER_HOST` or the local socket; where none does, one is set up if that may be done.
+    """Return the engine at `DOCKER_HOST` or the local socket. If none answers, set one up where that is possible.
 
-    As root on Debian or Ubuntu Docker is installed if need be and started: by systemd where that runs (it is the
-    machine's from then on), else as a process recorded in the data folder. May be called at any time and from several
-    processes at once; nothing that runs is touched. Raises EngineMissing, whose hint is what to type.
+    As root on Debian or Ubuntu, Docker is installed if necessary and started. If the machine uses systemd, systemd
+    starts it and it belongs to the machine from then on; otherwise it is a process that the data folder records. The
+    call can be repeated, also from several processes at once, and does not change a running engine. Raises
+    EngineMissing, whose hint contains the commands to run.
     """
     loop = asyncio.get_running_loop()
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         loop.call_soon_threadsafe(progress, line)
 
-    return await asyncio.to_thread(_ensure, settings, say)
+    return await asyncio.to_thread(_ensure, settings, notify)
 
 
 def stop_engine(home: Path) -> bool:
-    """Stop the engine that `ensure_engine` started for this data folder; False if there is none. Blocks.
+    """Stop the engine that `ensure_engine` started for this data folder. Return False if there is none. Blocks.
 
-    Every container on it ends with it, this service's and others'; their volumes stay.
+    All its containers end, including those that do not belong to this service. Their volumes stay.
     """
     return _daemon(home).stop()
 
@@ -87,7 +88,7 @@ def _ensure(settings: Settings, progress: Progress) -> EngineFacts:
                 hint="Start it, correct DOCKER_HOST, or unset it to use this machine's own engine.",
             ) from error
         _refuse_unless_permitted(error)
-    with _one_at_a_time(settings.home / "engine"):
+    with _exclusive(settings.home / "engine"):
         try:
             return _facts(settings)
         except EngineError:
@@ -102,19 +103,19 @@ def _facts(settings: Settings) -> EngineFacts:
 
 
 def _refuse_unless_permitted(error: EngineError) -> None:
-    """Raise EngineMissing with what to type, unless we may set one up ourselves."""
+    """Raise EngineMissing unless this process is able to set up an engine."""
     if _SOCKET.exists() and not os.access(_SOCKET, os.W_OK):
         raise EngineMissing(
             f"The container engine's socket {_SOCKET} is not open to this user",
-            hint='Type: sudo usermod -aG docker "$USER", then log out and in again.',
+            hint='Run: sudo usermod -aG docker "$USER", then log out and in again.',
         ) from error
     if os.geteuid() == 0 and (shutil.which("dockerd") or apt.can_install()):
         return
-    raise EngineMissing("No container engine answers on this machine", hint=_what_to_type()) from error
+    raise EngineMissing("No container engine answers on this machine", hint=_commands_to_run()) from error
 
 
-def _what_to_type() -> str:
-    """The commands that bring an engine up here, for somebody who may."""
+def _commands_to_run() -> str:
+    """Return a hint with the commands that an administrator runs to set up an engine here."""
     if not shutil.which("dockerd") and not shutil.which("apt-get"):
         return "Install Docker (https://docs.docker.com/engine/install/), start it, then run this again."
     parts = [] if shutil.which("dockerd") else [f"sudo apt-get update && sudo apt-get install -y {_PACKAGE}"]
@@ -123,11 +124,12 @@ def _what_to_type() -> str:
     else:
         parts.append(f"sudo sh -c 'nohup {' '.join(['dockerd', *_mtu_arguments()])} >/var/log/dockerd.log 2>&1 &'")
     parts.append('sudo usermod -aG docker "$USER"')
-    return f"Type: {' && '.join(parts)} and log in again. Or run this as root, and it is done for you."
+    return f"Run: {' && '.join(parts)} and log in again. Or run this command as root, which does all that."
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Run the block in one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "setup.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -139,7 +141,7 @@ def _start(home: Path, progress: Progress) -> None:
         _start_service(progress)
         return
     if not shutil.which("dockerd"):
-        with apt.services_stay_down():
+        with apt.services_not_started():
             apt.install([_PACKAGE, "cgroupfs-mount"], progress)
     if not os.path.ismount(_CGROUPS) and shutil.which("cgroupfs-mount"):
         subprocess.run(["cgroupfs-mount"], capture_output=True, check=False, timeout=30)
@@ -149,15 +151,19 @@ def _start(home: Path, progress: Progress) -> None:
 
 
 def _start_service(progress: Progress) -> None:
-    """Have systemd run the engine; from then on it is the machine's own."""
+    """Install Docker if necessary and let systemd start it."""
     if not shutil.which("dockerd"):
         _configure_mtu()
         apt.install([_PACKAGE], progress)
     progress("Starting the container engine (systemctl start docker)")
     done = subprocess.run(
-        ["systemctl", "start", "docker"], capture_output=True, text=True, check=False, timeout=_SERVICE_SECONDS * 2
+        ["systemctl", "start", "docker"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SYSTEMD_START_SECONDS * 2,
     )
-    deadline = time.monotonic() + _SERVICE_SECONDS
+    deadline = time.monotonic() + _SYSTEMD_START_SECONDS
     while time.monotonic() < deadline:
         try:
             engine_version(None)
@@ -166,22 +172,25 @@ def _start_service(progress: Progress) -> None:
         else:
             return
     raise EngineError(
-        f"systemd did not bring the container engine up: {done.stderr.strip()[-400:]}",
+        f"systemd did not start the container engine: {done.stderr.strip()[-400:]}",
         code="engine_start_failed",
         hint="See: journalctl -u docker",
     )
 
 
 def _mtu_arguments() -> tuple[str, ...]:
-    """dockerd's argument for a network narrower than usual: without it large downloads in containers hang."""
+    """Return dockerd's argument for a network whose MTU is below the default.
+
+    Without it, large downloads in containers hang.
+    """
     mtu = default_route_mtu()
-    if mtu is None or mtu >= _USUAL_MTU or "mtu" in _configured():
+    if mtu is None or mtu >= _DEFAULT_MTU or "mtu" in _configured():
         return ()
     return (f"--mtu={mtu}",)
 
 
 def _configured() -> dict[str, object]:
-    """What the machine's own configuration says; dockerd refuses to be told the same thing twice."""
+    """Return the machine's configuration file. dockerd refuses a setting that is in the file and in its arguments."""
     try:
         content = json.loads(_DAEMON_CONFIG.read_text())
     except (OSError, ValueError):
@@ -190,8 +199,8 @@ def _configured() -> dict[str, object]:
 
 
 def _configure_mtu() -> None:
-    """For an engine that systemd will start: the MTU goes into its configuration, if there is none yet."""
+    """Write the MTU into the configuration of an engine that systemd will start, unless it has a configuration."""
     mtu = default_route_mtu()
-    if mtu is not None and mtu < _USUAL_MTU and not _DAEMON_CONFIG.exists():
+    if mtu is not None and mtu < _DEFAULT_MTU and not _DAEMON_CONFIG.exists():
         _DAEMON_CONFIG.parent.mkdir(parents=True, exist_ok=True)
         _DAEMON_CONFIG.write_text(json.dumps({"mtu": mtu}) + "\n")

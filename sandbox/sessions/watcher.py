@@ -17,7 +17,7 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
-from sandbox.engine.docker.labels import container_name
+from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, SandboxError
 from sandbox.sessions import store
 from sandbox.sessions.apps import EXITED, AppEnd, AppWatch, Fate, ended_apps, has_unwatched_app

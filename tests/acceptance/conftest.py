@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_EACH, QuickService, Service
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sandbox.db.connection import Database
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.migrations import migrate
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.records.alerts.store import Alerts
@@ -55,7 +55,7 @@ async def _measure(home: Path) -> None:
         # Volumes stand for everything a session has: each is one entry of what the engine lists.
         for session_id in ids:
             name = labels.container_name(session_id, "main")
-            client.create_volume(name, labels=labels.of(deployment_id, session_id, "main"))
+            client.create_volume(name, labels=labels.resource_labels(deployment_id, session_id, "main"))
         recovery, taken = RecoveryService(db, engine, Alerts(tell=False), new_origin), []
         for _ in range(TIMES):
             began = time.perf_counter()

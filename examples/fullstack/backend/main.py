@@ -1,4 +1,4 @@
-"""The back end of the example: one question, one answer."""
+"""The backend of the example, with a single route."""
 
 import platform
 import socket

@@ -1,1 +1,1 @@
-"""The `Engine` contract on the Docker SDK; the only place that imports `docker`."""
+"""The `Engine` contract implemented with the Docker SDK. No other package imports `docker`."""

@@ -1,4 +1,4 @@
-"""What is sent to the engine to build an image from: a tar, put together in a temporary file."""
+"""The build context of an image: the tar that the engine builds it from, written to a temporary file."""
 
 from __future__ import annotations
 
@@ -14,31 +14,37 @@ Filter = Callable[[str], bool]
 
 
 class BuildContext:
-    """Files for a build, all owned by root, with no time of their own: equal content is an equal context."""
+    """The files of a build. Owner and time of each file are reset, so that equal content gives an equal tar."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="sandbox-build-")  # noqa: SIM115  (closed by `finish`'s reader)
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="sandbox-build-")  # noqa: SIM115  (the caller of `finish` closes it)
         self._tar = tarfile.open(fileobj=self._file, mode="w")  # noqa: SIM115
 
     def add_bytes(self, name: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Add a file with this content."""
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(content), mode
         self._tar.addfile(_anonymous(info), io.BytesIO(content))
 
     def add_file(self, name: str, path: Path) -> None:
+        """Add a copy of a file."""
         self._tar.add(path, name, recursive=False, filter=_anonymous)
 
-    def add_tree(self, name: str, folder: Path, keep: Filter = lambda _: True) -> None:
-        """Add a folder. `keep` is asked with each path relative to it; a folder refused is not entered."""
+    def add_tree(self, name: str, folder: Path, include: Filter = lambda _: True) -> None:
+        """Add a folder and what is in it.
+
+        `include` is called with each path relative to the folder. If it returns False for a subfolder, that subfolder
+        and everything in it is left out.
+        """
 
         def filtered(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
             relative = info.name.removeprefix(name).strip("/")
-            return _anonymous(info) if not relative or keep(relative) else None
+            return _anonymous(info) if not relative or include(relative) else None
 
         self._tar.add(folder, name, filter=filtered)
 
     def finish(self) -> IO[bytes]:
-        """The finished tar, at its start. The caller closes it."""
+        """Complete the tar and return it, positioned at its start. The caller closes it."""
         self._tar.close()
         self._file.seek(0)
         return self._file
@@ -53,12 +59,12 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def is_source(relative: str) -> bool:
-    """Whether a path of a source folder is content: caches and hidden files are not."""
+    """Return whether a path of a source folder is neither a cache nor hidden."""
     return not any(part == "__pycache__" or part.startswith(".") for part in Path(relative).parts)
 
 
 def digest_tree(folder: Path) -> str:
-    """The digest of a folder's content: names, bytes and whether a file may be executed. Caches do not count."""
+    """Return the SHA-256 digest of a folder's sources: their names, contents and executable bits."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         relative = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""Clients of the container engine, for work outside sessions: setting the engine up, and making images. All blocks."""
+"""Connections to the container engine. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -8,49 +8,71 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import docker
-import docker.constants
 import docker.errors
 import docker.utils
-import requests
-import urllib3.exceptions
+from docker.constants import DEFAULT_MAX_POOL_SIZE, DEFAULT_TIMEOUT_SECONDS
 
-from sandbox.engine.docker.calls import unreachable
+from sandbox.engine.docker.errors import FOREIGN_ERRORS, unreachable
 
-#: What the SDK lets through of the libraries beneath it.
-FOREIGN_ERRORS = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
+_SOCKET_SCHEMES = ("unix://", "http+unix://")
+_QUERY_SECONDS = 10.0
 
 
-@contextmanager
-def connected(docker_host: str | None, *, timeout_seconds: float) -> Iterator[docker.APIClient]:
-    """A client for the block; `docker_host` None is the local socket. An answer may be silent for `timeout_seconds`.
+def is_local(docker_host: str | None) -> bool:
+    """Return whether the engine is reached through a socket of this machine. None means the default socket."""
+    return docker_host is None or docker_host.startswith(_SOCKET_SCHEMES)
 
-    Raises EngineError `engine_unreachable`.
+
+def connect(
+    docker_host: str | None,
+    *,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    max_connections: int = DEFAULT_MAX_POOL_SIZE,
+) -> docker.APIClient:
+    """Return a new client of the engine, which the caller closes.
+
+    `docker_host` None is the default socket. A call of the client fails if the engine sends nothing for
+    `timeout_seconds`. Raises EngineError `engine_unreachable`.
     """
     environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
     if docker_host is not None:
         environment["DOCKER_HOST"] = docker_host
     try:
-        _knock(docker_host or docker.constants.DEFAULT_UNIX_SOCKET)
+        if is_local(docker_host):
+            _check_socket(docker_host or _DEFAULT_HOST)
         client = docker.APIClient(
-            **docker.utils.kwargs_from_env(environment=environment), version="auto", timeout=timeout_seconds
+            **docker.utils.kwargs_from_env(environment=environment),
+            version="auto",
+            timeout=timeout_seconds,
+            max_pool_size=max_connections,
         )
     except FOREIGN_ERRORS as error:
+        # While it is constructed, the SDK wraps every error of its first request in a DockerException.
         raise unreachable(str(error)) from error
-    with closing(client):
+    if is_local(docker_host):
+        # Otherwise requests reads the proxy variables and .netrc on every call. A local socket needs neither.
+        client.trust_env = False
+    return client
+
+
+def _check_socket(docker_host: str) -> None:
+    """Raise OSError if nothing listens on a local socket. The SDK detects this too, but leaks the socket it opened."""
+    _, _, path = docker_host.partition("://")
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(f"/{path.lstrip('/')}")
+
+
+@contextmanager
+def connected(docker_host: str | None, *, timeout_seconds: float) -> Iterator[docker.APIClient]:
+    """Provide a client of the engine and close it at the end of the block. For arguments and errors see `connect`."""
+    with closing(connect(docker_host, timeout_seconds=timeout_seconds)) as client:
         yield client
 
 
-def _knock(docker_host: str) -> None:
-    """Raise OSError if nobody listens at a local socket. The SDK would find out too, and leave a socket open behind."""
-    kind, _, path = docker_host.partition("://")
-    if kind.endswith("unix"):
-        with socket.socket(socket.AF_UNIX) as local:
-            local.connect(f"/{path.lstrip('/')}")
-
-
 def engine_version(docker_host: str | None) -> str:
-    """The version of the engine that answers. Raises EngineError `engine_unreachable` within seconds."""
-    with connected(docker_host, timeout_seconds=10) as client:
+    """Return the version of the engine. Raises EngineError `engine_unreachable` within seconds if none answers."""
+    with connected(docker_host, timeout_seconds=_QUERY_SECONDS) as client:
         try:
             return str(client.version()["Version"])
         except FOREIGN_ERRORS as error:
@@ -58,12 +80,12 @@ def engine_version(docker_host: str | None) -> str:
 
 
 def default_bridge_mtu(docker_host: str | None) -> int | None:
-    """MTU of the network that image builds use, as the engine gives it to containers; None if it does not say.
+    """Return the MTU of the network that image builds use, or None if the engine does not state it.
 
-    Asked of the engine: the bridge's own device shows its real MTU only while a container is on it. Raises EngineError
-    `engine_unreachable`.
+    The engine is asked because the bridge's own device shows its real MTU only while a container is attached to it.
+    Raises EngineError `engine_unreachable`.
     """
-    with connected(docker_host, timeout_seconds=10) as client:
+    with connected(docker_host, timeout_seconds=_QUERY_SECONDS) as client:
         try:
             options = client.inspect_network("bridge").get("Options") or {}
         except docker.errors.NotFound:

@@ -1,4 +1,4 @@
-"""A container as the engine is asked for it: every measure that keeps sandboxed code in, in one place."""
+"""The request that creates a container. Every measure that isolates sandboxed code is set here."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
-from sandbox.engine.docker import labels
 from sandbox.errors import InvalidInput
 
-#: Where the guest agent listens in the container. Root's alone, so that sandboxed code cannot reach the socket.
+#: Folder of the container with the guest agent's socket. Only root may enter it, so sandboxed code cannot reach the
+#: socket.
 GUEST_FOLDER = "/run/sandbox-agent"
 GUEST_SOCKET = "agent.sock"
 WORKSPACE = "/workspace"
 
-#: What the guest agent needs to start commands as another user, end them and keep their files; commands have none of
-#: it.
+#: Capabilities that the guest agent needs to run commands as another user, to end them and to manage their files. The
+#: commands themselves have none.
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 
+#: Variables that the C library obeys when a program starts.
 _LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
 
 
@@ -33,25 +35,30 @@ def container_config(
     oci_runtime: str | None,
     ipv6_loopback: bool,
 ) -> dict[str, Any]:
-    """The body of the engine's create call. Command and entrypoint are the image's: the agent.
+    """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
+    agent.
 
-    `environment` is the host's (proxy, certificates, package indexes); the caller's own variables win over it.
-    `agent_folder` is the host's folder for the guest agent's socket; None where the engine cannot share one.
-    `ipv6_loopback` gives the container a ::1, which the engine's kernel must be able to. InvalidInput `env_refused`
-    for a variable that the guest agent's own process would obey.
+    Args:
+        environment: The host's settings (proxy, certificates, package indexes). Variables of `spec.env` override them.
+        guest_folder: The host's folder for the guest agent's socket. None if the engine cannot share one.
+        oci_runtime: The engine's runtime to use. None is its default.
+        ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
+
+    Raises:
+        InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
     """
     _check_environment(spec.env)
     return {
         "Image": spec.image,
         "Hostname": spec.role,
-        # The guest agent starts as root whatever the image says; it runs commands as the unprivileged user.
+        # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
-        "Labels": labels.of(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
+        "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": _host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
         "NetworkingConfig": {
-            # On the shared bridge a role is no name: every session has the same ones.
+            # On the shared network the role is no unique name, because every session has the same roles.
             "EndpointsConfig": {network: {"Aliases": [spec.role] if spec.network is not None else []}}
         },
     }
@@ -70,20 +77,21 @@ def _host_config(
         "Init": True,
         "CapDrop": ["ALL"],
         "CapAdd": _GUEST_CAPABILITIES,
-        # Seccomp stays the engine's default profile, which naming nothing here gives.
+        # No seccomp profile is named here, so the engine's default profile applies.
         "SecurityOpt": ["no-new-privileges:true"],
         "Privileged": False,
         "IpcMode": "private",
         "PublishAllPorts": False,
         "PidsLimit": spec.limits.pids,
         "Memory": spec.limits.memory_bytes,
-        # The sum of memory and swap: none of it may be swap.
+        # This is the sum of memory and swap, so the container gets no swap.
         "MemorySwap": spec.limits.memory_bytes,
         "NanoCpus": int(spec.limits.cpus * 1_000_000_000),
-        # When the host itself runs short, a sandbox goes before the service or the database.
+        # If the host runs out of memory, the kernel kills a sandbox before the service or the database.
         "OomScoreAdj": 500,
         "Ulimits": [
-            # No more than an engine without CAP_SYS_RESOURCE can grant, enough for a development server's watchers.
+            # This is the most that an engine without CAP_SYS_RESOURCE can grant, and enough for the file watchers of a
+            # development server.
             {"Name": "nofile", "Soft": 16_384, "Hard": 16_384},
             {"Name": "core", "Soft": 0, "Hard": 0},
         ],
@@ -96,7 +104,7 @@ def _host_config(
     else:
         config["Tmpfs"] = {GUEST_FOLDER: "mode=0700,size=1m"}
     if ipv6_loopback:
-        # Engines before 26 take ::1 away with the rest of IPv6, though /etc/hosts calls it localhost.
+        # Engines before version 26 disable ::1 with the rest of IPv6, although /etc/hosts maps localhost to it.
         config["Sysctls"] = {"net.ipv6.conf.lo.disable_ipv6": "0"}
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
@@ -104,18 +112,22 @@ def _host_config(
 
 
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
-    """The named volume, made with its labels by the create call itself; it outlives the container."""
+    """Return the mount of the `/workspace` volume. The create call creates the volume with these labels if it does not
+    exist. It outlives the container."""
     return {
         "Type": "volume",
         "Source": labels.container_name(spec.session_id, spec.role),
         "Target": WORKSPACE,
-        "VolumeOptions": {"Labels": labels.of(deployment_id, spec.session_id, spec.role)},
+        "VolumeOptions": {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)},
     }
 
 
 def _check_environment(env: Mapping[str, str]) -> None:
-    """The container's environment is also the guest agent's, and the guest agent is root: nothing in it may tell the
-    loader what to load, or a restart would run the sandbox's code as root."""
+    """Raise InvalidInput for variables that make the dynamic loader load other code.
+
+    The container's environment is also the environment of the guest agent, which runs as root. With such a variable,
+    the sandbox's code would run as root after the next start.
+    """
     refused = sorted(name for name in env if name.startswith("LD_") or name in _LOADER_VARIABLES)
     if refused:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""The `Engine` over the Docker SDK."""
+"""The `Engine` contract on a Docker engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Guest, Resource, ResourceKind
-from sandbox.engine.docker import events, labels
-from sandbox.engine.docker.calls import DockerCalls, EngineConflict, EngineNotFound
+from sandbox.engine.docker import events
+from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
-from sandbox.engine.docker.host_network import knows_ipv6
+from sandbox.engine.docker.errors import EngineConflict, EngineNotFound
+from sandbox.engine.docker.host_network import has_ipv6
 from sandbox.engine.docker.networks import DockerNetworks
 from sandbox.engine.docker.removal import DockerRemoval
 from sandbox.engine.docker.socket_folders import SocketFolders
@@ -22,16 +24,16 @@ from sandbox.engine.guest_client.http import Connector
 from sandbox.errors import EngineError, Kind
 from sandbox.settings import Settings
 
-#: Looks at a container whose name is taken or being freed while we ensure it.
+#: How often `ensure_container` tries again while another process creates or removes the same container.
 _ENSURE_ATTEMPTS = 6
 _ENSURE_PAUSE_SECONDS = 0.1
 _START_DEADLINE_SECONDS = 60.0
 
 
 class DockerEngine:
-    """One deployment's view of a Docker engine. No I/O before the first call.
+    """Implements `base.Engine` for one deployment. The constructor does no I/O.
 
-    `environment` is given to every container, beneath its spec's own.
+    `environment` is set in every container. Variables of the container's own spec override it.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class DockerEngine:
         self._guests: dict[tuple[UUID, str], Guest] = {}
 
     async def aclose(self) -> None:
-        """Close the guest agents' connections and the engine's. Containers go on."""
+        """Close the connections to the guest agents and to the engine. Containers go on."""
         await self._close_guests(lambda *_: True)
         await self._calls.aclose()
 
     async def ping(self) -> dict[str, Any]:
-        """Version and facts of the engine. Raises EngineError within 5 s if it does not answer."""
+        """Return the engine's version and other facts. Raises EngineError within 5 s if it does not answer."""
         found = await self._calls.call(lambda client: client.version(), deadline_seconds=5.0)
         return {
             "version": found.get("Version"),
@@ -71,14 +73,13 @@ class DockerEngine:
         }
 
     async def ensure_network(self, session_id: UUID) -> str:
-        """The session's own network, made if absent from a free block of `subnet_pool`; its name."""
+        """Create the session's own network, in a free subnet of `subnet_pool`, unless it exists; return its name."""
         return await self._networks.ensure_session(session_id)
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
-        """The role's container on its `/workspace` volume, made if absent and started if not running.
+        """Create and start the role's container as far as that is not done yet. See `base.Engine` for the errors.
 
-        One that a crashed attempt had only created is started. EngineError `container_mismatch` if the name is taken by
-        a container of another image or owner, `image_missing` if the engine does not have the image.
+        A container that a crashed attempt has created but not started is started.
         """
         name = labels.container_name(spec.session_id, spec.role)
         refusal = ""
@@ -98,23 +99,23 @@ class DockerEngine:
                 found = await self._inspect(name)
             except (EngineNotFound, EngineConflict) as error:
                 refusal = error.message
-                continue  # made, started or removed by somebody else since we looked: look again
+                continue  # Another process has created, started or removed it since the inspection: inspect again.
             if found is not None:
                 return container_state(found)
         raise EngineError(
-            f"the container {name} keeps changing under our hands: {refusal}",
+            f"the container {name} is being changed by another process: {refusal}",
             code="container_contended",
             kind=Kind.CONFLICT,
             hint="see `docker ps -a` for its state; another replica may be removing the session",
         )
 
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
-        """What the engine says of the role's container; None if there is none."""
+        """Return the state of the role's container, or None if it does not exist."""
         found = await self._inspect(labels.container_name(session_id, role))
         return container_state(found) if found is not None else None
 
     async def container_logs(self, session_id: UUID, role: str, tail: int = 50) -> str:
-        """The last lines the container's own init printed; empty if there is no container."""
+        """Return the last lines that the container's main process printed. Empty if there is no container."""
         name = labels.container_name(session_id, role)
         try:
             printed: bytes = await self._calls.call(lambda client: client.logs(name, tail=tail))
@@ -123,33 +124,33 @@ class DockerEngine:
         return printed.decode(errors="replace")
 
     async def list_resources(self) -> list[Resource]:
-        """Everything of this deployment that the engine has. The shared network is among it, with no session."""
+        """Return all resources of this deployment, including the shared network, which belongs to no session."""
         return await self._removal.list_resources()
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
-        """Remove every container, network and volume with the session's label, and the guest agents' socket folders."""
+        """Remove every resource with the session's label, and the host's folders for its guest agents' sockets."""
         await self._close_guests(lambda session, _: session == session_id)
         removed = await self._removal.remove_session(session_id)
         await asyncio.to_thread(self._folders.remove_session, session_id)
         return removed
 
     async def remove(self, resource: Resource) -> bool:
-        """Remove one resource by name; False if it was gone already or is not this deployment's."""
+        """Remove one resource by name. Return False if it was already gone or is not this deployment's."""
         removed = await self._removal.remove(resource)
         session_id, role = resource.session_id, resource.role
         if resource.kind is ResourceKind.CONTAINER and session_id is not None and role is not None:
             await self._close_guests(lambda *key: key == (session_id, role))
             await asyncio.to_thread(self._folders.remove, session_id, role)
         if resource.name == labels.shared_network_name(self._deployment_id):
-            self._networks.forget_shared()
+            self._networks.forget_shared_network()
         return removed
 
     def events(self) -> AsyncIterator[EngineEvent]:
-        """Events of this deployment's containers from now on. Ends with EngineError when the engine goes away."""
+        """Return the events of this deployment's containers. The iterator raises EngineError when the stream ends."""
         return events.follow(self._calls, self._deployment_id)
 
     def guest(self, session_id: UUID, role: str) -> Guest:
-        """The guest agent in the role's container, the same object at every call until the container is removed."""
+        """Return the client of the role's guest agent. It is the same object until the container is removed."""
         key = (session_id, role)
         if key not in self._guests:
             self._guests[key] = self._guest_factory(self._transport.connector(session_id, role))
@@ -175,18 +176,19 @@ class DockerEngine:
             environment=self._environment,
             guest_folder=guest_folder,
             oci_runtime=self._settings.engine_runtime,
-            # Where sockets are shared, the engine's kernel is ours: elsewhere it may know no IPv6, and would refuse.
-            ipv6_loopback=guest_folder is not None and knows_ipv6(),
+            # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
+            # the engine would refuse the setting.
+            ipv6_loopback=guest_folder is not None and has_ipv6(),
         )
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))
         except EngineError as error:
-            if "bind source path does not exist" in error.message and self._transport.cannot_share():
+            if "bind source path does not exist" in error.message and self._transport.fall_back_to_exec():
                 raise EngineConflict(error.message) from error
             raise
 
     async def _guest_folder(self, spec: ContainerSpec) -> Path | None:
-        """The host's folder for the guest agent's socket, made if absent; None where sockets cannot be shared."""
+        """Create the host's folder for the guest agent's socket and return it. None if sockets cannot be shared."""
         if not await self._transport.shares_sockets():
             return None
         return await asyncio.to_thread(self._folders.ensure, spec.session_id, spec.role)
@@ -197,9 +199,9 @@ class DockerEngine:
         except EngineNotFound as error:
             if "network" not in error.message:
                 raise
-            # A container holds on to the network it was made for, and that one is gone: only a new one can start. Its
-            # files are on the volume.
-            self._networks.forget_shared()
+            # The network that the container was created for is gone, and the container can join no other one. It is
+            # removed so that the next attempt creates a new one. Its files are on the volume.
+            self._networks.forget_shared_network()
             await self._calls.call(lambda client: client.remove_container(name, force=True))
             if spec.network is not None and not await self._networks.exists(spec.network):
                 raise EngineError(
@@ -211,7 +213,7 @@ class DockerEngine:
             raise
 
     async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
-        """Bring back a container that is not running; one that cannot be is removed, to be made anew."""
+        """Start a container that is not running. One that cannot be started is removed, to be created again."""
         if status == "paused":
             await self._calls.call(lambda client: client.unpause(name))
         elif status in ("dead", "removing"):
@@ -222,11 +224,11 @@ class DockerEngine:
             await self._start(name, spec)
 
     def _check_same(self, found: Mapping[str, Any], spec: ContainerSpec) -> None:
-        """Raise unless the container is this deployment's, for this session and role, of this image."""
+        """Raise EngineError `container_mismatch` unless labels and image of the container are those of the spec."""
         config = found["Config"]
-        marks = config.get("Labels") or {}
-        wanted = labels.of(self._deployment_id, spec.session_id, spec.role)
-        differing = [key for key, value in wanted.items() if marks.get(key) != value]
+        actual = config.get("Labels") or {}
+        expected = labels.resource_labels(self._deployment_id, spec.session_id, spec.role)
+        differing = [key for key, value in expected.items() if actual.get(key) != value]
         if config["Image"] != spec.image:
             differing.append(f"image ({config['Image']}, not {spec.image})")
         if differing:

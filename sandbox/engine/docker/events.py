@@ -1,4 +1,4 @@
-"""The engine's event stream, read in a thread of its own (it blocks for as long as it lasts) and handed to the loop."""
+"""The engine's event stream. Reading it blocks, so a thread reads it and passes the events to the event loop."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ import docker
 import docker.errors
 from docker.types import CancellableStream
 
+from sandbox.engine import labels
 from sandbox.engine.base import EngineEvent
-from sandbox.engine.docker import labels
-from sandbox.engine.docker.calls import DockerCalls, unreachable
+from sandbox.engine.docker.calls import DockerCalls
+from sandbox.engine.docker.errors import unreachable
 from sandbox.engine.docker.states import session_of
 from sandbox.errors import EngineError
 
-#: The engine's word for each action we tell of. Podman says some of them differently.
+#: The engine's name of each action that is reported, and ours. Podman names some of them differently from Docker.
 _ACTIONS = {"start": "start", "die": "die", "died": "die", "oom": "oom", "destroy": "destroy", "remove": "destroy"}
 
 
 def follow(calls: DockerCalls, deployment_id: UUID) -> AsyncIterator[EngineEvent]:
-    """Events of the deployment's containers from the second of this call on, whenever iteration begins.
+    """Return the events of the deployment's containers from the time of this call on, even if iteration begins later.
 
-    Those of that same second may be told although they came before. Raises EngineError when the stream ends, which it
-    does only with the engine; closing the iterator, or cancelling the task that reads it, closes the stream.
+    The engine counts in whole seconds, so events from just before the call may be included. The iterator raises
+    EngineError when the stream ends, which happens only when the engine stops or the connection breaks. Closing the
+    iterator, or cancelling the task that reads it, closes the stream.
     """
     return _events(calls, deployment_id, int(time.time()))
 
@@ -49,7 +51,7 @@ async def _events(calls: DockerCalls, deployment_id: UUID, since: int) -> AsyncI
 
 
 class _Reader:
-    """Runs in a thread until `stop` or the end of the stream; the last thing it hands over is why it ended."""
+    """Reads the stream in a thread until `stop` or the stream's end. Its last item is the error that ended it."""
 
     def __init__(
         self,
@@ -75,15 +77,15 @@ class _Reader:
     def run(self) -> None:
         try:
             self._calls.run(self._read)
-            self._hand_over(unreachable("its stream of events ended"))
+            self._put(unreachable("its event stream ended"))
         except EngineError as error:
-            self._hand_over(error)
+            self._put(error)
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
             if self._stream is not None:
-                # The stream may have ended by itself, or be over SSH, where it cannot be cut short.
+                # The stream may have ended already, or use SSH, where the SDK cannot close it.
                 with contextlib.suppress(OSError, docker.errors.DockerException):
                     self._stream.close()
 
@@ -97,21 +99,21 @@ class _Reader:
         for raw in stream:
             event = _event(raw)
             if event is not None:
-                self._hand_over(event)
+                self._put(event)
 
-    def _hand_over(self, item: EngineEvent | EngineError) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    def _put(self, item: EngineEvent | EngineError) -> None:
+        with contextlib.suppress(RuntimeError):  # The event loop is closed.
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
 
 def _event(raw: Mapping[str, Any]) -> EngineEvent | None:
-    """None for what is not of a session's container."""
+    """Return the event, or None if it is not of a session's container."""
     actor = raw.get("Actor") or {}
-    marks = actor.get("Attributes") or {}
-    action, session_id, role = _ACTIONS.get(raw.get("Action", "")), session_of(marks), marks.get(labels.ROLE)
+    attributes = actor.get("Attributes") or {}
+    action, session_id, role = _ACTIONS.get(raw.get("Action", "")), session_of(attributes), attributes.get(labels.ROLE)
     if action is None or session_id is None or role is None:
         return None
-    exit_code = marks.get("exitCode", "")
+    exit_code = attributes.get("exitCode", "")
     return EngineEvent(
         action=action,
         session_id=session_id,

@@ -1,9 +1,12 @@
-"""The way to a guest agent through the engine's exec, for where a socket cannot be shared: a remote engine, a virtual
-machine, a service that is not root.
+"""Connections to a guest agent through the engine's exec.
 
-`docker exec -i ... connect` bridges its stdin and stdout to the guest agent's socket in the container. Two threads a
-connection pump the engine's multiplexed stream into one end of a socket pair; the other end is given out. An exec costs
-about 50 ms, so connections are worth keeping. A service that goes away takes its bridges with it: their stdin ends.
+They are used where host and container cannot share a socket: with a remote engine, with an engine in a virtual machine,
+and for a service that is not root.
+
+`docker exec -i ... connect` copies between its stdin and stdout and the guest agent's socket in the container. For each
+connection, two threads copy between the engine's multiplexed stream and one end of a socket pair; the caller gets the
+other end. Starting an exec takes about 50 ms, so connections should be reused. When the service's process ends, the
+stdin of its execs ends, and so do they.
 """
 
 from __future__ import annotations
@@ -22,17 +25,17 @@ from sandbox.engine.docker.container_config import GUEST_FOLDER, GUEST_SOCKET
 from sandbox.errors import EngineError, GuestError
 
 _COMMAND = ["python3", "-I", "-S", "/opt/sandbox-agent", "connect", "--socket", f"{GUEST_FOLDER}/{GUEST_SOCKET}"]
-#: The bridge runs as root: what it finds by name must not be up to the session's environment.
+#: The exec runs as root, so the session's own PATH must not decide which program it finds.
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _DEADLINE_SECONDS = 15.0
 _BLOCK = 65_536
 
 
 class ExecConnector:
-    """Gives connected, non-blocking sockets to the guest agent of one container.
+    """Returns connected, non-blocking sockets to the guest agent of one container.
 
-    Raises GuestError `agent_unreachable` if the engine cannot run the bridge; a guest agent that does not listen
-    shows as an end of the stream with nothing read.
+    Raises GuestError `agent_unreachable` if the engine cannot run the exec. If the guest agent does not listen, the
+    socket is at its end before anything has been read from it.
     """
 
     def __init__(self, calls: DockerCalls, container: str) -> None:
@@ -44,26 +47,26 @@ class ExecConnector:
             return await self._calls.call(self._open, deadline_seconds=_DEADLINE_SECONDS)
         except EngineError as error:
             raise GuestError(
-                f"the bridge to the agent in {self._container} cannot be run: {error.message}",
+                f"the engine cannot connect to the guest agent in {self._container}: {error.message}",
                 code="agent_unreachable",
                 hint=error.hint or "the container may have ended: see its status",
             ) from error
 
     def _open(self, client: docker.APIClient) -> socket.socket:
-        """Pumps from the start: if nobody waits for the result any more, dropping it closes all."""
-        made = client.exec_create(self._container, _COMMAND, stdin=True, user="0", environment=_ENVIRONMENT)
-        stream = client.exec_start(made["Id"], socket=True)
+        """Start the exec and the copying. If the caller no longer waits for the result, its disposal closes both."""
+        created = client.exec_create(self._container, _COMMAND, stdin=True, user="0", environment=_ENVIRONMENT)
+        stream = client.exec_start(created["Id"], socket=True)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        _Pump(stream, theirs).start()
+        _Copier(stream, theirs).start()
         return ours
 
 
-class _Pump:
-    """Copies both ways until both are at their end, or the far side of `near` is closed altogether."""
+class _Copier:
+    """Copies in both directions until both have ended, or until the caller has closed its end of the socket pair."""
 
     def __init__(self, stream: Any, near: socket.socket) -> None:
-        #: What the SDK gives: a socket, or a file object around one that it keeps the response alive by.
+        #: The SDK returns a socket, or a file object around one that also keeps the HTTP response alive.
         self._stream = stream
         self._far = getattr(stream, "_sock", stream)
         self._far.settimeout(None)
@@ -72,12 +75,12 @@ class _Pump:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        for work in (self._inwards, self._outwards):
+        for work in (self._copy_from_container, self._copy_to_container):
             threading.Thread(target=self._run, args=(work,), name="exec-bridge", daemon=True).start()
 
     def _run(self, work: Any) -> None:
         try:
-            # Either side may go at any moment; that is how a connection ends.
+            # Either side may close the connection at any time.
             with contextlib.suppress(OSError, SocketError):
                 work()
         finally:
@@ -86,8 +89,8 @@ class _Pump:
                 if not self._running:
                     self._close()
 
-    def _inwards(self) -> None:
-        """From the container: what the bridge prints, without what it complains of."""
+    def _copy_from_container(self) -> None:
+        """Copy the stdout of the exec to the socket. Its stderr is discarded."""
         try:
             for kind, data in frames_iter(self._stream, tty=False):
                 if kind == STDOUT:
@@ -97,20 +100,22 @@ class _Pump:
             self._far.shutdown(socket.SHUT_RDWR)
             raise
 
-    def _outwards(self) -> None:
-        """To the container, in the frames that `connect` reads. An end of what we send is passed on as an empty one; a
-        closed socket ends the exec."""
+    def _copy_to_container(self) -> None:
+        """Copy from the socket to the container, in the frames that `connect` reads.
+
+        A half-closed socket is passed on as an empty frame. A closed socket ends the exec.
+        """
         while data := self._near.recv(_BLOCK):
             self._far.sendall(len(data).to_bytes(4, "big") + data)
         self._far.sendall(bytes(4))
         closed = select.poll()
-        closed.register(self._near, 0)  # tells of a full close only
+        closed.register(self._near, 0)  # An empty event mask reports only that the socket is fully closed.
         closed.poll()
         self._far.shutdown(socket.SHUT_RDWR)
 
     def _close(self) -> None:
         self._near.close()
-        # The response first: closing flushes a file object on top of the stream.
+        # The response is closed first, because closing a file object on top of the stream flushes it.
         response = getattr(self._stream, "_response", None)
         if response is not None:
             response.close()

@@ -1,4 +1,4 @@
-"""What this host's routing table says, for choosing subnets and the MTU of our bridges. Nothing where not on Linux."""
+"""This host's IPv4 routes, used to choose the subnets and the MTU of networks. Empty on systems other than Linux."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IPV6 = Path("/proc/sys/net/ipv6")
 
 
 def _routes(table: Path) -> list[tuple[str, IPv4Network]]:
-    """(interface, destination) of every IPv4 route; the default route's destination is 0.0.0.0/0."""
+    """Return (interface, destination) of every IPv4 route. The default route's destination is 0.0.0.0/0."""
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:
@@ -28,12 +28,15 @@ def _routes(table: Path) -> list[tuple[str, IPv4Network]]:
 
 
 def routed_networks(table: Path = _ROUTES) -> list[IPv4Network]:
-    """Destinations this host has a route to, but for the default route."""
+    """Return the destinations of all routes except the default route."""
     return [network for _, network in _routes(table) if network.prefixlen > 0]
 
 
 def default_route_mtu(table: Path = _ROUTES, interfaces: Path = _INTERFACES) -> int | None:
-    """MTU of the default route's interface: a bridge with a larger one makes large downloads in containers hang."""
+    """Return the MTU of the default route's interface, or None if there is none.
+
+    If a bridge has a larger MTU, large downloads in its containers hang.
+    """
     for interface, network in _routes(table):
         if network.prefixlen == 0:
             try:
@@ -43,6 +46,6 @@ def default_route_mtu(table: Path = _ROUTES, interfaces: Path = _INTERFACES) -> 
     return None
 
 
-def knows_ipv6(settings: Path = _IPV6) -> bool:
-    """Whether this kernel has IPv6 at all, in use or not."""
+def has_ipv6(settings: Path = _IPV6) -> bool:
+    """Return whether this kernel supports IPv6, whether or not it is in use."""
     return settings.exists()

@@ -1,4 +1,4 @@
-"""The few things that making images asks of the container engine. Every call blocks: run it in a thread."""
+"""Pulls, builds and removes images on the container engine. Every call blocks: run it in a thread."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import docker.errors
 import docker.utils
 
 from sandbox.engine.docker.build_context import BuildContext
-from sandbox.engine.docker.calls import unreachable
-from sandbox.engine.docker.connection import FOREIGN_ERRORS, connected
+from sandbox.engine.docker.connection import connected
+from sandbox.engine.docker.errors import FOREIGN_ERRORS, unreachable
 from sandbox.errors import EngineError
 
-#: A registry that says nothing for this long is taken for absent.
+#: A registry that sends nothing for this long counts as unreachable.
 REGISTRY_DEADLINE_SECONDS = 5
-#: A step of a build that prints nothing for this long has hung.
+#: A build that prints nothing for this long has hung.
 _SILENCE_SECONDS = 900
-_LINES_OF_A_FAILURE = 30
-#: What the engine answers for a registry's own no; for one that is not reached it is 500.
-_REGISTRY_REFUSES = (401, 403, 404)
+_FAILURE_LINES = 30
+#: Statuses with which the engine passes on a refusal by the registry. If it cannot reach the registry it answers 500.
+_REGISTRY_REFUSALS = (401, 403, 404)
 _BUILD_HINT = "The lines above name the step that failed; package indexes must be reachable from containers."
 
 
 class ImageBuildFailed(EngineError):
-    """The engine could not build an image; the message has the end of what the build printed."""
+    """The engine could not build an image. The message contains the last lines that the build printed."""
 
     code = "image_build_failed"
 
 
 class Pulled(StrEnum):
-    """How asking a registry for an image went."""
+    """The outcome of a pull."""
 
     YES = "yes"
     UNKNOWN_IMAGE = "unknown image"
@@ -45,7 +45,7 @@ class Pulled(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaggedImage:
-    """One tag of ours. `layers` are the digests of its file system, the lowest first."""
+    """A tagged image of this service. `layers` are the digests of its file system's layers, the lowest first."""
 
     tag: str
     #: Unix time.
@@ -56,19 +56,19 @@ class TaggedImage:
     def repository(self) -> str:
         return self.tag.rpartition(":")[0]
 
-    def stands_on(self, other: TaggedImage) -> bool:
-        """Whether it was built on the other."""
+    def is_based_on(self, other: TaggedImage) -> bool:
+        """Return whether the image was built from the other one."""
         return len(other.layers) < len(self.layers) and self.layers[: len(other.layers)] == other.layers
 
 
 class ImageBuilder:
-    """Pulls, builds and looks up images on one engine. `docker_host` None is the local socket."""
+    """Pulls, builds, finds and removes images on one engine. `docker_host` None is the local socket."""
 
     def __init__(self, docker_host: str | None = None) -> None:
         self._docker_host = docker_host
 
     def has(self, reference: str) -> bool:
-        """Whether the engine has this image. Raises EngineError if it does not answer."""
+        """Return whether the engine has this image. Raises EngineError if the engine does not answer."""
         with self._client() as client:
             try:
                 client.inspect_image(reference)
@@ -79,7 +79,7 @@ class ImageBuilder:
             return True
 
     def pull(self, reference: str, progress: Callable[[str], None]) -> Pulled:
-        """Pull an image. Gives up within seconds if no registry answers at all."""
+        """Pull an image and return the outcome. Gives up within seconds if no registry answers."""
         if (answer := self._registry_has(reference)) is not Pulled.YES:
             return answer
         repository, tag = _split(reference)
@@ -96,13 +96,13 @@ class ImageBuilder:
         return Pulled.YES
 
     def _registry_has(self, reference: str) -> Pulled:
-        """Whether the registry says that it has the image."""
+        """Ask the registry whether it has the image, without pulling it."""
         with self._client(REGISTRY_DEADLINE_SECONDS) as client:
             try:
                 client.inspect_distribution(reference)
             except docker.errors.APIError as error:
-                answered = error.status_code in _REGISTRY_REFUSES
-                return Pulled.UNKNOWN_IMAGE if answered else Pulled.NO_ANSWER
+                refused = error.status_code in _REGISTRY_REFUSALS
+                return Pulled.UNKNOWN_IMAGE if refused else Pulled.NO_ANSWER
             except FOREIGN_ERRORS:
                 return Pulled.NO_ANSWER
         return Pulled.YES
@@ -116,7 +116,7 @@ class ImageBuilder:
         buildargs: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """Build and tag an image. Each step is told to `progress`. Raises ImageBuildFailed."""
+        """Build and tag an image. Calls `progress` with the title of each step. Raises ImageBuildFailed."""
         with context.finish() as archive, self._client() as client:
             try:
                 events = client.build(
@@ -134,7 +134,7 @@ class ImageBuilder:
                 raise ImageBuildFailed(f"Building {tag} failed: {error}", hint=_BUILD_HINT) from error
 
     def import_archive(self, archive: Path, reference: str) -> None:
-        """Make an image of a root file system in a tar."""
+        """Create an image from the tar of a root file system. Raises ImageBuildFailed."""
         repository, tag = _split(reference)
         with self._client() as client:
             try:
@@ -143,7 +143,7 @@ class ImageBuilder:
                 raise ImageBuildFailed(f"Importing {reference} failed: {error}", hint=_BUILD_HINT) from error
 
     def tagged(self, pattern: str) -> list[TaggedImage]:
-        """The engine's images whose tags fit the pattern, such as `purple8/*`. Raises EngineError."""
+        """Return the engine's images whose tags match the pattern, such as `purple8/*`. Raises EngineError."""
         with self._client() as client:
             try:
                 found = client.images(filters={"reference": pattern})
@@ -157,7 +157,7 @@ class ImageBuilder:
         ]
 
     def remove(self, tag: str) -> bool:
-        """Remove a tag, and what of its image nothing else needs. False if it is gone, or a container uses it.
+        """Remove a tag, and the layers that no other image needs. Return False if it is gone or a container uses it.
 
         Raises EngineError if the engine does not answer.
         """
@@ -182,10 +182,10 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Callable[[str], None]) -> None:
-    """Tell the steps of a build as they begin. Raises ImageBuildFailed with the last lines if it fails."""
-    last: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
+    """Report the steps of a build as they begin. Raises ImageBuildFailed, with the last lines printed, if it fails."""
+    last: deque[str] = deque(maxlen=_FAILURE_LINES)
     error = None
-    # Read to its end even after an error, which is near: a connection left in the middle would stay open.
+    # The stream ends soon after an error and is read to its end, because otherwise the connection would stay open.
     for event in events:
         for line in str(event.get("stream", "")).splitlines():
             if line.strip():

@@ -1,5 +1,5 @@
-"""A deployment's networks: one shared bridge without traffic between containers, and one for each session of several
-roles."""
+"""A deployment's networks: a shared one whose containers cannot reach each other, for sessions of one container, and
+one for each session of several."""
 
 from __future__ import annotations
 
@@ -14,76 +14,82 @@ from uuid import UUID
 import docker
 from docker.types import IPAMConfig, IPAMPool
 
-from sandbox.engine.docker import labels
-from sandbox.engine.docker.calls import DockerCalls, EngineConflict
+from sandbox.engine import labels
+from sandbox.engine.docker.calls import DockerCalls
+from sandbox.engine.docker.errors import EngineConflict
 from sandbox.engine.docker.host_network import default_route_mtu, routed_networks
 from sandbox.engine.docker.subnets import free_subnets
 from sandbox.errors import EngineError, Kind
 
-#: Addresses for the 1,023 ports that a Linux bridge takes at most.
+#: Enough addresses for the at most 1,023 ports of a Linux bridge.
 _SHARED_PREFIX = 22
-#: A network being made is listed after some 0.1 s; a subnet refused for longer is taken by what is never listed.
-_LOOKS_AFTER_A_REFUSAL = 30
-_PAUSE_AFTER_A_REFUSAL_SECONDS = 0.1
+#: A network that is being created is listed after about 0.1 s. If a subnet is still refused after this many attempts,
+#: something that the engine does not list uses it.
+_ATTEMPTS_PER_SUBNET = 30
+_PAUSE_SECONDS = 0.1
 
 
 class DockerNetworks:
-    """Makes networks from the configured range; looks first, and lives with others doing the same at the same time."""
+    """Creates networks in the configured address range. Safe to use from several processes on one engine."""
 
     def __init__(self, calls: DockerCalls, deployment_id: UUID, pool: str, prefix: int) -> None:
         self._calls = calls
         self._deployment_id = deployment_id
         self._pool = IPv4Network(pool)
         self._prefix = prefix
-        self._shared_is_there = False
-        self._making_shared = asyncio.Lock()
+        self._shared_exists = False
+        self._creating_shared = asyncio.Lock()
 
     async def ensure_session(self, session_id: UUID) -> str:
-        """The session's own bridge, on which its containers find each other by role."""
+        """Create the session's own network unless it exists, and return its name. Role names resolve on it."""
         name = labels.network_name(session_id)
         if not await self.exists(name):
-            await self._make(name, labels.of(self._deployment_id, session_id), self._prefix, {})
+            await self._create(name, labels.resource_labels(self._deployment_id, session_id), self._prefix, {})
         return name
 
     async def ensure_shared(self) -> str:
-        """The deployment's bridge for sessions of one container, on which no container reaches another."""
+        """Create the deployment's shared network unless it exists, and return its name."""
         name = labels.shared_network_name(self._deployment_id)
-        if self._shared_is_there:
+        if self._shared_exists:
             return name
-        async with self._making_shared:
-            if not self._shared_is_there and not await self.exists(name):
+        async with self._creating_shared:
+            if not self._shared_exists and not await self.exists(name):
                 prefix = max(_SHARED_PREFIX, min(self._pool.prefixlen + 1, self._prefix))
                 options = {"com.docker.network.bridge.enable_icc": "false"}
-                await self._make(name, labels.of(self._deployment_id), prefix, options)
-            self._shared_is_there = True
+                await self._create(name, labels.resource_labels(self._deployment_id), prefix, options)
+            self._shared_exists = True
         return name
 
-    def forget_shared(self) -> None:
-        """Look again before the next use: somebody removed it."""
-        self._shared_is_there = False
+    def forget_shared_network(self) -> None:
+        """Check whether the shared network exists before its next use, because it may have been removed."""
+        self._shared_exists = False
 
     async def exists(self, name: str) -> bool:
-        """Whether the engine has this network of ours. EngineError `network_mismatch` if it is somebody else's."""
-        # By list, not by inspect: names of networks are not unique to every engine, and then inspect refuses.
-        return self._is_among(await self._calls.call(lambda client: client.networks(names=[name])), name)
+        """Return whether the engine has this network.
 
-    def _is_among(self, networks: list[dict[str, Any]], name: str) -> bool:
+        Raises EngineError `network_mismatch` if it carries no label of this deployment.
+        """
+        # Names of networks need not be unique on the engine. Inspecting an ambiguous name fails, listing does not.
+        return self._contains(await self._calls.call(lambda client: client.networks(names=[name])), name)
+
+    def _contains(self, networks: list[dict[str, Any]], name: str) -> bool:
         same = [network for network in networks if network["Name"] == name]
         if any((network.get("Labels") or {}).get(labels.DEPLOYMENT) != str(self._deployment_id) for network in same):
             raise EngineError(
-                f"a network named {name} exists and is not this deployment's",
+                f"a network named {name} exists and does not belong to this deployment",
                 code="network_mismatch",
                 kind=Kind.CONFLICT,
                 hint=f"remove it with `docker network rm {name}` if nothing uses it",
             )
         return bool(same)
 
-    async def _make(self, name: str, marks: dict[str, str], prefix: int, options: dict[str, str]) -> None:
-        """Make the network in a free block.
+    async def _create(self, name: str, network_labels: dict[str, str], prefix: int, options: dict[str, str]) -> None:
+        """Create the network in a free subnet.
 
-        The engine does not refuse a second network of the same name made at the same moment, but it does refuse a
-        subnet that is taken. So everybody who makes this one begins at the same block: all but one are refused, wait
-        until the network they lost to can be seen, and find that it is theirs or go on to the next block.
+        Two processes may create the same network at the same time. The engine does not refuse the second one for its
+        name, but it does for a subnet that is in use. So every process begins with the same subnet, which follows from
+        the name. All but one are refused and wait until the engine lists the network that got the subnet: it is either
+        the one they were to create, or they try the next subnet.
         """
         routed, mtu = await asyncio.to_thread(self._host)
         if mtu is not None:
@@ -91,11 +97,11 @@ class DockerNetworks:
         refusals: Counter[IPv4Network] = Counter()
         while True:
             networks = await self._calls.call(lambda client: client.networks())
-            if self._is_among(networks, name):
+            if self._contains(networks, name):
                 return
-            unseen = [subnet for subnet, times in refusals.items() if times > _LOOKS_AFTER_A_REFUSAL]
-            taken = [*(subnet for network in networks for subnet in _subnets(network)), *routed, *unseen]
-            subnet = next(free_subnets(self._pool, prefix, taken, zlib.crc32(name.encode())), None)
+            unlisted = [subnet for subnet, times in refusals.items() if times > _ATTEMPTS_PER_SUBNET]
+            used = [*(subnet for network in networks for subnet in _subnets(network)), *routed, *unlisted]
+            subnet = next(free_subnets(self._pool, prefix, used, zlib.crc32(name.encode())), None)
             if subnet is None:
                 raise EngineError(
                     f"no free /{prefix} subnet is left in {self._pool} ({len(networks)} networks on the engine)",
@@ -103,31 +109,33 @@ class DockerNetworks:
                     hint="set SANDBOX_SUBNET_POOL to a larger range, or end sessions",
                 )
             try:
-                await self._calls.call(partial(_create, name=name, subnet=subnet, marks=marks, options=options))
+                await self._calls.call(
+                    partial(_create_network, name=name, subnet=subnet, network_labels=network_labels, options=options)
+                )
             except EngineConflict:
-                continue  # made by somebody else since we looked
+                continue  # Another process has created it since the networks were listed.
             except EngineError as error:
                 if "overlap" not in error.message:
                     raise
                 refusals[subnet] += 1
-                await asyncio.sleep(_PAUSE_AFTER_A_REFUSAL_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 return
 
     def _host(self) -> tuple[list[IPv4Network], int | None]:
-        """What the engine's host routes already and its MTU, as far as the engine is on this host."""
+        """Return the routes and the MTU of the engine's host, or nothing if the engine is on another machine."""
         return (routed_networks(), default_route_mtu()) if self._calls.local else ([], None)
 
 
-def _create(
-    client: docker.APIClient, name: str, subnet: IPv4Network, marks: dict[str, str], options: dict[str, str]
+def _create_network(
+    client: docker.APIClient, name: str, subnet: IPv4Network, network_labels: dict[str, str], options: dict[str, str]
 ) -> None:
     client.create_network(
         name,
         driver="bridge",
         ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))]),
         options=options,
-        labels=marks,
+        labels=network_labels,
         check_duplicate=True,
     )
 

@@ -1,4 +1,4 @@
-"""Listing and removing what carries a deployment's labels. "Gone already" is an answer."""
+"""Lists and removes resources by their labels. A resource that is already gone counts as removed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from uuid import UUID
 
 import docker
 
+from sandbox.engine import labels
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.docker import labels
-from sandbox.engine.docker.calls import DockerCalls, EngineConflict, EngineNotFound
+from sandbox.engine.docker.calls import DockerCalls
+from sandbox.engine.docker.errors import EngineConflict, EngineNotFound
 from sandbox.engine.docker.states import container_resource, network_resource, volume_resource
 from sandbox.errors import EngineError, Kind
 
@@ -21,19 +22,19 @@ _DEADLINE_SECONDS = 60.0
 
 
 class DockerRemoval:
-    """By label, so that what no database knows of is found and removed too."""
+    """Finds a deployment's resources by label, so that it also finds those that are missing in the database."""
 
     def __init__(self, calls: DockerCalls, deployment_id: UUID) -> None:
         self._calls = calls
         self._deployment_id = deployment_id
 
     async def list_resources(self, session_id: UUID | None = None) -> list[Resource]:
-        """Everything of the deployment, or of one of its sessions: containers, then networks, then volumes."""
-        marks = [f"{key}={value}" for key, value in labels.of(self._deployment_id, session_id).items()]
+        """Return the resources of the deployment or of one session: containers, then networks, then volumes."""
+        wanted = [f"{key}={value}" for key, value in labels.resource_labels(self._deployment_id, session_id).items()]
         containers, networks, volumes = await asyncio.gather(
-            self._calls.call(lambda client: client.containers(all=True, filters={"label": marks})),
-            self._calls.call(lambda client: client.networks(filters={"label": marks})),
-            self._calls.call(lambda client: client.volumes(filters={"label": marks})),
+            self._calls.call(lambda client: client.containers(all=True, filters={"label": wanted})),
+            self._calls.call(lambda client: client.networks(filters={"label": wanted})),
+            self._calls.call(lambda client: client.volumes(filters={"label": wanted})),
         )
         return [
             *map(container_resource, containers),
@@ -42,8 +43,11 @@ class DockerRemoval:
         ]
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
-        """Everything with the session's label; looks again until nothing is left, for a launch cut short may still
-        have had a call under way. EngineError `removal_incomplete` if something keeps coming back."""
+        """Remove everything with the session's label and return what was removed.
+
+        Lists the resources again until none is left, because a call of an interrupted launch may still create some.
+        Raises EngineError `removal_incomplete` if new ones keep appearing.
+        """
         removed: list[Resource] = []
         for _ in range(_ATTEMPTS):
             left = await self.list_resources(session_id)
@@ -53,33 +57,33 @@ class DockerRemoval:
             others = [r for r in left if r.kind is not ResourceKind.CONTAINER]
             for batch in (containers, others):
                 answers = await asyncio.gather(*(self.remove(resource) for resource in batch))
-                removed += [resource for resource, was_there in zip(batch, answers, strict=True) if was_there]
+                removed += [resource for resource, existed in zip(batch, answers, strict=True) if existed]
         raise EngineError(
-            f"resources of session {session_id} keep coming back: {', '.join(r.name for r in left)}",
+            f"resources of session {session_id} keep being created again: {', '.join(r.name for r in left)}",
             code="removal_incomplete",
             kind=Kind.CONFLICT,
             hint="another replica may be launching it; removal will be tried again",
         )
 
     async def remove(self, resource: Resource) -> bool:
-        """One resource by kind and name; False if it is gone, or carries another deployment's label."""
+        """Remove one resource by kind and name. Return False if it is gone or belongs to another deployment."""
         remove, inspect = {
             ResourceKind.CONTAINER: (_remove_container, _container_labels),
             ResourceKind.NETWORK: (_remove_network, _network_labels),
             ResourceKind.VOLUME: (_remove_volume, _volume_labels),
         }[resource.kind]
-        was_there = False
+        existed = False
         for attempt in range(_ATTEMPTS):
             try:
-                marks = await self._calls.call(lambda client: inspect(client, resource.name))
-                if marks.get(labels.DEPLOYMENT) != str(self._deployment_id):
+                found = await self._calls.call(lambda client: inspect(client, resource.name))
+                if found.get(labels.DEPLOYMENT) != str(self._deployment_id):
                     return False
-                was_there = True
+                existed = True
                 await self._calls.call(lambda client: remove(client, resource.name), deadline_seconds=_DEADLINE_SECONDS)
             except EngineNotFound:
-                return was_there
+                return existed
             except EngineConflict as error:
-                # A removal under way, or a volume whose container is on its way out: settled shortly.
+                # The resource, or the container that uses the volume, is being removed. That takes a moment.
                 conflict = error
                 await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
             else:
@@ -117,7 +121,7 @@ def _network_labels(client: docker.APIClient, name: str) -> dict[str, Any]:
 
 
 def _networks(client: docker.APIClient, name: str) -> list[dict[str, Any]]:
-    """All networks of exactly this name: an engine may have several. Raises if there is none."""
+    """Return all networks of exactly this name; an engine may have several. Raises EngineNotFound if there is none."""
     found = [network for network in client.networks(names=[name]) if network["Name"] == name]
     if not found:
         raise EngineNotFound(f"no network named {name}")

@@ -1,4 +1,4 @@
-"""The host's folders for the guest agents' sockets: `{home}/run/{session}/{role}`, root's alone."""
+"""The host's folders for the guest agents' sockets: `{home}/run/{session}/{role}`, accessible to root only."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from sandbox.errors import EngineError
 
 
 class SocketFolders:
-    """Blocking file system calls; callers run them in a thread."""
+    """Creates and removes the folders. Its methods block; callers run them in a thread."""
 
     def __init__(self, home: Path) -> None:
         self._run = home / "run"
 
-    def of(self, session_id: UUID, role: str) -> Path:
-        """The role's folder. The last 12 digits: of every version of UUID they are random (the first may be a time)."""
-        return self._of_session(session_id) / role
+    def folder(self, session_id: UUID, role: str) -> Path:
+        """Return the path of the role's folder."""
+        return self._session_folder(session_id) / role
 
     def socket(self, session_id: UUID, role: str) -> Path:
-        return self.of(session_id, role) / GUEST_SOCKET
+        """Return the path of the guest agent's socket."""
+        return self.folder(session_id, role) / GUEST_SOCKET
 
     def ensure(self, session_id: UUID, role: str) -> Path:
-        """The role's folder, made if absent, 0700 like its parents."""
-        folder = self.of(session_id, role)
+        """Create the role's folder and its parents, with mode 0700, unless they exist; return its path."""
+        folder = self.folder(session_id, role)
         for part in (self._run, folder.parent, folder):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def remove_session(self, session_id: UUID) -> None:
-        _remove(self._of_session(session_id))
+        """Remove the folders of all roles of the session."""
+        _remove(self._session_folder(session_id))
 
     def remove(self, session_id: UUID, role: str) -> None:
-        """Remove one role's folder, once its container is gone, and the session's with the last of them."""
-        _remove(self.of(session_id, role))
-        with contextlib.suppress(OSError):  # not empty, or gone
-            self._of_session(session_id).rmdir()
+        """Remove one role's folder, and the session's folder with the last of them."""
+        _remove(self.folder(session_id, role))
+        with contextlib.suppress(OSError):  # It is not empty, or it is gone.
+            self._session_folder(session_id).rmdir()
 
-    def _of_session(self, session_id: UUID) -> Path:
+    def _session_folder(self, session_id: UUID) -> Path:
+        # A socket's path is limited to 108 bytes. The last 12 digits are random in every version of UUID, while the
+        # first ones may be a time.
         return self._run / session_id.hex[-12:]
 
 

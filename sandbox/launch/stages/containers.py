@@ -11,7 +11,7 @@ from sandbox.concurrency import for_each
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
-from sandbox.engine.docker.labels import container_name, network_name
+from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
 from sandbox.launch.reporting import reporting_environment
 from sandbox.launch.stage import StageContext, StageResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ResourceKind
-from sandbox.engine.docker.labels import network_name
+from sandbox.engine.labels import network_name
 from sandbox.launch.stage import StageContext, StageResult
 
 

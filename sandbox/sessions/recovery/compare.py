@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.docker.labels import container_name
+from sandbox.engine.labels import container_name
 
 
 class Action(StrEnum):

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.base import ResourceKind
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
+from sandbox.engine.base import Resource, ResourceKind
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import EngineError
@@ -35,7 +35,7 @@ async def test_one_that_was_only_created_is_started(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
     docker("rm", "-f", first.id)
-    marks = labels.of(engine._deployment_id, spec.session_id, "main")
+    marks = labels.resource_labels(engine._deployment_id, spec.session_id, "main")
     flags = [flag for key, value in marks.items() for flag in ("--label", f"{key}={value}")]
     created = docker("create", "--name", first.name, "--network", "none", *flags, spec.image)
     state = await engine.ensure_container(spec)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isolated_world import MEMORY, PIDS, SECRET, World
 
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 
 STATUS = """
 import json

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.errors import EngineError
 
@@ -28,7 +28,7 @@ async def test_ensure_finds_what_it_made(engine):
     made = inspect(name)
     assert await engine.ensure_network(session_id) == name
     assert inspect(name)["Id"] == made["Id"]
-    assert made["Labels"] == labels.of(engine._deployment_id, session_id)
+    assert made["Labels"] == labels.resource_labels(engine._deployment_id, session_id)
     assert made["EnableIPv6"] is False
     mtu = default_route_mtu()
     assert mtu is not None

@@ -16,7 +16,7 @@ from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import Conflict, InvalidInput, NotFound
 from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_tree import ArchiveRefused
-from sandbox.projects.detection import PlanUndetected
+from sandbox.projects.detection.detect import PlanUndetected
 from sandbox.projects.manifest import PlanInvalid
 from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService

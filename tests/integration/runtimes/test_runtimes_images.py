@@ -142,17 +142,17 @@ async def test_adding_a_folder_adds_a_runtime(
     images = RuntimeImages(catalog)
     assert await images.reference(new_name) is None
 
-    said: list[str] = []
-    built = await images.ensure(new_name, said.append)
+    lines: list[str] = []
+    built = await images.ensure(new_name, lines.append)
     await asyncio.sleep(0)
     assert run(built, "cat /third && ls /opt/sandbox-agent/__main__.py") == "third\n/opt/sandbox-agent/__main__.py"
-    assert [line for line in said if f"No image registry gave {UNKNOWN_IMAGE}" in line]
+    assert [line for line in lines if f"No image registry provides {UNKNOWN_IMAGE}" in line]
     assert await images.reference(new_name) == built
     assert engine.images.get(built).labels["sandbox.runtime"] == new_name
 
-    said.clear()
-    assert await RuntimeImages(RuntimeCatalog(runtimes_folder)).ensure(new_name, said.append) == built
-    assert said == []
+    lines.clear()
+    assert await RuntimeImages(RuntimeCatalog(runtimes_folder)).ensure(new_name, lines.append) == built
+    assert lines == []
 
     (third / "Dockerfile").write_text((third / "Dockerfile").read_text().replace("third >", "fourth >"))
     changed = await images.ensure(new_name)
@@ -191,7 +191,7 @@ async def test_an_image_that_another_replaces_goes_once_no_container_uses_it(
         (runtime / "Dockerfile").write_text(f"ARG BASE\nFROM ${{BASE}}\nLABEL content={content}\n")
         return await images.ensure(new_name)
 
-    at_once = RuntimeImages(catalog, kept_seconds=0)
+    at_once = RuntimeImages(catalog, min_age_seconds=0)
     used = await change(at_once, "first")
     container = engine.containers.create(used, ["x"])
     try:
@@ -208,10 +208,10 @@ async def test_an_image_that_another_replaces_goes_once_no_container_uses_it(
 async def test_two_callers_at_once_build_once(runtimes_folder: Path, new_name: str) -> None:
     add_runtime(runtimes_folder, new_name)
     images = RuntimeImages(RuntimeCatalog(runtimes_folder))
-    said: list[str] = []
-    references = await asyncio.gather(*(images.ensure(new_name, said.append) for _ in range(4)))
+    lines: list[str] = []
+    references = await asyncio.gather(*(images.ensure(new_name, lines.append) for _ in range(4)))
     assert len(set(references)) == 1
-    assert len([line for line in said if line.startswith("Built ")]) == 1
+    assert len([line for line in lines if line.startswith("Built ")]) == 1
 
 
 async def test_a_base_is_pulled_from_a_registry_that_answers(

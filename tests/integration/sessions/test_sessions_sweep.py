@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
-from sandbox.engine.docker import labels
+from sandbox.engine import labels
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import DatabaseUnavailable, EngineError
@@ -47,7 +47,7 @@ async def engine(tmp_path: Path, deployment_id: UUID) -> AsyncIterator[DockerEng
 
 def make_volume(client: docker.APIClient, deployment_id: UUID, session_id: UUID) -> str:
     name = labels.container_name(session_id, "main")
-    client.create_volume(name, labels=labels.of(deployment_id, session_id, "main"))
+    client.create_volume(name, labels=labels.resource_labels(deployment_id, session_id, "main"))
     return name
 
 

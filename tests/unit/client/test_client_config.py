@@ -42,5 +42,5 @@ def test_the_token_is_not_shown() -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8000", "http://"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(SandboxError, match="not an http address"):
+    with pytest.raises(SandboxError, match="not an HTTP URL"):
         resolve(url, environ={})

@@ -73,7 +73,7 @@ async def test_a_restart_of_the_service_is_survived(peer: Any) -> None:
 
 
 async def test_a_service_that_stays_away_is_told(peer: Any) -> None:
-    transport = Transport(peer.config, patience_seconds=0.3)
+    transport = Transport(peer.config, retry_seconds=0.3)
     sandbox = AsyncSandbox(transport, SessionInfo.from_json(peer.session()))
     await sandbox.refresh()
     await peer.stop()

@@ -55,7 +55,7 @@ def test_an_unknown_runtime_is_answered_with_those_there_are(tmp_path: Path) -> 
     ("manifest", "cause"),
     [
         ("name = ", "not TOML"),
-        (MANIFEST.format(name="other"), "its name is other"),
+        (MANIFEST.format(name="other"), "has the name other"),
         (MANIFEST.format(name="broken") + "\nbogus = 1", "bogus"),
         (MANIFEST.format(name="broken").replace("debian:bookworm-slim", ""), "base.image"),
         (MANIFEST.format(name="broken") + '\n[verify]\n"true" = "("', "regular expression"),

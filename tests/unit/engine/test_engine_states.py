@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sandbox.engine.docker.states import container_state, moment, session_of
+from sandbox.engine.docker.states import container_state, parse_time, session_of
 
 SESSION = UUID(int=7)
 
@@ -32,9 +32,9 @@ def test_an_ended_one_tells_how():
 
 
 def test_times_have_nanoseconds_and_zones():
-    assert moment("2026-11-23T16:49:16.599067123Z") == datetime(2026, 11, 23, 16, 49, 16, 599067, UTC)
-    assert moment("2026-11-23T18:49:16+02:00") == datetime(2026, 11, 23, 16, 49, 16, tzinfo=UTC)
-    assert moment(None) is None
+    assert parse_time("2026-11-23T16:49:16.599067123Z") == datetime(2026, 11, 23, 16, 49, 16, 599067, UTC)
+    assert parse_time("2026-11-23T18:49:16+02:00") == datetime(2026, 11, 23, 16, 49, 16, tzinfo=UTC)
+    assert parse_time(None) is None
 
 
 def test_a_label_that_is_no_id_is_no_session():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.engine.docker.image_builder import TaggedImage
-from sandbox.images.superseded import superseded, without_use
+from sandbox.images.superseded import superseded, unused_bases
 
 DEBIAN = ("debian",)
 PYTHON = (*DEBIAN, "python")
@@ -35,6 +35,6 @@ def test_a_base_is_kept_for_as_long_as_something_stands_on_it() -> None:
         image("ours/base:young", 30, "other"),
         image("ours/python:now", 30, *PYTHON, "ca", "agent"),
     ]
-    assert without_use(images, BASES, before=20) == ["ours/base:node"]
+    assert unused_bases(images, BASES, before=20) == ["ours/base:node"]
     gone = [each for each in images if each.tag != "ours/python:now"]
-    assert without_use(gone, BASES, before=20) == ["ours/base-with-ca:python", "ours/base:node"]
+    assert unused_bases(gone, BASES, before=20) == ["ours/base-with-ca:python", "ours/base:node"]

@@ -3,7 +3,7 @@
 import pytest
 from small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
 
-from sandbox.projects.detection import PlanUndetected
+from sandbox.projects.detection.detect import PlanUndetected
 
 
 @pytest.mark.parametrize(

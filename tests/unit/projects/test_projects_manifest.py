@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from sandbox.domain.plan import LaunchPlan
-from sandbox.projects.detection import EXAMPLE
+from sandbox.projects.detection.detect import EXAMPLE
 from sandbox.projects.manifest import PlanInvalid
 
 PlanOf = Callable[..., LaunchPlan]
@@ -65,8 +65,8 @@ def test_a_role_that_starts_nothing(plan_of: PlanOf) -> None:
         ("", ["empty"]),
         ("[backend\n", ["not TOML", "line 1"]),
         ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
-        ('[Back_End]\nstart = "a"', ["[Back_End]", "no name for a role", "line 1"]),
-        ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "not known", "runtime, root", "line 3"]),
+        ('[Back_End]\nstart = "a"', ["[Back_End]", "not a valid role", "line 1"]),
+        ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "unknown", "runtime, root", "line 3"]),
         ('[backend]\nruntime = "cobol"\nstart = "a"', ["[backend] runtime", "'cobol'", "node20, python312", "line 2"]),
         ('[backend]\nport = "8000"', ["[backend] port", "integer", "line 2"]),
         ('[backend]\nport = 70000', ["[backend] port", "65535", "line 2"]),
@@ -77,9 +77,9 @@ def test_a_role_that_starts_nothing(plan_of: PlanOf) -> None:
         ('[a]\nstart = "x"\nruntime = "node20"\n[b]\nenv = { "1x" = "y" }', ["[b] env", "'1x'", "line 5"]),
         ('[backend]\nenv = { A = 1 }', ["[backend] env", "(A)", "string"]),
         ('[backend]\nstart = ["a"]', ["[backend] start", "string", "line 2"]),
-        ('[backend]\nport = 80\nstart = ""', ["[backend] port", "starts nothing", "line 2"]),
-        ('[backend]\nruntime = "python312"', ["[backend]", "does not say start", "line 1"]),
-        ('[backend]\nstart = "a"', ["[backend]", "does not say runtime", "line 1"]),
+        ('[backend]\nport = 80\nstart = ""', ["[backend] port", "without a start command", "line 2"]),
+        ('[backend]\nruntime = "python312"', ["[backend]", "does not set start", "line 1"]),
+        ('[backend]\nstart = "a"', ["[backend]", "does not set runtime", "line 1"]),
         ("\n".join(f"[r{i}]\nstart='a'\nruntime='node20'" for i in range(9)), ["9 tables", "at most 8"]),
         ("#" * 70_000, ["larger than 64 KiB"]),
         ("x = " + "[" * 50_000, ["not TOML"]),
@@ -96,5 +96,5 @@ def test_what_is_wrong_is_said_where(plan_of: PlanOf, text: str, said: list[str]
 
 def test_another_runtime_than_the_detected_one_needs_its_own_start(plan_of: PlanOf) -> None:
     files = {"main.py": FASTAPI, "sandbox.toml": '[backend]\nruntime = "node20"\n'}
-    with pytest.raises(PlanInvalid, match="runs in python312"):
+    with pytest.raises(PlanInvalid, match="needs the runtime python312"):
         plan_of(files)

@@ -5,7 +5,7 @@ import warnings
 import pytest
 from small_projects import FASTAPI, FLASK, VENV, PlanOf, only
 
-from sandbox.projects.detection import PlanUndetected
+from sandbox.projects.detection.detect import PlanUndetected
 
 
 @pytest.mark.parametrize(

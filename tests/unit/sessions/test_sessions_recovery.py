@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
-from sandbox.engine.docker.labels import container_name, network_name, shared_network_name
+from sandbox.engine.labels import container_name, network_name, shared_network_name
 from sandbox.sessions.recovery.compare import Action, compare
 from sandbox.sessions.watcher import loss
 

@@ -1,4 +1,4 @@
-"""What a project is, found out from its files alone: which apps there are, and how each is installed and started."""
+"""Detects the apps of a whole project, from the apps of its folders."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Protocol
 
 from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.errors import InvalidInput
-from sandbox.projects.candidate import BACKEND, FRONTEND, STATIC, Candidate
-from sandbox.projects.node_projects import detect_node
-from sandbox.projects.python_install import MANIFESTS as PYTHON_MANIFESTS
-from sandbox.projects.python_projects import detect_python
+from sandbox.projects.detection.candidate import BACKEND, FRONTEND, STATIC, Candidate
+from sandbox.projects.detection.node import detect_node
+from sandbox.projects.detection.python import detect_python
+from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
+from sandbox.projects.detection.static import detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
-from sandbox.projects.static_projects import detect_built, detect_static
 
 _FRONT_NAMES = ("frontend", "front-end", "front", "client", "web", "webapp", "ui", "app-ui", "www")
 _BACK_NAMES = ("backend", "back-end", "back", "server", "api", "service")
-#: Folders that hold apps and are none themselves.
-_HOLDERS = ("", "apps/", "packages/", "services/")
+#: Folders whose subfolders are apps.
+_PARENT_FOLDERS = ("", "apps/", "packages/", "services/")
 _MANIFESTS = (*PYTHON_MANIFESTS, "package.json", "manage.py")
 _GENERIC_PORT = 8080
 
-LOOKED_FOR = (
+SEARCHED_FILES = (
     "package.json with a dev or start script, server.js or index.js; manage.py; a Python file that makes a FastAPI, "
     "Flask or Streamlit app; index.html; at the top, in frontend/ and backend/, or in one folder"
 )
@@ -36,16 +36,18 @@ health = "/"
 
 
 class PlanUndetected(InvalidInput):
-    """No app was recognised in the project, or more than can be told apart."""
+    """No app was recognised in the project, or several that cannot be told apart."""
 
     code = "plan_undetected"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, hint=f"Say how it runs in a file sandbox.toml at the top of the project:\n{EXAMPLE}")
+        super().__init__(
+            message, hint=f"Describe how it runs in a file sandbox.toml at the top of the project:\n{EXAMPLE}"
+        )
 
 
 class RuntimeRules(Protocol):
-    """What a runtime's own manifest says of the projects it is for; `engine.runtimes.Runtime` is one."""
+    """The detection rules in a runtime's manifest. `engine.runtimes.Runtime` implements this protocol."""
 
     @property
     def name(self) -> str: ...
@@ -60,30 +62,34 @@ class RuntimeRules(Protocol):
 
 
 class DetectRule(Protocol):
+    """Names of files that identify a project of the runtime."""
+
     @property
     def files(self) -> tuple[str, ...]: ...
 
 
 class DefaultCommands(Protocol):
+    """Commands for projects about which nothing else is known."""
+
     @property
     def start(self) -> str | None: ...
 
 
 def detect(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
-    """The plan of a project without `sandbox.toml`. Raises `PlanUndetected`. Reads files: call it in a thread."""
+    """Return the plan of a project without `sandbox.toml`. Raises PlanUndetected. Blocks: call it in a thread."""
     rules = list(runtimes)
     known = {rule.name for rule in rules}
     notes: list[str] = []
     found = _find(source, rules, notes)
     found = {role: candidate for role, candidate in found.items() if candidate.plan.runtime in known}
     if not found:
-        said = "".join(f"; {note}" for note in notes[:5])
-        raise PlanUndetected(f"nothing in the project says how it is started. Looked for {LOOKED_FOR}{said}")
+        causes = "".join(f"; {note}" for note in notes[:5])
+        raise PlanUndetected(f"no app was recognised in the project. Searched for {SEARCHED_FILES}{causes}")
     return LaunchPlan(roles={role: found[role].plan for role in sorted(found)})
 
 
 def detect_role(source: ProjectSource, root: str, role: str, runtimes: Iterable[RuntimeRules]) -> RolePlan | None:
-    """What one folder of a project is on its own; of two apps in it, the one that goes by the name `role`."""
+    """Return the plan of one folder of a project, or None. If it contains two apps, prefer the one with this role."""
     found = _in_folder(Folder(source, root), list(runtimes))
     candidate = found.get(role) or next(iter(found.values()), None)
     return candidate.plan if candidate else None
@@ -104,11 +110,11 @@ def _find(source: ProjectSource, rules: list[RuntimeRules], notes: list[str]) ->
 
 
 def _in_folder(folder: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate]:
-    """The apps of one folder, by role."""
+    """Return the apps of one folder, by role."""
     python = detect_python(folder)
     node = detect_node(folder)
     found = {candidate.role: candidate for candidate in python}
-    # Beside a Python app a package.json counts if it is a user interface, not if it only holds tools.
+    # Next to a Python app, a package.json counts only if it is a user interface. Otherwise it usually only lists tools.
     if node is not None and (not found or (node.role == FRONTEND and FRONTEND not in found)):
         found[node.role] = node
     if not found:
@@ -119,7 +125,7 @@ def _in_folder(folder: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate
 
 
 def _by_rules(folder: Folder, rules: list[RuntimeRules]) -> Candidate | None:
-    """By the manifests of the runtimes beyond those that have detectors of their own."""
+    """Apply the rules in the manifests of the runtimes for which there is no detector here."""
     for rule in rules:
         if rule.name.startswith(("python", "node")) or rule.commands.start is None:
             continue
@@ -137,70 +143,71 @@ def _by_rules(folder: Folder, rules: list[RuntimeRules]) -> Candidate | None:
 
 
 def _named(top: Folder, names: tuple[str, ...], role: str, rules: list[RuntimeRules]) -> Candidate | None:
-    """The app in the first folder that goes by one of these names, under that role."""
+    """Return the app in the first folder with one of these names."""
     top_is_installed = not top.names.isdisjoint(PYTHON_MANIFESTS)
-    for holder in _HOLDERS:
+    for parent in _PARENT_FOLDERS:
         for name in names:
-            folder = top.inner(f"{holder}{name}")
+            folder = top.inner(f"{parent}{name}")
             if not folder.files:
                 continue
             found = _in_folder(folder, rules)
             candidate = found.get(role) or next(iter(found.values()), None)
             if candidate is None:
                 continue
-            # Python below a top that has the manifest is part of the top's app, and imported from there.
+            # Python code without a manifest, below a folder that has one, is part of the app in that folder.
             is_part = candidate.plan.runtime.startswith("python") and candidate.plan.framework != STATIC
             if (
                 is_part
                 and folder.names.isdisjoint(_MANIFESTS)
-                and (top_is_installed or _is_app(top, f"{holder}{name}"))
+                and (top_is_installed or _is_app(top, f"{parent}{name}"))
             ):
                 continue
             return candidate
     return None
 
 
-def _is_app(top: Folder, without: str) -> bool:
-    rest = Folder(top.source, top.path, frozenset({without}))
+def _is_app(top: Folder, excluded: str) -> bool:
+    """Return whether the folder is a Python app without the excluded subfolder."""
+    rest = Folder(top.source, top.path, frozenset({excluded}))
     return any(candidate.role == BACKEND for candidate in detect_python(rest))
 
 
 def _with_top(
     top: Folder, front: Candidate | None, back: Candidate | None, rules: list[RuntimeRules]
 ) -> tuple[Candidate | None, Candidate | None]:
-    """Let the top folder, without what is in the named ones, be what is still missing."""
-    taken = frozenset(candidate.plan.root for candidate in (front, back) if candidate)
-    found = _in_folder(Folder(top.source, top.path, taken, top.notes), rules)
+    """Fill the missing roles from the top folder, excluding the folders of the roles that were found."""
+    used = frozenset(candidate.plan.root for candidate in (front, back) if candidate)
+    found = _in_folder(Folder(top.source, top.path, used, top.notes), rules)
     return front or found.get(FRONTEND), back or found.get(BACKEND)
 
 
 def _serves(back: Candidate, front: Candidate) -> bool:
-    """Whether the back end hands out the pages itself: it names their folder in a string."""
+    """Return whether the backend serves the pages itself, that is, whether it mentions their folder in a string."""
     name = front.plan.root.rpartition("/")[2]
-    return any(mark in back.entry_text for mark in (f"{name}'", f'{name}"', f"{name}/"))
+    return any(text in back.entry_text for text in (f"{name}'", f'{name}"', f"{name}/"))
 
 
 def _anywhere(top: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate]:
-    """One app in any folder, at most two deep, or one of each role."""
+    """Return the only app, or the only app of each role, in any folder at most two levels deep."""
     folders = sorted(
-        {path.rpartition("/")[0] for path in top.files if _marks_app(path)}, key=lambda path: (path.count("/"), path)
+        {path.rpartition("/")[0] for path in top.files if _may_be_app(path)}, key=lambda path: (path.count("/"), path)
     )
     apps: dict[str, list[Candidate]] = {}
-    taken: list[str] = []
+    app_folders: list[str] = []
     for path in folders:
-        if path.startswith(tuple(f"{other}/" for other in taken)):
+        if path.startswith(tuple(f"{other}/" for other in app_folders)):
             continue
         found = _in_folder(top.inner(path), rules)
         if found:
-            taken.append(path)
+            app_folders.append(path)
         for role, candidate in found.items():
             apps.setdefault(role, []).append(candidate)
     several = [candidate.plan.root for candidates in apps.values() if len(candidates) > 1 for candidate in candidates]
     if several:
-        raise PlanUndetected(f"there are several apps and none says which is meant: {', '.join(several[:8])}")
+        raise PlanUndetected(f"there are several apps, and it is unclear which one is meant: {', '.join(several[:8])}")
     return {role: candidates[0] for role, candidates in apps.items()}
 
 
-def _marks_app(path: str) -> bool:
+def _may_be_app(path: str) -> bool:
     folder, _, name = path.rpartition("/")
     return bool(folder) and folder.count("/") <= 1 and name in (*_MANIFESTS, "index.html", "main.py", "app.py")

@@ -1,4 +1,4 @@
-"""The names and labels of everything we make on the engine, in one place."""
+"""Names and labels of the containers, networks and volumes that this service creates on a container engine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ RUNTIME = "sandbox.runtime"
 
 
 def container_name(session_id: UUID, role: str) -> str:
-    """Also the name of the role's `/workspace` volume."""
+    """Return the name of a role's container, which is also the name of its `/workspace` volume."""
     return f"sbx-{session_id.hex}-{role}"
 
 
 def network_name(session_id: UUID) -> str:
+    """Return the name of a session's own network."""
     return f"sbx-{session_id.hex}"
 
 
 def shared_network_name(deployment_id: UUID) -> str:
+    """Return the name of the network that the deployment's sessions of a single container share."""
     return f"sbx-shared-{deployment_id.hex[:12]}"
 
 
-def of(deployment_id: UUID, session_id: UUID | None = None, role: str | None = None) -> dict[str, str]:
+def resource_labels(deployment_id: UUID, session_id: UUID | None = None, role: str | None = None) -> dict[str, str]:
+    """Return the labels of a resource of this deployment, and of the session and role it belongs to."""
     labels = {DEPLOYMENT: str(deployment_id)}
     if session_id is not None:
         labels[SESSION] = str(session_id)

@@ -1,4 +1,5 @@
-"""Recognises Python apps: Django, FastAPI and its kin, Flask, Streamlit, and scripts that serve by themselves."""
+"""Recognises Python apps: Django, ASGI frameworks such as FastAPI, Flask, Streamlit, and scripts that start a
+server."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ import shlex
 from dataclasses import replace
 
 from sandbox.domain.plan import RolePlan
-from sandbox.projects.candidate import BACKEND, FRONTEND, PYTHON_RUNTIME, Candidate
-from sandbox.projects.python_install import MANIFESTS, Dependencies
-from sandbox.projects.python_modules import Module, read_modules
+from sandbox.projects.detection.candidate import BACKEND, FRONTEND, PYTHON_RUNTIME, Candidate
+from sandbox.projects.detection.python_dependencies import MANIFESTS, Dependencies
+from sandbox.projects.detection.python_modules import Module, read_modules
 from sandbox.projects.source import Folder
 
 _ASGI = frozenset({"fastapi", "starlette", "quart", "litestar"})
 _VARIABLES = ("app", "application", "api", "server")
 _STREAMLIT_NAMES = ("streamlit_app", "app", "main", "Home", "home", "dashboard", "Hello", "index")
-#: What a script that serves by itself imports: the package to install, and the port it listens on if told none.
+#: Modules that a script imports to start a server: the package to install, if any, and the default port.
 _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "gradio": ("gradio", 7860),
     "dash": ("dash", 8050),
@@ -32,14 +33,14 @@ _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "socketserver": (None, 8000),
     "wsgiref": (None, 8000),
 }
-#: Ports below are for root.
-_FIRST_FREE_PORT = 1024
+#: Only root may listen on lower ports.
+_FIRST_UNPRIVILEGED_PORT = 1024
 
 
 def detect_python(folder: Folder) -> list[Candidate]:
-    """The Python apps of a folder: none, one, or a web app and the Streamlit page in front of it."""
+    """Return the Python apps of a folder: none, one, or a web app and a Streamlit page as its frontend."""
     dependencies = Dependencies(folder)
-    modules = read_modules(_without_projects(folder))
+    modules = read_modules(_without_nested_projects(folder))
     imports = {name for module in modules for name in module.packages} - _local_names(folder)
     django = _django(folder, dependencies, imports)
     if django is not None:
@@ -73,29 +74,29 @@ def _django(folder: Folder, dependencies: Dependencies, imports: set[str]) -> Ca
         text = folder.read(path) or ""
         if "django" not in text:
             continue
-        where = path.rpartition("/")[0]
+        subfolder = path.rpartition("/")[0]
         start = "python manage.py migrate --noinput && exec python manage.py runserver 0.0.0.0:8000"
-        if where:
-            start = f"cd {shlex.quote(where)} && {start}"
+        if subfolder:
+            start = f"cd {shlex.quote(subfolder)} && {start}"
         install = dependencies.install({"django": "django"}, imports)
         return Candidate(BACKEND, _plan(folder, "django", install, start, 8000), text)
     return None
 
 
 def _web_app(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
-    makers = [m for m in modules if (m.apps or m.factories) and "flask_socketio" not in m.packages]
-    if not dependencies.declared and len({module.path.split("/")[0] for module in makers}) > 1:
-        # Folders side by side, with nothing that holds them together, are several apps.
-        makers = [module for module in makers if not module.folder]
-    for module in makers:
-        made = _best(module.apps) or _best(module.factories)
-        if made is None:
+    creators = [m for m in modules if (m.apps or m.factories) and "flask_socketio" not in m.packages]
+    if not dependencies.declared and len({module.path.split("/")[0] for module in creators}) > 1:
+        # Several folders without a common manifest are separate apps.
+        creators = [module for module in creators if not module.folder]
+    for module in creators:
+        app = _preferred(module.apps) or _preferred(module.factories)
+        if app is None:
             continue
-        name, framework = made
+        name, framework = app
         is_factory = not module.apps
         base = _import_base(folder, module)
         dotted = _dotted_path(module.path, base)
-        port = module.port if module.port and module.port >= _FIRST_FREE_PORT else None
+        port = module.port if module.port and module.port >= _FIRST_UNPRIVILEGED_PORT else None
         env = {} if base == "" else {"PYTHONPATH": base}
         if framework in _ASGI:
             port = port or 8000
@@ -133,7 +134,7 @@ def _streamlit(
 
 
 def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
-    """A script of the folder itself that serves when it is run."""
+    """Return the candidate for a script, directly in the folder, that starts a server when it is run."""
     for module in modules:
         if module.folder:
             break
@@ -148,21 +149,22 @@ def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, i
     return None
 
 
-def _without_projects(folder: Folder) -> Folder:
-    """The folder without those in it that are installed on their own."""
+def _without_nested_projects(folder: Folder) -> Folder:
+    """Exclude the subfolders that have a manifest of their own."""
     nested = {path.rpartition("/")[0] for path in folder.files if path.rpartition("/")[2] in MANIFESTS} - {""}
-    return replace(folder, without=folder.without | nested)
+    return replace(folder, excluded=folder.excluded | nested)
 
 
-def _best(made: dict[str, str]) -> tuple[str, str] | None:
-    if not made:
+def _preferred(apps: dict[str, str]) -> tuple[str, str] | None:
+    """Return name and framework of one app, preferring the usual names of variables."""
+    if not apps:
         return None
-    name = next((name for name in _VARIABLES if name in made), next(iter(made)))
-    return name, made[name]
+    name = next((name for name in _VARIABLES if name in apps), next(iter(apps)))
+    return name, apps[name]
 
 
 def _local_names(folder: Folder) -> set[str]:
-    """Top-level names that are the project's own: modules and folders anywhere a module may be imported from."""
+    """Return the names of the project's own modules and folders, at any level from which they may be imported."""
     names = set()
     for path in folder.files:
         if path.endswith(".py"):
@@ -173,11 +175,14 @@ def _local_names(folder: Folder) -> set[str]:
 
 
 def _import_base(folder: Folder, module: Module) -> str:
-    """The folder a module's own absolute imports start from: where most of them are found, the outermost if equal."""
+    """Return the folder that the module's absolute imports are relative to.
+
+    It is the folder in which most of them are found, and among equals the outermost.
+    """
     parts = module.folder.split("/") if module.folder else []
     bases = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
     if module.uses_relative_imports and parts:
-        bases.pop()  # the module must be part of a package
+        bases.pop()  # Because of its relative imports, the module must be part of a package.
 
     def resolved(base: str) -> int:
         prefix = f"{base}/" if base else ""

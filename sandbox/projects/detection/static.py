@@ -1,9 +1,9 @@
-"""Recognises pages that need no server of their own."""
+"""Recognises static pages, which need no server of their own."""
 
 from __future__ import annotations
 
 from sandbox.domain.plan import RolePlan
-from sandbox.projects.candidate import FRONTEND, PYTHON_RUNTIME, STATIC, Candidate
+from sandbox.projects.detection.candidate import FRONTEND, PYTHON_RUNTIME, STATIC, Candidate
 from sandbox.projects.source import Folder
 
 _PORT = 8000
@@ -11,7 +11,7 @@ _BUILT_FOLDERS = ("public", "dist", "build", "out", "site", "www", "static", "ht
 
 
 def detect_static(folder: Folder) -> Candidate | None:
-    """The folder itself, where its page is."""
+    """Return the candidate for a folder that contains an `index.html`, or None."""
     if not folder.has("index.html"):
         return None
     plan = RolePlan(
@@ -25,6 +25,6 @@ def detect_static(folder: Folder) -> Candidate | None:
 
 
 def detect_built(folder: Folder) -> Candidate | None:
-    """A page in one of the folders that build tools and hosts call by these names."""
+    """Return the candidate for a page in one of the usual output folders of build tools, or None."""
     found = (detect_static(folder.inner(name)) for name in _BUILT_FOLDERS if name in folder.folders)
     return next((candidate for candidate in found if candidate), None)

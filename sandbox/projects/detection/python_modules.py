@@ -1,4 +1,4 @@
-"""Reads Python modules, without running them, for the web app they make."""
+"""Finds the web apps in Python modules by parsing them. The modules are not run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sandbox.projects.source import Folder
 
-#: Calls that make an app, and the framework they are of.
+#: Classes whose instances are apps, and their frameworks.
 _APP_CLASSES = {
     "fastapi.FastAPI": "fastapi",
     "fastapi.applications.FastAPI": "fastapi",
@@ -20,7 +20,7 @@ _APP_CLASSES = {
     "flask.Flask": "flask",
     "flask.app.Flask": "flask",
 }
-#: Calls that take the port a server listens on.
+#: Names of functions that start a server and have the port as an argument.
 _SERVING_CALLS = frozenset(
     {"run", "run_app", "run_server", "run_simple", "serve", "launch", "listen", "start_server", "make_server", "Config"}
 )
@@ -29,47 +29,48 @@ _SERVER_CLASSES = ("HTTPServer", "TCPServer", "WSGIServer")
 _FIRST_NAMES = ("main", "app", "server", "api", "asgi", "wsgi", "application", "run", "index", "web", "__init__")
 _SKIPPED_FOLDERS = frozenset({"tests", "test", "migrations", "alembic", "docs", "examples", "scripts", "site-packages"})
 _MAX_DEPTH = 3
-#: Python parses a module in one go, while nothing else runs: larger ones are left out, and all together are bounded.
+#: While Python parses a module, no other thread runs. Therefore larger modules are skipped, and the total is limited.
 _MAX_MODULE_BYTES = 128 * 1024
-_MAX_TEXT = 4 << 20
+_MAX_TOTAL_CHARACTERS = 4 << 20
 
-#: `warnings` has one list of filters for the whole process.
+#: The filters of `warnings` are global to the process.
 _WARNINGS = threading.Lock()
 
 
 @dataclass(slots=True)
 class Module:
-    """What one module shows. Names are as they are at module level."""
+    """What is known about one module. Names are those at module level."""
 
     path: str
     text: str
-    #: Dotted names of all that is imported, absolute imports only.
+    #: Dotted names of all absolute imports.
     imports: set[str] = field(default_factory=set)
     uses_relative_imports: bool = False
-    #: Variable -> framework, for app objects.
+    #: Variable -> framework, for variables that are apps.
     apps: dict[str, str] = field(default_factory=dict)
-    #: Function -> framework, for functions that make an app and need no argument.
+    #: Function -> framework, for functions without required arguments that return an app.
     factories: dict[str, str] = field(default_factory=dict)
-    #: Variable -> name of the function it is the result of.
+    #: Variable -> name of the function whose result it is.
     results: dict[str, str] = field(default_factory=dict)
-    #: Port given to a call that serves.
+    #: Port in the call that starts a server.
     port: int | None = None
 
     @property
     def packages(self) -> set[str]:
-        """First parts of what is imported."""
+        """Top-level names of the imports."""
         return {name.split(".", 1)[0] for name in self.imports}
 
     @property
     def folder(self) -> str:
+        """Path of the folder that contains the module."""
         return self.path.rpartition("/")[0]
 
 
 def read_modules(folder: Folder) -> list[Module]:
-    """The modules of a folder that may hold an app, likeliest first."""
-    paths = [path for path in folder.files if path.endswith(".py") and _may_hold_app(path)]
+    """Parse the modules of a folder that may contain an app, the most likely first."""
+    paths = [path for path in folder.files if path.endswith(".py") and _may_contain_app(path)]
     modules = []
-    left = _MAX_TEXT
+    left = _MAX_TOTAL_CHARACTERS
     for path in sorted(paths, key=_likeliest_first):
         text = folder.read(path, _MAX_MODULE_BYTES)
         left -= len(text or "")
@@ -79,13 +80,13 @@ def read_modules(folder: Folder) -> list[Module]:
         if module is not None:
             modules.append(module)
         elif text is not None:
-            folder.notes.append(f"{folder.place(path)} is not valid Python 3")
+            folder.notes.append(f"{folder.full_path(path)} is not valid Python 3")
     _resolve_results(modules)
     return modules
 
 
 def read_module(path: str, text: str) -> Module | None:
-    """Read one module's text; None if it is not Python."""
+    """Parse one module. Return None if it is not valid Python."""
     try:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -97,7 +98,7 @@ def read_module(path: str, text: str) -> Module | None:
     constants: dict[str, int] = {}
     for statement in _module_level(tree.body):
         if isinstance(statement, ast.FunctionDef):
-            framework = _made_by(statement, names)
+            framework = _factory_framework(statement, names)
             if framework is not None:
                 module.factories[statement.name] = framework
             continue
@@ -110,7 +111,7 @@ def read_module(path: str, text: str) -> Module | None:
     return module
 
 
-def _may_hold_app(path: str) -> bool:
+def _may_contain_app(path: str) -> bool:
     *folders, name = path.split("/")
     return (
         len(folders) <= _MAX_DEPTH
@@ -128,7 +129,7 @@ def _likeliest_first(path: str) -> tuple[int, int, str]:
 
 
 def _read_imports(tree: ast.Module, module: Module) -> dict[str, str]:
-    """Note what is imported; returns what each imported name stands for."""
+    """Record the module's imports, and return the full name that each imported name refers to."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -148,7 +149,7 @@ def _read_imports(tree: ast.Module, module: Module) -> dict[str, str]:
 
 
 def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that run when the module is imported, in order, also those within `if`, `try` and `with`."""
+    """Yield the statements that run on import, in order, including those inside `if`, `try` and `with`."""
     for statement in body:
         if isinstance(statement, ast.If):
             if not _is_main_guard(statement.test):
@@ -184,8 +185,8 @@ def _read_assignment(module: Module, name: str, value: ast.expr, names: dict[str
         module.results[name] = called.rpartition(".")[2]
 
 
-def _made_by(function: ast.FunctionDef, names: dict[str, str]) -> str | None:
-    """The framework of the app a function makes and returns, if it can be called with nothing."""
+def _factory_framework(function: ast.FunctionDef, names: dict[str, str]) -> str | None:
+    """Return the framework of the app that a function creates, if it can be called without arguments."""
     arguments = function.args
     required = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
     if required or any(default is None for default in arguments.kw_defaults):
@@ -202,7 +203,7 @@ def _made_by(function: ast.FunctionDef, names: dict[str, str]) -> str | None:
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
-    """The full name of what an expression such as `web.FastAPI` refers to."""
+    """Return the full name that an expression such as `web.FastAPI` refers to, or None."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -213,7 +214,7 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
 
 
 def _resolve_results(modules: list[Module]) -> None:
-    """`app = create_app()` makes an app where `create_app` is a factory of any of these modules."""
+    """Add the variables that are results of factories, such as `app = create_app()`, in any of the modules."""
     factories = {name: framework for module in modules for name, framework in module.factories.items()}
     for module in modules:
         for variable, function in module.results.items():
@@ -222,6 +223,7 @@ def _resolve_results(modules: list[Module]) -> None:
 
 
 def _find_port(tree: ast.Module, constants: dict[str, int]) -> int | None:
+    """Return the port in the first call that starts a server, or None."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -240,7 +242,7 @@ def _find_port(tree: ast.Module, constants: dict[str, int]) -> int | None:
 
 
 def _number(node: ast.expr, constants: dict[str, int]) -> int | None:
-    """The whole number an expression comes to: itself, a constant's name, `int(…)`, `os.environ.get("PORT", …)`."""
+    """Evaluate a number, the name of a constant, `int(…)` or `os.environ.get("PORT", …)`. Return None for others."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, int) and not isinstance(node.value, bool):
             return node.value

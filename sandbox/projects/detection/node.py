@@ -1,4 +1,4 @@
-"""Recognises Node.js apps: development servers of user interfaces (Vite, Next.js, …) and servers (Express, plain)."""
+"""Recognises Node.js apps: development servers of user interfaces (Vite, Next.js, …), and servers (Express, …)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.domain.plan import RolePlan
-from sandbox.projects.candidate import BACKEND, FRONTEND, NODE_RUNTIME, Candidate
+from sandbox.projects.detection.candidate import BACKEND, FRONTEND, NODE_RUNTIME, Candidate
 from sandbox.projects.source import Folder
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A development server: the package that brings it, its sub-commands, and how it is told where to listen."""
+    """A development server of a user interface."""
 
     framework: str
+    #: Name of the npm package that contains it.
     package: str
+    #: Default port.
     port: int
+    #: Arguments that set the address and port to listen on.
     flags: str
-    #: The sub-commands that serve; "" for none at all.
+    #: The sub-commands that start the server; "" if it starts without one.
     commands: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
 
 
 _HOST_PORT = "--host 0.0.0.0 --port {port}"
 
-#: By the program's name. The order is that in which packages are looked at where no script says what to start.
+#: By name of the program. If no script starts one of them, the packages are searched in this order.
 _TOOLS: dict[str, Tool] = {
     "next": Tool(
         "next", "next", 3000, "--hostname 0.0.0.0 --port {port}", ("dev",), (("NEXT_TELEMETRY_DISABLED", "1"),)
@@ -40,7 +43,7 @@ _TOOLS: dict[str, Tool] = {
     "remix": Tool("remix", "@remix-run/dev", 5173, _HOST_PORT, ("vite:dev",)),
     "react-scripts": Tool(
         "create-react-app", "react-scripts", 3000, "", ("start",),
-        # The page's socket is on the preview's port, not on ours; previews check hosts and callers themselves.
+        # The page connects its WebSocket to the preview's port. The preview checks hosts and callers itself.
         (("BROWSER", "none"), ("WDS_SOCKET_PORT", "0"), ("DANGEROUSLY_DISABLE_HOST_CHECK", "true")),
     ),
     "vue-cli-service": Tool("vue-cli", "@vue/cli-service", 8080, _HOST_PORT, ("serve",)),
@@ -75,7 +78,7 @@ _ENTRIES = (
     "index.cjs", "src/server.js", "src/index.js", "src/app.js", "src/main.js", "server/index.js", "bin/www",
 )  # fmt: skip
 _SOURCES = ("bin/www", "src/server.ts", "src/index.ts", "src/main.ts", "src/app.ts", "server.ts", "index.ts", "app.ts")
-#: Programs that scripts call and people often have installed globally only.
+#: Programs that scripts call although they are often installed globally only.
 _GLOBAL_PROGRAMS = frozenset({"nodemon", "tsx", "ts-node", "ts-node-dev", "pm2", "bun", "deno"})
 
 _LISTENS = re.compile(r"\.listen\s*\(|\bserve\s*\(")
@@ -89,7 +92,7 @@ _CONFIG_PORT = re.compile(r"\bport\s*:\s*(\d{2,5})\b")
 
 
 def detect_node(folder: Folder) -> Candidate | None:
-    """The Node.js app of a folder, if it is one."""
+    """Return the Node.js app of a folder, or None."""
     package = _read_package(folder)
     if package is None:
         return _bare_script(folder)
@@ -105,10 +108,10 @@ def _read_package(folder: Folder) -> dict[str, Any] | None:
     try:
         package = json.loads(text)
     except (ValueError, RecursionError) as error:
-        folder.notes.append(f"{folder.place('package.json')} is not valid JSON: {error}")
+        folder.notes.append(f"{folder.full_path('package.json')} is not valid JSON: {error}")
         return None
     if not isinstance(package, dict):
-        folder.notes.append(f"{folder.place('package.json')} is not an object")
+        folder.notes.append(f"{folder.full_path('package.json')} is not an object")
         return None
     return package
 
@@ -120,12 +123,15 @@ def _strings(value: object) -> dict[str, str]:
 
 
 def install_command(folder: Folder, package: dict[str, Any]) -> str:
-    """By the package manager that `packageManager` or the lock file names; exactly what is locked, where it is."""
-    named = str(package.get("packageManager") or "").partition("@")
-    if named[0] == "pnpm" or (not named[0] and folder.has("pnpm-lock.yaml")):
+    """Return the install command.
+
+    `packageManager` or else the lock file decides the package manager. If there is a lock file, it is followed exactly.
+    """
+    name, _, version = str(package.get("packageManager") or "").partition("@")
+    if name == "pnpm" or (not name and folder.has("pnpm-lock.yaml")):
         return "pnpm install --frozen-lockfile" if folder.has("pnpm-lock.yaml") else "pnpm install"
-    if named[0] == "yarn" or (not named[0] and folder.has("yarn.lock")):
-        if folder.has(".yarnrc.yml") or (named[2][:1].isdigit() and not named[2].startswith(("0", "1."))):
+    if name == "yarn" or (not name and folder.has("yarn.lock")):
+        if folder.has(".yarnrc.yml") or (version[:1].isdigit() and not version.startswith(("0", "1."))):
             return "YARN_NODE_LINKER=node-modules npx --yes @yarnpkg/cli-dist install"
         return "yarn install --frozen-lockfile" if folder.has("yarn.lock") else "yarn install"
     locked = folder.has("package-lock.json") or folder.has("npm-shrinkwrap.json")
@@ -148,21 +154,25 @@ def _user_interface(
         commands = _commands(scripts.get(name, ""))
         tool = _tool(commands[-1]) if commands else None
         if tool is not None:
-            # `npm run` starts the scripts of every package manager, and hands arguments on as they are.
+            # `npm run` runs the scripts whichever package manager is used, and passes arguments on unchanged.
             flags = f" -- {tool.flags.format(port=tool.port)}" if tool.flags else ""
             plan = _plan(
                 folder, tool.framework, f"npm run {name}{flags}", tool.port, install=install, env=dict(tool.env)
             )
             return Candidate(FRONTEND, plan)
     tool = next((tool for tool in _TOOLS.values() if tool.package in dependencies), None)
-    return _composed(folder, tool, install, scripts, dependencies) if tool else None
+    return _without_plain_script(folder, tool, install, scripts, dependencies) if tool else None
 
 
-def _composed(
+def _without_plain_script(
     folder: Folder, tool: Tool, install: str, scripts: dict[str, str], dependencies: dict[str, str]
 ) -> Candidate | None:
-    """Where a script starts more than the tool itself, it runs as it is, and the tool is where its own files say."""
-    script = next((name for name in _UI_SCRIPTS if _program_named(scripts.get(name, ""), tool)), None)
+    """Return the candidate for a project in which no script starts just the tool.
+
+    A script that starts the tool together with something else is run unchanged, and the port is read from the tool's
+    configuration. If there is no script at all, the tool is started directly.
+    """
+    script = next((name for name in _UI_SCRIPTS if _mentions_program(scripts.get(name, ""), tool)), None)
     if script is not None:
         configured = next((name for name in sorted(folder.names) if name.startswith(f"{tool.package}.config.")), "")
         match = _CONFIG_PORT.search(folder.read(configured) or "")
@@ -171,7 +181,7 @@ def _composed(
         )
         return Candidate(FRONTEND, plan)
     if any(name in scripts for name in _UI_SCRIPTS) or not _SERVERS.keys().isdisjoint(dependencies):
-        return None  # it starts something else, such as a server with the tool built in
+        return None  # A script starts something else, such as a server that embeds the tool.
     program = next(name for name, known in _TOOLS.items() if known is tool)
     command = " ".join(filter(None, (program, tool.commands[0], tool.flags.format(port=tool.port))))
     return Candidate(FRONTEND, _plan(folder, tool.framework, command, tool.port, install=install, env=dict(tool.env)))
@@ -195,7 +205,7 @@ def _server(
         return None
     texts = [folder.read(path) or "" for path in _sources(folder, scripts.get(script or "", ""), entry)]
     port = next((found for text in texts if (found := _listening_port(text))), _SERVER_PORT)
-    # Without dependencies there is nothing to install.
+    # Without dependencies or workspaces there is nothing to install.
     install = install_command(folder, package) if dependencies or package.get("workspaces") else None
     plan = _plan(folder, framework or "node", start, port, install=install, env={})
     return Candidate(BACKEND, plan, "\n".join(texts))
@@ -213,14 +223,14 @@ def _server_script(scripts: dict[str, str], dependencies: dict[str, str], framew
 
 
 def _sources(folder: Folder, script: str, entry: str | None) -> list[str]:
-    """The files a server may say its port in, likeliest first."""
+    """Return the files in which a server may set its port, the most likely first."""
     named = [_clean(word) for command in _commands(script) for word in command[1:]]
     paths = [*named, *(f"{path}.js" for path in named), *_SOURCES, *([entry] if entry else []), *_ENTRIES]
     return [path for path in dict.fromkeys(paths) if folder.has(path)]
 
 
 def _bare_script(folder: Folder) -> Candidate | None:
-    """A server that needs no package at all."""
+    """Return the candidate for a server without a package.json, or None."""
     for path in _ENTRIES:
         text = folder.read(path) or ""
         if _LISTENS.search(text):
@@ -243,7 +253,7 @@ def _clean(path: str) -> str:
 
 
 def _commands(script: str) -> list[list[str]]:
-    """The words of each command of a script, without what only sets the scene (`cross-env A=b`, `npx`)."""
+    """Split a script into commands and words, without leading assignments and wrappers (`cross-env A=b`, `npx`)."""
     commands = []
     for part in re.split(r"&&|\|\||;", script):
         try:
@@ -258,16 +268,17 @@ def _commands(script: str) -> list[list[str]]:
 
 
 def _tool(words: list[str]) -> Tool | None:
-    """The tool a command starts as a server."""
+    """Return the tool that a command starts as a server, or None."""
     tool = _TOOLS.get(words[0].rpartition("/")[2])
     if tool is None:
         return None
     command = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
-    # What follows a tool that has no sub-commands is the folder it serves.
+    # If a tool has no sub-commands, its argument is the folder to serve.
     return tool if command in tool.commands or tool.commands == ("",) else None
 
 
-def _program_named(script: str, tool: Tool) -> bool:
+def _mentions_program(script: str, tool: Tool) -> bool:
+    """Return whether a script contains the name of one of the tool's programs."""
     return any(
         re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w./:-])", script)
         for name, known in _TOOLS.items()

@@ -1,4 +1,4 @@
-"""How a Python project's dependencies are installed: by its own lock or manifest, else what it imports."""
+"""The install command of a Python project, from its lock file or manifest, or else from what it imports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from sandbox.projects.source import Folder
 
-#: What `uv` is told to use, whatever `.python-version` says: the only one there is in the container.
+#: The container has only this version, so `uv` must use it even if `.python-version` names another one.
 _PYTHON = "--python 3.12"
 _VENV = f"uv venv --allow-existing {_PYTHON}"
 _EXPORTED = ".venv/requirements.txt"
 
-#: Files any of which says that this folder is installed on its own.
+#: Files any one of which shows that the folder is installed on its own.
 MANIFESTS = ("uv.lock", "poetry.lock", "requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg")
 _REQUIREMENTS = (
     "requirements.txt",
@@ -27,7 +27,7 @@ _REQUIREMENTS = (
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?")
 
-#: Import name -> package, for projects that name no dependency. Only packages that are meant by nothing else.
+#: Import name -> package, for projects that declare no dependency. Contains only unambiguous names.
 _KNOWN_IMPORTS = {
     **{
         name: name
@@ -67,7 +67,7 @@ _KNOWN_IMPORTS = {
 
 
 class Dependencies:
-    """What a folder's manifests declare: package names with their extras."""
+    """The dependencies that a folder's manifests declare: package names with their extras."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -78,12 +78,12 @@ class Dependencies:
 
     @property
     def declared(self) -> bool:
-        """Whether there is a manifest at all."""
+        """Whether the folder has a manifest."""
         return self.method is not None
 
     @property
     def method(self) -> str | None:
-        """Which lock or manifest is followed; locks come first."""
+        """Which lock file or manifest is used, or None. Lock files take precedence."""
         has = self._folder.has
         is_project = isinstance(self.pyproject.get("project"), dict)
         methods = {
@@ -98,29 +98,35 @@ class Dependencies:
         return next((method for method, applies in methods.items() if applies), None)
 
     def install(self, needs: dict[str, str], imports: Iterable[str]) -> str:
-        """The command that makes `.venv`. `needs` are packages the start command or the app cannot do without, with
-        what to ask for (`{"uvicorn": "uvicorn[standard]"}`); `imports` are looked at where nothing is declared."""
+        """Return the command that creates `.venv` and installs the dependencies into it.
+
+        Args:
+            needs: Packages that the app or its start command requires, with the requirement to install
+                (`{"uvicorn": "uvicorn[standard]"}`). Those that are not declared are added.
+            imports: Names of the imported modules. They are used only if nothing is declared.
+        """
         if not self.declared:
             known = {_KNOWN_IMPORTS[name]: _KNOWN_IMPORTS[name] for name in imports if name in _KNOWN_IMPORTS}
             return f"{_VENV} && uv pip install {_quoted(sorted((known | needs).values()))}"
-        missing = _quoted(wanted for name, wanted in needs.items() if not self._satisfies(wanted, name))
+        missing = _quoted(required for name, required in needs.items() if not self._satisfies(required, name))
         if self.method == "uv.lock":
-            synced = f"uv sync --frozen {_PYTHON}"
-            return f"{synced} && uv pip install {missing}" if missing else synced
-        return f"{_VENV} && {self._exported()}uv pip install {self._listed()} {missing}".rstrip()
+            sync = f"uv sync --frozen {_PYTHON}"
+            return f"{sync} && uv pip install {missing}" if missing else sync
+        return f"{_VENV} && {self._export_command()}uv pip install {self._source()} {missing}".rstrip()
 
-    def _listed(self) -> str:
-        """What `uv pip install` is to follow."""
+    def _source(self) -> str:
+        """Return the arguments of `uv pip install` that name the list of dependencies."""
         if self.method == "requirements":
             return f"-r {self.requirements}"
         if self.method in ("poetry.lock", "pipfile"):
             return f"-r {_EXPORTED}"
-        # Without a build system it is no package, only a list of dependencies; Poetry's may have no package either.
-        packaged = "build-system" in self.pyproject or self.method == "setup"
-        return "-e ." if packaged and self.method != "poetry" else "-r pyproject.toml"
+        # Without a build system, pyproject.toml only lists dependencies. A project of Poetry may have no package,
+        # either.
+        is_package = "build-system" in self.pyproject or self.method == "setup"
+        return "-e ." if is_package and self.method != "poetry" else "-r pyproject.toml"
 
-    def _exported(self) -> str:
-        """Commands that turn another tool's lock into a list that `uv` follows, from the index it is told to use."""
+    def _export_command(self) -> str:
+        """Return the commands that convert another tool's lock file into a requirements file for `uv`."""
         if self.method == "poetry.lock":
             return f"uvx --with poetry-plugin-export poetry export -o {_EXPORTED} && "
         if self.method == "pipfile":
@@ -128,10 +134,11 @@ class Dependencies:
             return f"{lock}uvx pipenv requirements > {_EXPORTED} && "
         return ""
 
-    def _satisfies(self, wanted: str, name: str) -> bool:
+    def _satisfies(self, required: str, name: str) -> bool:
+        """Return whether the declared dependencies include the package with the required extras."""
         if name == "uvicorn" and self.extras.get("fastapi", set()) & {"standard", "all"}:
             return True
-        extras = set(re.findall(r"\[(.*)\]", wanted))
+        extras = set(re.findall(r"\[(.*)\]", required))
         return name in self.extras and extras <= self.extras[name]
 
     def _read(self) -> None:
@@ -146,16 +153,16 @@ class Dependencies:
         for name, value in _table(_toml(self._folder, "Pipfile"), "packages").items():
             self._add(name, _strings(value.get("extras")) if isinstance(value, dict) else ())
 
-    def _read_requirements(self, path: str, seen: set[str]) -> None:
-        if path in seen:
+    def _read_requirements(self, path: str, visited: set[str]) -> None:
+        if path in visited:
             return
-        seen.add(path)
+        visited.add(path)
         for raw in (self._folder.read(path) or "").splitlines():
             line = raw.strip()
             included = re.match(r"^(?:-r|--requirement)[\s=]+(\S+)", line)
             if included:
                 parent = path.rpartition("/")[0]
-                self._read_requirements(f"{parent}/{included[1]}".lstrip("/").replace("/./", "/"), seen)
+                self._read_requirements(f"{parent}/{included[1]}".lstrip("/").replace("/./", "/"), visited)
             else:
                 self._add(line)
 
@@ -178,7 +185,7 @@ def _toml(folder: Folder, path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        folder.notes.append(f"{folder.place(path)} is not valid TOML: {error}")
+        folder.notes.append(f"{folder.full_path(path)} is not valid TOML: {error}")
         return {}
 
 

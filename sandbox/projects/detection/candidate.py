@@ -1,4 +1,4 @@
-"""What detectors hand back: a role, what would run it, and how it was recognised."""
+"""The result of a detector: an app that it recognised."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STATIC = "static"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One app that was recognised. `role` is what it is called when nothing else says."""
+    """An app that was recognised. `role` is its role unless the name of its folder implies another."""
 
     role: str
     plan: RolePlan
-    #: Text of the file the app is made in, to see whether it serves another folder itself.
+    #: Source of the file that creates the app. Shows whether the app serves the files of another folder.
     entry_text: str = ""

@@ -1,0 +1,68 @@
+"""Errors of the Docker SDK, translated into this service's own errors."""
+
+from __future__ import annotations
+
+import docker.errors
+import requests.exceptions
+import urllib3.exceptions
+
+from sandbox.errors import EngineError, Kind
+
+#: The errors that a call of the Docker SDK may raise: its own, and those of the libraries below it.
+FOREIGN_ERRORS = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
+DOCTOR_HINT = "run `sandbox doctor`: it says which engine is expected and how to start it"
+
+
+class EngineNotFound(EngineError):
+    """The engine has no such container, network or volume. Handled inside this package and never raised out of it."""
+
+    code = "engine_not_found"
+    kind = Kind.NOT_FOUND
+
+
+class EngineConflict(EngineError):
+    """The engine refused a call because of a resource's state: it or its name is in use, or it is being removed."""
+
+    code = "engine_conflict"
+    kind = Kind.CONFLICT
+
+
+def unreachable(cause: str) -> EngineError:
+    """Return the error for an engine that does not answer, with a hint that fits the cause."""
+    hint = DOCTOR_HINT
+    if "Permission denied" in cause:
+        hint = "this user may not open the engine's socket: run as root, or add the user to the group `docker`"
+    return EngineError(f"the container engine does not answer: {cause}", code="engine_unreachable", hint=hint)
+
+
+def translate(error: Exception) -> EngineError:
+    """Return our error for one of FOREIGN_ERRORS. The message contains the engine's own."""
+    if isinstance(error, docker.errors.APIError):
+        return _refusal(error)
+    if isinstance(error, requests.exceptions.Timeout):
+        return EngineError(
+            f"the container engine did not answer: {error}", code="engine_timeout", kind=Kind.TIMEOUT, hint=DOCTOR_HINT
+        )
+    if isinstance(error, ValueError):  # The JSON errors of requests are OSErrors, too, so this is tested first.
+        return EngineError(f"the container engine's answer cannot be parsed: {error}", hint=DOCTOR_HINT)
+    return unreachable(str(error))
+
+
+def _refusal(error: docker.errors.APIError) -> EngineError:
+    message = str(error.explanation or error)
+    if isinstance(error, docker.errors.ImageNotFound):
+        return EngineError(
+            f"the image is not on the engine: {message}", code="image_missing", hint="run `sandbox runtimes build`"
+        )
+    if isinstance(error, docker.errors.NotFound):
+        return EngineNotFound(message)
+    # The engine refuses to remove a network that is in use with status 403.
+    if error.status_code == 409 or "has active endpoints" in message:
+        return EngineConflict(message)
+    return EngineError(f"the container engine refused: {message}", hint="see the engine's own log for details")
