@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -97,6 +97,12 @@ class LaunchPlan(BaseModel):
     def primary_runtime(self) -> str:
         """The documented `runtime_type`: that of the backend, else of the first role."""
         return self.roles["backend" if "backend" in self.roles else next(iter(self.roles))].runtime
+
+
+def stored_plan(value: dict[str, Any]) -> LaunchPlan:
+    """The plan of a session's row. Fields that this release does not know are ignored, because replicas are replaced
+    one by one and a newer one may have written the row."""
+    return LaunchPlan.model_validate(value, extra="ignore")
 
 
 def blank_plan(runtime: str) -> LaunchPlan:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.plan import LaunchPlan
+
 
 class SessionStatus(StrEnum):
     """The documented values of `sandbox_sessions.status`."""
@@ -107,5 +109,5 @@ class Session:
     work: Work | None
     env: dict[str, str] = field(default_factory=dict)
     agents: tuple[str, ...] = ()
-    #: The plan as JSON (`domain.plan.LaunchPlan`), once the plan stage has run.
-    plan: dict[str, Any] | None = None
+    #: None until the plan stage of the session's first run has completed.
+    plan: LaunchPlan | None = None

@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.failures import FAILURE_STAGES
-from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionError, SessionStatus
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, StageState
 from sandbox.engine.base import Engine, ResourceKind
@@ -120,9 +119,8 @@ class Pipeline:
         if record is None:
             crash_point(f"{name}:before-start")
             await journal.stage_started(name, NewEvent(EventType.STAGE, {**position, "state": "started"}))
-        plan = LaunchPlan.model_validate(session.plan) if session.plan else None
         bound = _BoundJournal(journal, name, dict(record.progress) if record else {})
-        context = StageContext(session, self._engine, bound, plan)
+        context = StageContext(session, self._engine, bound)
         try:
             crash_point(f"{name}:before-act")
             result = await self._attempts(name, context, journal)
@@ -136,11 +134,10 @@ class Pipeline:
         state = StageState.SKIPPED if result.skipped else StageState.COMPLETED
         duration = _milliseconds(started_at)
         told = NewEvent(EventType.STAGE, {**position, "state": state.value, "duration_ms": duration})
-        changes = {**result.changes, "pipeline_stage": name.value}
-        await journal.stage_ended(name, state, [*result.events, told], duration_ms=duration, changes=changes)
+        await journal.stage_ended(name, state, [*result.events, told], duration_ms=duration, result=result)
         crash_point(f"{name}:after-checkpoint")
         self._record_stage(identity, session, name, started_at, None)
-        return replace(session, plan=result.changes.get("plan", session.plan), pipeline_stage=name.value)
+        return replace(result.applied_to(session), pipeline_stage=name.value)
 
     async def _attempts(self, name: StageName, context: StageContext, journal: RunJournal) -> StageResult:
         """Run the stage; passing trouble is waited out a few times before it fails the launch."""
@@ -169,7 +166,7 @@ class Pipeline:
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        started = session.plan is not None and any(role["start"] for role in session.plan["roles"].values())
+        started = session.plan is not None and any(role.start for role in session.plan.roles.values())
         healthy = SessionStatus.RUNNING if started else SessionStatus.READY
         status = SessionStatus.ERROR if error else healthy
         crash_point("end:before-checkpoint")
@@ -272,6 +269,6 @@ class _ticking(AsyncExitStack):
         while True:
             await asyncio.sleep(LOG_EVERY_SECONDS)
             try:
-                await self._journal.keep_log_current()
+                await self._journal.update_log()
             except SandboxError as error:
                 log.info("pipeline_log is behind for a moment: %s", error)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sandbox.domain.events import NewEvent
 from sandbox.domain.plan import LaunchPlan
-from sandbox.domain.session import Session
+from sandbox.domain.processes import ProcessKind, process_name
+from sandbox.domain.session import ContainerInfo, Session
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Engine, ResourceKind
 
@@ -37,29 +38,53 @@ class StageContext:
     session: Session
     engine: Engine
     journal: StageJournal
-    #: None only before the plan stage has completed.
-    maybe_plan: LaunchPlan | None
 
     @property
     def plan(self) -> LaunchPlan:
-        if self.maybe_plan is None:
-            raise RuntimeError("a stage after `plan` ran before there was a plan")
-        return self.maybe_plan
+        """The session's plan. Raises RuntimeError in the plan stage of a session's first run, which has none yet."""
+        if self.session.plan is None:
+            raise RuntimeError("the session has no plan yet: the plan stage has not completed")
+        return self.session.plan
 
-    def process_name(self, what: str) -> str:
-        """The name of this run's process in a container: a run that is resumed finds it, a new run starts its own."""
-        return f"{what}-{self.session.run_id.hex[:12]}"
+    def process_name(self, kind: ProcessKind) -> str:
+        """The name of this run's process of that kind, in any container of the session."""
+        return process_name(kind, self.session.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPorts:
+    """`preview_port` and `backend_port` of the session's row; None where the plan has no such port."""
+
+    preview: int | None
+    backend: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a completed stage leaves: columns of the session's row to set in the checkpoint's own transaction."""
+    """What a completed stage changes in the session's row, and the events it appends.
 
-    changes: dict[str, Any] = field(default_factory=dict)
-    #: Events that tell of it, just before the stage's own `completed`.
+    All of it is written in the checkpoint's transaction. `None` leaves the row as it is.
+    """
+
+    #: Sets `runtime_type` too, to the plan's primary runtime.
+    plan: LaunchPlan | None = None
+    #: The container of each role.
+    containers: dict[str, ContainerInfo] | None = None
+    ports: SessionPorts | None = None
+    #: Appended just before the stage's own `completed` or `skipped` event.
     events: tuple[NewEvent, ...] = ()
-    #: True when there was nothing to do for this session at all.
+    #: True when the stage had nothing to do for this session.
     skipped: bool = False
+
+    def applied_to(self, session: Session) -> Session:
+        """The session as its row is once these changes are written."""
+        if self.plan is not None:
+            session = replace(session, plan=self.plan, runtime_type=self.plan.primary_runtime)
+        if self.containers is not None:
+            session = replace(session, containers=self.containers)
+        if self.ports is not None:
+            session = replace(session, preview_port=self.ports.preview, backend_port=self.ports.backend)
+        return session
 
 
 class Stage(Protocol):

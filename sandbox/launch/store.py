@@ -23,6 +23,8 @@ from sandbox.domain.stages import StageName, StageState
 from sandbox.engine.base import ResourceKind
 from sandbox.errors import LostOwnership
 from sandbox.events import store as events
+from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.launch.stage import StageResult
 
 #: Columns a stage's checkpoint may set, with how each is bound.
 _COLUMNS = {
@@ -31,7 +33,6 @@ _COLUMNS = {
     "runtime_type": ":runtime_type",
     "preview_port": ":preview_port",
     "backend_port": ":backend_port",
-    "project_digest": ":project_digest",
     "pipeline_stage": ":pipeline_stage",
     "status": ":status",
     "error": "CAST(:error AS jsonb)",
@@ -62,15 +63,6 @@ _RESOURCES = text("""
     SELECT r->>0, r->>1, :session_id, r->>2 FROM jsonb_array_elements(CAST(:resources AS jsonb)) AS r
     ON CONFLICT (kind, name) DO UPDATE SET removed_at = NULL
 """)
-#: `pipeline_log` is brought up to date from the events themselves, so it cannot miss or double one. Bounded to 4 MiB.
-_PIPELINE_LOG = text("""
-    UPDATE sandbox_sessions s
-       SET pipeline_log = right(s.pipeline_log || coalesce(
-               (SELECT string_agg(event_log_line(e.type, e.time, e.data), '' ORDER BY e.seq) FROM session_events e
-                 WHERE e.session_id = s.session_id AND e.seq > s.logged_seq), ''), 4194304),
-           logged_seq = s.last_seq
-     WHERE session_id = :session_id
-""")
 _RUN_ENDED = text("""
     UPDATE session_runs SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code
      WHERE run_id = :run_id AND ended_at IS NULL
@@ -94,11 +86,6 @@ class StageRecord:
     state: StageState
     started_at: datetime
     progress: dict[str, Any]
-
-
-async def bring_log_up_to_date(conn: AsyncConnection, session_id: object) -> None:
-    """Append to `pipeline_log` whatever events it does not tell of yet, in the caller's transaction."""
-    await conn.execute(_PIPELINE_LOG, {"session_id": session_id})
 
 
 class RunJournal:
@@ -132,12 +119,16 @@ class RunJournal:
         told: Sequence[NewEvent],
         *,
         duration_ms: int,
-        changes: dict[str, Any] | None = None,
+        result: StageResult | None = None,
         error_code: str | None = None,
     ) -> None:
-        """The checkpoint: the stage's outcome, what it changed and its events, in one commit."""
+        """The checkpoint: the stage's outcome, its changes of the session and its events, in one transaction.
+
+        `result` is None for a stage that failed; it then changes nothing in the session's row.
+        """
+        changes = {**columns(result), "pipeline_stage": stage.value} if result is not None else {}
         async with self._db.transaction() as conn:
-            await self._advance(conn, told, changes or {})
+            await self._advance(conn, told, changes)
             await conn.execute(
                 _STAGE_ENDED,
                 {
@@ -148,7 +139,7 @@ class RunJournal:
                     "error_code": error_code,
                 },
             )
-            await bring_log_up_to_date(conn, self._session.session_id)
+            await update_pipeline_log(conn, self._session.session_id)
 
     async def write(self, stage: StageName, told: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
         async with self._db.transaction() as conn:
@@ -157,10 +148,10 @@ class RunJournal:
                 values = {"run_id": self._session.run_id, "stage": stage.value, "progress": json.dumps(progress)}
                 await conn.execute(_PROGRESS, values)
 
-    async def keep_log_current(self) -> None:
-        """For a long stage: what viewers have seen so far reaches `pipeline_log` too."""
+    async def update_log(self) -> None:
+        """Append the events so far to `pipeline_log`, for readers of the log while a stage takes long."""
         async with self._db.transaction() as conn:
-            await bring_log_up_to_date(conn, self._session.session_id)
+            await update_pipeline_log(conn, self._session.session_id)
 
     async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         async with self._db.transaction() as conn:
@@ -181,7 +172,7 @@ class RunJournal:
         code = error.code if error else None
         run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code}
         await conn.execute(_RUN_ENDED, run)
-        await bring_log_up_to_date(conn, self._session.session_id)
+        await update_pipeline_log(conn, self._session.session_id)
         await conn.execute(_REST, {"session_id": self._session.session_id})
 
     async def _advance(
@@ -208,6 +199,18 @@ class RunJournal:
         if row is None:
             raise LostOwnership(f"the launch of session {self._session.session_id} is not this replica's any more")
         await events.insert(conn, self._session.session_id, self._session.run_id, told, last_seq=row.last_seq)
+
+
+def columns(result: StageResult) -> dict[str, Any]:
+    """The columns of the session's row that a stage's result sets, with their new values."""
+    values: dict[str, Any] = {}
+    if result.plan is not None:
+        values |= {"plan": result.plan.model_dump(mode="json"), "runtime_type": result.plan.primary_runtime}
+    if result.containers is not None:
+        values["containers"] = {role: info.to_json() for role, info in result.containers.items()}
+    if result.ports is not None:
+        values |= {"preview_port": result.ports.preview, "backend_port": result.ports.backend}
+    return values
 
 
 def now() -> datetime:

@@ -10,17 +10,13 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlencode
 
+from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session
 from sandbox.engine.base import Guest, OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.launch.output import LineAssembler
 
 QUEUE = 256
-
-
-def app_process(session: Session) -> str:
-    """The name of the current run's app in its container (see `StageContext.process_name`)."""
-    return f"app-{session.run_id.hex[:12]}"
 
 
 def read_resume(session: Session, resume: str | None) -> dict[str, int]:
@@ -37,7 +33,11 @@ async def app_lines(
     """`log` events `{role, stream, line}` of all given roles, in the order they were read; ends with `end`."""
     queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE)
     tasks = [
-        asyncio.create_task(_read(queue, role, guest, app_process(session), offsets.get(role, 0), follow=follow))
+        asyncio.create_task(
+            _read(
+                queue, role, guest, process_name(ProcessKind.APP, session.run_id), offsets.get(role, 0), follow=follow
+            )
+        )
         for role, guest in agents.items()
     ]
     done = dict(offsets)

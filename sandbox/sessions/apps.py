@@ -16,13 +16,13 @@ from enum import StrEnum
 from uuid import UUID
 
 from sandbox.concurrency import for_each
-from sandbox.domain.plan import LaunchPlan, RolePlan
+from sandbox.domain.plan import RolePlan
+from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session, SessionError
 from sandbox.engine.base import Engine, Guest, ProcessInfo
 from sandbox.errors import GuestError, SandboxError
 from sandbox.launch.endings import how_it_ended
 from sandbox.launch.output import last_lines
-from sandbox.sessions.app_output import app_process
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ def roles_with_app(session: Session) -> dict[str, RolePlan]:
     """The roles whose app should run: the launch started one."""
     if session.plan is None:
         return {}
-    plan = LaunchPlan.model_validate(session.plan)
-    return {role: what for role, what in plan.roles.items() if what.start and role in session.containers}
+    return {role: what for role, what in session.plan.roles.items() if what.start and role in session.containers}
 
 
 def has_unwatched_app(session: Session) -> bool:
@@ -94,7 +93,7 @@ async def _end_of(engine: Engine, session: Session, role: str, plan: RolePlan) -
     guest = engine.guest(session.session_id, role)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            process = await guest.process(app_process(session))
+            process = await guest.process(process_name(ProcessKind.APP, session.run_id))
     except (SandboxError, TimeoutError):
         return None
     if process is not None and process.running:
@@ -192,7 +191,7 @@ class AppWatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait(self, session: Session, role: str) -> None:
-        guest, name = self._engine.guest(session.session_id, role), app_process(session)
+        guest, name = self._engine.guest(session.session_id, role), process_name(ProcessKind.APP, session.run_id)
         try:
             async with self._connecting, asyncio.timeout(ANSWER_SECONDS):
                 process = await guest.process(name)

@@ -20,6 +20,7 @@ from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine, Guest
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
+from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
@@ -192,7 +193,7 @@ class SessionService:
     async def pipeline_log(self, caller: Caller, session_id: UUID) -> str:
         await self.get(caller, session_id)
         async with self._db.read() as conn:
-            return await store.pipeline_log(conn, session_id)
+            return await read_pipeline_log(conn, session_id)
 
     async def position(self, caller: Caller, session_id: UUID) -> Position:
         """How far the session's event log goes."""

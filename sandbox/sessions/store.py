@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.plan import stored_plan
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
-from sandbox.launch.store import bring_log_up_to_date
+from sandbox.events.pipeline_log import update_pipeline_log
 
 #: NOTIFY channel that says "a session has work"; the payload is its id.
 CHANNEL = "session_work"
@@ -115,7 +116,6 @@ _CANCEL_RUN = text("""
 _RESOURCES_GONE = text("""
     UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
 """)
-_LOG = text("SELECT pipeline_log FROM sandbox_sessions WHERE session_id = :session_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,14 +317,10 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
         NewEvent(EventType.END, {"status": "terminated"}),
     ]
     await events.insert(conn, session.session_id, row.run_id, told, last_seq=row.last_seq)
-    await bring_log_up_to_date(conn, session.session_id)
+    await update_pipeline_log(conn, session.session_id)
     await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
     await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
     return True
-
-
-async def pipeline_log(conn: AsyncConnection, session_id: UUID) -> str:
-    return str((await conn.execute(_LOG, {"session_id": session_id})).scalar_one())
 
 
 def to_session(row: Any) -> Session:
@@ -352,7 +348,7 @@ def to_session(row: Any) -> Session:
         work=Work(row.work) if row.work else None,
         env=row.env,
         agents=tuple(row.agents),
-        plan=row.plan,
+        plan=stored_plan(row.plan) if row.plan is not None else None,
     )
 
 

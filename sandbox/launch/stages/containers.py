@@ -55,8 +55,7 @@ class ContainersStage:
             await self._await_guest(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
-        infos = await for_each(plan.roles, launch)
-        return StageResult(changes={"containers": {role: info.to_json() for role, info in infos.items()}})
+        return StageResult(containers=await for_each(plan.roles, launch))
 
     async def _image(self, context: StageContext, role: str, runtime: str) -> str:
         """The runtime's image; built now if nobody did before, which the log of the launch says."""

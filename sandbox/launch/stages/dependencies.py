@@ -12,6 +12,7 @@ import signal
 import time
 
 from sandbox.concurrency import for_each
+from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
@@ -40,7 +41,7 @@ class DependenciesStage:
         if command is None:
             return
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name("install")
+        name = context.process_name(ProcessKind.INSTALL)
         await context.journal.say(f"$ {command}", role=role)
         process = await guest.start(
             name,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
+from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Guest, ProcessInfo
 from sandbox.errors import StageFailed
@@ -64,7 +65,7 @@ class HealthStage:
 
     async def _await_app(self, context: StageContext, role: str, forwarding: PortForwarding) -> None:
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name("app")
+        name = context.process_name(ProcessKind.APP)
         teller = OutputTeller(guest, context.journal, self.name, role, name)
         following = asyncio.create_task(teller.follow())
         try:

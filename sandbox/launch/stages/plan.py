@@ -34,4 +34,4 @@ class PlanStage:
                 part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
             )
             await context.journal.say(f"{summary}; start: {what.start or 'nothing'}", role=role)
-        return StageResult(changes={"plan": plan.model_dump(mode="json"), "runtime_type": plan.primary_runtime})
+        return StageResult(plan=plan)

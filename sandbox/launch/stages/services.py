@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from sandbox.concurrency import for_each
+from sandbox.domain.processes import ProcessKind, is_app
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Guest
 from sandbox.errors import GuestError, StageFailed
@@ -29,7 +30,7 @@ class ServicesStage:
         if command is None:
             return
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name("app")
+        name = context.process_name(ProcessKind.APP)
         await _stop_others(guest, name)
         await context.journal.say(f"$ {command}", role=role)
         try:
@@ -50,6 +51,6 @@ class ServicesStage:
 
 async def _stop_others(guest: Guest, name: str) -> None:
     for process in await guest.processes():
-        if process.running and process.name.startswith("app-") and process.name != name:
+        if process.running and is_app(process.name) and process.name != name:
             await guest.signal(process.name, signal.SIGKILL)
             await guest.wait(process.name)

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.concurrency import for_each
+from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session
 from sandbox.engine.base import Engine
 from sandbox.errors import SandboxError
-from sandbox.sessions.app_output import app_process
 from sandbox.sessions.housekeeping import store
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,12 @@ async def note_app_output(conn: AsyncConnection, engine: Engine) -> list[UUID]:
 async def _printed(engine: Engine, session: Session, slots: asyncio.Semaphore) -> dict[str, int]:
     """Bytes that the current run's app has printed, of each role whose guest agent answers."""
 
+    name = process_name(ProcessKind.APP, session.run_id)
+
     async def one(role: str) -> int | None:
         try:
             async with slots, asyncio.timeout(ANSWER_SECONDS):
-                process = await engine.guest(session.session_id, role).process(app_process(session))
+                process = await engine.guest(session.session_id, role).process(name)
         except (SandboxError, TimeoutError) as error:
             log.debug("role %s of session %s cannot be asked what it printed: %s", role, session.session_id, error)
             return None

@@ -11,7 +11,7 @@ from sandbox.db.driver import to_utc
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session
 from sandbox.events import store as events
-from sandbox.launch.store import bring_log_up_to_date
+from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.sessions.store import SESSION_COLUMNS, notify_work, to_session
 
 _DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
@@ -98,7 +98,7 @@ async def warn(conn: AsyncConnection) -> list[UUID]:
         line = f"this session ends at {at:%Y-%m-%d %H:%M:%S} UTC unless it is used or renewed before"
         told = NewEvent(EventType.LOG, {"stage": "expiry", "role": "", "stream": "system", "line": line})
         await events.insert(conn, row.session_id, row.run_id, [told], last_seq=row.last_seq)
-        await bring_log_up_to_date(conn, row.session_id)
+        await update_pipeline_log(conn, row.session_id)
     return [row.session_id for row in rows]
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, may_become
 from sandbox.events import store as events
-from sandbox.launch.store import bring_log_up_to_date
+from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.sessions.store import SESSION_COLUMNS, to_session
 
 _LIVE = text(f"""
@@ -109,7 +109,7 @@ async def say(conn: AsyncConnection, session_id: UUID, line: NewEvent) -> None:
     row = (await conn.execute(_SAY, {"session_id": session_id})).one_or_none()
     if row is not None:
         await events.insert(conn, session_id, row.run_id, [line], last_seq=row.last_seq)
-        await bring_log_up_to_date(conn, session_id)
+        await update_pipeline_log(conn, session_id)
 
 
 def recovery_line(line: str) -> NewEvent:
@@ -130,5 +130,5 @@ async def _tell(conn: AsyncConnection, session: Session, told: Sequence[NewEvent
     if last_seq is None:
         return False
     await events.insert(conn, session.session_id, session.run_id, told, last_seq=last_seq)
-    await bring_log_up_to_date(conn, session.session_id)
+    await update_pipeline_log(conn, session.session_id)
     return True
