@@ -194,7 +194,7 @@ async def _start_reconciler(
         replica,
         concurrent_launches=settings.concurrent_launches,
         lease_seconds=settings.replica_lease_seconds,
-        launched=watcher.look_at,
+        on_launch_end=watcher.check,
     )
     await reconciler.start()
     stack.push_async_callback(reconciler.close)

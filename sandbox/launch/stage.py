@@ -15,25 +15,30 @@ from sandbox.engine.base import Engine, ResourceKind
 
 
 class StageJournal(Protocol):
-    """What a stage may write while it runs. Every write is durable when it returns and refused (`LostOwnership`) once
-    the session belongs to another replica or has been asked to do something else."""
+    """What a stage may write while it runs.
 
-    #: What was left with `write(progress=…)`, by earlier attempts at this stage too; empty at the first.
+    A write is durable when it returns. Every write raises `LostOwnership` once another replica owns the session or the
+    session's work has changed (for example after DELETE), and `DatabaseUnavailable` if nothing can be written.
+    """
+
+    #: What was stored with `write(progress=…)`, by earlier attempts at this stage too. Empty at the first attempt.
     progress: dict[str, Any]
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
-        """Append events and remember how far the stage has got, in one transaction."""
+        """Append events and merge `progress` (JSON values) into the stored progress, in one transaction."""
 
-    async def say(self, line: str, *, role: str = "") -> None:
-        """Append a log line of our own (stream `system`), once: repeated after a crash it says nothing."""
+    async def log_line(self, line: str, *, role: str = "") -> None:
+        """Append a log event of the service (stream `system`). The same line of the same role is appended once in a
+        stage, also if the stage is run again after a crash."""
 
-    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
-        """The row before the resource: record (kind, name, role) of what is about to be made on the engine."""
+    async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        """Record (kind, name, role) of resources before they are created on the engine, so that none can exist there
+        without a row."""
 
 
 @dataclass(slots=True)
 class StageContext:
-    """What a stage may use. `session` is the row as it was when the stage began."""
+    """What a stage may use. `session` is the session's row as it was when the stage began."""
 
     session: Session
     engine: Engine
@@ -90,9 +95,9 @@ class StageResult:
 class Stage(Protocol):
     """One step of a launch.
 
-    `run` may be called again after a crash at any point, so it looks before it acts; "already there" and "already
-    gone" are success. It raises `StageFailed(code, message, hint)` when the launch cannot go on; any other error is
-    taken as passing and the stage is tried again a few times.
+    `run` may be called again after a crash at any point. It therefore checks what exists before it acts; "already
+    exists" and "already removed" count as success. It raises `StageFailed(code, message, hint)` when the launch cannot
+    go on. After an `EngineError` or a `GuestError` the pipeline runs the stage again a few times.
     """
 
     name: StageName

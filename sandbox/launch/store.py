@@ -1,7 +1,8 @@
 """What a run writes: checkpoints, events and changes of the session's row, each in one fenced transaction.
 
-Fenced means: every write names the run and its owner in the WHERE clause of the row it locks. A replica that froze
-and woke, or a run that was overtaken by DELETE, changes nothing and learns it by `LostOwnership`.
+Fenced means that every write has the run and its owner in the WHERE clause of the row that it locks. A replica that was
+suspended for longer than its lease, or a run that DELETE has cancelled, therefore changes nothing; its write raises
+`LostOwnership`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.launch.stage import StageResult
 
-#: Columns a stage's checkpoint may set, with how each is bound.
+#: Columns that a write may set, and the SQL expression of each.
 _COLUMNS = {
     "plan": "CAST(:plan AS jsonb)",
     "containers": "CAST(:containers AS jsonb)",
@@ -39,7 +40,7 @@ _COLUMNS = {
 }
 _JSON = {"plan", "containers", "error"}
 
-#: Locks the row, proves ownership and reserves seqs, all at once.
+#: Locks the row, checks the ownership and reserves sequence numbers for events.
 _ADVANCE = """
     UPDATE sandbox_sessions SET last_seq = last_seq + :count, last_active = NOW(){changes}
      WHERE session_id = :session_id AND run_id = :run_id AND owner = :owner AND work = 'launch'{condition}
@@ -67,12 +68,14 @@ _RUN_ENDED = text("""
     UPDATE session_runs SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code
      WHERE run_id = :run_id AND ended_at IS NULL
 """)
-_REST = text("UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id")
+_RELEASE = text(
+    "UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Where a run's records belong: its trace, and the request that asked for it."""
+    """The trace to which a run belongs, and the request that started it."""
 
     trace_id: str
     span_id: str
@@ -83,13 +86,15 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
+    """The checkpoint of one stage."""
+
     state: StageState
     started_at: datetime
     progress: dict[str, Any]
 
 
 class RunJournal:
-    """The writing side of one run, for the replica that owns it."""
+    """Reads and writes the records of one run, for the replica that owns it."""
 
     def __init__(self, db: Database, session: Session, owner: int) -> None:
         self._db = db
@@ -102,7 +107,7 @@ class RunJournal:
         return RunIdentity(row.trace_id, row.span_id, row.parent_span_id, row.request_id, to_utc(row.started_at))
 
     async def stages(self) -> dict[StageName, StageRecord]:
-        """The run's checkpoints so far."""
+        """The checkpoints of the stages that have started."""
         async with self._db.read() as conn:
             rows = (await conn.execute(_STAGES, {"run_id": self._session.run_id})).all()
         return {StageName(r.stage): StageRecord(StageState(r.state), to_utc(r.started_at), r.progress) for r in rows}
@@ -116,7 +121,7 @@ class RunJournal:
         self,
         stage: StageName,
         state: StageState,
-        told: Sequence[NewEvent],
+        new_events: Sequence[NewEvent],
         *,
         duration_ms: int,
         result: StageResult | None = None,
@@ -128,7 +133,7 @@ class RunJournal:
         """
         changes = {**columns(result), "pipeline_stage": stage.value} if result is not None else {}
         async with self._db.transaction() as conn:
-            await self._advance(conn, told, changes)
+            await self._advance(conn, new_events, changes)
             await conn.execute(
                 _STAGE_ENDED,
                 {
@@ -141,9 +146,10 @@ class RunJournal:
             )
             await update_pipeline_log(conn, self._session.session_id)
 
-    async def write(self, stage: StageName, told: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
+    async def write(self, stage: StageName, new_events: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
+        """See `StageJournal.write`."""
         async with self._db.transaction() as conn:
-            await self._advance(conn, told)
+            await self._advance(conn, new_events)
             if progress:
                 values = {"run_id": self._session.run_id, "stage": stage.value, "progress": json.dumps(progress)}
                 await conn.execute(_PROGRESS, values)
@@ -153,7 +159,8 @@ class RunJournal:
         async with self._db.transaction() as conn:
             await update_pipeline_log(conn, self._session.session_id)
 
-    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+    async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        """See `StageJournal.record_resources`."""
         async with self._db.transaction() as conn:
             await self._advance(conn, [])
             values = {"session_id": self._session.session_id, "resources": json.dumps([list(r) for r in resources])}
@@ -162,22 +169,24 @@ class RunJournal:
     async def finish(
         self, conn: AsyncConnection, status: SessionStatus, error: SessionError | None, previous: SessionStatus
     ) -> None:
-        """End the run in the caller's transaction: status, problem and `end` events, the whole log, and rest."""
-        told = [NewEvent(EventType.STATUS, {"status": status.value, "previous": previous.value})]
+        """End the run in the caller's transaction: write its last events, the outcome and the log, and release the
+        session from its owner."""
+        new_events = [NewEvent(EventType.STATUS, {"status": status.value, "previous": previous.value})]
         if error:
-            told.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
-        told.append(NewEvent(EventType.END, {"status": status.value}))
-        await self._advance(conn, told, {"status": status.value, "error": error.to_json() if error else None})
+            new_events.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
+        new_events.append(NewEvent(EventType.END, {"status": status.value}))
+        await self._advance(conn, new_events, {"status": status.value, "error": error.to_json() if error else None})
         outcome = "failed" if error else "completed"
         code = error.code if error else None
         run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code}
         await conn.execute(_RUN_ENDED, run)
         await update_pipeline_log(conn, self._session.session_id)
-        await conn.execute(_REST, {"session_id": self._session.session_id})
+        await conn.execute(_RELEASE, {"session_id": self._session.session_id})
 
     async def _advance(
-        self, conn: AsyncConnection, told: Sequence[NewEvent], changes: dict[str, Any] | None = None
+        self, conn: AsyncConnection, new_events: Sequence[NewEvent], changes: dict[str, Any] | None = None
     ) -> None:
+        """Set columns and append events in the caller's transaction. Raises LostOwnership."""
         changes = changes or {}
         assignments = "".join(f", {name} = {_COLUMNS[name]}" for name in changes)
         values: dict[str, Any] = {
@@ -191,14 +200,14 @@ class RunJournal:
             "session_id": self._session.session_id,
             "run_id": self._session.run_id,
             "owner": self._owner,
-            "count": len(told),
+            "count": len(new_events),
         }
         row = (
             await conn.execute(text(_ADVANCE.format(changes=assignments, condition=condition)), values)
         ).one_or_none()
         if row is None:
-            raise LostOwnership(f"the launch of session {self._session.session_id} is not this replica's any more")
-        await events.insert(conn, self._session.session_id, self._session.run_id, told, last_seq=row.last_seq)
+            raise LostOwnership(f"this replica does not own the launch of session {self._session.session_id} any more")
+        await events.insert(conn, self._session.session_id, self._session.run_id, new_events, last_seq=row.last_seq)
 
 
 def columns(result: StageResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stage `preview`: which port is shown, and where."""
+"""Stage `preview`: records the session's ports and announces the preview's URL."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class PreviewStage:
     name = StageName.PREVIEW
 
     def __init__(self, preview_url: Callable[[UUID], str]) -> None:
+        """`preview_url(session_id)` is the URL of a session's preview, without a signature."""
         self._preview_url = preview_url
 
     async def run(self, context: StageContext) -> StageResult:

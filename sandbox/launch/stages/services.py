@@ -1,4 +1,4 @@
-"""Stage `services`: starts every role's app, once a run; apps of an earlier run are stopped first."""
+"""Stage `services`: starts every role's app once in a run, after stopping the apps of earlier runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ServicesStage:
         guest = context.engine.guest(context.session.session_id, role)
         name = context.process_name(ProcessKind.APP)
         await _stop_others(guest, name)
-        await context.journal.say(f"$ {command}", role=role)
+        await context.journal.log_line(f"$ {command}", role=role)
         try:
             await guest.start(
                 name,

@@ -13,7 +13,7 @@ from sandbox.domain.session import Session, SessionStatus
 from sandbox.engine.base import EXPORTS_PORT
 from sandbox.guest.options import Options
 from sandbox.launch.environment import role_environment
-from sandbox.launch.reporting import reporting_environment
+from sandbox.launch.otel_environment import otel_environment
 
 ID = UUID("5f0c3b0a-1111-2222-3333-444455556666")
 TOKEN = "sbxs_WyJ.a-b_c"
@@ -37,7 +37,7 @@ def environment(which: Session, how: LaunchPlan, role: str) -> dict[str, str]:
     """What the role's commands see: the container's variables, and over them their own. The container is of an earlier
     launch, in which nothing was given."""
     bare = LaunchPlan(roles={name: RolePlan(runtime="python312") for name in how.roles})
-    earlier = reporting_environment(session(which.project_id), bare, role, TOKEN)
+    earlier = otel_environment(session(which.project_id), bare, role, TOKEN)
     return earlier | role_environment(which, how, role)
 
 
@@ -58,7 +58,7 @@ def test_the_agent_listens_where_exporters_send() -> None:
 def test_the_service_is_named_after_project_and_role() -> None:
     assert environment(session(), plan("backend"), "backend")["OTEL_SERVICE_NAME"] == "shop"
     assert environment(session(), plan("backend", "frontend"), "frontend")["OTEL_SERVICE_NAME"] == "shop-frontend"
-    blank = reporting_environment(session(None), blank_plan("python312"), "main", TOKEN)
+    blank = otel_environment(session(None), blank_plan("python312"), "main", TOKEN)
     assert blank["OTEL_SERVICE_NAME"] == "main"
     attributes = environment(session("a=b,c"), plan("web"), "web")["OTEL_RESOURCE_ATTRIBUTES"]
     pairs = {key: unquote(value) for key, value in (pair.split("=") for pair in attributes.split(","))}
@@ -81,7 +81,7 @@ def test_the_token_is_not_sent_to_others() -> None:
     ):
         for which, how in ((session(**given), plan("web")), (session(), plan("web", **given))):
             assert TOKEN not in str(environment(which, how, "web"))
-            container = reporting_environment(which, how, "web", TOKEN)
+            container = otel_environment(which, how, "web", TOKEN)
             assert TOKEN not in str(container)
             assert container.items() >= given.items()
     env = environment(session(OTEL_EXPORTER_OTLP_HEADERS="key=1"), plan("web"), "web")
