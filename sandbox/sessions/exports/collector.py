@@ -37,8 +37,8 @@ LONGEST_REFUSAL_SECONDS = 4.0
 #: Pause if the guest agent is from an older image and does not support exports. The next launch replaces it.
 UNSUPPORTED_PAUSE_SECONDS = 600.0
 #: Containers that are connected to at the same time, and containers whose exports are in memory at the same time.
-CONNECTING = 8
-SERVED = 16
+CONCURRENT_CONNECTS = 8
+BATCHES_IN_MEMORY = 16
 #: Longest that unfinished exports delay the shutdown of the service.
 CLOSE_SECONDS = 5.0
 _KINDS: dict[str, RecordKind] = {"/v1/traces": "spans", "/v1/logs": "logs"}
@@ -62,8 +62,8 @@ class Collector:
         #: Tasks that are to end; and tasks that are storing exports, which finish this before they end.
         self._ending: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None] | None] = set()
-        self._connecting = asyncio.Semaphore(CONNECTING)
-        self._in_memory = asyncio.Semaphore(SERVED)
+        self._connecting = asyncio.Semaphore(CONCURRENT_CONNECTS)
+        self._in_memory = asyncio.Semaphore(BATCHES_IN_MEMORY)
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
