@@ -1,8 +1,8 @@
-"""The composition root: every object is built here once and handed down; nothing is wired at import.
+"""The composition root: builds every object once and passes it to those that need it. Nothing is built at import.
 
-`create_app` gives the ASGI application. Its lifespan brings up what lives as long as the service (database, recorder,
-event broker, reconciler, …) and takes it down in the opposite order, leaving sandboxes running. A second replica is the
-same call in another process.
+`create_app` returns the ASGI application. Its lifespan starts the parts of the service (database, recorder, event
+broker, reconciler, …) and closes them in reverse order; sandboxes keep running. Another replica is the same call in
+another process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -81,146 +82,171 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the running service consists of, as far as requests need it."""
+    """The parts of the running service that requests need."""
 
     services: Services
     tracing: Tracing
     previews: PreviewApp
 
 
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """The parts from which most others are built."""
+
+    settings: Settings
+    db: Database
+    recorder: Recorder
+    tracing: Tracing
+    intake: Intake
+    signer: Signer
+    catalog: RuntimeCatalog
+    engine: DockerEngine
+
+
+class _Part(Protocol):
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=_Part)
+
+
 async def database_url(settings: Settings) -> str:
-    """The given database, else the embedded one, started."""
+    """The URL of the configured database, or of the embedded one, which is started."""
     return settings.database_url or await EmbeddedPostgres(settings.home).start()
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Bring the service up for the block: migrate, then build and start every part; at its end stop them in turn."""
+    """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     dsn = await database_url(settings)
     for name in await migrate(dsn):
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
-        db = Database(dsn)
-        stack.push_async_callback(db.close)
-        watch(db)
-        recorder = Recorder(db)
-        recorder.start()
-        stack.push_async_callback(recorder.close)
-        configure_logging(settings, recorder)
-        intake = Intake(
-            dsn,
-            most_bytes=settings.max_intake_mb * MIB,
-            max_waiting_bytes=settings.intake_queue_mb * MIB,
-        )
-        stack.push_async_callback(intake.close)
-        receiver = Receiver(intake)
-        tracing = Tracing(recorder)
-        deployment = await load_deployment(db)
-        signer = Signer(deployment.signing_key)
-        access = TokenService(db, signer)
-        await ensure_admin(db, settings)
-
-        catalog = RuntimeCatalog()
-        engine = DockerEngine(
-            settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
-        )
-        stack.push_async_callback(engine.aclose)
-        images = RuntimeImages(catalog, settings.docker_host)
-        source = ProjectService(db, catalog, settings)
-        broker = EventBroker(db)
-        await broker.start()
-        stack.push_async_callback(broker.close)
-        tail = LogTail(db)
+        core = await _start_core(stack, settings, dsn)
+        access = TokenService(core.db, core.signer)
+        await ensure_admin(core.db, settings)
+        project_service = ProjectService(core.db, core.catalog, settings)
+        broker = await _started(stack, EventBroker(core.db))
+        tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
-        service = SessionService(db, engine, source, _limits(settings), [runtime.name for runtime in catalog.list()])
-        await service.start()
-        stack.push_async_callback(service.close)
-        watcher = Watcher(db, engine)
-        await watcher.start()
-        stack.push_async_callback(watcher.close)
-        stages = _stages(settings, source, images, signer)
-        replica = await _start_reconciler(stack, settings, db, engine, tracing, stages, watcher)
-        exports = ExportService(db, signer, receiver, records_per_minute=settings.session_records_per_minute)
-        collector = Collector(db, engine, replica, exports, lease_seconds=settings.replica_lease_seconds)
-        await collector.start()
-        stack.push_async_callback(collector.close)
-        recovering = await _start_housekeeping(stack, settings, db, engine)
+        session_service = await _started(stack, _session_service(core, project_service))
+        replica = await _start_reconciler(stack, core, project_service)
+        receiver = Receiver(core.intake)
+        exports = await _start_exports(stack, core, replica, receiver)
+        recovery_service = await _start_housekeeping(stack, core)
         previews = PreviewApp(
-            SessionResolver(service, engine),
-            signer,
+            SessionResolver(session_service, core.engine),
+            core.signer,
             settings.preview_domain,
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        upkeep = Upkeep(db, settings, recorder, engine.ping)
+        upkeep = Upkeep(core.db, settings, core.recorder, core.engine.ping)
         upkeep.start()
         stack.push_async_callback(upkeep.close)
         services = Services(
-            settings,
-            db,
-            engine,
-            broker,
-            access,
-            signer,
-            source,
-            service,
-            recovering,
-            intake,
-            recorder,
-            receiver,
-            exports,
-            ReportReader(),
-            tail,
+            settings=settings,
+            db=core.db,
+            engine=core.engine,
+            broker=broker,
+            tokens=access,
+            signer=core.signer,
+            projects=project_service,
+            sessions=session_service,
+            recovery=recovery_service,
+            intake=core.intake,
+            recorder=core.recorder,
+            receiver=receiver,
+            exports=exports,
+            reports=ReportReader(),
+            tail=tail,
         )
-        yield Running(services, tracing, previews)
-        log.info("stopping; sandboxes go on")
+        yield Running(services, core.tracing, previews)
+        log.info("stopping; sandboxes keep running")
 
 
-async def _start_reconciler(
-    stack: AsyncExitStack,
-    settings: Settings,
-    db: Database,
-    engine: DockerEngine,
-    tracing: Tracing,
-    stages: list[Stage],
-    watcher: Watcher,
-) -> Replica:
-    replica = Replica(db)
-    await replica.start()
-    stack.push_async_callback(replica.close)
-    reconciler = Reconciler(
-        db,
-        engine,
-        Pipeline(db, engine, tracing, stages),
-        replica,
-        concurrent_launches=settings.concurrent_launches,
-        lease_seconds=settings.replica_lease_seconds,
-        launched=watcher.look_at,
+async def _started(stack: AsyncExitStack, part: P) -> P:
+    """Start a part, and close it when the stack is closed."""
+    await part.start()
+    stack.push_async_callback(part.close)
+    return part
+
+
+async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _Core:
+    db = Database(dsn)
+    stack.push_async_callback(db.close)
+    watch(db)
+    recorder = Recorder(db)
+    recorder.start()
+    stack.push_async_callback(recorder.close)
+    configure_logging(settings, recorder)
+    intake = Intake(
+        dsn,
+        most_bytes=settings.max_intake_mb * MIB,
+        max_waiting_bytes=settings.intake_queue_mb * MIB,
     )
-    await reconciler.start()
-    stack.push_async_callback(reconciler.close)
+    stack.push_async_callback(intake.close)
+    deployment = await load_deployment(db)
+    engine = DockerEngine(
+        settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
+    )
+    stack.push_async_callback(engine.aclose)
+    signer = Signer(deployment.signing_key)
+    return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+
+
+def _session_service(core: _Core, projects: ProjectService) -> SessionService:
+    settings = core.settings
+    limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
+    return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
+
+
+async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
+    """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
+    watcher = await _started(stack, Watcher(core.db, core.engine))
+    replica = await _started(stack, Replica(core.db))
+    reconciler = Reconciler(
+        core.db,
+        core.engine,
+        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects)),
+        replica,
+        concurrent_launches=core.settings.concurrent_launches,
+        lease_seconds=core.settings.replica_lease_seconds,
+        on_launch_end=watcher.check,
+    )
+    await _started(stack, reconciler)
     return replica
 
 
-async def _start_housekeeping(
-    stack: AsyncExitStack, settings: Settings, db: Database, engine: DockerEngine
-) -> RecoveryService:
-    """What finds and repairs differences between database and engine: by an admin's word, and in time."""
-    service = RecoveryService(db, engine, Alerts(tell=settings.alert_webhook_url is not None), new_origin)
-    housekeeper = Housekeeper(db, engine, service, history_days=settings.session_history_days)
-    await housekeeper.start()
-    stack.push_async_callback(housekeeper.close)
+async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, receiver: Receiver) -> ExportService:
+    """Start fetching OTLP exports from containers."""
+    settings = core.settings
+    service = ExportService(core.db, core.signer, receiver, records_per_minute=settings.session_records_per_minute)
+    collector = Collector(core.db, core.engine, replica, service, lease_seconds=settings.replica_lease_seconds)
+    await _started(stack, collector)
     return service
 
 
-def _stages(settings: Settings, source: ProjectService, images: RuntimeImages, signer: Signer) -> list[Stage]:
-    """The launch, in order."""
+async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoveryService:
+    """Start the periodic work of sessions. The recovery service finds and repairs differences between the database and
+    the engine, at an admin's request and in the periodic sweep."""
+    alerts = Alerts(tell=core.settings.alert_webhook_url is not None)
+    service = RecoveryService(core.db, core.engine, alerts, new_origin)
+    await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
+    return service
+
+
+def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
+    """The launch stages, in order."""
+    settings = core.settings
+    images = RuntimeImages(core.catalog, settings.docker_host)
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
-        PlanStage(source),
+        PlanStage(projects),
         NetworkStage(),
-        ContainersStage(images, limits, signer.sign_exports),
-        WorkspaceStage(source),
+        ContainersStage(images, limits, core.signer.sign_exports),
+        WorkspaceStage(projects),
         DependenciesStage(settings.install_timeout_seconds),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds),
@@ -228,13 +254,12 @@ def _stages(settings: Settings, source: ProjectService, images: RuntimeImages, s
     ]
 
 
-def _limits(settings: Settings) -> SessionLimits:
-    return SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
-
-
 class Application:
-    """The whole service as one ASGI application. Lifespan goes to FastAPI, which brings the parts up; everything else
-    goes the way of a request: its id and span, then by host name to a preview or to the API."""
+    """The service as one ASGI application.
+
+    FastAPI handles the lifespan, which starts and stops the parts. Requests are routed by host name to a preview or to
+    the API; each gets a request id and a span.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -252,14 +277,14 @@ class Application:
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         async with running(self._settings) as parts:
             app.state.services = parts.services
-            self._requests = self._ways_in(app, parts)
-            # What is built by now stays. To look through it for garbage holds everybody up for some 50 ms, every time.
+            self._requests = self._route_by_host(app, parts)
+            # Exclude the objects built so far from garbage collection: scanning them delays requests by some 50 ms.
             gc.collect()
             gc.freeze()
             yield
             gc.unfreeze()
 
-    def _ways_in(self, api: FastAPI, parts: Running) -> ASGIApp:
+    def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
         calls = RequestMiddleware(BodyLimit(api, self._settings.max_body_kb * 1024), parts.tracing)
         service = DirectRoutes(otlp.router, api, parts.services, otherwise=calls)
         previews = RequestMiddleware(parts.previews, parts.tracing)
@@ -270,7 +295,7 @@ class Application:
 
 
 def create_app(settings: Settings) -> Application:
-    """The service, not started: that is its lifespan's."""
+    """The service. Its parts are started by the application's lifespan."""
     return Application(settings)
 
 

@@ -1,4 +1,4 @@
-"""Doing one thing for several roles side by side, and doing a thing to its end although the doer is cancelled."""
+"""Helpers for asyncio: one action for several roles concurrently, and work that a cancellation does not interrupt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 async def for_each(roles: Iterable[str], act: Callable[[str], Awaitable[T]]) -> dict[str, T]:
-    """`act(role)` for all roles at once; the results by role. Cancels the rest when one fails."""
+    """Call `act(role)` concurrently for all roles; the results by role.
+
+    When one call raises an error, the others are cancelled and that error is raised.
+    """
     names = list(roles)
 
     async def one(role: str) -> T:
@@ -25,12 +28,12 @@ async def for_each(roles: Iterable[str], act: Callable[[str], Awaitable[T]]) -> 
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` to its end; a cancellation that comes meanwhile is raised after it."""
+    """Await `work` to its end. If the caller is cancelled meanwhile, CancelledError is raised after that."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not complain of it
+            task.exception()  # marks the exception as retrieved, otherwise asyncio logs it
         raise

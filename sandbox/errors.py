@@ -1,7 +1,7 @@
-"""The one tree of errors. Each has a stable code, a message that names the cause and a hint for the next step.
+"""The errors of this project. Each has a stable code, a message that names the cause and a hint for the next step.
 
-No HTTP here: `api/http/problems.py` maps `kind` to a status. Foreign errors (SQLAlchemy, docker, httpx) are translated
-once, in the room that calls the foreign library.
+They do not depend on HTTP: `statuses.py` maps `kind` to a status. Errors of libraries (SQLAlchemy, docker, httpx) are
+translated once, in the package that calls the library.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What sort of failure it is, from the caller's point of view."""
+    """The kind of failure, from the caller's point of view."""
 
-    #: The request is malformed or breaks a rule; sending it again unchanged cannot help.
+    #: The request is malformed or breaks a rule; the same request cannot succeed.
     INVALID = "invalid"
-    #: Nobody, or nobody known, is calling.
+    #: The request has no valid credentials.
     UNAUTHENTICATED = "unauthenticated"
     #: The caller is known and may not do this.
     FORBIDDEN = "forbidden"
-    #: It does not exist, or not for this caller.
+    #: It does not exist, or the caller may not see it.
     NOT_FOUND = "not_found"
-    #: It exists and is in a state that does not allow this.
+    #: It is in a state that does not allow the request.
     CONFLICT = "conflict"
-    #: It existed and is over for good.
+    #: It existed and has ended.
     GONE = "gone"
-    #: More bytes or items than are taken.
+    #: More bytes or items than are accepted.
     TOO_LARGE = "too_large"
-    #: Not one of the kinds of content that are taken.
+    #: The content type is not supported.
     UNSUPPORTED = "unsupported"
-    #: The caller asks more often than it may.
+    #: The caller exceeds a limit or a rate.
     TOO_MANY = "too_many"
-    #: Something this service stands on does not answer; the same request may work later.
+    #: A dependency of the service does not answer; the same request may succeed later.
     UNAVAILABLE = "unavailable"
-    #: Something took longer than it may.
+    #: A time limit was exceeded.
     TIMEOUT = "timeout"
-    #: Our own mistake.
+    #: An unexpected error of the service itself.
     INTERNAL = "internal"
 
 
 class SandboxError(Exception):
-    """Base of every error this project raises on purpose.
+    """Base of all errors that this project raises on purpose.
 
-    `code` is stable and part of the contract; `message` names the cause; `hint` says what to do next.
+    `code` is stable and part of the HTTP contract; `message` names the cause; `hint` tells the user the next step.
     """
 
     code: str = "internal_error"
@@ -61,28 +61,28 @@ class SandboxError(Exception):
 
 
 class InvalidInput(SandboxError):
-    """Input from outside that cannot be accepted as it is."""
+    """The input is malformed or breaks a rule."""
 
     code = "invalid_input"
     kind = Kind.INVALID
 
 
 class NotFound(SandboxError):
-    """It does not exist, or belongs to somebody else."""
+    """It does not exist, or belongs to another user."""
 
     code = "not_found"
     kind = Kind.NOT_FOUND
 
 
 class Conflict(SandboxError):
-    """The thing is in a state that does not allow the request."""
+    """The resource is in a state that does not allow the request."""
 
     code = "conflict"
     kind = Kind.CONFLICT
 
 
 class Unavailable(SandboxError):
-    """Something the service stands on does not answer now."""
+    """A dependency of the service does not answer now."""
 
     code = "unavailable"
     kind = Kind.UNAVAILABLE
@@ -95,14 +95,14 @@ class DatabaseUnavailable(Unavailable):
 
 
 class MigrationError(SandboxError):
-    """The database and the migration files do not fit together; nothing was changed."""
+    """The database and the migration files do not match; nothing was changed."""
 
     code = "migration_refused"
     kind = Kind.CONFLICT
 
 
 class EngineError(SandboxError):
-    """The container engine refused or failed."""
+    """The container engine refused a request, failed or does not answer."""
 
     code = "engine_error"
     kind = Kind.UNAVAILABLE
@@ -116,14 +116,14 @@ class GuestError(SandboxError):
 
 
 class LostOwnership(SandboxError):
-    """Another replica owns this session now: whatever this one was doing for it must stop and write nothing."""
+    """Another replica owns the session now, or its work has changed: this replica must stop and write nothing."""
 
     code = "lost_ownership"
     kind = Kind.CONFLICT
 
 
 class StageFailed(SandboxError):
-    """A launch stage could not do its work. The code is stable: lessons refer to it."""
+    """A launch stage failed. The code is one of `domain.failures`, to which lessons refer."""
 
     kind = Kind.CONFLICT
 

@@ -1,4 +1,4 @@
-"""Settings: read once from the environment, passed down, never changed. The README's table is checked against this."""
+"""Settings, read once from the environment. A test checks the table in README against this file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Every setting the service has. Names in the environment: `SANDBOX_` + the field, or the alias shown."""
+    """The settings of the service. The variable of a field is `SANDBOX_{FIELD}`, or its validation alias."""
 
     model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, extra="ignore", populate_by_name=True)
 
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on")
     port: int = Field(8000, ge=1, le=65535, description="Port the service listens on")
     admin_token: str | None = Field(
-        None, min_length=16, description="The first admin's token; made at first start if absent"
+        None, min_length=16, description="The first admin's token; generated at the first start if absent"
     )
     database_url: str | None = Field(
         None,
@@ -43,47 +43,52 @@ class Settings(BaseSettings):
     )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
     agent_transport: Literal["auto", "socket", "exec"] = Field(
-        "auto", description="How agents are reached: a socket shared with the engine, its exec, or whichever works"
+        "auto",
+        description="How guest agents are reached: a socket shared with the engine, its exec, or whichever works",
     )
     subnet_pool: str = Field(
-        "10.213.0.0/16", description="Range that the networks of sessions with several roles are cut from"
+        "10.213.0.0/16", description="Address range of the networks of sessions with several roles"
     )
     subnet_prefix: int = Field(28, ge=16, le=29, description="Size of each such network")
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
-    max_sessions_per_user: int = Field(50, ge=1, description="Sessions a user may have that are not terminated")
+    max_sessions_per_user: int = Field(
+        50, ge=1, description="Sessions that a user may have, not counting terminated ones"
+    )
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
     idle_timeout_seconds: int = Field(3600, ge=0, description="A session idle for this long ends; 0 means never")
     max_lifetime_seconds: int = Field(86_400, ge=0, description="A session this old ends; 0 means never")
     session_history_days: int = Field(
         30, ge=1, description="Days that events and runs of terminated sessions are kept; their rows and logs stay"
     )
-    install_timeout_seconds: int = Field(
-        900, ge=1, description="Longest that installing one role's dependencies may take"
+    install_timeout_seconds: int = Field(900, ge=1, description="Timeout of one role's install command")
+    health_timeout_seconds: int = Field(
+        120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
-    health_timeout_seconds: int = Field(120, ge=1, description="Longest that an app may take to answer")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
-    max_project_mb: int = Field(512, ge=1, description="Largest project once unpacked, MiB")
-    max_project_files: int = Field(20_000, ge=1, description="Most files in a project")
+    max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
+    max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
     log_level: str = Field(
         "INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="DEBUG, INFO, WARNING or ERROR: what the service prints and records",
+        description="DEBUG, INFO, WARNING or ERROR: lowest level that the service prints and stores",
     )
     replica_lease_seconds: int = Field(
-        15, ge=3, description="A replica silent for this long loses its sessions to others"
+        15,
+        ge=3,
+        description="Lease of a replica on its sessions: after this long without a sign of life, others claim them",
     )
 
     agent_warning_seconds: int = Field(300, ge=1, description="An agent silent for this long becomes `warning`")
     agent_error_seconds: int = Field(900, ge=1, description="An agent silent for this long becomes `error`")
-    alert_interval_seconds: int = Field(30, ge=1, description="How often the alert rules are looked at")
+    alert_interval_seconds: int = Field(30, ge=1, description="How often the alert rules are evaluated")
     alert_webhook_url: str | None = Field(
-        None, pattern="^https?://", description="Where changes of alerts are posted; without it nowhere"
+        None, pattern="^https?://", description="URL to which changes of alerts are posted; without it none are"
     )
     alert_webhook_secret: str | None = Field(
-        None, min_length=16, description="Signs what is posted there; needed with SANDBOX_ALERT_WEBHOOK_URL"
+        None, min_length=16, description="Key that signs the posts to SANDBOX_ALERT_WEBHOOK_URL, which needs it"
     )
     retention_logs_days: int = Field(30, ge=1, description="Days that log lines are kept")
     retention_debug_logs_days: int = Field(7, ge=1, description="Days that DEBUG lines are kept")
@@ -92,17 +97,17 @@ class Settings(BaseSettings):
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
     intake_queue_mb: int = Field(
-        64, ge=1, description="Bodies of others' records that may wait to be written, MiB; more is refused with 429"
+        64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"
     )
     session_records_per_minute: int = Field(
         20_000,
         ge=1_000,
-        description="Log records and spans, or KiB of them, that one session's apps may report; more get 429",
+        description="Log records and spans, or KiB of them, that a session's apps may export; more get 429",
     )
-    max_intake_mb: int = Field(16, ge=1, description="Largest body of records once unpacked (OTLP, reports), MiB")
+    max_intake_mb: int = Field(16, ge=1, description="Largest decompressed body of records (OTLP, reports), MiB")
 
     def preview_url(self, session_id: UUID) -> str:
-        """Where a session's preview is, without the signature that opens it."""
+        """The URL of a session's preview, without the signature that grants access."""
         port = (
             "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
         )
@@ -133,7 +138,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:
         if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
-            raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs what is posted there")
+            raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs the posts")
         return self
 
     @model_validator(mode="after")
@@ -143,7 +148,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _blocks_fit_in_the_pool(self) -> Self:
+    def _blocks_fit_into_the_pool(self) -> Self:
         if IPv4Network(self.subnet_pool).prefixlen >= self.subnet_prefix:
-            raise ValueError(f"subnet_pool {self.subnet_pool} holds no more than one /{self.subnet_prefix}")
+            raise ValueError(f"subnet_pool {self.subnet_pool} has no room for more than one /{self.subnet_prefix}")
         return self

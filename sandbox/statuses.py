@@ -1,10 +1,10 @@
-"""The HTTP status of each kind of error, for the rooms that speak HTTP."""
+"""The HTTP status of each kind of error, for the packages that serve HTTP."""
 
 from __future__ import annotations
 
 from sandbox.errors import Kind
 
-#: What `Retry-After` says with 429 and 503.
+#: The `Retry-After` header of answers with status 429 or 503, in seconds.
 RETRY_AFTER_SECONDS = 2
 
 STATUS: dict[Kind, int] = {

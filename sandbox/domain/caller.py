@@ -1,4 +1,4 @@
-"""Who is calling."""
+"""The caller of an API request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CallerRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. A `user` sees what it owns; everything else does not exist for it."""
+    """An authenticated caller. A `user` sees what it owns; anything else is reported to it as not found."""
 
     user_id: str
     role: CallerRole
@@ -24,4 +24,5 @@ class Caller:
         return self.role is CallerRole.ADMIN
 
     def may_see(self, owner: str) -> bool:
+        """Whether the caller may see what belongs to the user `owner`."""
         return self.is_admin or self.user_id == owner

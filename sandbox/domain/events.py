@@ -1,4 +1,4 @@
-"""What viewers of a launch see. The names are the HTTP contract's; `data` is what an SSE `data:` line carries."""
+"""Events of a session. Their types are part of the HTTP contract; `data` is sent in the `data:` line of SSE."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class EventType(StrEnum):
     STATUS = "status"
     #: The preview can be opened.
     PREVIEW = "preview"
-    #: Why the launch failed, or what was found wrong with the session.
+    #: Why the launch failed, or how the session was lost.
     PROBLEM = "problem"
-    #: The run is over; always the last of a run.
+    #: The run has ended. Always the last event of a run.
     END = "end"
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that has no seq yet."""
+    """An event that is not stored yet, and so has no sequence number."""
 
     type: EventType
     data: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A durable event. `(session_id, seq)` is unique; seq rises by one from 1 within a session."""
+    """A stored event. Within a session, `seq` counts up from 1 without gaps."""
 
     session_id: UUID
     seq: int

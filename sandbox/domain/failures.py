@@ -1,4 +1,4 @@
-"""Why a launch fails: the stable codes, and the stage at which each can occur. Lessons refer to these codes."""
+"""The failure codes of launches, and the stage at which each can occur. The codes are stable: lessons refer to them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from collections.abc import Collection
 
 from sandbox.domain.stages import StageName
 
-#: Failure code -> the stage that fails with it; None: any stage can.
+#: Failure code -> the stage that can fail with it, or None if any stage can.
 FAILURE_STAGES: dict[str, StageName | None] = {
     #: The project was deleted between the request and the launch.
     "project_not_found": StageName.PLAN,
-    #: No manifest, and nothing that detection knows.
+    #: There is no manifest, and detection does not recognise the project.
     "plan_undetected": StageName.PLAN,
-    #: `sandbox.toml` breaks a rule.
+    #: `sandbox.toml` is invalid.
     "plan_invalid": StageName.PLAN,
     #: The plan names a runtime that is not installed.
     "runtime_unknown": StageName.PLAN,
-    #: The engine could not make the session's network.
+    #: The engine could not create the session's network.
     "network_failed": StageName.NETWORK,
-    #: The engine could not make or start a container.
+    #: The engine could not create or start a container.
     "container_start_failed": StageName.CONTAINERS,
     #: A container started, but the guest agent in it does not answer.
     "agent_unreachable": StageName.CONTAINERS,
-    #: The runtime's image is not there and could not be got.
+    #: The runtime's image does not exist and could not be built.
     "image_missing": StageName.CONTAINERS,
-    #: The source could not be put into the container.
+    #: The project's files could not be unpacked in the container.
     "workspace_failed": StageName.WORKSPACE,
     #: The install command ended with an error.
     "dependency_install_failed": StageName.DEPENDENCIES,
-    #: The install command took longer than it may.
+    #: The install command exceeded its timeout.
     "dependency_install_timeout": StageName.DEPENDENCIES,
-    #: The start command could not be run.
+    #: The start command could not be executed.
     "app_start_failed": StageName.SERVICES,
-    #: The app runs and never opened a port.
+    #: The app runs but did not open a port in time.
     "port_not_opened": StageName.HEALTH,
-    #: The app runs and opened another port than planned.
+    #: The app runs but opened another port than the planned one.
     "other_port_opened": StageName.HEALTH,
     #: The app ended before it answered.
     "app_exited": StageName.HEALTH,
-    #: The app opened its port and answers with an error, or not at all.
+    #: The app opened its port but answers with an error or not at all.
     "health_check_failed": StageName.HEALTH,
     #: A container was killed because its memory limit was reached.
     "out_of_memory": None,
@@ -46,17 +46,17 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "disk_full": None,
     #: The container engine refused or does not answer.
     "engine_error": None,
-    #: The guest agent in a container refused what the launch asked of it.
+    #: The guest agent in a container refused a request.
     "agent_refused": None,
-    #: Our own mistake.
+    #: An unexpected error of the service itself.
     "internal_error": None,
 }
 
 
 def ruled_out(completed: Collection[StageName], *, run_completed: bool) -> list[str]:
-    """The failure codes that a run has shown not to occur: their stage is behind it without them.
+    """The failure codes that did not occur in a run, although their stage was completed.
 
-    `completed` are the stages that did their work to the end. A failure that any stage can have is ruled out only when
-    the whole run has completed.
+    `completed` are the stages that have completed. A code that any stage can fail with is ruled out only if the whole
+    run has completed.
     """
     return [code for code, stage in FAILURE_STAGES.items() if (run_completed if stage is None else stage in completed)]

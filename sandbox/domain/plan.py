@@ -1,15 +1,18 @@
-"""What a launch will do, per role: made by `projects/` from `sandbox.toml` or by detection, done by `launch/`."""
+"""The launch plan: what a launch does for each role.
+
+`projects/` makes it from `sandbox.toml` or by detection, and `launch/` carries it out.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 #: A role is a DNS label: it names the container on the session's network.
 ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
-#: The role of a session with no project.
+#: The role of a session without a project.
 BLANK_ROLE = "main"
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 MAX_ROLES = 8
@@ -26,12 +29,12 @@ def _check_environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
-#: Environment variables, their names and values checked.
+#: Environment variables with valid names and values.
 Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]
 
 
 class RolePlan(BaseModel):
-    """One role: which runtime, where in the project, how to install, start and know that it answers."""
+    """The plan of one role: its runtime, its folder in the project, its commands, its port and its health check."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +68,7 @@ class RolePlan(BaseModel):
 
 
 class LaunchPlan(BaseModel):
-    """The whole launch: its roles in the order they are shown, and which of them the preview shows."""
+    """The plan of a launch: its roles, in the order in which they are displayed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +83,7 @@ class LaunchPlan(BaseModel):
 
     @property
     def preview_role(self) -> str | None:
-        """`frontend` if it has a port, else the first role that has one."""
+        """The role that the preview shows: `frontend` if it has a port, else the first role that has one."""
         served = [name for name, role in self.roles.items() if role.port is not None]
         return "frontend" if "frontend" in served else (served[0] if served else None)
 
@@ -90,13 +93,19 @@ class LaunchPlan(BaseModel):
 
     @property
     def backend_port(self) -> int | None:
-        """The port of the role `backend`, else None."""
+        """The port of the role `backend`, if there is one."""
         return self.roles["backend"].port if "backend" in self.roles else None
 
     @property
     def primary_runtime(self) -> str:
-        """The documented `runtime_type`: that of the backend, else of the first role."""
+        """The session's `runtime_type`: the runtime of the role `backend`, else of the first role."""
         return self.roles["backend" if "backend" in self.roles else next(iter(self.roles))].runtime
+
+
+def stored_plan(value: dict[str, Any]) -> LaunchPlan:
+    """The plan of a session's row. Fields that this release does not know are ignored, because replicas are replaced
+    one by one and a newer one may have written the row."""
+    return LaunchPlan.model_validate(value, extra="ignore")
 
 
 def blank_plan(runtime: str) -> LaunchPlan:

@@ -1,4 +1,4 @@
-"""What a session is: its states, the legal transitions between them, and what is recorded of its containers."""
+"""A session: its statuses and the transitions between them, its unfinished work, and its containers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.plan import LaunchPlan
+
 
 class SessionStatus(StrEnum):
     """The documented values of `sandbox_sessions.status`."""
 
     #: A launch is under way.
     CREATING = "creating"
-    #: Containers are up and nothing was started in them; a blank session rests here.
+    #: Containers run, and no app was started in them. A session without a project stays in this status.
     READY = "ready"
     #: The app answers.
     RUNNING = "running"
-    #: Final: everything it had is removed.
+    #: Final: all its resources have been removed.
     TERMINATED = "terminated"
     #: The launch failed, or a container or an app was lost; `error` says why. Can be recovered or relaunched.
     ERROR = "error"
@@ -26,7 +28,7 @@ class SessionStatus(StrEnum):
 
 _S = SessionStatus
 
-#: The only changes of status there are; everything else is refused where it is written (compare-and-set in SQL).
+#: The permitted changes of status. Writes enforce them with a compare-and-set in SQL.
 TRANSITIONS: dict[SessionStatus, frozenset[SessionStatus]] = {
     _S.CREATING: frozenset({_S.READY, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
     _S.READY: frozenset({_S.CREATING, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
@@ -37,12 +39,12 @@ TRANSITIONS: dict[SessionStatus, frozenset[SessionStatus]] = {
 
 
 def may_become(new: SessionStatus) -> list[str]:
-    """The statuses from which `new` may be reached, for the WHERE clause of a compare-and-set."""
+    """The statuses from which a session may change to `new`, for the WHERE clause of a compare-and-set."""
     return [old.value for old, targets in TRANSITIONS.items() if new in targets]
 
 
 class Work(StrEnum):
-    """What the reconciler has been asked to do with a session and has not finished."""
+    """Work that the reconciler has to do for a session and has not finished."""
 
     LAUNCH = "launch"
     TERMINATE = "terminate"
@@ -50,16 +52,16 @@ class Work(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """What `sandbox_sessions.containers` keeps of one role's container."""
+    """One role's container, as stored in `sandbox_sessions.containers`."""
 
     id: str
     ip: str | None
     runtime: str
-    #: created, running, exited, gone
+    #: created, running, exited or gone
     status: str
-    #: `exited` once the role's app is known to have ended in a session at rest; else None.
+    #: `exited` once the role's app is known to have exited in a session at rest, else None.
     app: str | None = None
-    #: The app's own, once it has ended; None if nobody knows it.
+    #: The exit code of the app, once it has exited; None if it is unknown.
     exit_code: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +70,7 @@ class ContainerInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionError:
-    """Why a session is in `error`."""
+    """Why a session is in `error`. `stage` is None unless a launch failed."""
 
     code: str
     message: str
@@ -81,7 +83,7 @@ class SessionError:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One row of `sandbox_sessions`, as it was when read. All times are UTC, timezone-aware."""
+    """One row of `sandbox_sessions` at the time it was read. All times are timezone-aware, in UTC."""
 
     session_id: UUID
     user_id: str
@@ -103,9 +105,9 @@ class Session:
     idle_timeout_seconds: int | None
     max_lifetime_seconds: int | None
     error: SessionError | None
-    #: Not finished work, or None when the session is at rest.
+    #: None when the session is at rest.
     work: Work | None
     env: dict[str, str] = field(default_factory=dict)
     agents: tuple[str, ...] = ()
-    #: The plan as JSON (`domain.plan.LaunchPlan`), once the plan stage has run.
-    plan: dict[str, Any] | None = None
+    #: None until the plan stage of the session's first run has completed.
+    plan: LaunchPlan | None = None

@@ -16,8 +16,15 @@ class StageName(StrEnum):
     PREVIEW = "preview"
 
 
+#: The stages of a session that has a project.
 PROJECT_STAGES: tuple[StageName, ...] = tuple(StageName)
-BLANK_STAGES: tuple[StageName, ...] = PROJECT_STAGES[:4]
+#: The stages of a session without a project: there is nothing to install, to start or to show.
+BLANK_STAGES: tuple[StageName, ...] = (
+    StageName.PLAN,
+    StageName.NETWORK,
+    StageName.CONTAINERS,
+    StageName.WORKSPACE,
+)
 
 
 class StageState(StrEnum):

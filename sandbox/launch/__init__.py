@@ -1,1 +1,1 @@
-"""The launch pipeline: an ordered list of stages, each checkpointed, each looking before it acts."""
+"""The launch pipeline: an ordered list of stages, each checkpointed and each safe to run again."""

@@ -1,6 +1,6 @@
-"""Named points at which a test can have the service die as by SIGKILL, to prove that nothing is lost there.
+"""Named points at which a test can kill the service with SIGKILL, to prove that a restart loses nothing there.
 
-`SANDBOX_CRASH_AT=name` arms one; in service the check costs a look-up in the environment a few times a launch.
+`SANDBOX_CRASH_AT=name` arms one. Otherwise a crash point costs one look-up in the environment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ import signal
 
 
 def crash_point(name: str) -> None:
-    """Die here if this point is armed."""
+    """Kill this process if the point of this name is armed."""
     if name == os.environ.get("SANDBOX_CRASH_AT"):
         os.kill(os.getpid(), signal.SIGKILL)

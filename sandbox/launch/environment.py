@@ -1,4 +1,4 @@
-"""What a role's commands see: folders, environment, names of the processes."""
+"""The working directory and the environment of a role's commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import posixpath
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
-from sandbox.launch.reporting import withdrawn
+from sandbox.launch.otel_environment import cleared_variables
 
 WORKSPACE = "/workspace"
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,8 +20,9 @@ def role_root(plan: LaunchPlan, role: str) -> str:
 def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str, str]:
     """The environment of the role's install and start commands.
 
-    Programs of the project's own virtualenv and node_modules come first on PATH; `PORT` is the planned port; every
-    other role with a port is told as `{ROLE}_HOST`, `_PORT` and `_URL`. What the plan and the caller set wins.
+    `PATH` begins with the programs of the project's own virtualenv and node_modules, and `PORT` is the planned port.
+    Every other role with a port is given as `{ROLE}_HOST`, `{ROLE}_PORT` and `{ROLE}_URL`. Variables of the plan
+    override these, and variables that the caller set for the session override both.
     """
     root = role_root(plan, role)
     env = {
@@ -39,14 +40,16 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
     given = plan.roles[role].env | session.env
-    return env | withdrawn(given) | given
+    return env | cleared_variables(given) | given
 
 
-def ports_of_others(plan: LaunchPlan, role: str) -> dict[int, str]:
-    """The ports at which a role finds the others on its own localhost, with their roles: never its own port; of several
-    others on one port the first of the plan."""
-    found: dict[int, str] = {}
-    for other, what in plan.roles.items():
-        if other != role and what.port is not None and what.port != plan.roles[role].port:
-            found.setdefault(what.port, other)
-    return found
+def ports_of_other_roles(plan: LaunchPlan, role: str) -> dict[int, str]:
+    """The ports that are forwarded from the role's localhost, with the role that each one leads to.
+
+    The role's own port is never among them. If several other roles use one port, the first of the plan gets it.
+    """
+    ports: dict[int, str] = {}
+    for other, other_plan in plan.roles.items():
+        if other != role and other_plan.port is not None and other_plan.port != plan.roles[role].port:
+            ports.setdefault(other_plan.port, other)
+    return ports

@@ -1,8 +1,8 @@
-"""A process's output as log events: whole lines, in batches, resumed at the very byte where they stopped.
+"""A process's output as log events: whole lines, in batches, resumed at the byte where the previous attempt stopped.
 
-How far each stream was told of is committed with the lines themselves (`progress`), so a restarted service goes on
-without a gap or a double. Lines are cut at `MAX_LINE`; a stage tells at most `MAX_LINES` of a role and says what it
-left out (the whole output stays in the container).
+How far each stream has been published is committed in the same transaction as the lines (`progress`), so a restarted
+service continues without a gap and without a duplicate. Lines are cut at `MAX_LINE` characters. A stage publishes at
+most `MAX_LINES` lines of a role and then one line that says so; the whole output stays in the container.
 """
 
 from __future__ import annotations
@@ -24,74 +24,82 @@ BATCH_SECONDS = 0.1
 TAIL_LINES = 500
 #: How much of a finished process's output is read for its last lines.
 LAST_BYTES = 16 * 1024
-NOTICE = "… more output than is shown here; the rest is kept in the container"
+TRUNCATED = "… more output than is shown here; the rest is kept in the container"
 
 
 class LineAssembler:
-    """Bytes of one stream of a process into whole lines, knowing where (in the combined log) the last one ended."""
+    """Assembles the chunks of one stream of a process into lines.
 
-    def __init__(self, told: int) -> None:
-        #: Offset (in the combined log) up to which this stream's whole lines were taken.
-        self.told = told
+    Offsets are those of the combined log, in which the chunks of both streams follow each other.
+    """
+
+    def __init__(self, position: int) -> None:
+        #: Offset up to which this stream's whole lines have been returned.
+        self.position = position
         self._partial = b""
         self._cut = False
-        #: Where the chunk that began the unfinished line starts.
-        self._began = told
+        #: Offset of the chunk that began the unfinished line.
+        self._partial_start = position
 
     def feed(self, chunk: OutputChunk) -> list[tuple[int, str]]:
-        """The lines that are whole now, each with the offset after it."""
+        """The lines that this chunk completes, each with the offset after it. Bytes before `position` are ignored."""
         end = chunk.offset + len(chunk.data)
-        if end <= self.told:
+        if end <= self.position:
             return []
-        start = chunk.offset if self._partial else max(chunk.offset, self.told)
+        start = chunk.offset if self._partial else max(chunk.offset, self.position)
         *whole, rest = chunk.data[start - chunk.offset :].split(b"\n")
         lines = []
         for piece in whole:
             start += len(piece) + 1
             lines.append((start, _clean(self._partial + piece, cut=self._cut)))
             self._partial, self._cut = b"", False
-            self.told = start
+            self.position = start
         if rest and not self._partial:
-            self._began = start
-        self._keep(rest)
+            self._partial_start = start
+        self._append_partial(rest)
         return lines
 
-    def told_up_to(self, read_to: int) -> int:
-        """Where to resume without losing a line of this stream, when everything up to `read_to` was read."""
-        return self._began if self._partial else read_to
+    def resume_offset(self, read_to: int) -> int:
+        """Where to resume reading without losing a line of this stream, if everything up to `read_to` was read."""
+        return self._partial_start if self._partial else read_to
 
-    def _keep(self, rest: bytes) -> None:
+    def _append_partial(self, rest: bytes) -> None:
         room = MAX_LINE - len(self._partial)
         self._cut = self._cut or len(rest) > room
         self._partial += rest[: max(0, room)]
 
-    def last(self, end: int) -> list[str]:
-        """What is left without a newline at the end of all output, which is at the offset `end`."""
-        left = [_clean(self._partial, cut=self._cut)] if self._partial else []
-        self._partial, self._cut, self.told = b"", False, max(self.told, end)
-        return left
+    def finish(self, end: int) -> list[str]:
+        """The last line, if it has no newline. `end` is the offset at which all output ends."""
+        lines = [_clean(self._partial, cut=self._cut)] if self._partial else []
+        self._partial, self._cut, self.position = b"", False, max(self.position, end)
+        return lines
 
 
 def _clean(line: bytes, *, cut: bool) -> str:
-    """Printable text: carriage returns keep what they leave visible, too long a line is cut and says so."""
+    """The line as text: what follows the last carriage return (as a terminal would show it), cut at `MAX_LINE`."""
     text = line.decode("utf-8", "replace").rstrip("\r").rsplit("\r", 1)[-1].replace("\0", "�")
     if cut or len(text) > MAX_LINE:
         return text[:MAX_LINE] + " … (line cut)"
     return text
 
 
-class OutputTeller:
-    """Tells one process's output as log events of a stage, and keeps its tail for error messages."""
+class OutputFollower:
+    """Publishes one process's output as log events of a stage, and keeps its last lines for error messages.
+
+    Not thread-safe. One follower handles one process in one attempt at the stage.
+    """
 
     def __init__(self, guest: Guest, journal: StageJournal, stage: StageName, role: str, process: str) -> None:
+        """Resumes where the journal's progress says that an earlier attempt stopped. `process` is the process's name
+        in the container."""
         self._guest = guest
         self._journal = journal
         self._stage = stage
         self._role = role
         self._process = process
-        before = journal.progress.get(f"output:{role}", {})
-        self._streams = {stream: LineAssembler(before.get(stream.value, 0)) for stream in Stream}
-        self._lines_told: int = before.get("lines", 0)
+        published = journal.progress.get(f"output:{role}", {})
+        self._streams = {stream: LineAssembler(published.get(stream.value, 0)) for stream in Stream}
+        self._line_count: int = published.get("lines", 0)
         self._pending: list[NewEvent] = []
         self._writing = asyncio.Lock()
         #: Offset after the last byte read.
@@ -100,9 +108,9 @@ class OutputTeller:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     async def follow(self) -> None:
-        """Tell all output until the process has ended. Cancel to stop sooner; `flush` then tells what was read."""
+        """Publish all output until the process has ended. Cancel to stop sooner, then call `flush`."""
         reader = asyncio.create_task(self._read())
-        flusher = asyncio.create_task(self._flush_often())
+        flusher = asyncio.create_task(self._flush_periodically())
         try:
             done, _ = await asyncio.wait({reader, flusher}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -113,15 +121,18 @@ class OutputTeller:
             await asyncio.wait({reader, flusher})
         await self.flush()
 
-    async def reach(self, offset: int) -> None:
-        """Wait until a `follow` that is under way has read all output before `offset`."""
+    async def wait_until_read(self, offset: int) -> None:
+        """Wait until a running `follow` has read all output before `offset`."""
         while self._read_to < offset:
             self._has_read.clear()
             await self._has_read.wait()
 
     async def flush(self) -> None:
-        """Commit what was read and is not told yet, with how far that is. What cannot be written is kept for later."""
-        # Not broken off by a cancellation: then nobody would know whether the lines are told already.
+        """Commit the lines that were read and not yet published, with the new position.
+
+        Lines that cannot be written stay pending; the error is raised.
+        """
+        # A cancellation must not interrupt the write: it would be unknown whether the lines were committed.
         await uninterrupted(self._write())
 
     async def _write(self) -> None:
@@ -129,15 +140,16 @@ class OutputTeller:
             pending, self._pending = self._pending, []
             if not pending:
                 return
-            done = {stream.value: lines.told for stream, lines in self._streams.items()} | {"lines": self._lines_told}
+            published = {stream.value: lines.position for stream, lines in self._streams.items()}
+            published["lines"] = self._line_count
             try:
-                await self._journal.write(pending, progress={f"output:{self._role}": done})
+                await self._journal.write(pending, progress={f"output:{self._role}": published})
             except BaseException:
                 self._pending = pending + self._pending
                 raise
 
     async def _read(self) -> None:
-        end = start = min(lines.told for lines in self._streams.values())
+        end = start = min(lines.position for lines in self._streams.values())
         async for chunk in self._guest.output(self._process, offset=start, follow=True):
             for _, line in self._streams[chunk.stream].feed(chunk):
                 self._add(chunk.stream, line)
@@ -146,43 +158,43 @@ class OutputTeller:
             if len(self._pending) >= BATCH_LINES:
                 await self.flush()
         for stream, lines in self._streams.items():
-            for line in lines.last(end):
+            for line in lines.finish(end):
                 self._add(stream, line)
 
     def _add(self, stream: Stream, line: str) -> None:
         self.tail.append(line)
-        self._lines_told += 1
-        if self._lines_told > MAX_LINES + 1:
+        self._line_count += 1
+        if self._line_count > MAX_LINES + 1:
             return
-        system = self._lines_told == MAX_LINES + 1
+        truncated = self._line_count == MAX_LINES + 1
         data = {
             "stage": self._stage.value,
             "role": self._role,
-            "stream": "system" if system else stream.value,
-            "line": NOTICE if system else line,
+            "stream": "system" if truncated else stream.value,
+            "line": TRUNCATED if truncated else line,
         }
         self._pending.append(NewEvent(EventType.LOG, data))
 
-    async def _flush_often(self) -> None:
+    async def _flush_periodically(self) -> None:
         while True:
             await asyncio.sleep(BATCH_SECONDS)
             await self.flush()
 
 
-async def last_lines(guest: Guest, process: ProcessInfo, most: int = 10) -> list[str]:
-    """The last lines that a process printed, of both streams as they came; empty ones are left out."""
+async def last_lines(guest: Guest, process: ProcessInfo, limit: int = 10) -> list[str]:
+    """The last non-empty lines that a process printed, of both streams in order. Each is cut at 500 characters."""
     start = max(0, process.output_end - LAST_BYTES)
     streams = {stream: LineAssembler(start) for stream in Stream}
     lines: list[str] = []
     async for chunk in guest.output(process.name, offset=start, follow=False):
         lines += [line for _, line in streams[chunk.stream].feed(chunk)]
     for assembler in streams.values():
-        lines += assembler.last(process.output_end)
-    return [line[:500] for line in lines if line.strip()][-most:]
+        lines += assembler.finish(process.output_end)
+    return [line[:500] for line in lines if line.strip()][-limit:]
 
 
-#: Words by which package managers and interpreters mark the line that says what went wrong.
-_MARKS = (
+#: Words in the lines with which package managers and interpreters say what went wrong.
+_ERROR_WORDS = (
     "error",
     "err!",
     "not found",
@@ -196,7 +208,7 @@ _MARKS = (
 )
 
 
-#: Lines that package managers mark as errors and that say nothing of this one.
+#: Lines that npm marks as errors although they only repeat its usage or general advice.
 _NOISE = re.compile(
     r"npm (?:error|ERR!)(?: \d+| notarget)?"
     r"(?: (?:Clean install a project|Usage:|npm ci|Options:|\[-.*|aliases:.*|Run \"npm help .*"
@@ -205,15 +217,16 @@ _NOISE = re.compile(
 )
 
 
-def offending_lines(tail: list[str], most: int = 8) -> str:
-    """The lines of a failed command's output that most likely say why: the marked ones, else the last.
+def offending_lines(tail: list[str], limit: int = 8) -> str:
+    """The lines of a failed command's output that most likely name the cause: those with error words, else the last.
 
-    Of too many, the first, which name the cause, and the last, where it ended.
+    Of more than `limit` lines, the first ones (which usually name the cause) and the last ones are shown. Repeated
+    lines are shown once.
     """
     lines = dict.fromkeys(line.strip() for line in tail)
-    said = [line for line in lines if line and not _NOISE.fullmatch(line)]
-    marked = [line for line in said if any(mark in line.lower() for mark in _MARKS)]
-    chosen = marked or said[-most:]
-    if len(chosen) > most:
-        chosen = [*chosen[: most // 2], "…", *chosen[-(most // 2) :]]
+    candidates = [line for line in lines if line and not _NOISE.fullmatch(line)]
+    errors = [line for line in candidates if any(word in line.lower() for word in _ERROR_WORDS)]
+    chosen = errors or candidates[-limit:]
+    if len(chosen) > limit:
+        chosen = [*chosen[: limit // 2], "…", *chosen[-(limit // 2) :]]
     return "\n".join(line[:500] for line in chosen)

@@ -1,16 +1,16 @@
-"""The launch pipeline: an ordered list of stages, the checkpoint after each, and the clock.
+"""The launch pipeline: runs the stages in order, checkpoints each of them, and measures their time.
 
-A stage that is checkpointed is never run again in its run. One that was under way when the service died is run again
-and looks at what exists. Passing errors (the engine or a guest agent does not answer for a moment) are tried again
-here; `StageFailed` ends the run.
+A stage that has a checkpoint is not run again in the same run. A stage that was interrupted when the service died is
+run again and checks what exists. After a transient error (the engine or a guest agent does not answer) the stage is run
+again a few times; `StageFailed` ends the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.failures import FAILURE_STAGES
-from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionError, SessionStatus
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, StageState
 from sandbox.engine.base import Engine, ResourceKind
@@ -35,11 +34,12 @@ from sandbox.telemetry.tracing import Tracing, new_ids
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-LOG_EVERY_SECONDS = 5.0
+#: How often `pipeline_log` is updated while a stage runs.
+LOG_SECONDS = 5.0
 
 
 def failure_code(stage: StageName, error: EngineError | GuestError) -> str:
-    """The code of a launch that ends with this error: one that lessons know."""
+    """The failure code of a launch that ends with this error: one of `FAILURE_STAGES`, to which lessons refer."""
     if error.code in FAILURE_STAGES or isinstance(error, GuestError):
         return error.code
     return "network_failed" if stage is StageName.NETWORK else "engine_error"
@@ -55,22 +55,23 @@ class _BoundJournal:
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         await self._journal.write(self._stage, events, progress)
-        # The next attempt at this stage may be in this very process.
+        # The next attempt at this stage may use this object.
         self.progress.update(progress or {})
 
-    async def say(self, line: str, *, role: str = "") -> None:
-        said = f"said:{role}:{line}"
-        if said in self.progress:
+    async def log_line(self, line: str, *, role: str = "") -> None:
+        # The prefix is stored in rows: a run that the previous release began must find its lines.
+        key = f"said:{role}:{line}"
+        if key in self.progress:
             return
         data = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
-        await self.write([NewEvent(EventType.LOG, data)], progress={said: True})
+        await self.write([NewEvent(EventType.LOG, data)], progress={key: True})
 
-    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
-        await self._journal.about_to_make(resources)
+    async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        await self._journal.record_resources(resources)
 
 
 class Pipeline:
-    """Runs the stages of one session's launch. Shared by all sessions; holds nothing of a run."""
+    """Runs the stages of launches. One object serves all sessions; it has no state of a run."""
 
     def __init__(self, db: Database, engine: Engine, tracing: Tracing, stages: Sequence[Stage]) -> None:
         self._db = db
@@ -79,10 +80,11 @@ class Pipeline:
         self._stages = {stage.name: stage for stage in stages}
 
     async def run(self, session: Session, owner: int) -> SessionStatus:
-        """Carry the session's current run to its end, from wherever it stands.
+        """Carry out the session's current run, from its last checkpoint to its end.
 
-        Returns the status it ended in. Raises `LostOwnership` when the run is not ours any more, and
-        `DatabaseUnavailable` when nothing can be recorded now; both leave the run to be taken up again.
+        `owner` is the number of this replica, which has claimed the session. Returns the status in which the run ended.
+        Raises `LostOwnership` when another replica owns the run or it was cancelled, and `DatabaseUnavailable` when
+        nothing can be recorded; after either the run can be resumed.
         """
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
@@ -115,50 +117,51 @@ class Pipeline:
         position: dict[str, Any],
         record: StageRecord | None,
     ) -> Session:
-        """One stage: told of, run, checkpointed. Its time counts from its first attempt, across restarts."""
+        """Run one stage and write its checkpoint; the session as it is after that. Raises StageFailed.
+
+        The duration counts from the stage's first attempt, across restarts of the service.
+        """
         started_at = record.started_at if record else now()
         if record is None:
             crash_point(f"{name}:before-start")
             await journal.stage_started(name, NewEvent(EventType.STAGE, {**position, "state": "started"}))
-        plan = LaunchPlan.model_validate(session.plan) if session.plan else None
         bound = _BoundJournal(journal, name, dict(record.progress) if record else {})
-        context = StageContext(session, self._engine, bound, plan)
+        context = StageContext(session, self._engine, bound)
         try:
             crash_point(f"{name}:before-act")
             result = await self._attempts(name, context, journal)
             crash_point(f"{name}:after-act")
         except StageFailed as failure:
             duration = _milliseconds(started_at)
-            told = NewEvent(EventType.STAGE, {**position, "state": "failed", "duration_ms": duration})
-            await journal.stage_ended(name, StageState.FAILED, [told], duration_ms=duration, error_code=failure.code)
+            event = NewEvent(EventType.STAGE, {**position, "state": "failed", "duration_ms": duration})
+            await journal.stage_ended(name, StageState.FAILED, [event], duration_ms=duration, error_code=failure.code)
             self._record_stage(identity, session, name, started_at, failure)
             raise
         state = StageState.SKIPPED if result.skipped else StageState.COMPLETED
         duration = _milliseconds(started_at)
-        told = NewEvent(EventType.STAGE, {**position, "state": state.value, "duration_ms": duration})
-        changes = {**result.changes, "pipeline_stage": name.value}
-        await journal.stage_ended(name, state, [*result.events, told], duration_ms=duration, changes=changes)
+        event = NewEvent(EventType.STAGE, {**position, "state": state.value, "duration_ms": duration})
+        await journal.stage_ended(name, state, [*result.events, event], duration_ms=duration, result=result)
         crash_point(f"{name}:after-checkpoint")
         self._record_stage(identity, session, name, started_at, None)
-        return replace(session, plan=result.changes.get("plan", session.plan), pipeline_stage=name.value)
+        return replace(result.applied_to(session), pipeline_stage=name.value)
 
     async def _attempts(self, name: StageName, context: StageContext, journal: RunJournal) -> StageResult:
-        """Run the stage; passing trouble is waited out a few times before it fails the launch."""
+        """Run the stage, again after transient errors, at most `ATTEMPTS` times."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with _ticking(journal):
+                async with _updating_log(journal):
                     return await self._stages[name].run(context)
             except (EngineError, GuestError) as error:
                 if attempt == ATTEMPTS:
                     raise StageFailed(failure_code(name, error), error.message, error.hint) from error
-                log.warning("stage %s met %s; trying again", name, error.code, extra={"cause": str(error)})
+                log.warning("stage %s: %s; trying again", name, error.code, extra={"cause": str(error)})
                 await asyncio.sleep(0.5 * 2**attempt)
             except (StageFailed, LostOwnership, DatabaseUnavailable):
                 raise
             except SandboxError as error:
                 raise StageFailed(error.code, error.message, error.hint) from error
             except Exception as error:
-                log.exception("stage %s failed by a mistake of ours", name)
+                log.exception("stage %s failed with an unexpected error", name)
                 raise StageFailed(
                     "internal_error",
                     f"stage {name} failed: {type(error).__name__}",
@@ -169,7 +172,7 @@ class Pipeline:
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        started = session.plan is not None and any(role["start"] for role in session.plan["roles"].values())
+        started = session.plan is not None and any(role.start for role in session.plan.roles.values())
         healthy = SessionStatus.RUNNING if started else SessionStatus.READY
         status = SessionStatus.ERROR if error else healthy
         crash_point("end:before-checkpoint")
@@ -193,7 +196,7 @@ class Pipeline:
         return status
 
     async def _record_lessons(self, session: Session) -> None:
-        """The lessons this run's guest agents worked with. Safe to repeat after a restart."""
+        """Record the lessons that the agents of this pipeline run had applied. Idempotent."""
         if not session.agents:
             return
         async with self._db.transaction() as conn:
@@ -211,9 +214,9 @@ class Pipeline:
         error: SessionError | None,
         records: dict[StageName, StageRecord],
     ) -> None:
-        """Whether each lesson helped: the run's failure code against what the lesson was learned from."""
+        """Record whether each applied lesson helped, by the run's failure code and the stages it reached."""
         failed = StageName(error.stage) if error and error.stage else None
-        # A skipped stage had nothing to do, so it shows nothing about a lesson.
+        # A skipped stage did no work, so it is no evidence for or against a lesson.
         reached = {name for name, record in records.items() if record.state is not StageState.SKIPPED}
         await verify_outcomes(
             conn,
@@ -256,22 +259,20 @@ def _milliseconds(start: datetime) -> int:
     return max(0, round((now() - start).total_seconds() * 1000))
 
 
-class _ticking(AsyncExitStack):
-    """Keep `pipeline_log` current every few seconds while a stage runs."""
+@asynccontextmanager
+async def _updating_log(journal: RunJournal) -> AsyncIterator[None]:
+    """Update `pipeline_log` every `LOG_SECONDS` during the block."""
+    task = asyncio.create_task(_update_log_periodically(journal))
+    try:
+        yield
+    finally:
+        task.cancel()
 
-    def __init__(self, journal: RunJournal) -> None:
-        super().__init__()
-        self._journal = journal
 
-    async def __aenter__(self) -> _ticking:
-        task = asyncio.create_task(self._tick())
-        self.callback(task.cancel)
-        return self
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_EVERY_SECONDS)
-            try:
-                await self._journal.keep_log_current()
-            except SandboxError as error:
-                log.info("pipeline_log is behind for a moment: %s", error)
+async def _update_log_periodically(journal: RunJournal) -> None:
+    while True:
+        await asyncio.sleep(LOG_SECONDS)
+        try:
+            await journal.update_log()
+        except SandboxError as error:
+            log.info("pipeline_log could not be updated: %s", error)

@@ -3,71 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sandbox.domain.events import NewEvent
 from sandbox.domain.plan import LaunchPlan
-from sandbox.domain.session import Session
+from sandbox.domain.processes import ProcessKind, process_name
+from sandbox.domain.session import ContainerInfo, Session
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Engine, ResourceKind
 
 
 class StageJournal(Protocol):
-    """What a stage may write while it runs. Every write is durable when it returns and refused (`LostOwnership`) once
-    the session belongs to another replica or has been asked to do something else."""
+    """What a stage may write while it runs.
 
-    #: What was left with `write(progress=…)`, by earlier attempts at this stage too; empty at the first.
+    A write is durable when it returns. Every write raises `LostOwnership` once another replica owns the session or the
+    session's work has changed (for example after DELETE), and `DatabaseUnavailable` if nothing can be written.
+    """
+
+    #: What was stored with `write(progress=…)`, by earlier attempts at this stage too. Empty at the first attempt.
     progress: dict[str, Any]
 
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
-        """Append events and remember how far the stage has got, in one transaction."""
+        """Append events and merge `progress` (JSON values) into the stored progress, in one transaction."""
 
-    async def say(self, line: str, *, role: str = "") -> None:
-        """Append a log line of our own (stream `system`), once: repeated after a crash it says nothing."""
+    async def log_line(self, line: str, *, role: str = "") -> None:
+        """Append a log event of the service (stream `system`). The same line of the same role is appended once in a
+        stage, also if the stage is run again after a crash."""
 
-    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
-        """The row before the resource: record (kind, name, role) of what is about to be made on the engine."""
+    async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        """Record (kind, name, role) of resources before they are created on the engine, so that none can exist there
+        without a row."""
 
 
 @dataclass(slots=True)
 class StageContext:
-    """What a stage may use. `session` is the row as it was when the stage began."""
+    """What a stage may use. `session` is the session's row as it was when the stage began."""
 
     session: Session
     engine: Engine
     journal: StageJournal
-    #: None only before the plan stage has completed.
-    maybe_plan: LaunchPlan | None
 
     @property
     def plan(self) -> LaunchPlan:
-        if self.maybe_plan is None:
-            raise RuntimeError("a stage after `plan` ran before there was a plan")
-        return self.maybe_plan
+        """The session's plan. Raises RuntimeError in the plan stage of a session's first run, which has none yet."""
+        if self.session.plan is None:
+            raise RuntimeError("the session has no plan yet: the plan stage has not completed")
+        return self.session.plan
 
-    def process_name(self, what: str) -> str:
-        """The name of this run's process in a container: a run that is resumed finds it, a new run starts its own."""
-        return f"{what}-{self.session.run_id.hex[:12]}"
+    def process_name(self, kind: ProcessKind) -> str:
+        """The name of this run's process of that kind, in any container of the session."""
+        return process_name(kind, self.session.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPorts:
+    """`preview_port` and `backend_port` of the session's row; None where the plan has no such port."""
+
+    preview: int | None
+    backend: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a completed stage leaves: columns of the session's row to set in the checkpoint's own transaction."""
+    """What a completed stage changes in the session's row, and the events it appends.
 
-    changes: dict[str, Any] = field(default_factory=dict)
-    #: Events that tell of it, just before the stage's own `completed`.
+    All of it is written in the checkpoint's transaction. `None` leaves the row as it is.
+    """
+
+    #: Sets `runtime_type` too, to the plan's primary runtime.
+    plan: LaunchPlan | None = None
+    #: The container of each role.
+    containers: dict[str, ContainerInfo] | None = None
+    ports: SessionPorts | None = None
+    #: Appended just before the stage's own `completed` or `skipped` event.
     events: tuple[NewEvent, ...] = ()
-    #: True when there was nothing to do for this session at all.
+    #: True when the stage had nothing to do for this session.
     skipped: bool = False
+
+    def applied_to(self, session: Session) -> Session:
+        """The session as its row is once these changes are written."""
+        if self.plan is not None:
+            session = replace(session, plan=self.plan, runtime_type=self.plan.primary_runtime)
+        if self.containers is not None:
+            session = replace(session, containers=self.containers)
+        if self.ports is not None:
+            session = replace(session, preview_port=self.ports.preview, backend_port=self.ports.backend)
+        return session
 
 
 class Stage(Protocol):
     """One step of a launch.
 
-    `run` may be called again after a crash at any point, so it looks before it acts; "already there" and "already
-    gone" are success. It raises `StageFailed(code, message, hint)` when the launch cannot go on; any other error is
-    taken as passing and the stage is tried again a few times.
+    `run` may be called again after a crash at any point. It therefore checks what exists before it acts; "already
+    exists" and "already removed" count as success. It raises `StageFailed(code, message, hint)` when the launch cannot
+    go on. After an `EngineError` or a `GuestError` the pipeline runs the stage again a few times.
     """
 
     name: StageName

@@ -1,7 +1,8 @@
 """What a run writes: checkpoints, events and changes of the session's row, each in one fenced transaction.
 
-Fenced means: every write names the run and its owner in the WHERE clause of the row it locks. A replica that froze
-and woke, or a run that was overtaken by DELETE, changes nothing and learns it by `LostOwnership`.
+Fenced means that every write has the run and its owner in the WHERE clause of the row that it locks. A replica that was
+suspended for longer than its lease, or a run that DELETE has cancelled, therefore changes nothing; its write raises
+`LostOwnership`.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from sandbox.domain.stages import StageName, StageState
 from sandbox.engine.base import ResourceKind
 from sandbox.errors import LostOwnership
 from sandbox.events import store as events
+from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.launch.stage import StageResult
 
-#: Columns a stage's checkpoint may set, with how each is bound.
+#: Columns that a write may set, and the SQL expression of each.
 _COLUMNS = {
     "plan": "CAST(:plan AS jsonb)",
     "containers": "CAST(:containers AS jsonb)",
     "runtime_type": ":runtime_type",
     "preview_port": ":preview_port",
     "backend_port": ":backend_port",
-    "project_digest": ":project_digest",
     "pipeline_stage": ":pipeline_stage",
     "status": ":status",
     "error": "CAST(:error AS jsonb)",
 }
 _JSON = {"plan", "containers", "error"}
 
-#: Locks the row, proves ownership and reserves seqs, all at once.
+#: Locks the row, checks the ownership and reserves sequence numbers for events.
 _ADVANCE = """
     UPDATE sandbox_sessions SET last_seq = last_seq + :count, last_active = NOW(){changes}
      WHERE session_id = :session_id AND run_id = :run_id AND owner = :owner AND work = 'launch'{condition}
@@ -62,25 +64,18 @@ _RESOURCES = text("""
     SELECT r->>0, r->>1, :session_id, r->>2 FROM jsonb_array_elements(CAST(:resources AS jsonb)) AS r
     ON CONFLICT (kind, name) DO UPDATE SET removed_at = NULL
 """)
-#: `pipeline_log` is brought up to date from the events themselves, so it cannot miss or double one. Bounded to 4 MiB.
-_PIPELINE_LOG = text("""
-    UPDATE sandbox_sessions s
-       SET pipeline_log = right(s.pipeline_log || coalesce(
-               (SELECT string_agg(event_log_line(e.type, e.time, e.data), '' ORDER BY e.seq) FROM session_events e
-                 WHERE e.session_id = s.session_id AND e.seq > s.logged_seq), ''), 4194304),
-           logged_seq = s.last_seq
-     WHERE session_id = :session_id
-""")
 _RUN_ENDED = text("""
     UPDATE session_runs SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code
      WHERE run_id = :run_id AND ended_at IS NULL
 """)
-_REST = text("UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id")
+_RELEASE = text(
+    "UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Where a run's records belong: its trace, and the request that asked for it."""
+    """The trace to which a run belongs, and the request that started it."""
 
     trace_id: str
     span_id: str
@@ -91,18 +86,15 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
+    """The checkpoint of one stage."""
+
     state: StageState
     started_at: datetime
     progress: dict[str, Any]
 
 
-async def bring_log_up_to_date(conn: AsyncConnection, session_id: object) -> None:
-    """Append to `pipeline_log` whatever events it does not tell of yet, in the caller's transaction."""
-    await conn.execute(_PIPELINE_LOG, {"session_id": session_id})
-
-
 class RunJournal:
-    """The writing side of one run, for the replica that owns it."""
+    """Reads and writes the records of one run, for the replica that owns it."""
 
     def __init__(self, db: Database, session: Session, owner: int) -> None:
         self._db = db
@@ -115,7 +107,7 @@ class RunJournal:
         return RunIdentity(row.trace_id, row.span_id, row.parent_span_id, row.request_id, to_utc(row.started_at))
 
     async def stages(self) -> dict[StageName, StageRecord]:
-        """The run's checkpoints so far."""
+        """The checkpoints of the stages that have started."""
         async with self._db.read() as conn:
             rows = (await conn.execute(_STAGES, {"run_id": self._session.run_id})).all()
         return {StageName(r.stage): StageRecord(StageState(r.state), to_utc(r.started_at), r.progress) for r in rows}
@@ -129,15 +121,19 @@ class RunJournal:
         self,
         stage: StageName,
         state: StageState,
-        told: Sequence[NewEvent],
+        new_events: Sequence[NewEvent],
         *,
         duration_ms: int,
-        changes: dict[str, Any] | None = None,
+        result: StageResult | None = None,
         error_code: str | None = None,
     ) -> None:
-        """The checkpoint: the stage's outcome, what it changed and its events, in one commit."""
+        """The checkpoint: the stage's outcome, its changes of the session and its events, in one transaction.
+
+        `result` is None for a stage that failed; it then changes nothing in the session's row.
+        """
+        changes = {**columns(result), "pipeline_stage": stage.value} if result is not None else {}
         async with self._db.transaction() as conn:
-            await self._advance(conn, told, changes or {})
+            await self._advance(conn, new_events, changes)
             await conn.execute(
                 _STAGE_ENDED,
                 {
@@ -148,21 +144,23 @@ class RunJournal:
                     "error_code": error_code,
                 },
             )
-            await bring_log_up_to_date(conn, self._session.session_id)
+            await update_pipeline_log(conn, self._session.session_id)
 
-    async def write(self, stage: StageName, told: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
+    async def write(self, stage: StageName, new_events: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
+        """See `StageJournal.write`."""
         async with self._db.transaction() as conn:
-            await self._advance(conn, told)
+            await self._advance(conn, new_events)
             if progress:
                 values = {"run_id": self._session.run_id, "stage": stage.value, "progress": json.dumps(progress)}
                 await conn.execute(_PROGRESS, values)
 
-    async def keep_log_current(self) -> None:
-        """For a long stage: what viewers have seen so far reaches `pipeline_log` too."""
+    async def update_log(self) -> None:
+        """Append the events so far to `pipeline_log`, for readers of the log while a stage takes long."""
         async with self._db.transaction() as conn:
-            await bring_log_up_to_date(conn, self._session.session_id)
+            await update_pipeline_log(conn, self._session.session_id)
 
-    async def about_to_make(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+    async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        """See `StageJournal.record_resources`."""
         async with self._db.transaction() as conn:
             await self._advance(conn, [])
             values = {"session_id": self._session.session_id, "resources": json.dumps([list(r) for r in resources])}
@@ -171,22 +169,24 @@ class RunJournal:
     async def finish(
         self, conn: AsyncConnection, status: SessionStatus, error: SessionError | None, previous: SessionStatus
     ) -> None:
-        """End the run in the caller's transaction: status, problem and `end` events, the whole log, and rest."""
-        told = [NewEvent(EventType.STATUS, {"status": status.value, "previous": previous.value})]
+        """End the run in the caller's transaction: write its last events, the outcome and the log, and release the
+        session from its owner."""
+        new_events = [NewEvent(EventType.STATUS, {"status": status.value, "previous": previous.value})]
         if error:
-            told.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
-        told.append(NewEvent(EventType.END, {"status": status.value}))
-        await self._advance(conn, told, {"status": status.value, "error": error.to_json() if error else None})
+            new_events.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
+        new_events.append(NewEvent(EventType.END, {"status": status.value}))
+        await self._advance(conn, new_events, {"status": status.value, "error": error.to_json() if error else None})
         outcome = "failed" if error else "completed"
         code = error.code if error else None
         run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code}
         await conn.execute(_RUN_ENDED, run)
-        await bring_log_up_to_date(conn, self._session.session_id)
-        await conn.execute(_REST, {"session_id": self._session.session_id})
+        await update_pipeline_log(conn, self._session.session_id)
+        await conn.execute(_RELEASE, {"session_id": self._session.session_id})
 
     async def _advance(
-        self, conn: AsyncConnection, told: Sequence[NewEvent], changes: dict[str, Any] | None = None
+        self, conn: AsyncConnection, new_events: Sequence[NewEvent], changes: dict[str, Any] | None = None
     ) -> None:
+        """Set columns and append events in the caller's transaction. Raises LostOwnership."""
         changes = changes or {}
         assignments = "".join(f", {name} = {_COLUMNS[name]}" for name in changes)
         values: dict[str, Any] = {
@@ -200,14 +200,26 @@ class RunJournal:
             "session_id": self._session.session_id,
             "run_id": self._session.run_id,
             "owner": self._owner,
-            "count": len(told),
+            "count": len(new_events),
         }
         row = (
             await conn.execute(text(_ADVANCE.format(changes=assignments, condition=condition)), values)
         ).one_or_none()
         if row is None:
-            raise LostOwnership(f"the launch of session {self._session.session_id} is not this replica's any more")
-        await events.insert(conn, self._session.session_id, self._session.run_id, told, last_seq=row.last_seq)
+            raise LostOwnership(f"this replica does not own the launch of session {self._session.session_id} any more")
+        await events.insert(conn, self._session.session_id, self._session.run_id, new_events, last_seq=row.last_seq)
+
+
+def columns(result: StageResult) -> dict[str, Any]:
+    """The columns of the session's row that a stage's result sets, with their new values."""
+    values: dict[str, Any] = {}
+    if result.plan is not None:
+        values |= {"plan": result.plan.model_dump(mode="json"), "runtime_type": result.plan.primary_runtime}
+    if result.containers is not None:
+        values["containers"] = {role: info.to_json() for role, info in result.containers.items()}
+    if result.ports is not None:
+        values |= {"preview_port": result.ports.preview, "backend_port": result.ports.backend}
+    return values
 
 
 def now() -> datetime:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from sandbox.access.tokens import TokenService, TokenUnknown
-from sandbox.domain.plan import LaunchPlan
 from sandbox.engine.base import Engine, Guest
 from sandbox.preview.target import PreviewTarget
 from sandbox.sessions.service import SessionService
@@ -23,8 +22,8 @@ class SessionResolver:
         session = await self._sessions.find(session_id)
         if session is None:
             return None
-        plan = LaunchPlan.model_validate(session.plan) if session.plan else None
-        ports = {what.port: role for role, what in plan.roles.items() if what.port is not None} if plan else {}
+        roles = session.plan.roles if session.plan else {}
+        ports = {plan.port: role for role, plan in roles.items() if plan.port is not None}
         return PreviewTarget(
             session_id=session_id,
             user_id=session.user_id,

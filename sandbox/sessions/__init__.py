@@ -1,1 +1,1 @@
-"""Sessions: create, get, list, terminate; the reconciler; expiry."""
+"""The lifecycle of sessions: create, read, terminate and recover them; the reconciler, the watcher and expiry."""

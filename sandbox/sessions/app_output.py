@@ -1,6 +1,7 @@
-"""What a session's apps print, as SSE events that can be resumed at the very byte.
+"""The output of a session's apps as server-sent events that can be resumed.
 
-An event's id is the offset after it in every role's output (`backend=120&frontend=77`), with the run they belong to.
+An event's id holds the run and, for each role, the offset after the event in the role's output:
+`run=5f0c3b0a1111&backend=120&frontend=77`.
 """
 
 from __future__ import annotations
@@ -9,22 +10,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl, urlencode
 
+from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session
 from sandbox.engine.base import Guest, OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.events.sse import encode_event
 from sandbox.launch.output import LineAssembler
 
-QUEUE = 256
-
-
-def app_process(session: Session) -> str:
-    """The name of the current run's app in its container (see `StageContext.process_name`)."""
-    return f"app-{session.run_id.hex[:12]}"
+#: Chunks that may wait to be sent to a client that reads slowly.
+QUEUE_CHUNKS = 256
 
 
 def read_resume(session: Session, resume: str | None) -> dict[str, int]:
-    """Offsets by role of an event id of ours; of another run, or not ours: from the beginning."""
+    """The offsets, by role, in the event id `resume`. Empty, so from the beginning, if the id names another run or is
+    malformed."""
     values = dict(parse_qsl(resume or ""))
     if values.pop("run", None) != session.run_id.hex[:12]:
         return {}
@@ -32,16 +31,23 @@ def read_resume(session: Session, resume: str | None) -> dict[str, int]:
 
 
 async def app_lines(
-    session: Session, agents: dict[str, Guest], offsets: dict[str, int], *, follow: bool
+    session: Session, guests: dict[str, Guest], offsets: dict[str, int], *, follow: bool
 ) -> AsyncIterator[bytes]:
-    """`log` events `{role, stream, line}` of all given roles, in the order they were read; ends with `end`."""
-    queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE)
+    """Encoded `log` events `{role, stream, line}` of the given roles, in the order they are read, and a final `end`.
+
+    With `follow` the stream ends when the apps have exited, else at the end of the output so far.
+    """
+    queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE_CHUNKS)
     tasks = [
-        asyncio.create_task(_read(queue, role, guest, app_process(session), offsets.get(role, 0), follow=follow))
-        for role, guest in agents.items()
+        asyncio.create_task(
+            _read(
+                queue, role, guest, process_name(ProcessKind.APP, session.run_id), offsets.get(role, 0), follow=follow
+            )
+        )
+        for role, guest in guests.items()
     ]
     done = dict(offsets)
-    lines = {(role, stream): LineAssembler(offsets.get(role, 0)) for role in agents for stream in Stream}
+    lines = {(role, stream): LineAssembler(offsets.get(role, 0)) for role in guests for stream in Stream}
     try:
         open_roles = len(tasks)
         while open_roles:
@@ -50,12 +56,12 @@ async def app_lines(
                 open_roles -= 1
                 continue
             role, chunk = item
-            told = lines[role, chunk.stream].feed(chunk)
+            completed = lines[role, chunk.stream].feed(chunk)
             other = lines[role, Stream.STDERR if chunk.stream is Stream.STDOUT else Stream.STDOUT]
-            # Resuming may repeat a line of the other stream, but never loses one.
-            unfinished = other.told_up_to(chunk.offset)
+            # Resuming may repeat a line of the other stream, but does not lose one.
+            unfinished = other.resume_offset(chunk.offset)
             pieces = []
-            for end, line in told:
+            for end, line in completed:
                 done[role] = min(end, unfinished) if unfinished < chunk.offset else end
                 pieces.append(_event(session, done, role, chunk.stream.value, line))
             if pieces:

@@ -1,7 +1,7 @@
-"""Wanted against observed: finds sessions with unfinished work, claims them and does it, wherever it stands.
+"""The reconciler: finds sessions with unfinished work, claims them, and does the work.
 
-Notifications only wake it; a slow poll behind them repairs what they missed. A restart is the same walk: the work is
-in the row, the dead owner's claim is free, the pipeline skips what is checkpointed.
+Notifications only trigger a poll; periodic polls find what they missed. A restart needs no special handling: the work
+is in the session's row, the claim of a dead replica is free, and the pipeline skips the stages that have a checkpoint.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ CONCURRENT_TERMINATIONS = 16
 
 @dataclass(slots=True)
 class _Running:
+    """Work that this replica is doing."""
+
     work: Work
     run_id: UUID
     task: asyncio.Task[None]
 
 
 class Reconciler:
-    """One a replica. `start` after the replica is registered; `close` leaves work where it stands for others.
+    """Does the work of sessions for one replica. Not thread-safe.
 
-    `launched` is told of each session whose launch has ended here, well or not.
+    `start` must come after the replica is registered. `close` interrupts the work, and other replicas resume it.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class Reconciler:
         *,
         concurrent_launches: int,
         lease_seconds: float,
-        launched: Callable[[UUID], None],
+        on_launch_end: Callable[[UUID], None],
     ) -> None:
+        """`on_launch_end(session_id)` is called when a launch has ended on this replica, successfully or not."""
         self._db = db
         self._engine = engine
         self._pipeline = pipeline
         self._replica = replica
         self._capacity = {Work.LAUNCH: concurrent_launches, Work.TERMINATE: CONCURRENT_TERMINATIONS}
         self._lease = lease_seconds
-        self._launched = launched
+        self._on_launch_end = on_launch_end
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -71,7 +74,7 @@ class Reconciler:
         ]
 
     async def close(self) -> None:
-        """Stop taking work and let go of what is under way: containers and installs go on, the next owner resumes."""
+        """Stop claiming work and cancel the tasks. Containers and installs go on; the next owner resumes the runs."""
         tasks = [*self._loops, *(running.task for running in self._running.values())]
         for task in tasks:
             task.cancel()
@@ -84,7 +87,7 @@ class Reconciler:
             try:
                 await self._reconcile()
             except DatabaseUnavailable as error:
-                log.warning("cannot look for work: %s", error)
+                log.warning("cannot poll for work: %s", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
@@ -92,18 +95,18 @@ class Reconciler:
     async def _reconcile(self) -> None:
         async with self._db.transaction() as conn:
             if self._running:
-                held = await store.renew_leases(conn, self._replica.number, list(self._running), self._lease)
-                self._drop_overtaken(held)
+                claims = await store.renew_leases(conn, self._replica.number, list(self._running), self._lease)
+                self._cancel_superseded(claims)
             claimed: list[tuple[Work, Session]] = []
             for work, capacity in self._capacity.items():
-                room = capacity - sum(running.work is work for running in self._running.values())
-                if room > 0:
+                free = capacity - sum(running.work is work for running in self._running.values())
+                if free > 0:
                     sessions = await store.claim(
                         conn,
                         self._replica.number,
                         work,
                         running=list(self._running),
-                        limit=room,
+                        limit=free,
                         lease=self._lease,
                     )
                     claimed += [(work, session) for session in sessions]
@@ -111,13 +114,13 @@ class Reconciler:
             task = asyncio.create_task(self._do(work, session), name=f"{work}-{session.session_id}")
             self._running[session.session_id] = _Running(work, session.run_id, task)
 
-    def _drop_overtaken(self, held: dict[UUID, store.Held]) -> None:
-        """Stop what the row does not ask of us any more (DELETE during a launch, another owner)."""
+    def _cancel_superseded(self, claims: dict[UUID, store.Claim]) -> None:
+        """Cancel tasks whose session has other work now (DELETE during a launch) or another owner."""
         for session_id, running in self._running.items():
-            now = held.get(session_id)
-            overtaken = now is None or now.work is not running.work or now.run_id != running.run_id
-            if overtaken and not running.task.cancelling():
-                log.info("the %s of session %s is not this replica's any more", running.work.value, session_id)
+            claim = claims.get(session_id)
+            superseded = claim is None or claim.work is not running.work or claim.run_id != running.run_id
+            if superseded and not running.task.cancelling():
+                log.info("this replica does not own the %s of session %s any more", running.work.value, session_id)
                 running.task.cancel()
 
     async def _do(self, work: Work, session: Session) -> None:
@@ -129,13 +132,13 @@ class Reconciler:
                     finally:
                         # Also when the task is cancelled: a row at rest has no owner, which `_reconcile` may observe
                         # before the pipeline has returned.
-                        self._launched(session.session_id)
+                        self._on_launch_end(session.session_id)
                 else:
                     await self._terminate(session)
         except LostOwnership as error:
             log.info("%s", error)
         except (DatabaseUnavailable, EngineError, GuestError) as error:
-            log.warning("%s of session %s waits: %s", work.value, session.session_id, error)
+            log.warning("%s of session %s will be tried again: %s", work.value, session.session_id, error)
             await asyncio.sleep(1)
         except Exception:
             log.exception("%s of session %s failed; it will be tried again", work.value, session.session_id)
@@ -145,7 +148,7 @@ class Reconciler:
             self._wake.set()
 
     async def _terminate(self, session: Session) -> None:
-        """Remove everything, then say so: a crash between the two removes again, and finds it gone."""
+        """Remove the session's resources, then mark it terminated. After a crash between the two, both are repeated."""
         removed = await self._engine.remove_session(session.session_id)
         async with self._db.transaction() as conn:
             done = await store.mark_terminated(conn, self._replica.number, session)

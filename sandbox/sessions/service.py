@@ -1,4 +1,4 @@
-"""What callers can do with sessions. Everything here is one short transaction; the reconciler does the work."""
+"""What callers can do with sessions. Each operation is one short transaction; the reconciler does the work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine, Guest
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
+from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
@@ -29,13 +30,15 @@ from sandbox.telemetry.tracing import current_ids, new_ids
 
 log = logging.getLogger(__name__)
 
+#: How often the activity of sessions is written.
 TOUCH_SECONDS = 2.0
-RECENT_SECONDS = 1.0
+#: How long a session's row is cached for commands.
+CACHE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """What a caller asks for, checked for shape already."""
+    """A request for a new session. Its fields have been validated, its references have not."""
 
     project_id: str | None = None
     runtime_type: str | None = None
@@ -57,7 +60,10 @@ class SessionLimits:
 
 
 class SessionService:
-    """Create, read, end and relaunch sessions, on behalf of a caller. What is another's does not exist."""
+    """Creates, reads, terminates and relaunches sessions on behalf of a caller.
+
+    A session of another user is reported as not found, except to admins.
+    """
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class SessionService:
         self._projects = projects
         self._limits = limits
         self._runtimes = runtimes
-        self._recent: TTLCache[UUID, Session] = TTLCache(1024, RECENT_SECONDS)
+        self._cache: TTLCache[UUID, Session] = TTLCache(1024, CACHE_SECONDS)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -86,14 +92,15 @@ class SessionService:
         await self._flush_touches()
 
     async def create(self, caller: Caller, request: CreateRequest, idempotency_key: str | None) -> tuple[Session, bool]:
-        """Record a new session and that it is to be launched; nothing else happens here.
+        """Insert a session whose launch the reconciler will do.
 
-        Returns the session, and False when the idempotency key had made it before. Raises Conflict for a key that was
-        used with another request.
+        Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
+        if the key was used with a different request, InvalidInput for an unknown runtime, NotFound for an unknown
+        project, and SandboxError (`too_many_sessions`) at the user's limit.
         """
         digest = _digest(request) if idempotency_key else None
         if idempotency_key:
-            # Before anything is checked: what was asked for may be gone by now.
+            # This comes before the checks, because the project may have been deleted since the first request.
             async with self._db.read() as conn:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
@@ -117,7 +124,7 @@ class SessionService:
             request_digest=digest,
         )
         async with self._db.transaction() as conn:
-            # Counting locks the user, so that of requests with one key at once all but the first find its session.
+            # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
             live = await store.count_live(conn, caller.user_id)
             if idempotency_key:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
@@ -146,26 +153,30 @@ class SessionService:
         return session
 
     async def find(self, session_id: UUID) -> Session | None:
-        """The session, whoever asks: for the preview, which does its own checks."""
+        """The session, without a check of the caller: the preview does its own."""
         async with self._db.read() as conn:
             return await store.get(conn, session_id)
 
     async def list_page(
         self, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
     ) -> tuple[list[Session], str | None]:
+        """See `store.list_page`."""
         async with self._db.read() as conn:
             return await store.list_page(conn, caller, filters, limit, cursor)
 
     async def terminate(self, caller: Caller, session_id: UUID) -> Session:
-        """Ask for the session's end; asking again, or after it has ended, is success."""
+        """Request the termination of the session. Idempotent, also after the session has ended."""
         session = await self.get(caller, session_id)
         async with self._db.transaction() as conn:
-            return await store.ask_termination(conn, session_id) or session
+            return await store.request_termination(conn, session_id) or session
 
     async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
-        """A new run of the pipeline, of the project as it is now. Conflict while one is under way or after the end."""
+        """Start a new run of the pipeline with the current version of the project.
+
+        Raises Conflict while the session has other work, and SandboxError (`session_over`) after its end.
+        """
         session = await self.get(caller, session_id)
-        self._refuse_over(session)
+        self._refuse_ended(session)
         digest = None
         if session.project_id:
             digest = (await self._projects.reference(caller, session.project_id)).digest
@@ -180,22 +191,23 @@ class SessionService:
         return again
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
-        """Put the session's expiry off to `seconds` from now."""
+        """Set the session's expiry to `seconds` from now."""
         session = await self.get(caller, session_id)
         async with self._db.transaction() as conn:
             renewed = await store.renew(conn, session_id, seconds)
         if renewed is None:
-            self._refuse_over(session)
+            self._refuse_ended(session)
             raise Conflict("the session has ended meanwhile", code="session_over")
         return renewed
 
     async def pipeline_log(self, caller: Caller, session_id: UUID) -> str:
+        """The text of the session's events, of all its runs."""
         await self.get(caller, session_id)
         async with self._db.read() as conn:
-            return await store.pipeline_log(conn, session_id)
+            return await read_pipeline_log(conn, session_id)
 
     async def position(self, caller: Caller, session_id: UUID) -> Position:
-        """How far the session's event log goes."""
+        """The end of the session's event log."""
         await self.get(caller, session_id)
         _, position = await events.read(self._db, session_id, after=2**62, limit=1)
         if position is None:
@@ -205,21 +217,22 @@ class SessionService:
     async def app_lines(
         self, caller: Caller, session_id: UUID, role: str | None, *, follow: bool, resume: str | None
     ) -> AsyncIterator[bytes]:
-        """What the apps of one role, or of all, print: encoded SSE, resumable by its event ids."""
+        """The output of the app of one role, or of all roles, as encoded SSE. `resume` is the id of the last event that
+        the client has received."""
         session = await self.get(caller, session_id)
         self.guest_of(session, role)
         roles = [role] if role else list(session.containers)
-        agents = {name: self._engine.guest(session_id, name) for name in roles}
-        return self._touching(session_id, app_lines(session, agents, read_resume(session, resume), follow=follow))
+        guests = {name: self._engine.guest(session_id, name) for name in roles}
+        return self._touching(session_id, app_lines(session, guests, read_resume(session, resume), follow=follow))
 
     async def _touching(self, session_id: UUID, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Somebody watches what the app prints: the session is in use."""
+        """Pass the lines on, and count each as activity of the session."""
         async for line in lines:
             self.touch(session_id)
             yield line
 
     async def stats(self, session: Session) -> dict[str, dict[str, Any]]:
-        """Each role's figures; a container that does not answer has its error instead."""
+        """The resource usage of each role's container, or its error if the guest agent does not answer."""
 
         async def one(role: str) -> dict[str, Any]:
             try:
@@ -227,24 +240,25 @@ class SessionService:
             except GuestError as error:
                 return {"error": {"code": error.code, "message": error.message}}
 
-        self._refuse_over(session)
+        self._refuse_ended(session)
         return await for_each(session.containers, one)
 
     async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
-        """The guest agent of a role's container (default the first), and the role.
+        """The guest agent of a role's container (by default the first role's), and the role.
 
-        Commands come many a second, so the row is looked at once a second: a session that ended meanwhile is noticed
-        by its guest agent not answering.
+        Clients send many commands a second, so the row is cached for `CACHE_SECONDS`. If the session ended meanwhile,
+        its guest agent does not answer.
         """
-        session = self._recent.get(session_id)
+        session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
             session = await self.get(caller, session_id)
             if session.containers and session.work is None:
-                self._recent[session_id] = session
+                self._cache[session_id] = session
         return self.guest_of(session, role)
 
     def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
-        self._refuse_over(session)
+        """See `guest`; of a session that the caller has read already."""
+        self._refuse_ended(session)
         if not session.containers:
             raise Conflict(
                 "the session's containers are not up yet",
@@ -262,11 +276,11 @@ class SessionService:
         return self._engine.guest(session.session_id, chosen), chosen
 
     def touch(self, session_id: UUID) -> None:
-        """Note that the session is in use; written for many at once, every few seconds."""
+        """Record activity of the session. It is written for all sessions together, every `TOUCH_SECONDS`."""
         self._touched.add(session_id)
 
     @staticmethod
-    def _refuse_over(session: Session) -> None:
+    def _refuse_ended(session: Session) -> None:
         if session.status is SessionStatus.TERMINATED or session.work is Work.TERMINATE:
             raise SandboxError(
                 "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
@@ -286,11 +300,11 @@ class SessionService:
                 await store.touch(conn, sorted(touched))
         except DatabaseUnavailable as error:
             self._touched |= touched
-            log.info("activity is written later: %s", error)
+            log.info("the activity of sessions could not be written and will be later: %s", error)
 
 
 def new_origin() -> store.RunOrigin:
-    """A run asked for by the request that is being answered, or by nobody in particular."""
+    """The origin of a run: the current request and its trace, or a new trace outside of a request."""
     request_id, parent = context.current().request_id, current_ids()
     trace_id, span_id = new_ids()
     if parent:
@@ -303,8 +317,8 @@ def _digest(request: CreateRequest) -> str:
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:
-    session, asked = earlier
-    if asked not in (None, digest):
+    session, earlier_digest = earlier
+    if earlier_digest not in (None, digest):
         raise Conflict(
             "this Idempotency-Key was used for another request", hint="Use a new key.", code="idempotency_conflict"
         )

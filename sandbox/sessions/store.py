@@ -1,4 +1,4 @@
-"""`sandbox_sessions` and `session_runs` in SQL: creating, reading, asking for work, claiming it, resting."""
+"""SQL of `sandbox_sessions` and `session_runs`: creating and reading sessions, requesting and claiming work."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from sandbox.db.cursors import Cursor, decode_cursor, encode_cursor, invalid_cur
 from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.plan import stored_plan
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
-from sandbox.launch.store import bring_log_up_to_date
+from sandbox.events.pipeline_log import update_pipeline_log
 
-#: NOTIFY channel that says "a session has work"; the payload is its id.
+#: NOTIFY channel for sessions that have new work; the payload is the session's id.
 CHANNEL = "session_work"
-#: Advisory lock class: (this, replica_no) is held by each living replica.
+#: Class of the advisory locks (REPLICA_LOCK, replica_no), of which each running replica holds its own.
 REPLICA_LOCK = 8741
 
-#: What `to_session` reads.
+#: The columns that `to_session` reads.
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
@@ -58,7 +59,7 @@ _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 _LIST = """
     SELECT {columns} FROM sandbox_sessions WHERE {conditions} ORDER BY created_at DESC, session_id DESC LIMIT :limit
 """
-_ASK = text(f"""
+_REQUEST_TERMINATION = text(f"""
     UPDATE sandbox_sessions SET work = 'terminate'
      WHERE session_id = :session_id AND status <> 'terminated' AND work IS DISTINCT FROM 'terminate'
     RETURNING {SESSION_COLUMNS}
@@ -81,8 +82,8 @@ _RENEW = text(f"""
     RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
-#: Work nobody does: not owned, owned by a replica that died (its lock is free) or hangs (its lease ran out), or ours
-#: from before we lost the database.
+#: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
+#: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
 _CLAIM = text(f"""
     UPDATE sandbox_sessions SET owner = :me, lease_until = NOW() + make_interval(secs => :lease)
      WHERE session_id IN (
@@ -113,12 +114,11 @@ _CANCEL_RUN = text("""
 _RESOURCES_GONE = text("""
     UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
 """)
-_LOG = text("SELECT pipeline_log FROM sandbox_sessions WHERE session_id = :session_id")
 
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """Everything a session's row starts with."""
+    """The values of a new session's row."""
 
     user_id: str
     project_id: str | None
@@ -130,13 +130,13 @@ class NewSession:
     idle_timeout_seconds: int
     max_lifetime_seconds: int
     idempotency_key: str | None
-    #: Of the request with this key: what it asked for, told apart from any other.
+    #: Digest of the request with this key, to recognise a different request with the same key.
     request_digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RunOrigin:
-    """The request that asks for a run: its id, and the trace the run belongs to."""
+    """The request that starts a run: its id, and the trace to which the run belongs."""
 
     request_id: str | None
     trace_id: str
@@ -145,15 +145,15 @@ class RunOrigin:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the row of a session we work on says now."""
+class Claim:
+    """The work and the run in the row of a session that this replica has claimed."""
 
     work: Work | None
     run_id: UUID
 
 
 async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> Session | None:
-    """The row, its first run and first event; None when the idempotency key was used before."""
+    """Insert the session, its first run and its first event; None if the idempotency key was used before."""
     session_id, run_id = uuid4(), uuid4()
     pipeline_run_id = new.pipeline_run_id or str(run_id)
     values = {
@@ -187,7 +187,7 @@ async def relaunch(
     pipeline_run_id: str | None,
     origin: RunOrigin,
 ) -> Session | None:
-    """A new run in the same session; None when it is busy, or its status changed meanwhile."""
+    """Start a new run of the session; None if it has other work, or its status is not `previous` any more."""
     run_id = uuid4()
     values = {
         "session_id": session_id,
@@ -219,24 +219,28 @@ async def _begin_run(
             "span_id": origin.span_id,
         },
     )
-    told = NewEvent(EventType.STATUS, {"status": "creating", "previous": previous.value if previous else None})
-    await events.insert(conn, session.session_id, session.run_id, [told], last_seq=last_seq)
+    event = NewEvent(EventType.STATUS, {"status": "creating", "previous": previous.value if previous else None})
+    await events.insert(conn, session.session_id, session.run_id, [event], last_seq=last_seq)
     await notify_work(conn, session.session_id)
 
 
 async def notify_work(conn: AsyncConnection, session_id: UUID) -> None:
+    """Notify the reconcilers, when the caller's transaction commits, that the session has work."""
     await conn.execute(_NOTIFY, {"channel": CHANNEL, "payload": str(session_id)})
 
 
 async def by_idempotency_key(conn: AsyncConnection, user_id: str, key: str) -> tuple[Session, str | None] | None:
-    """The session that a key made, and the digest of the request that did."""
+    """The session created with this key, and the digest of the request that created it."""
     row = (await conn.execute(_BY_KEY, {"user_id": user_id, "key": key})).one_or_none()
     return (to_session(row), row.request_digest) if row else None
 
 
 async def count_live(conn: AsyncConnection, user_id: str) -> int:
-    """Sessions of a user that are not terminated; holds the user's lock to the end of the transaction, so that two
-    creates cannot both take the last place."""
+    """How many sessions of the user are not terminated.
+
+    Holds an advisory lock of the user until the transaction ends, so that two concurrent requests cannot both pass the
+    check of the limit.
+    """
     await conn.execute(_USER_LOCK, {"user_id": user_id})
     return int((await conn.execute(_LIVE, {"user_id": user_id})).scalar_one())
 
@@ -249,7 +253,10 @@ async def get(conn: AsyncConnection, session_id: UUID) -> Session | None:
 async def list_page(
     conn: AsyncConnection, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
 ) -> tuple[list[Session], str | None]:
-    """A page of what the caller may see, newest first, and the cursor of the next."""
+    """A page of the sessions that the caller may see, newest first, and the cursor of the next page or None.
+
+    `filters` are values of the columns status, project_id and user_id. Raises InvalidInput for a malformed cursor.
+    """
     conditions = ["TRUE"]
     values: dict[str, Any] = {"limit": limit + 1}
     if not caller.is_admin:
@@ -273,39 +280,47 @@ async def list_page(
     return sessions, more
 
 
-async def ask_termination(conn: AsyncConnection, session_id: UUID) -> Session | None:
-    """Record that the session is to end; None when it has ended, or is asked already."""
-    row = (await conn.execute(_ASK, {"session_id": session_id})).one_or_none()
+async def request_termination(conn: AsyncConnection, session_id: UUID) -> Session | None:
+    """Record that the session is to be terminated; None if it has ended, or this was requested before."""
+    row = (await conn.execute(_REQUEST_TERMINATION, {"session_id": session_id})).one_or_none()
     if row is not None:
         await notify_work(conn, session_id)
     return to_session(row) if row else None
 
 
 async def renew(conn: AsyncConnection, session_id: UUID, seconds: int) -> Session | None:
+    """Set the session's expiry to `seconds` from now; None if it has ended."""
     row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds})).one_or_none()
     return to_session(row) if row else None
 
 
 async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Record that these sessions were active now."""
     await conn.execute(_TOUCH, {"ids": list(ids)})
 
 
 async def claim(
     conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
 ) -> list[Session]:
-    """Take up to `limit` sessions with work that nobody does, oldest first."""
+    """Claim up to `limit` sessions with unowned work of this kind for replica `me`, oldest first.
+
+    `running` are sessions on which this replica works already; `lease` is in seconds.
+    """
     values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
-async def renew_leases(conn: AsyncConnection, me: int, running: Sequence[UUID], lease: float) -> dict[UUID, Held]:
-    """Say we live; what the rows of our sessions say now. One that is missing is not ours any more."""
+async def renew_leases(conn: AsyncConnection, me: int, running: Sequence[UUID], lease: float) -> dict[UUID, Claim]:
+    """Extend the leases of replica `me` on the sessions on which it works; the current claim of each.
+
+    A session that is missing in the answer has another owner now.
+    """
     rows = (await conn.execute(_RENEW_LEASES, {"me": me, "running": list(running), "lease": lease})).all()
-    return {row.session_id: Held(Work(row.work) if row.work else None, row.run_id) for row in rows}
+    return {row.session_id: Claim(Work(row.work) if row.work else None, row.run_id) for row in rows}
 
 
 async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> bool:
-    """The end of a session in one transaction; False when it is not ours to end."""
+    """Mark the session terminated in the caller's transaction; False if replica `me` does not own its termination."""
     values = {
         "session_id": session.session_id,
         "me": me,
@@ -314,19 +329,15 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
     row = (await conn.execute(_TERMINATED, values)).one_or_none()
     if row is None:
         return False
-    told = [
+    ending = [
         NewEvent(EventType.STATUS, {"status": "terminated", "previous": session.status.value}),
         NewEvent(EventType.END, {"status": "terminated"}),
     ]
-    await events.insert(conn, session.session_id, row.run_id, told, last_seq=row.last_seq)
-    await bring_log_up_to_date(conn, session.session_id)
+    await events.insert(conn, session.session_id, row.run_id, ending, last_seq=row.last_seq)
+    await update_pipeline_log(conn, session.session_id)
     await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
     await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
     return True
-
-
-async def pipeline_log(conn: AsyncConnection, session_id: UUID) -> str:
-    return str((await conn.execute(_LOG, {"session_id": session_id})).scalar_one())
 
 
 def to_session(row: Any) -> Session:
@@ -354,7 +365,7 @@ def to_session(row: Any) -> Session:
         work=Work(row.work) if row.work else None,
         env=row.env,
         agents=tuple(row.agents),
-        plan=row.plan,
+        plan=stored_plan(row.plan) if row.plan is not None else None,
     )
 
 

@@ -75,7 +75,8 @@ def test_a_port_of_its_own_stays_its_own_and_that_is_said(admin: Api, launched: 
     assert get(admin, session_id, "own", "http://localhost:8000/name") == "its own"
     assert get(admin, session_id, "own", "http://store:8000/name") == "the store"
     said = [event.data for event in events if event.event == "log" and event.data["stage"] == "health"]
-    assert [data["role"] for data in said if data["line"].startswith("localhost:8000 is not store here: ")] == ["own"]
+    refused = [data["role"] for data in said if data["line"].startswith("localhost:8000 is not forwarded to store: ")]
+    assert refused == ["own"]
 
 
 def test_a_preview_of_a_port_is_its_roles(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:

@@ -56,7 +56,7 @@ async def _export(request: Request, services: Services, what: RecordKind) -> Res
         return _response(refusal(error, content_type))
     encoding = request.headers.get("content-encoding", "")
     if owner is not None and owner.session_id is not None:
-        return _response(await services.exports.take(what, body, content_type, encoding, owner))
+        return _response(await services.exports.accept(what, body, content_type, encoding, owner))
     return _response(await services.receiver.take(what, body, content_type, encoding, owner))
 
 

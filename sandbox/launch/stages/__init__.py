@@ -1,1 +1,1 @@
-"""One launch stage a file; stages never import each other."""
+"""The launch stages, one per file. Stages never import each other."""

@@ -1,4 +1,4 @@
-"""Stage `containers`: one container a role, its image, its `/workspace` volume, and a guest agent that answers."""
+"""Stage `containers`: for each role a container, its `/workspace` volume and a guest agent that answers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
-from sandbox.launch.reporting import reporting_environment
+from sandbox.launch.otel_environment import otel_environment
 from sandbox.launch.stage import StageContext, StageResult
 
 log = logging.getLogger(__name__)
 
+#: Longest that a guest agent may take to answer after its container has started.
 GUEST_SECONDS = 20.0
 
 
 class Images(Protocol):
-    """Where a runtime's image comes from (`engine/images.py`)."""
+    """The images of runtimes (`images/runtime_images.py`)."""
 
     async def reference(self, name: str) -> str | None: ...
     async def ensure(self, name: str, progress: Callable[[str], None]) -> str: ...
@@ -32,7 +33,7 @@ class ContainersStage:
     name = StageName.CONTAINERS
 
     def __init__(self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str]) -> None:
-        """`exports_token` makes the token with which the apps of a session, of a user, report."""
+        """`exports_token(session_id, user_id)` signs the token with which the session's apps send OTLP exports."""
         self._images = images
         self._limits = limits
         self._exports_token = exports_token
@@ -40,7 +41,7 @@ class ContainersStage:
     async def run(self, context: StageContext) -> StageResult:
         session_id, plan = context.session.session_id, context.plan
         names = [(role, container_name(session_id, role)) for role in plan.roles]
-        await context.journal.about_to_make(
+        await context.journal.record_resources(
             [(kind, name, role) for role, name in names for kind in (ResourceKind.VOLUME, ResourceKind.CONTAINER)]
         )
         network = network_name(session_id) if len(plan.roles) > 1 else None
@@ -49,21 +50,22 @@ class ContainersStage:
             runtime = plan.roles[role].runtime
             image = await self._image(context, role, runtime)
             token = self._exports_token(session_id, context.session.user_id)
-            env = reporting_environment(context.session, plan, role, token)
+            env = otel_environment(context.session, plan, role, token)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
-        infos = await for_each(plan.roles, launch)
-        return StageResult(changes={"containers": {role: info.to_json() for role, info in infos.items()}})
+        return StageResult(containers=await for_each(plan.roles, launch))
 
     async def _image(self, context: StageContext, role: str, runtime: str) -> str:
-        """The runtime's image; built now if nobody did before, which the log of the launch says."""
+        """The runtime's image; built now if there is none yet, with a line in the launch's log."""
         image = await self._images.reference(runtime)
         if image is not None:
             return image
-        await context.journal.say(f"building the image of {runtime}: a minute or two, this once", role=role)
+        await context.journal.log_line(
+            f"building the image of {runtime}; this takes a minute or two, and only once", role=role
+        )
         try:
             return await self._images.ensure(runtime, lambda line: log.info("%s", line))
         except SandboxError as error:
@@ -71,14 +73,16 @@ class ContainersStage:
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
     async def _ensure(self, context: StageContext, spec: ContainerSpec) -> ContainerState:
-        """The role's container; one of an older image gives way to a new one on the same volume."""
+        """The role's container; one made from another image is replaced by a new one on the same volume."""
         try:
             return await context.engine.ensure_container(spec)
         except EngineError as error:
             if error.code != "container_mismatch":
                 raise
         name = container_name(spec.session_id, spec.role)
-        await context.journal.say("the runtime has changed: the container is made anew on its volume", role=spec.role)
+        await context.journal.log_line(
+            "the runtime has changed: the container is replaced, its volume is kept", role=spec.role
+        )
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
         return await context.engine.ensure_container(spec)
 

@@ -1,7 +1,7 @@
-"""Stage `dependencies`: every role's own install command, its output told line by line.
+"""Stage `dependencies`: runs every role's install command and publishes its output line by line.
 
-The command runs in the container under a name of this run: it goes on while the service is away, is found again after
-a restart and never started twice.
+The command runs in the container under a name that contains the run. It continues while the service is down, is found
+again after a restart, and is never started twice in one run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import signal
 import time
 
 from sandbox.concurrency import for_each
+from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
-from sandbox.launch.endings import how_it_ended
 from sandbox.launch.environment import role_environment, role_root
-from sandbox.launch.output import OutputTeller, offending_lines
+from sandbox.launch.output import OutputFollower, offending_lines
+from sandbox.launch.process_exit import describe_exit
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -40,8 +41,8 @@ class DependenciesStage:
         if command is None:
             return
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name("install")
-        await context.journal.say(f"$ {command}", role=role)
+        name = context.process_name(ProcessKind.INSTALL)
+        await context.journal.log_line(f"$ {command}", role=role)
         process = await guest.start(
             name,
             command,
@@ -49,25 +50,25 @@ class DependenciesStage:
             env=role_environment(context.session, plan, role),
             restart_finished=False,
         )
-        # Nobody answers an installer's question: at the end of its input it takes its default or fails with a message.
+        # At the end of its input, an installer that asks a question takes the default or fails with a message.
         with contextlib.suppress(GuestError):
             await guest.write_stdin(name, b"", close=True)
-        teller = OutputTeller(guest, context.journal, self.name, role, name)
-        # The time counts from the process's own start, so a restart of the service gives no second helping.
+        follower = OutputFollower(guest, context.journal, self.name, role, name)
+        # The timeout counts from the start of the process, so a restart of the service does not extend it.
         left = self._timeout - (time.time() - process.started_at)
         try:
             async with asyncio.timeout(max(1.0, left)):
-                await teller.follow()
+                await follower.follow()
         except TimeoutError:
             await guest.signal(name, signal.SIGKILL)
-            await teller.flush()
+            await follower.flush()
             raise StageFailed(
                 "dependency_install_timeout",
-                f"{role}: `{command}` was not done after {self._timeout:.0f} s; its last lines:\n"
-                + "\n".join(list(teller.tail)[-5:]),
+                f"{role}: `{command}` had not finished after {self._timeout:.0f} s; its last lines:\n"
+                + "\n".join(list(follower.tail)[-5:]),
                 "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
             ) from None
-        _check(role, command, await guest.wait(name), list(teller.tail))
+        _check(role, command, await guest.wait(name), list(follower.tail))
 
 
 def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None:
@@ -82,6 +83,6 @@ def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None
     full = any("no space left on device" in line.lower() for line in tail)
     raise StageFailed(
         "disk_full" if full else "dependency_install_failed",
-        f"{role}: `{command}` {how_it_ended(ended)}:\n{offending_lines(tail)}",
+        f"{role}: `{command}` {describe_exit(ended)}:\n{offending_lines(tail)}",
         "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
     )

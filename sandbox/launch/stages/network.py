@@ -1,4 +1,4 @@
-"""Stage `network`: a session of several roles gets a network of its own; a single one joins the shared bridge."""
+"""Stage `network`: creates a network for a session of several roles. A single role uses the shared bridge network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class NetworkStage:
         if len(context.plan.roles) < 2:
             return StageResult(skipped=True)
         session_id = context.session.session_id
-        await context.journal.about_to_make([(ResourceKind.NETWORK, network_name(session_id), None)])
+        await context.journal.record_resources([(ResourceKind.NETWORK, network_name(session_id), None)])
         await context.engine.ensure_network(session_id)
         return StageResult()

@@ -1,4 +1,4 @@
-"""Stage `plan`: what will be launched, from the project's own manifest or by detection."""
+"""Stage `plan`: determines what will be launched, from the project's manifest or by detection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sandbox.launch.stage import StageContext, StageResult
 
 
 class Plans(Protocol):
-    """Where the plan of a stored archive comes from (`projects/`)."""
+    """The plans of stored project archives (`projects/service.py`)."""
 
     async def plan_for(self, digest: str) -> LaunchPlan: ...
 
 
 class PlanStage:
-    """Settles the plan once; later stages and later attempts read it from the session's row."""
+    """Determines the plan once in a run; later stages and attempts read it from the session's row."""
 
     name = StageName.PLAN
 
@@ -33,5 +33,5 @@ class PlanStage:
             summary = ", ".join(
                 part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
             )
-            await context.journal.say(f"{summary}; start: {what.start or 'nothing'}", role=role)
-        return StageResult(changes={"plan": plan.model_dump(mode="json"), "runtime_type": plan.primary_runtime})
+            await context.journal.log_line(f"{summary}; start: {what.start or 'nothing'}", role=role)
+        return StageResult(plan=plan)

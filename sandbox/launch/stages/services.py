@@ -1,10 +1,11 @@
-"""Stage `services`: starts every role's app, once a run; apps of an earlier run are stopped first."""
+"""Stage `services`: starts every role's app once in a run, after stopping the apps of earlier runs."""
 
 from __future__ import annotations
 
 import signal
 
 from sandbox.concurrency import for_each
+from sandbox.domain.processes import ProcessKind, is_app
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Guest
 from sandbox.errors import GuestError, StageFailed
@@ -29,9 +30,9 @@ class ServicesStage:
         if command is None:
             return
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name("app")
+        name = context.process_name(ProcessKind.APP)
         await _stop_others(guest, name)
-        await context.journal.say(f"$ {command}", role=role)
+        await context.journal.log_line(f"$ {command}", role=role)
         try:
             await guest.start(
                 name,
@@ -50,6 +51,6 @@ class ServicesStage:
 
 async def _stop_others(guest: Guest, name: str) -> None:
     for process in await guest.processes():
-        if process.running and process.name.startswith("app-") and process.name != name:
+        if process.running and is_app(process.name) and process.name != name:
             await guest.signal(process.name, signal.SIGKILL)
             await guest.wait(process.name)

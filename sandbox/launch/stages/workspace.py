@@ -1,7 +1,7 @@
-"""Stage `workspace`: the project's files in every role's `/workspace`.
+"""Stage `workspace`: puts the project's files into every role's `/workspace`.
 
-The volume remembers which source it holds: a relaunch or a recovery with the same source leaves the user's edited
-files alone; a replaced project is laid over them.
+A marker on the volume names the source that was unpacked there. A relaunch or a recovery with the same source leaves
+the files as they are, with the user's edits; a replaced project is unpacked over them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sandbox.engine.base import Guest
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.stage import StageContext, StageResult
 
-#: Holds the digest of the source that was unpacked here.
+#: This file holds the digest of the source that was unpacked.
 MARKER = "/workspace/.sandbox/source"
 
 
 class Archives(Protocol):
-    """Where a stored archive's bytes come from (`projects/`)."""
+    """The stored project archives (`projects/service.py`)."""
 
     async def archive(self, digest: str) -> bytes: ...
 
@@ -40,7 +40,7 @@ class WorkspaceStage:
         async def unpack(role: str) -> None:
             guest = context.engine.guest(context.session.session_id, role)
             if await _read(guest, MARKER) == digest:
-                await context.journal.say("the files are there already and are left as they are", role=role)
+                await context.journal.log_line("the files are already there and are left as they are", role=role)
                 return
             try:
                 await guest.put_tar("/workspace", archive)

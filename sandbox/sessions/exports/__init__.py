@@ -1,1 +1,1 @@
-"""What the apps of sessions report by themselves: fetched from their containers, or sent with a session's token."""
+"""OTLP exports of the apps of sessions: fetched from their containers, or sent over HTTP with a session's token."""

@@ -1,4 +1,4 @@
-"""Records of sessions: whose they are, and how many are taken, whichever way they come in."""
+"""Accepts OTLP records of sessions: checks the token, limits the rate, and hands them to the receiver."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from sandbox.records.otlp.owner import Owner
 from sandbox.records.otlp.receiver import Answer, Receiver, refusal
 from sandbox.records.otlp.worker import TooManyRecords
 from sandbox.sessions.exports import store
-from sandbox.sessions.exports.allowance import Allowance, Allowances
+from sandbox.sessions.exports.rate_limit import RateLimit, RateLimits
 from sandbox.telemetry.metrics.collectors import SESSION_EXPORTS
 
-#: Longest that a request waits for those before it; exporters give up after ten.
-TURN_SECONDS = 8.0
+#: Longest that a request waits for earlier ones of its session. Exporters give up after ten seconds.
+LOCK_SECONDS = 8.0
 
 
 class ExportService:
-    """Takes OTLP bodies with a session's token (`Signer.sign_exports`), as that session's and its user's records."""
+    """Accepts OTLP bodies that come with a session's token (`Signer.sign_exports`).
+
+    The records are stored as that session's and its user's.
+    """
 
     def __init__(self, db: Database, signer: Signer, receiver: Receiver, *, records_per_minute: int) -> None:
         self._db = db
         self._signer = signer
         self._receiver = receiver
-        self._allowances = Allowances(records_per_minute)
+        self._limits = RateLimits(records_per_minute)
 
     async def owner(self, token: str) -> Owner:
-        """Whose records this token writes. Raises SignatureRefused, also once the session is over."""
+        """The owner of records sent with this token. Raises SignatureRefused, also after the session has ended."""
         session_id, user_id = self._signer.read_exports(token)
         async with self._db.read() as conn:
-            over = await store.is_over(conn, session_id)
-        if over:
-            raise SignatureRefused("The session of this token is over.", hint="Nothing reports for it any more.")
+            ended = await store.has_ended(conn, session_id)
+        if ended:
+            raise SignatureRefused("The session of this token is over.", hint="Send nothing for it any more.")
         return Owner(user_id, str(session_id))
 
-    async def take_from(
+    async def accept_from(
         self, source: store.Source, what: RecordKind, body: bytes, content_type: str, encoding: str, token: str
     ) -> Answer:
-        """Take what an app in this container has sent, if it has sent its session's token along."""
+        """Accept what an app in this container has sent, if the token is its session's. Refusals are answers."""
         try:
             session_id, user_id = self._signer.read_exports(token)
             if session_id != source.session_id:
@@ -53,30 +56,33 @@ class ExportService:
                 )
         except SandboxError as error:
             return _counted(what, refusal(error, content_type))
-        return await self.take(what, body, content_type, encoding, Owner(user_id, str(session_id)))
+        return await self.accept(what, body, content_type, encoding, Owner(user_id, str(session_id)))
 
-    async def take(self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner) -> Answer:
-        """Write the records of a body, no more of them than the session may send. Refusals are answers."""
+    async def accept(self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner) -> Answer:
+        """Store the records of a body, unless the session exceeds its rate limit. Refusals are answers.
+
+        Requests of one session are handled one after the other.
+        """
         try:
-            allowance = self._allowances.of(UUID(owner.session_id))
-            allowance.check()
-            async with _turn_of(allowance):
-                most = allowance.admit(len(body))
+            limit = self._limits.of(UUID(owner.session_id))
+            limit.check()
+            async with _locked(limit):
+                most = limit.admit(len(body))
                 try:
                     answer = await self._receiver.take(what, body, content_type, encoding, owner, most)
                 except TooManyRecords as error:
-                    raise allowance.exceeded(error.records) from error
-                allowance.charge(len(body), answer.records)
+                    raise limit.exceeded(error.records) from error
+                limit.charge(len(body), answer.records)
         except SandboxError as error:
             answer = refusal(error, content_type)
         return _counted(what, answer)
 
 
 @asynccontextmanager
-async def _turn_of(allowance: Allowance) -> AsyncIterator[None]:
+async def _locked(limit: RateLimit) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(TURN_SECONDS):
-            await allowance.turn.acquire()
+        async with asyncio.timeout(LOCK_SECONDS):
+            await limit.lock.acquire()
     except TimeoutError:
         raise NotWrittenYet(
             "What the session sent before is not written yet.", hint="Send the same again after Retry-After seconds."
@@ -84,7 +90,7 @@ async def _turn_of(allowance: Allowance) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        allowance.turn.release()
+        limit.lock.release()
 
 
 def _counted(what: RecordKind, answer: Answer) -> Answer:

@@ -1,4 +1,4 @@
-"""SQL of collecting: which containers apps may report from, which replicas live, whether a session does."""
+"""SQL of the collector: containers to fetch exports from, replicas that are alive, sessions that have ended."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.sessions.store import REPLICA_LOCK
 
-_NOT_OVER = "status IN ('creating', 'ready', 'running', 'error') AND work IS DISTINCT FROM 'terminate'"
+_NOT_ENDED = "status IN ('creating', 'ready', 'running', 'error') AND work IS DISTINCT FROM 'terminate'"
 _SOURCES = text(f"""
     SELECT session_id, user_id, run_id, role.key AS role, role.value->>'id' AS container_id
       FROM sandbox_sessions, jsonb_each(containers) AS role
-     WHERE {_NOT_OVER} AND role.value->>'status' = 'running'
+     WHERE {_NOT_ENDED} AND role.value->>'status' = 'running'
 """)
-#: One that hangs still holds its lock, but no longer asks on its connection whether that stands.
-_LIVING = text(f"""
+#: A replica that hangs still holds its lock, but has stopped the periodic query on that connection.
+_LIVE_REPLICAS = text(f"""
     SELECT l.objid::bigint AS number FROM pg_locks l JOIN pg_stat_activity a USING (pid)
      WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK} AND l.objsubid = 2 AND l.granted
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND coalesce(a.state_change > clock_timestamp() - make_interval(secs => :lease), TRUE)
 """)
-_IS_OVER = text(f"SELECT NOT ({_NOT_OVER}) FROM sandbox_sessions WHERE session_id = :session_id")
+_HAS_ENDED = text(f"SELECT NOT ({_NOT_ENDED}) FROM sandbox_sessions WHERE session_id = :session_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A container whose apps may report, in one run of its session: after another launch it is another."""
+    """A container from which exports are fetched, in one run of its session. A relaunch makes it another source."""
 
     session_id: UUID
     user_id: str
@@ -38,19 +38,19 @@ class Source:
 
 
 async def sources(conn: AsyncConnection) -> list[Source]:
-    """Every container, as far as is on record, that runs for a session which is not over."""
+    """Every container recorded as running, of the sessions that have not ended."""
     return [
         Source(row.session_id, row.user_id, row.run_id, row.role, row.container_id)
         for row in await conn.execute(_SOURCES)
     ]
 
 
-async def living_replicas(conn: AsyncConnection, lease_seconds: float) -> set[int]:
-    """The numbers of the replicas that were heard of within the lease."""
-    return set((await conn.execute(_LIVING, {"lease": lease_seconds})).scalars())
+async def live_replicas(conn: AsyncConnection, lease_seconds: float) -> set[int]:
+    """The numbers of the replicas that have shown activity within the lease."""
+    return set((await conn.execute(_LIVE_REPLICAS, {"lease": lease_seconds})).scalars())
 
 
-async def is_over(conn: AsyncConnection, session_id: UUID) -> bool:
-    """Whether the session has ended, or is being ended; one that never was counts as ended."""
-    over = (await conn.execute(_IS_OVER, {"session_id": session_id})).scalar_one_or_none()
-    return over is None or bool(over)
+async def has_ended(conn: AsyncConnection, session_id: UUID) -> bool:
+    """Whether the session has ended or is being terminated. A session that does not exist counts as ended."""
+    ended = (await conn.execute(_HAS_ENDED, {"session_id": session_id})).scalar_one_or_none()
+    return ended is None or bool(ended)

@@ -1,1 +1,1 @@
-"""What one replica does for all every few seconds: expiry, old history, and the sweep of what belongs to nobody."""
+"""Periodic work that one replica does for all: expiry, deletion of old history, removal of stray resources."""

@@ -1,4 +1,4 @@
-"""Periodic work of sessions, done by one replica at a time: expiry and old history, and sweeping the engine."""
+"""Periodic work of sessions, done by one replica at a time: expiry, deletion of history, removal of stray resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sandbox.db.connection import Database
 from sandbox.db.periodic import Periodic
 from sandbox.engine.base import Engine
 from sandbox.sessions.housekeeping import store
-from sandbox.sessions.housekeeping.app_activity import note_app_output
+from sandbox.sessions.housekeeping.app_activity import touch_sessions_with_output
 from sandbox.sessions.recovery.service import RecoveryService
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ SWEEP_SECONDS = 60.0
 
 
 class Housekeeper:
-    """`start` and `close`. Every change it makes is idempotent, so a turn that is cut short is simply taken again."""
+    """Runs the periodic work. Every change is idempotent, so an interrupted pass is simply repeated."""
 
     def __init__(self, db: Database, engine: Engine, recovery: RecoveryService, *, history_days: int) -> None:
         self._db = db
@@ -41,26 +41,26 @@ class Housekeeper:
 
     async def _expire(self) -> None:
         async with self._db.transaction() as conn:
-            active = await note_app_output(conn, self._engine)
+            active = await touch_sessions_with_output(conn, self._engine)
             warned = await store.warn(conn)
             expired = await store.expire(conn)
             await store.drop_unused_archives(conn)
         for session_id in active:
-            log.debug("session is in use: its apps print", extra={"session_id": str(session_id)})
+            log.debug("session is active: its apps print", extra={"session_id": str(session_id)})
         for session_id in warned:
             log.info("session is about to expire", extra={"session_id": str(session_id)})
         for session_id in expired:
             log.info("session expired", extra={"session_id": str(session_id)})
 
     async def _drop_history(self) -> None:
-        """One batch a turn: what has piled up is gone in a while, and costs nobody else anything."""
+        """Delete one batch in each pass, so that a large backlog does not slow down other work."""
         async with self._db.transaction() as conn:
             dropped = await store.drop_history(conn, self._history_days)
         if dropped:
-            log.info("dropped the history of %d sessions that ended long ago", dropped)
+            log.info("deleted the history of %d sessions", dropped)
 
     async def _sweep(self) -> None:
-        """Remove what no living session has. What cannot be read is not taken for nothing: then nothing is removed."""
+        """Remove stray resources. Nothing is removed if the database or the engine cannot be read."""
         removed = await self._recovery.sweep()
         if removed:
-            log.warning("swept %d stray resources off the engine", removed)
+            log.warning("removed %d stray resources from the engine", removed)

@@ -1,4 +1,4 @@
-"""SQL of housekeeping: whose time is up or nearly up, history and archives that nothing refers to."""
+"""SQL of housekeeping: expiry and its warning, deletion of old history and of archives without references."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sandbox.db.driver import to_utc
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session
 from sandbox.events import store as events
-from sandbox.launch.store import bring_log_up_to_date
+from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.sessions.store import SESSION_COLUMNS, notify_work, to_session
 
 _DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
-#: A quarter of the session's time ahead, but at least ten seconds (it is looked at every few), at most five minutes.
+#: Sessions are warned when a quarter of their time is left, but at least ten seconds and at most five minutes ahead.
 _TO_BE_WARNED = f"""
     status <> 'terminated' AND work IS NULL AND warned_for IS DISTINCT FROM {_DEADLINE}
     AND {_DEADLINE} < NOW() + make_interval(secs => LEAST(300, GREATEST(10, coalesce(
@@ -28,9 +28,9 @@ _WARN = text(f"""
     UPDATE sandbox_sessions SET warned_for = {_DEADLINE}, last_seq = last_seq + 1 WHERE {_TO_BE_WARNED}
     RETURNING session_id, run_id, last_seq, warned_for
 """)
-#: Once after the launch, to compare with; then now and then in the last half of the idle time; and always before a
-#: session is warned or ended.
-_QUIET = text(f"""
+#: The output of apps is checked once after the launch, for comparison; then periodically in the second half of the idle
+#: timeout; and always before a session is warned or terminated.
+_TO_CHECK = text(f"""
     SELECT {SESSION_COLUMNS}, output_seen FROM sandbox_sessions
      WHERE status = 'running' AND work IS NULL AND idle_timeout_seconds > 0
        AND (output_seen_at IS NULL OR ({_TO_BE_WARNED}) OR ({_IDLE_TOO_LONG})
@@ -38,7 +38,7 @@ _QUIET = text(f"""
                 AND output_seen_at + make_interval(secs => LEAST(60, idle_timeout_seconds / 10.0)) < NOW()))
      ORDER BY last_active + make_interval(secs => idle_timeout_seconds) LIMIT :limit
 """)
-_NOTE_OUTPUT = text("""
+_RECORD_OUTPUT = text("""
     UPDATE sandbox_sessions
        SET output_seen = output_seen || :printed, output_seen_at = NOW(),
            last_active = CASE WHEN :active THEN GREATEST(last_active, LOCALTIMESTAMP) ELSE last_active END
@@ -55,7 +55,7 @@ _EXPIRE = text(f"""
        AND (expires_at < NOW() OR ({_IDLE_TOO_LONG}))
     RETURNING session_id
 """)
-#: Sessions, and events of theirs, that one batch drops at most.
+#: Largest number of sessions, and of their events, that one batch deletes.
 _BATCH_SESSIONS = 50
 _BATCH_EVENTS = 5_000
 _OLD = text("""
@@ -64,46 +64,48 @@ _OLD = text("""
        AND terminated_at < NOW() - make_interval(days => :days)
      ORDER BY terminated_at LIMIT :limit
 """)
-#: All but the last, `end`: one who follows such a session is told that it is over.
+#: All but the last event, `end`: a client that follows such a session must learn that it has ended.
 _DROP_EVENTS = text("""
     DELETE FROM session_events e
      USING (SELECT old.session_id, old.seq FROM session_events old JOIN sandbox_sessions s USING (session_id)
              WHERE old.session_id = ANY(:ids) AND old.seq < s.last_seq LIMIT :limit) AS batch
      WHERE e.session_id = batch.session_id AND e.seq = batch.seq
 """)
-#: Stages go with their runs.
+#: A foreign key deletes the stages with their runs.
 _DROP_RUNS = text("DELETE FROM session_runs WHERE session_id = ANY(:ids)")
-#: What is not removed from the engine is still on record.
+#: Resources that have not been removed from the engine stay recorded.
 _DROP_RESOURCES = text("DELETE FROM session_resources WHERE session_id = ANY(:ids) AND removed_at IS NOT NULL")
 _HISTORY_DROPPED = text("UPDATE sandbox_sessions SET history_dropped_at = NOW() WHERE session_id = ANY(:ids)")
 
 
-async def quiet(conn: AsyncConnection, limit: int) -> list[tuple[Session, dict[str, int]]]:
-    """Running sessions whose apps' output is to be looked at now, with what was seen of it; the nearest end first."""
-    rows = (await conn.execute(_QUIET, {"limit": limit})).all()
+async def sessions_to_check(conn: AsyncConnection, limit: int) -> list[tuple[Session, dict[str, int]]]:
+    """Running sessions whose apps' output is to be checked now, with the output observed before by role; those that
+    time out first come first."""
+    rows = (await conn.execute(_TO_CHECK, {"limit": limit})).all()
     return [(to_session(row), row.output_seen) for row in rows]
 
 
-async def note_output(conn: AsyncConnection, session: Session, printed: dict[str, int], *, active: bool) -> bool:
-    """Record how much each role has printed, and that the session is in use if so; False if it is not at rest now."""
+async def record_output(conn: AsyncConnection, session: Session, printed: dict[str, int], *, active: bool) -> bool:
+    """Record the bytes that each role has printed, and activity if `active`; False if the session has unfinished work
+    or another run."""
     values = {"session_id": session.session_id, "run_id": session.run_id, "printed": printed, "active": active}
-    return bool((await conn.execute(_NOTE_OUTPUT, values)).rowcount)
+    return bool((await conn.execute(_RECORD_OUTPUT, values)).rowcount)
 
 
 async def warn(conn: AsyncConnection) -> list[UUID]:
-    """Tell each session that is about to expire when it will, once a deadline; their ids."""
+    """Append a warning to the events of each session that is about to expire, once per deadline; their ids."""
     rows = (await conn.execute(_WARN)).all()
     for row in rows:
         at = to_utc(row.warned_for)
         line = f"this session ends at {at:%Y-%m-%d %H:%M:%S} UTC unless it is used or renewed before"
-        told = NewEvent(EventType.LOG, {"stage": "expiry", "role": "", "stream": "system", "line": line})
-        await events.insert(conn, row.session_id, row.run_id, [told], last_seq=row.last_seq)
-        await bring_log_up_to_date(conn, row.session_id)
+        event = NewEvent(EventType.LOG, {"stage": "expiry", "role": "", "stream": "system", "line": line})
+        await events.insert(conn, row.session_id, row.run_id, [event], last_seq=row.last_seq)
+        await update_pipeline_log(conn, row.session_id)
     return [row.session_id for row in rows]
 
 
 async def expire(conn: AsyncConnection) -> list[UUID]:
-    """Ask for the end of every session whose time is up; their ids."""
+    """Request the termination of every session that has expired; their ids."""
     ids = [row.session_id for row in (await conn.execute(_EXPIRE)).all()]
     for session_id in ids:
         await notify_work(conn, session_id)
@@ -111,15 +113,15 @@ async def expire(conn: AsyncConnection) -> list[UUID]:
 
 
 async def drop_unused_archives(conn: AsyncConnection) -> int:
-    """Remove archives that no project and no living session refers to (an hour's grace); how many."""
+    """Delete archives older than an hour to which no project and no session refers; how many."""
     return int((await conn.execute(_DROP_ARCHIVES)).rowcount)
 
 
 async def drop_history(conn: AsyncConnection, days: int) -> int:
-    """Drop one batch of the events, runs, stages and resource rows of sessions that ended more than `days` ago.
+    """Delete one batch of the events, runs, stages and resource rows of sessions that ended more than `days` ago.
 
-    A session with more events than a batch takes several. Answers how many sessions were done with; their rows stay,
-    with `pipeline_log`.
+    A session with more events than one batch needs several calls. Returns the number of sessions whose history is
+    completely deleted; their rows stay, with `pipeline_log`.
     """
     ids = list((await conn.execute(_OLD, {"days": days, "limit": _BATCH_SESSIONS})).scalars())
     if not ids:

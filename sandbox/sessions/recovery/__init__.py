@@ -1,1 +1,1 @@
-"""What the database says of sessions against what the engine has, and how the two are brought together."""
+"""Compares the sessions in the database with the resources on the engine, and repairs the differences."""

@@ -1,4 +1,4 @@
-"""The comparison itself, without I/O: rows of the database × resources of the engine → findings."""
+"""Compares the sessions in the database with the resources on the engine. No I/O."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from sandbox.engine.labels import container_name
 
 
 class Action(StrEnum):
-    """What brings the two together."""
+    """What resolves the difference."""
 
-    #: They agree, or somebody is at work on it.
+    #: There is no difference, or the session has unfinished work.
     NONE = "none"
-    #: Record the containers as they are: they run, but are not those that were recorded.
+    #: Record the running containers: they are not those in the session's row.
     ADOPT = "adopt"
-    #: Launch again: the containers are there and are started.
+    #: Launch again: the containers exist and are started.
     RESTART = "restart"
-    #: Launch again: containers are made anew on their volumes, files are kept.
+    #: Launch again: containers are created on their old volumes, so files are kept.
     RECREATE = "recreate"
-    #: Say that the files of a role are gone; launching again begins from the project's source.
+    #: Set the session to `error`, because the files of a role are gone. A relaunch begins from the project's source.
     MARK_LOST = "mark_lost"
-    #: Remove from the engine what belongs to no living session.
+    #: Remove a resource of no session from the engine.
     REMOVE = "remove"
 
 
-#: The errors of a session that was well until it lost something. A launch that failed, whose error names the stage, is
-#: its owner's to correct.
+#: The errors of a session that worked until it lost something. The error of a launch that failed names a stage, and is
+#: not repaired here: the session's owner has to correct the project.
 LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory", "app_exited"})
 WORKSPACE_LOST = "workspace_lost"
 
@@ -41,29 +41,29 @@ class Finding:
     """One session, or one stray resource."""
 
     action: Action
-    #: For people: why this is to be done, or why nothing is.
+    #: For people: why this action, or why none.
     reason: str
-    #: The session; None for a stray that names none.
+    #: None for a stray whose labels name no session.
     session_id: UUID | None
-    #: The row; None for a stray.
+    #: None for a stray.
     session: Session | None
-    #: What the engine has of it.
+    #: The resources on the engine.
     found: tuple[Resource, ...]
     #: Roles whose container or volume is not as recorded.
     differs: tuple[str, ...] = ()
 
 
 def compare(sessions: Iterable[Session], resources: Sequence[Resource]) -> list[Finding]:
-    """Findings for sessions that are not terminated, in their order, then one for each stray resource.
+    """A finding for each of the sessions, in their order, then one for each stray resource.
 
-    Read the sessions first and the resources after them, and look again for a stray's session before removing it: one
-    that was made between the two is none.
+    The caller reads the sessions first and the resources after them, and checks again for a stray's session before
+    removing it: a session created between the two reads is not among `sessions`.
     """
     by_session: dict[UUID | None, list[Resource]] = defaultdict(list)
     for resource in resources:
         by_session[resource.session_id].append(resource)
     findings = [_session(session, by_session.pop(session.session_id, [])) for session in sessions]
-    # The network that sessions of one container share is nobody's in particular.
+    # The network that all sessions with one container share belongs to no session.
     by_session[None] = [r for r in by_session[None] if r.kind is not ResourceKind.NETWORK]
     return findings + [
         Finding(Action.REMOVE, "no living session has it", session_id, None, (stray,))
@@ -85,7 +85,7 @@ def _session(session: Session, found: list[Resource]) -> Finding:
 
 
 def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Action, str, Sequence[str]]:
-    """A session that should run, or did until it was lost; the worst of what differs."""
+    """The most severe difference of a session that should run, or ran until it was lost."""
     containers = {r.name: r for r in found if r.kind is ResourceKind.CONTAINER}
     volumes = {r.name for r in found if r.kind is ResourceKind.VOLUME}
     names = {role: container_name(session.session_id, role) for role in session.containers}

@@ -1,4 +1,4 @@
-"""The admin's recovery: what differs, and doing something about it; also the sweep of what belongs to nobody."""
+"""Recovery: finds and repairs differences between database and engine, and removes stray resources."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from sandbox.telemetry.metrics.collectors import STRAYS, STRAYS_REMOVED
 
 log = logging.getLogger(__name__)
 
-#: A stray resource younger than this is left alone by the sweep: its session's row may be on its way.
+#: The sweep does not remove a younger stray resource, because its session's row may not be committed yet.
 GRACE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finding, and what became of it."""
+    """A finding, and the result of acting on it."""
 
     finding: Finding
-    #: planned (a dry run, or only looked at), done, skipped (it had changed meanwhile), failed.
+    #: planned (a dry run), done, skipped (the session had changed meanwhile) or failed.
     outcome: str
     #: Why it failed.
     error: str | None = None
 
 
 class RecoveryService:
-    """Compares and repairs. Raises `DatabaseUnavailable` or `EngineError` when either side cannot be read: then nothing
-    is known, and nothing is done."""
+    """Compares the database with the engine and repairs differences.
+
+    Raises `DatabaseUnavailable` or `EngineError`, and changes nothing, when one of the two cannot be read.
+    """
 
     def __init__(
         self, db: Database, engine: Engine, alerts: Alerts, new_origin: Callable[[], sessions.RunOrigin]
@@ -52,7 +54,7 @@ class RecoveryService:
         self._new_origin = new_origin
 
     async def findings(self, session_ids: Collection[UUID] | None = None) -> list[Finding]:
-        """Every session that is not terminated, and every stray resource; of the given sessions only."""
+        """Findings of all sessions that are not terminated and all stray resources, or of the given sessions only."""
         async with self._db.read() as conn:
             rows = await store.live(conn)
         resources = await self._engine.list_resources()
@@ -67,14 +69,14 @@ class RecoveryService:
         return found
 
     async def recover(self, session_ids: Collection[UUID] | None, *, dry_run: bool) -> list[Outcome]:
-        """Do what the findings say, of all sessions and strays or of the given ones; each on its own."""
+        """Act on all findings, or on those of the given sessions. A failure with one does not stop the others."""
         found = await self.findings(session_ids)
         if dry_run:
             return [Outcome(finding, "planned") for finding in found]
         return [await self._apply(finding) for finding in found]
 
     async def sweep(self, grace: timedelta = GRACE) -> int:
-        """Remove stray resources older than the grace period; how many. What was found is told as figures."""
+        """Remove stray resources older than the grace period; how many. Sets the metrics of strays."""
         old = datetime.now(UTC) - grace
         found = await self.findings()
         strays = Counter(resource.kind for finding in found if finding.session is None for resource in finding.found)
@@ -82,8 +84,8 @@ class RecoveryService:
             STRAYS.labels(kind.value).set(strays[kind])
         removed = 0
         for finding in found:
-            made = [resource.created_at for resource in finding.found]
-            if finding.action is Action.REMOVE and all(at is not None and at < old for at in made):
+            created = [resource.created_at for resource in finding.found]
+            if finding.action is Action.REMOVE and all(at is not None and at < old for at in created):
                 removed += (await self._apply(finding)).outcome == "done"
         return removed
 
@@ -114,10 +116,10 @@ class RecoveryService:
     async def _adopt(self, finding: Finding) -> bool:
         if finding.session is None:
             return False
-        containers = await self._as_found(finding.session.session_id, finding.session.containers)
+        containers = await self._inspect(finding.session.session_id, finding.session.containers)
         async with self._db.transaction() as conn:
             return await store.adopt(
-                conn, finding.session, containers, f"recovery: {finding.reason}; taken as they are"
+                conn, finding.session, containers, f"recovery: {finding.reason}; they are recorded as the session's"
             )
 
     async def _launch_again(self, finding: Finding) -> bool:
@@ -128,18 +130,18 @@ class RecoveryService:
             again = await sessions.relaunch(conn, session.session_id, session.status, None, None, self._new_origin())
             if again is None:
                 return False
-            await store.say(
+            await store.append_event(
                 conn, session.session_id, store.recovery_line(f"recovery: {finding.reason}; launched again")
             )
             if finding.action is Action.RECREATE:
-                await self._alert(conn, finding, "warning", "Containers", "they are made anew on their volumes")
+                await self._alert(conn, finding, "warning", "Containers", "they are created again on their volumes")
         return True
 
     async def _mark_lost(self, finding: Finding) -> bool:
         session = finding.session
         if session is None:
             return False
-        containers = await self._as_found(session.session_id, session.containers)
+        containers = await self._inspect(session.session_id, session.containers)
         hint = "Launch it again to begin from the project's source: sandbox relaunch."
         error = SessionError(WORKSPACE_LOST, finding.reason, hint, None)
         async with self._db.transaction() as conn:
@@ -149,7 +151,7 @@ class RecoveryService:
         return lost
 
     async def _alert(self, conn: AsyncConnection, finding: Finding, severity: str, what: str, outcome: str) -> None:
-        """One open alert a session and kind of loss."""
+        """Open an alert, unless one is open for this session and kind of loss."""
         session_id = str(finding.session_id)
         metadata = {
             "cause": f"recovery:{finding.action}:{session_id}",
@@ -171,7 +173,7 @@ class RecoveryService:
             STRAYS_REMOVED.labels(resource.kind.value).inc()
         return bool(removed)
 
-    async def _as_found(self, session_id: UUID, recorded: dict[str, ContainerInfo]) -> dict[str, ContainerInfo]:
+    async def _inspect(self, session_id: UUID, recorded: dict[str, ContainerInfo]) -> dict[str, ContainerInfo]:
         async def one(role: str) -> ContainerInfo:
             state = await self._engine.inspect_container(session_id, role)
             if state is None:

@@ -1,4 +1,4 @@
-"""Sessions that ended long ago: what piles up goes, their rows and logs stay, and following them still ends."""
+"""History of sessions that ended long ago: events and runs are deleted, rows and logs stay, event streams still end."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ async def add_session(conn: AsyncConnection, *, days_ago: int, status: str = "te
 
 async def left(conn: AsyncConnection, session_id: UUID) -> tuple[int, ...]:
     """Rows of events, runs, stages and resources."""
-    question = text(
+    query = text(
         "SELECT (SELECT count(*) FROM session_events WHERE session_id = :id),"
         " (SELECT count(*) FROM session_runs WHERE session_id = :id),"
         " (SELECT count(*) FROM session_stages JOIN session_runs USING (run_id) WHERE session_id = :id),"
         " (SELECT count(*) FROM session_resources WHERE session_id = :id)"
     )
-    return tuple((await conn.execute(question, {"id": session_id})).one())
+    return tuple((await conn.execute(query, {"id": session_id})).one())
 
 
-async def test_only_the_history_of_sessions_that_ended_long_ago_goes(database: Database) -> None:
+async def test_only_the_history_of_sessions_that_ended_long_ago_is_deleted(database: Database) -> None:
     async with database.transaction() as conn:
         old = await add_session(conn, days_ago=DAYS + 1)
         recent = await add_session(conn, days_ago=DAYS - 1)
@@ -75,7 +75,7 @@ async def test_only_the_history_of_sessions_that_ended_long_ago_goes(database: D
         assert tuple(kept.one()) == ("as it was", "terminated")
 
 
-async def test_many_events_go_in_batches(database: Database) -> None:
+async def test_many_events_are_deleted_in_batches(database: Database) -> None:
     async with database.transaction() as conn:
         old = await add_session(conn, days_ago=DAYS + 1, events=EVENTS)
         counts = [(await left(conn, old))[0]]
@@ -85,7 +85,7 @@ async def test_many_events_go_in_batches(database: Database) -> None:
         assert await left(conn, old) == (1, 0, 0, 0)
 
 
-async def test_what_is_not_removed_from_the_engine_stays_on_record(database: Database) -> None:
+async def test_resources_still_on_the_engine_stay_recorded(database: Database) -> None:
     async with database.transaction() as conn:
         old = await add_session(conn, days_ago=DAYS + 1)
         await conn.execute(text("UPDATE session_resources SET removed_at = NULL"))
@@ -94,14 +94,14 @@ async def test_what_is_not_removed_from_the_engine_stays_on_record(database: Dat
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_one_who_follows_it_is_told_that_it_is_over(database: Database, after: int) -> None:
+async def test_a_stream_of_its_events_ends_with_the_end_event(database: Database, after: int) -> None:
     async with database.transaction() as conn:
         old = await add_session(conn, days_ago=DAYS + 1, events=2_000)
         assert await housekeeping.drop_history(conn, DAYS) == 1
     broker = EventBroker(database)
     await broker.start()
     async with asyncio.timeout(30):
-        told = b"".join([chunk async for chunk in broker.follow(old, after)])
+        received = b"".join([chunk async for chunk in broker.follow(old, after)])
     await broker.close()
-    assert told.startswith(b"id: 2000\nevent: end\n")
-    assert told.count(b"event: ") == 1
+    assert received.startswith(b"id: 2000\nevent: end\n")
+    assert received.count(b"event: ") == 1

@@ -1,4 +1,4 @@
-"""The sweep: strays that are old enough, of this deployment alone, and nothing at all when a side cannot be read."""
+"""The sweep removes old strays of this deployment, and nothing if the database or the engine cannot be read."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -21,7 +21,7 @@ from sandbox.settings import Settings
 from sandbox.telemetry.metrics.collectors import REGISTRY
 
 NO_GRACE = timedelta(seconds=-5)
-SEEN = "sandbox_stray_resources"
+STRAYS = "sandbox_stray_resources"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def names(engine: DockerEngine) -> list[str]:
     return [resource.name for resource in await engine.list_resources()]
 
 
-def figure(name: str, kind: str) -> float | None:
+def metric(name: str, kind: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"kind": kind})
 
 
@@ -68,18 +68,18 @@ async def test_strays_are_removed_after_a_grace_period(
 ) -> None:
     recovery = service(database, engine)
     stray = make_volume(client, deployment_id, uuid4())
-    removed_before = figure("sandbox_stray_resources_removed_total", "volume") or 0
+    removed_before = metric("sandbox_stray_resources_removed_total", "volume") or 0
     assert await recovery.sweep(timedelta(hours=1)) == 0
     assert await names(engine) == [stray]
-    assert (figure(SEEN, "volume"), figure(SEEN, "container")) == (1, 0)
+    assert (metric(STRAYS, "volume"), metric(STRAYS, "container")) == (1, 0)
     assert await recovery.sweep(NO_GRACE) == 1
     assert await names(engine) == []
     assert await recovery.sweep(NO_GRACE) == 0
-    assert figure(SEEN, "volume") == 0
-    assert figure("sandbox_stray_resources_removed_total", "volume") == removed_before + 1
+    assert metric(STRAYS, "volume") == 0
+    assert metric("sandbox_stray_resources_removed_total", "volume") == removed_before + 1
 
 
-async def test_what_a_living_session_has_is_no_stray(
+async def test_resources_of_a_session_are_not_strays(
     database: Database, engine: DockerEngine, client: docker.APIClient, deployment_id: UUID
 ) -> None:
     session_id = uuid4()
@@ -99,22 +99,22 @@ async def test_what_a_living_session_has_is_no_stray(
     assert await service(database, engine).sweep(NO_GRACE) == 1
 
 
-async def test_a_database_that_cannot_be_read_is_not_an_empty_one(
+async def test_nothing_is_removed_if_the_database_cannot_be_read(
     engine: DockerEngine, client: docker.APIClient, deployment_id: UUID
 ) -> None:
-    away = Database("postgresql://nobody@127.0.0.1:9/nothing")
+    unreachable = Database("postgresql://nobody@127.0.0.1:9/nothing")
     stray = make_volume(client, deployment_id, uuid4())
     with pytest.raises(DatabaseUnavailable):
-        await service(away, engine).sweep(NO_GRACE)
+        await service(unreachable, engine).sweep(NO_GRACE)
     assert await names(engine) == [stray]
-    await away.close()
+    await unreachable.close()
 
 
-async def test_an_engine_that_cannot_be_asked_is_not_an_empty_one(
+async def test_nothing_is_found_if_the_engine_cannot_be_read(
     database: Database, tmp_path: Path, deployment_id: UUID
 ) -> None:
     settings = Settings(home=tmp_path, docker_host=f"unix://{tmp_path}/none.sock")
-    away = DockerEngine(settings, deployment_id, guest_factory=GuestClient)
+    unreachable = DockerEngine(settings, deployment_id, guest_factory=GuestClient)
     with pytest.raises(EngineError):
-        await service(database, away).findings()
-    await away.aclose()
+        await service(database, unreachable).findings()
+    await unreachable.aclose()

@@ -14,9 +14,9 @@ def test_only_codes_of_completed_stages_are_ruled_out() -> None:
     }
 
 
-def test_a_whole_run_rules_everything_out() -> None:
+def test_a_completed_run_rules_out_every_code() -> None:
     assert set(ruled_out(PROJECT_STAGES, run_completed=True)) == set(FAILURE_STAGES)
 
 
-def test_a_run_that_reached_nothing_rules_nothing_out() -> None:
+def test_a_run_without_completed_stages_rules_out_no_code() -> None:
     assert ruled_out((), run_completed=False) == []

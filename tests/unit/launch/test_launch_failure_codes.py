@@ -1,4 +1,4 @@
-"""A launch ends with a code that lessons know, whatever the engine called it."""
+"""A launch that fails with an error of the engine or a guest agent has one of the failure codes of lessons."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ from sandbox.launch.pipeline import failure_code
         (StageName.DEPENDENCIES, GuestError("no", code="agent_refused"), "agent_refused"),
     ],
 )
-def test_the_code_of_a_launch_that_fails(stage: StageName, error: EngineError | GuestError, code: str) -> None:
+def test_the_failure_code_of_an_error(stage: StageName, error: EngineError | GuestError, code: str) -> None:
     assert failure_code(stage, error) == code
     assert code in FAILURE_STAGES

@@ -1,4 +1,4 @@
-"""Which lines of a failed command's output its error shows."""
+"""The lines of a failed command's output that its error shows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ npm error A complete log of this run can be found in: /home/sandbox/.npm/_logs/2
 """
 
 
-def test_npm_names_what_is_wrong_without_its_usage() -> None:
+def test_the_usage_text_of_npm_is_left_out() -> None:
     assert offending_lines(NPM_CI.splitlines()).splitlines() == [
         "npm error code EUSAGE",
         "npm error `npm ci` can only install packages when your package.json and package-lock.json are in sync.",
@@ -50,12 +50,12 @@ def test_npm_names_what_is_wrong_without_its_usage() -> None:
     ]
 
 
-def test_of_many_marked_lines_the_first_and_the_last() -> None:
+def test_of_many_error_lines_the_first_and_the_last_are_shown() -> None:
     lines = [f"error {number}" for number in range(100)]
     assert offending_lines(lines).splitlines() == [*lines[:4], "…", *lines[-4:]]
 
 
-def test_a_repeated_line_once_and_unmarked_output_by_its_end() -> None:
+def test_repeated_lines_are_shown_once_and_output_without_errors_by_its_end() -> None:
     assert offending_lines(["starting", "  no such table: error", "no such table: error"]) == "no such table: error"
     assert offending_lines([f"line {number}" for number in range(20)]).splitlines()[0] == "line 12"
     assert offending_lines(["", "  "]) == ""

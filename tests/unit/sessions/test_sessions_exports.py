@@ -1,4 +1,4 @@
-"""How many records a session may send, and which replica fetches them."""
+"""The rate limit of a session's records, and the assignment of containers to replicas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from sandbox.records.otlp.receiver import Limited
-from sandbox.sessions.exports.allowance import Allowance, Allowances, BatchTooLarge
 from sandbox.sessions.exports.collector import share
+from sandbox.sessions.exports.rate_limit import BatchTooLarge, RateLimit, RateLimits
 from sandbox.sessions.exports.store import Source
 
 SESSION, OTHER = uuid4(), uuid4()
@@ -27,85 +27,85 @@ def clock() -> Clock:
     return Clock()
 
 
-def send(allowance: Allowance, records: int, body_bytes: int = 0) -> None:
-    most = allowance.admit(body_bytes)
+def send(limit: RateLimit, records: int, body_bytes: int = 0) -> None:
+    most = limit.admit(body_bytes)
     if records > most:
-        raise allowance.exceeded(records)
-    allowance.charge(body_bytes, records)
+        raise limit.exceeded(records)
+    limit.charge(body_bytes, records)
 
 
-def test_what_is_refused_is_taken_when_the_time_said_is_over(clock: Clock) -> None:
-    allowances = Allowances(600, clock=clock)
-    allowance = allowances.of(SESSION)
-    send(allowance, 590)
+def test_a_refused_request_is_accepted_after_the_retry_time(clock: Clock) -> None:
+    limits = RateLimits(600, clock=clock)
+    limit = limits.of(SESSION)
+    send(limit, 590)
     with pytest.raises(Limited) as refused:
-        send(allowance, 54)  # of which one is counted before it is read
+        send(limit, 54)  # one of them is charged by `admit`
     assert refused.value.retry_after_seconds == 5
     clock.now += 4.4
     with pytest.raises(Limited):
-        allowance.check()
-    send(allowances.of(OTHER), 600)
+        limit.check()
+    send(limits.of(OTHER), 600)
     clock.now += 0.2
-    allowance.check()
-    send(allowances.of(SESSION), 54)
+    limit.check()
+    send(limits.of(SESSION), 54)
 
 
-def test_over_any_time_no_more_than_the_rate_and_one_minute_at_once(clock: Clock) -> None:
-    allowance = Allowances(600, clock=clock).of(SESSION)
-    taken = 0
+def test_accepted_records_stay_below_the_rate_plus_one_burst(clock: Clock) -> None:
+    limit = RateLimits(600, clock=clock).of(SESSION)
+    accepted = 0
     for _ in range(1_000):
         clock.now += 0.6
         try:
-            send(allowance, 37)
-            taken += 37
+            send(limit, 37)
+            accepted += 37
         except Limited:
             pass
-    assert 600 * 10 * 0.9 <= taken <= 600 + 600 * 10
+    assert 600 * 10 * 0.9 <= accepted <= 600 + 600 * 10
 
 
-def test_long_requests_count_by_their_length_before_they_are_read(clock: Clock) -> None:
-    allowances = Allowances(600, clock=clock)
-    send(allowances.of(SESSION), 100, 300 * 1024)
-    send(allowances.of(SESSION), 299, 100 * 1024)
+def test_long_bodies_are_charged_by_length_before_they_are_parsed(clock: Clock) -> None:
+    limits = RateLimits(600, clock=clock)
+    send(limits.of(SESSION), 100, 300 * 1024)
+    send(limits.of(SESSION), 299, 100 * 1024)
     with pytest.raises(Limited):
-        allowances.of(SESSION).admit(2 * 1024)
-    # Those of nothing at all count too.
+        limits.of(SESSION).admit(2 * 1024)
+    # Requests without records are charged too.
     for _ in range(600):
-        send(allowances.of(OTHER), 0)
+        send(limits.of(OTHER), 0)
     with pytest.raises(Limited):
-        allowances.of(OTHER).admit(0)
+        limits.of(OTHER).admit(0)
 
 
-def test_a_batch_that_never_fits_is_said_to_be_too_large(clock: Clock) -> None:
-    allowance = Allowances(600, clock=clock).of(SESSION)
+def test_a_batch_larger_than_the_bucket_is_too_large(clock: Clock) -> None:
+    limit = RateLimits(600, clock=clock).of(SESSION)
     with pytest.raises(BatchTooLarge):
-        send(allowance, 601, 1024)
+        send(limit, 601, 1024)
     with pytest.raises(BatchTooLarge):
-        allowance.admit(601 * 1024)
-    send(allowance, 599)
+        limit.admit(601 * 1024)
+    send(limit, 599)
 
 
-def test_sessions_with_their_whole_allowance_are_forgotten_and_others_are_not(clock: Clock) -> None:
-    allowances = Allowances(600, clock=clock)
+def test_only_full_buckets_are_dropped_from_memory(clock: Clock) -> None:
+    limits = RateLimits(600, clock=clock)
     for _ in range(1_200):
-        send(allowances.of(uuid4()), 600)
+        send(limits.of(uuid4()), 600)
         clock.now += 0.01
-    send(allowances.of(SESSION), 600)
+    send(limits.of(SESSION), 600)
     for _ in range(1_200):
         clock.now += 0.01
-        send(allowances.of(uuid4()), 1)
+        send(limits.of(uuid4()), 1)
     with pytest.raises(Limited):
-        send(allowances.of(SESSION), 600)
+        send(limits.of(SESSION), 600)
     clock.now += 60
-    allowances.of(uuid4())
-    assert len(allowances._sessions) < 10
+    limits.of(uuid4())
+    assert len(limits._sessions) < 10
 
 
 def sources(count: int) -> set[Source]:
     return {Source(UUID(int=number), "ada", UUID(int=1), "main", "c") for number in range(count)}
 
 
-def test_each_container_falls_to_one_of_the_living() -> None:
+def test_each_container_is_assigned_to_one_live_replica() -> None:
     everything = sources(600)
     shares = {number: share(everything, {3, 5, 9}, number) for number in (3, 5, 9)}
     assert set.union(*shares.values()) == everything
@@ -114,7 +114,7 @@ def test_each_container_falls_to_one_of_the_living() -> None:
     assert share(everything, {3, 5, 9}, 4) == set()
 
 
-def test_when_a_replica_goes_the_others_keep_what_they_have() -> None:
+def test_the_others_keep_their_containers_when_a_replica_goes() -> None:
     everything = sources(300)
     for number in (3, 5):
         assert share(everything, {3, 5, 9}, number) < share(everything, {3, 5}, number)
@@ -122,6 +122,6 @@ def test_when_a_replica_goes_the_others_keep_what_they_have() -> None:
 
 
 def test_roles_of_a_session_are_fetched_by_the_same_replica() -> None:
-    """So that its allowance is one."""
+    """All of a session's records then count against one rate limit."""
     session = {Source(SESSION, "ada", UUID(int=1), role, "c") for role in ("frontend", "backend", "worker")}
     assert {len(share(session, {1, 2, 3, 4}, number)) for number in (1, 2, 3, 4)} == {0, 3}

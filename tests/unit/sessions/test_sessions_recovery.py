@@ -1,4 +1,4 @@
-"""The comparison of rows with resources, and what is made of how containers are found."""
+"""The comparison of sessions with resources on the engine, and the error of a session that has lost a container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name, shared_network_name
 from sandbox.sessions.recovery.compare import Action, compare
-from sandbox.sessions.watcher import loss
+from sandbox.sessions.watcher import container_loss
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROLES = ("backend", "frontend")
@@ -50,7 +50,7 @@ def in_error(code: str) -> Session:
 
 
 def resources_of(session: Session, status: str = "running") -> list[Resource]:
-    """Everything that a session of these roles has on the engine."""
+    """All resources of the session on the engine."""
     session_id = session.session_id
     made = [Resource(ResourceKind.NETWORK, network_name(session_id), session_id, None, NOW)]
     for role, info in session.containers.items():
@@ -71,7 +71,7 @@ def only(session: Session, resources: list[Resource]) -> tuple[Action, tuple[str
     return finding.action, finding.differs
 
 
-def test_what_is_as_recorded_is_left_alone() -> None:
+def test_a_session_without_differences_needs_no_action() -> None:
     session = make_session()
     assert only(session, resources_of(session)) == (Action.NONE, ())
 
@@ -81,13 +81,13 @@ def test_stopped_containers_are_started() -> None:
     assert only(session, resources_of(session, "exited")) == (Action.RESTART, ROLES)
 
 
-def test_missing_containers_are_made_anew_on_their_volumes() -> None:
+def test_missing_containers_are_recreated_on_their_volumes() -> None:
     session = make_session()
     found = [r for r in resources_of(session, "exited") if without(ResourceKind.CONTAINER, "backend")(r)]
     assert only(session, found) == (Action.RECREATE, ("backend",))
 
 
-def test_a_missing_volume_is_a_loss_whatever_the_container_does() -> None:
+def test_a_missing_volume_is_a_loss_even_if_the_container_runs() -> None:
     session = make_session()
     found = [r for r in resources_of(session) if without(ResourceKind.VOLUME, "frontend")(r)]
     assert only(session, found) == (Action.MARK_LOST, ("frontend",))
@@ -106,22 +106,22 @@ def test_a_lost_session_whose_containers_run_again_has_its_app_started(code: str
 
 
 @pytest.mark.parametrize(("code", "stage"), [("app_exited", "health"), ("out_of_memory", "dependencies")])
-def test_a_launch_that_failed_is_not_a_session_that_was_lost(code: str, stage: str) -> None:
+def test_a_failed_launch_is_not_a_lost_session(code: str, stage: str) -> None:
     session = make_session(status=SessionStatus.ERROR, error=SessionError(code, "m", "h", stage))
     assert only(session, resources_of(session))[0] is Action.NONE
 
 
 @pytest.mark.parametrize("code", ["dependency_install_failed", "workspace_lost"])
-def test_a_failure_that_is_its_owners_to_correct_is_left_alone(code: str) -> None:
+def test_a_failure_that_the_owner_must_correct_needs_no_action(code: str) -> None:
     assert only(in_error(code), [])[0] is Action.NONE
 
 
 @pytest.mark.parametrize("work", list(Work))
-def test_a_session_that_somebody_works_on_is_left_alone(work: Work) -> None:
+def test_a_session_with_unfinished_work_needs_no_action(work: Work) -> None:
     assert only(make_session(work=work), [])[0] is Action.NONE
 
 
-def test_strays_are_found_one_by_one_and_the_shared_network_is_none() -> None:
+def test_each_stray_is_a_finding_and_the_shared_network_is_not_a_stray() -> None:
     alive, gone = make_session(), make_session()
     shared = Resource(ResourceKind.NETWORK, shared_network_name(UUID(int=1)), None, None, NOW)
     nameless = Resource(ResourceKind.VOLUME, "v", None, None, NOW)
@@ -145,18 +145,18 @@ def state(status: str, exit_code: int | None = None, *, out_of_memory: bool = Fa
         (state("exited", 3), "container_exited", "exited 3"),
         (state("exited", 137), "container_exited", "exited 137"),
         (state("exited", 137, out_of_memory=True), "out_of_memory", "memory"),
-        # Some command in it was killed for memory once; it ended for another reason.
+        # A command in the container was killed for memory earlier; the container exited for another reason.
         (state("exited", 0, out_of_memory=True), "container_exited", "exited 0"),
         (state("created"), "container_exited", "created"),
     ],
 )
-def test_why_a_session_is_lost(found: ContainerState | None, code: str, words: str) -> None:
-    error = loss(uuid4(), {"main": found})
+def test_the_error_of_a_lost_container(found: ContainerState | None, code: str, words: str) -> None:
+    error = container_loss(uuid4(), {"main": found})
     assert error is not None
     assert error.code == code
     assert words in error.message
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "restarting"])
-def test_containers_that_are_well(status: str) -> None:
-    assert loss(uuid4(), {"main": state(status)}) is None
+def test_running_containers_are_not_a_loss(status: str) -> None:
+    assert container_loss(uuid4(), {"main": state(status)}) is None

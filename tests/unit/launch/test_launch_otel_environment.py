@@ -1,4 +1,4 @@
-"""What lets an app report by itself, and how a caller's own variables stand against it."""
+"""The OTEL_* variables of a container, and how variables of the plan and the session override them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox.domain.session import Session, SessionStatus
 from sandbox.engine.base import EXPORTS_PORT
 from sandbox.guest.options import Options
 from sandbox.launch.environment import role_environment
-from sandbox.launch.reporting import reporting_environment
+from sandbox.launch.otel_environment import otel_environment
 
 ID = UUID("5f0c3b0a-1111-2222-3333-444455556666")
 TOKEN = "sbxs_WyJ.a-b_c"
@@ -33,15 +33,14 @@ def plan(*roles: str, **env: str) -> LaunchPlan:
     return LaunchPlan(roles={role: RolePlan(runtime="python312", env=env) for role in roles})
 
 
-def environment(which: Session, how: LaunchPlan, role: str) -> dict[str, str]:
-    """What the role's commands see: the container's variables, and over them their own. The container is of an earlier
-    launch, in which nothing was given."""
-    bare = LaunchPlan(roles={name: RolePlan(runtime="python312") for name in how.roles})
-    earlier = reporting_environment(session(which.project_id), bare, role, TOKEN)
-    return earlier | role_environment(which, how, role)
+def environment(session_: Session, plan_: LaunchPlan, role: str) -> dict[str, str]:
+    """The environment of the role's commands, in a container that an earlier launch created without these variables."""
+    bare = LaunchPlan(roles={name: RolePlan(runtime="python312") for name in plan_.roles})
+    of_container = otel_environment(session(session_.project_id), bare, role, TOKEN)
+    return of_container | role_environment(session_, plan_, role)
 
 
-def test_an_exporter_needs_nothing_else() -> None:
+def test_the_variables_suffice_for_an_exporter() -> None:
     env = environment(session(), plan("backend"), "backend")
     assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://127.0.0.1:{EXPORTS_PORT}"
     assert env["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
@@ -51,21 +50,21 @@ def test_an_exporter_needs_nothing_else() -> None:
     )  # fmt: skip
 
 
-def test_the_agent_listens_where_exporters_send() -> None:
+def test_the_guest_agent_listens_on_the_port_of_the_endpoint() -> None:
     assert Options("serve").exports_port == EXPORTS_PORT
 
 
 def test_the_service_is_named_after_project_and_role() -> None:
     assert environment(session(), plan("backend"), "backend")["OTEL_SERVICE_NAME"] == "shop"
     assert environment(session(), plan("backend", "frontend"), "frontend")["OTEL_SERVICE_NAME"] == "shop-frontend"
-    blank = reporting_environment(session(None), blank_plan("python312"), "main", TOKEN)
+    blank = otel_environment(session(None), blank_plan("python312"), "main", TOKEN)
     assert blank["OTEL_SERVICE_NAME"] == "main"
     attributes = environment(session("a=b,c"), plan("web"), "web")["OTEL_RESOURCE_ATTRIBUTES"]
     pairs = {key: unquote(value) for key, value in (pair.split("=") for pair in attributes.split(","))}
     assert pairs == {"sandbox.session.id": str(ID), "sandbox.role": "web", "sandbox.project.id": "a=b,c"}
 
 
-def test_what_is_given_wins() -> None:
+def test_given_variables_override_ours() -> None:
     env = environment(session(OTEL_SERVICE_NAME="mine"), plan("web", OTEL_METRICS_EXPORTER="console"), "web")
     assert (env["OTEL_SERVICE_NAME"], env["OTEL_METRICS_EXPORTER"]) == ("mine", "console")
     assert TOKEN in env["OTEL_EXPORTER_OTLP_HEADERS"]
@@ -73,15 +72,15 @@ def test_what_is_given_wins() -> None:
     assert (env["OTEL_SERVICE_NAME"], env["OTEL_RESOURCE_ATTRIBUTES"]) == ("", "service.name=mine")
 
 
-def test_the_token_is_not_sent_to_others() -> None:
+def test_the_token_is_not_sent_to_another_endpoint() -> None:
     for given in (
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://vendor.example"},
         {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://vendor.example/v1/traces"},
         {"OTEL_EXPORTER_OTLP_LOGS_HEADERS": "key=1"},
     ):
-        for which, how in ((session(**given), plan("web")), (session(), plan("web", **given))):
-            assert TOKEN not in str(environment(which, how, "web"))
-            container = reporting_environment(which, how, "web", TOKEN)
+        for session_, plan_ in ((session(**given), plan("web")), (session(), plan("web", **given))):
+            assert TOKEN not in str(environment(session_, plan_, "web"))
+            container = otel_environment(session_, plan_, "web", TOKEN)
             assert TOKEN not in str(container)
             assert container.items() >= given.items()
     env = environment(session(OTEL_EXPORTER_OTLP_HEADERS="key=1"), plan("web"), "web")
