@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.engine import labels
-from sandbox.engine.base import Resource, ResourceKind
+from sandbox.engine.base import ResourceKind
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import EngineError
