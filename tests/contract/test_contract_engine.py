@@ -7,9 +7,9 @@ from contextlib import aclosing
 from uuid import uuid4
 
 import pytest
-from sandbox.engine.docker.labels import container_name
 
 from sandbox.engine.base import EngineEvent, Resource, ResourceKind
+from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, GuestError
 from tests.contract.conftest import EngineUnderTest
 

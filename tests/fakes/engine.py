@@ -16,9 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sandbox.engine.docker.labels import container_name, network_name
-
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
+from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, Kind
 from tests.fakes.errors import ScriptedFailures, engine_unreachable
 from tests.fakes.exports import ExportQueue

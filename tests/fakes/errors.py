@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.engine.docker.calls import unreachable as engine_unreachable
+from sandbox.engine.docker.errors import unreachable as engine_unreachable
 from sandbox.engine.guest_client.http import guest_error
 from sandbox.engine.guest_client.http import unreachable as guest_unreachable
 from sandbox.errors import EngineError, GuestError, SandboxError

@@ -142,7 +142,7 @@ class World:
             replica,
             concurrent_launches=concurrent_launches,
             lease_seconds=LEASE_SECONDS,
-            launched=launched,
+            on_launch_end=launched,
         )
         await reconciler.start()
         try:

@@ -110,7 +110,7 @@ async def test_an_app_that_never_becomes_healthy(world: World, script: Script, c
 async def test_an_app_that_printed_an_error_and_waits_for_a_correction(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.launch.crashed.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("sandbox.launch.crash_detection.IDLE_SECONDS", 0.3)
     session = await world.create_project(one_role())
     world.guest(session).script("app", Script(b"[nodemon] app crashed - waiting for changes\n", exit_code=None))
     found, message = await error_of(world, session)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sandbox.domain.events import EventType
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.sessions.housekeeping import store as housekeeping
-from sandbox.sessions.housekeeping.app_activity import note_app_output
+from sandbox.sessions.housekeeping.app_activity import touch_sessions_with_output
 from tests.fakes.world import World, one_role
 
 IDLE_SECONDS = 3600
@@ -27,7 +27,7 @@ async def idle(world: World, session: Session, seconds: int) -> None:
 async def active(world: World) -> list[UUID]:
     """One turn of polling what the apps have printed; the sessions that count as used."""
     async with world.db.transaction() as conn:
-        return await note_app_output(conn, world.engine)
+        return await touch_sessions_with_output(conn, world.engine)
 
 
 async def expired(world: World) -> list[UUID]:

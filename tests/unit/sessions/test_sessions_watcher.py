@@ -18,9 +18,9 @@ from tests.fakes.world import World, eventually, one_role, two_roles
 @pytest.fixture(autouse=True)
 def quick_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.sessions.watcher.RECONNECT_SECONDS", 0.02)
-    monkeypatch.setattr("sandbox.sessions.watcher.SETTLE_SECONDS", 0.02)
-    monkeypatch.setattr("sandbox.sessions.apps.GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("sandbox.sessions.apps.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.watcher.RECHECK_SECONDS", 0.02)
+    monkeypatch.setattr("sandbox.sessions.app_exits.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("sandbox.sessions.app_exits.RETRY_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def watcher(world: World) -> AsyncIterator[Watcher]:
 
 async def watched(world: World, watcher: Watcher, session: Session) -> Session:
     """Return once the watcher waits for the end of the session's apps."""
-    watcher.look_at(session.session_id)
+    watcher.check(session.session_id)
 
     async def waited_for() -> bool:
         return any(task.get_name().startswith(f"app-{session.session_id}") for task in asyncio.all_tasks())
@@ -107,7 +107,7 @@ async def test_a_session_that_is_being_launched_is_left_to_its_launch(world: Wor
         return bool(world.guest(session).started)
 
     await eventually(installing)
-    watcher.look_at(session.session_id)
+    watcher.check(session.session_id)
     await asyncio.sleep(0.2)
     assert (await world.read(session)).status is SessionStatus.CREATING
     world.guest(session).running_process("install").end(0)
@@ -158,7 +158,7 @@ async def test_an_app_whose_port_is_served_by_another_process_goes_on(world: Wor
     assert any("the session goes on" in line for line in await world.lines(session))
     # Nothing reports the end of that process: it is polled for.
     guest.running_process("by-hand").kill()
-    watcher.look_at(session.session_id)
+    watcher.check(session.session_id)
     await lost(world, session)
 
 
@@ -173,7 +173,7 @@ async def test_an_app_without_a_port_may_finish(world: World, watcher: Watcher) 
 async def test_a_guest_agent_that_does_not_answer_is_no_loss(world: World, watcher: Watcher) -> None:
     session = await watched(world, watcher, await world.launched(one_role()))
     world.guest(session).unreachable(times=5)
-    watcher.look_at(session.session_id)
+    watcher.check(session.session_id)
     await asyncio.sleep(0.3)
     assert (await world.read(session)).status is SessionStatus.RUNNING
 
