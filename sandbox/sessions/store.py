@@ -84,16 +84,18 @@ _RENEW = text(f"""
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
 #: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
+#: The subquery is an array, which is evaluated once: with `IN` a plan may evaluate it for every row, and each time it
+#: passes over the rows just claimed, so that more than `limit` are claimed.
 _CLAIM = text(f"""
     UPDATE sandbox_sessions SET owner = :me, lease_until = NOW() + make_interval(secs => :lease)
-     WHERE session_id IN (
+     WHERE session_id = ANY (ARRAY(
         SELECT session_id FROM sandbox_sessions s
          WHERE work = :work AND session_id <> ALL(:running)
            AND (owner IS NULL OR owner = :me OR lease_until < NOW() OR NOT EXISTS (
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING {SESSION_COLUMNS}
 """)
 _RENEW_LEASES = text("""
