@@ -70,7 +70,7 @@ async def fetch_preview(url: str, config: ClientConfig) -> httpx.Response:
     """Request a preview as a browser does, with the signed link, its redirect and the cookie.
 
     Browsers resolve all names below `localhost` to this machine, but not every resolver does. The connection is
-    therefore made to the service's own host. Raises ConnectionFailed, or SandboxError for an HTTP error.
+    therefore opened to the service's own host. Raises ConnectionFailed, or SandboxError for an HTTP error.
     """
     service = urlsplit(config.base_url)
     async with httpx.AsyncClient(

@@ -72,13 +72,13 @@ def junit(
         "commit_hash": commit,
     }
     files = {"report": _read(file)} | ({"output": _read(console)} if console else {})
-    made = output.run(_post(ctx, "/api/v1/test-results/junit", params, files=files))
+    stored = output.run(_post(ctx, "/api/v1/test-results/junit", params, files=files))
     if as_json:
-        output.print_json(made)
+        output.print_json(stored)
         return
     output.out().print(
-        f"test result {made['test_id']}: {made['total_tests']} tests, {made['passed']} passed, {made['failed']} failed,"
-        f" {made['skipped']} skipped, {made['warnings']} warnings"
+        f"test result {stored['test_id']}: {stored['total_tests']} tests, {stored['passed']} passed,"
+        f" {stored['failed']} failed, {stored['skipped']} skipped, {stored['warnings']} warnings"
     )
 
 
@@ -92,12 +92,12 @@ def coverage(ctx: typer.Context, file: Report, test_type: Type = TestType.UNIT, 
     is_json = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     path, kind = ("coverage-py", "application/json") if is_json else ("cobertura", "application/xml")
     params: dict[str, str | None] = {"test_type": test_type.value}
-    made = output.run(_post(ctx, f"/api/v1/coverage/{path}", params, content=content, headers={"Content-Type": kind}))
+    stored = output.run(_post(ctx, f"/api/v1/coverage/{path}", params, content=content, headers={"Content-Type": kind}))
     if as_json:
-        output.print_json(made)
+        output.print_json(stored)
         return
     listing = output.table("COMPONENT", "COVERED", "LINES")
-    for item in made["items"]:
+    for item in stored["items"]:
         lines = f"{item['lines_covered']}/{item['lines_total']}"
         listing.add_row(Text(output.plain(item["component"])), f"{item['coverage_percent']:.1f} %", lines)
     output.out().print(listing)

@@ -186,6 +186,8 @@ def print_failure(console: Console, failure: LaunchFailed) -> None:
         console.print(Text.assemble(("hint: ", "bold cyan"), plain(failure.hint)), soft_wrap=True)
     short = failure.session_id[:8]
     console.print(
-        Text(f"The session is kept: sandbox relaunch {short} · sandbox shell {short} · sandbox kill {short}", "dim"),
+        Text(
+            f"The session still exists: sandbox relaunch {short} · sandbox shell {short} · sandbox kill {short}", "dim"
+        ),
         soft_wrap=True,
     )

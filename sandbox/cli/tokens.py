@@ -36,12 +36,12 @@ def create(
     body: dict[str, Any] = {"user_id": user_id, "role": role.value}
     if expires_in is not None:
         body["expires_in_seconds"] = expires_in
-    made = output.run(_call(ctx, "POST", _PATH, body=body))
+    created = output.run(_call(ctx, "POST", _PATH, body=body))
     if as_json:
-        output.print_json(made)
+        output.print_json(created)
     else:
-        sys.stdout.write(f"{made['token']}\n")
-        output.err().print(f"Token {made['token_id']} of {user_id}; it cannot be shown again.", style="dim")
+        sys.stdout.write(f"{created['token']}\n")
+        output.err().print(f"Token {created['token_id']} of {user_id}; it cannot be shown again.", style="dim")
 
 
 @app.command("list")

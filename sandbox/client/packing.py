@@ -20,7 +20,7 @@ from pathspec import GitIgnoreSpec
 
 from sandbox.client.errors import PackingFailed
 
-#: Names of files and folders that are generated anew in the sandbox, or are useless there.
+#: Names of files and folders that are generated in the sandbox, or are useless there.
 EXCLUDED_NAMES = frozenset(
     {
         ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".pytest_cache",

@@ -17,7 +17,7 @@ from sandbox.client.errors import ConnectionFailed, SandboxError, api_error
 
 #: The service sends at least a heartbeat every 15 s. A stream without any data for this long is broken.
 STREAM_TIMEOUT_SECONDS = 45.0
-#: If a stream was open for this long, its end is a new failure, and the time for retries begins anew.
+#: If a stream was open for this long, its end is a new failure, and the time limit for retries starts again.
 _STABLE_SECONDS = 5.0
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 #: Statuses of a service that is starting or stopping, or of a proxy in front of it.

@@ -1,1 +1,1 @@
-"""The preview proxy: a session's app by host name."""
+"""The preview proxy, which serves the apps of sessions under host names of their own."""

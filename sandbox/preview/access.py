@@ -1,4 +1,4 @@
-"""Who may look at a preview: the signed link, the cookie it becomes, or a token of the API.
+"""Authorises requests for previews, by the signed link, the cookie it becomes, or a token of the API.
 
 The cookie belongs to one preview host. `SameSite=Lax` where the preview is a page of its own, which every browser takes
 over plain HTTP; in a frame of the console, which is another site, browsers drop a Lax cookie, so there it is
@@ -30,15 +30,15 @@ _PARAMETER = LINK_PARAMETER.encode()
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A request that may go on."""
+    """An authorised request."""
 
-    #: Whom the link or cookie was signed for; None for a token of the API.
+    #: The user for whom the link or cookie was signed. None for an API token.
     user_id: str | None = None
-    #: The link's parameter is there, good or not: the address bar should lose it.
+    #: Whether the URL contains the link's parameter, valid or not, so that a redirect should remove it.
     has_link: bool = False
-    #: The link is what lets it go on, and should become a cookie.
+    #: Whether the link authorised the request, so that it should be replaced by a cookie.
     needs_cookie: bool = False
-    #: Headers that held our credentials and are not the app's business.
+    #: Headers with this service's credentials, which are not passed on to the app.
     consumed: frozenset[bytes] = frozenset()
 
 

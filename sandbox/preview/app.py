@@ -1,7 +1,6 @@
-"""The preview proxy: who asks, for which session, is its app up; then the request goes through the guest agent's
-tunnel.
+"""The preview proxy. It authorises a request, finds its session, and forwards it through the guest agent's tunnel.
 
-It only ever looks. A request for a session that is over, lost or not started says so; it starts nothing.
+A request never starts or changes a session. If the session is over, lost or not started, the response says so.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from sandbox.telemetry import context
 
 @dataclass(frozen=True, slots=True)
 class PreviewLimits:
-    """What one session's preview may use. Nothing limits how long an answer or a WebSocket takes."""
+    """Limits of one session's preview. The duration of responses and WebSockets is not limited."""
 
     #: Requests and WebSockets open at once.
     connections: int = 128
@@ -44,7 +43,7 @@ class PreviewLimits:
 
 
 class PreviewApp:
-    """An ASGI application for preview hosts (`HostRouter` sends it nothing else). Belongs to one event loop."""
+    """An ASGI application for preview hosts (`HostRouter` sends it no others). Not thread-safe."""
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class PreviewApp:
 
     @property
     def open_sessions(self) -> int:
-        """How many sessions have connections now, in use or kept for the next request."""
+        """The number of sessions with open connections, in use or idle."""
         return self._channels.open_sessions
 
     async def aclose(self) -> None:
@@ -89,7 +88,7 @@ class PreviewApp:
         await self._lookup.aclose()
 
     async def _serve(self, call: Call) -> Answer | None:
-        """Pass the request on; or what to say instead."""
+        """Forward the request, or return the response to send instead."""
         host = self._host(call.scope)
         admitted = await self._admit(call.scope, host) if host else None
         if host is None or admitted is None:
@@ -106,7 +105,7 @@ class PreviewApp:
         return await self._pass_on(call, target, port, grant) if port else pages.nothing_served(target)
 
     async def _admit(self, scope: Scope, host: PreviewHost) -> tuple[PreviewTarget, Grant] | None:
-        """The session and what lets this request see it. None does not say which of the two is lacking."""
+        """Return the session and the authorisation of the request. None does not reveal which of the two is missing."""
         check_size(scope["headers"], self._limits.header_bytes)
         grant = browser_grant(scope, host, self._domain, self._signer)
         if grant is None and not carries_token(scope):
@@ -136,7 +135,7 @@ class PreviewApp:
                         handshake_timeout_seconds=self._limits.handshake_timeout_seconds,
                     )
         except GuestError as error:
-            # Silence may mean that the session has changed since it was looked up.
+            # If the app does not answer, the session may have changed since it was looked up.
             self._lookup.forget(target.session_id)
             now = await self._lookup.resolve(target.session_id) or target
             return pages.of_status(now) or pages.port_silent(now, port, error)
@@ -152,7 +151,7 @@ class PreviewApp:
         return parse_preview_host(name, self._domain) if name else None
 
     async def _redirect(self, call: Call, host: PreviewHost, grant: Grant) -> None:
-        """To the same address without the link's token. If that was good, it has become a cookie."""
+        """Redirect to the same URL without the link's token. If the token was valid, set the cookie."""
         location = request_target(call.scope)
         if location[1:2] in (b"/", b"\\"):  # "//name" would be another host
             location = b"/." + location

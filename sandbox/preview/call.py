@@ -23,7 +23,7 @@ class Call:
         return bool(self.scope["type"] == "http")
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer in full. A handshake is refused with the same answer, where the server in front can say it."""
+        """Send a complete response. A handshake is refused with the same response if the ASGI server supports that."""
         prefix = "http.response"
         if not self.is_http:
             if "websocket.http.response" not in (self.scope.get("extensions") or {}):

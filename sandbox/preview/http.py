@@ -1,4 +1,4 @@
-"""One HTTP request, streamed to the app and its answer streamed back: nothing is collected on the way."""
+"""Forwards one HTTP request. Request and response are streamed and never buffered as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session is, asked at most once a second; and that it is in use, told at most every few seconds."""
+"""Caches lookups of sessions for a second, and records their use at most every few seconds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sandbox.preview.target import PreviewResolver, PreviewTarget
 
 log = logging.getLogger(__name__)
 
-#: Sessions remembered at once.
+#: Maximum number of cached sessions.
 _MAX_ENTRIES = 4096
 
 
 class Lookup:
-    """A short memory in front of a resolver. Belongs to one event loop."""
+    """A short-lived cache in front of a resolver. Not thread-safe."""
 
     def __init__(self, resolver: PreviewResolver, remember_seconds: float, touch_seconds: float) -> None:
         self._resolver = resolver
@@ -26,7 +26,7 @@ class Lookup:
         self._touches: set[asyncio.Task[None]] = set()
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
-        """The session as of `remember_seconds` ago at most. Callers at the same time share one question."""
+        """Return the session, at most `remember_seconds` old. Concurrent callers share one lookup."""
         asked = self._answers.get(session_id)
         if asked is None or _failed(asked):
             asked = asyncio.create_task(self._resolver.resolve(session_id), name=f"resolve preview {session_id}")
@@ -35,11 +35,11 @@ class Lookup:
         return await asyncio.shield(asked)
 
     def forget(self, session_id: UUID) -> None:
-        """Ask anew the next time."""
+        """Look the session up again at the next call."""
         self._answers.pop(session_id, None)
 
     def touch(self, session_id: UUID) -> None:
-        """Say that the session is in use, unless that was said just now. Does not wait and does not fail."""
+        """Record that the session is in use, unless that was recorded recently. Does not wait and does not fail."""
         if session_id in self._touched:
             return
         self._touched[session_id] = True
@@ -48,14 +48,14 @@ class Lookup:
         task.add_done_callback(self._touches.discard)
 
     async def aclose(self) -> None:
-        """Let what is under way come to its end."""
+        """Wait for the running tasks."""
         await asyncio.gather(*self._touches, *self._answers.values(), return_exceptions=True)
 
     async def _touch(self, session_id: UUID) -> None:
         try:
             await self._resolver.touch(session_id)
         except Exception:
-            # A preview goes on while the database does not; the next use says it again.
+            # Previews work without the database. The next use is recorded again.
             log.exception("could not record that session %s is in use", session_id)
 
 

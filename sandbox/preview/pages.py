@@ -1,4 +1,4 @@
-"""The proxy's own answers, as a page or as a problem (RFC 9457) by what the client accepts."""
+"""The proxy's own responses: an HTML page or a problem document (RFC 9457), depending on the Accept header."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the proxy says itself. With `retry_seconds` the page asks again by itself after that time."""
+    """A response of the proxy itself. With `retry_seconds` the page reloads itself after that time."""
 
     status: int
     code: str

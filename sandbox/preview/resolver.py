@@ -1,4 +1,4 @@
-"""The preview's view of the rooms below: sessions, their guest agents, the callers and the signatures."""
+"""Implements the preview's protocols with sessions, guest agents, callers and signatures."""
 
 from __future__ import annotations
 

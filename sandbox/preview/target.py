@@ -1,4 +1,4 @@
-"""What the preview proxy needs from the rooms beside it: where a session's app is, and who may look at it."""
+"""The protocols through which the preview proxy finds a session's app and authorises requests for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PreviewTarget:
 
 
 class PreviewResolver(Protocol):
-    """Where sessions are. Looks only: nothing it does may start, recover or change a session."""
+    """Finds sessions. It never starts, recovers or changes one."""
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
         """The session, over or not; None if there never was one. Asked about once a second for a session in use."""
@@ -46,7 +46,7 @@ class PreviewResolver(Protocol):
         here."""
 
     async def touch(self, session_id: UUID) -> None:
-        """Somebody uses the session now. Called every few seconds at most for one session."""
+        """Record that the session is in use. Called at most every few seconds for one session."""
 
 
 class PreviewSigner(Protocol):

@@ -1,5 +1,4 @@
-"""HTTP connections to apps, each through the tunnel of a guest agent; kept alive per session, counted, closed when
-idle."""
+"""HTTP connections to apps through the tunnels of guest agents. They are pooled and counted per session."""
 
 from __future__ import annotations
 
@@ -143,7 +142,7 @@ class Channel:
 
 
 class Channels:
-    """The channels of all sessions that are being looked at. Belongs to one event loop."""
+    """The channels of all sessions with open previews. Not thread-safe."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One WebSocket, relayed both ways: subprotocol, frames and close codes as either side sends them."""
+"""Relays a WebSocket in both directions, including its subprotocol and close codes."""
 
 from __future__ import annotations
 

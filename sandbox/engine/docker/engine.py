@@ -208,7 +208,7 @@ class DockerEngine:
                     f"the network {spec.network} does not exist",
                     code="network_missing",
                     kind=Kind.CONFLICT,
-                    hint="launch the session again: its network is made first",
+                    hint="launch the session again: its network is created first",
                 ) from error
             raise
 

@@ -30,11 +30,13 @@ class DockerRemoval:
 
     async def list_resources(self, session_id: UUID | None = None) -> list[Resource]:
         """Return the resources of the deployment or of one session: containers, then networks, then volumes."""
-        wanted = [f"{key}={value}" for key, value in labels.resource_labels(self._deployment_id, session_id).items()]
+        label_filter = [
+            f"{key}={value}" for key, value in labels.resource_labels(self._deployment_id, session_id).items()
+        ]
         containers, networks, volumes = await asyncio.gather(
-            self._calls.call(lambda client: client.containers(all=True, filters={"label": wanted})),
-            self._calls.call(lambda client: client.networks(filters={"label": wanted})),
-            self._calls.call(lambda client: client.volumes(filters={"label": wanted})),
+            self._calls.call(lambda client: client.containers(all=True, filters={"label": label_filter})),
+            self._calls.call(lambda client: client.networks(filters={"label": label_filter})),
+            self._calls.call(lambda client: client.volumes(filters={"label": label_filter})),
         )
         return [
             *map(container_resource, containers),

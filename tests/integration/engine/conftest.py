@@ -1,4 +1,4 @@
-"""Engines of deployments made for one test, on the real Docker engine; whatever a test leaves is removed."""
+"""Deployments for single tests on the real Docker engine. Their resources are removed after the test."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,13 +19,13 @@ MakeEngine = Callable[..., DockerEngine]
 
 @pytest.fixture(scope="session")
 async def image() -> str:
-    """The project's own runtime, with the guest agent in it; built once if it is not there."""
+    """The image of the Python runtime, built if it is missing."""
     return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
 @pytest.fixture
 async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
-    """`make_engine(deployment_id=..., **settings)`: of one home unless told; closed and emptied after the test."""
+    """`make_engine(deployment_id=..., **settings)` creates an engine, whose resources are removed after the test."""
     made: list[DockerEngine] = []
 
     def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
@@ -71,7 +71,7 @@ def make_spec(image: str) -> Callable[..., ContainerSpec]:
 @pytest.fixture(scope="module")
 async def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     with pytest.MonkeyPatch.context() as patch:
-        # As in the service: secrets are in its environment when it makes containers.
+        # The service, too, has secrets in its environment when it creates containers.
         patch.setenv("SANDBOX_ADMIN_TOKEN", SECRET)
         patch.setenv("DATABASE_URL", f"postgresql://user:{SECRET}@localhost/db")
         engine = DockerEngine(

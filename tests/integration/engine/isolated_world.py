@@ -1,4 +1,4 @@
-"""Sandboxes to be tried from inside: two sessions on the shared bridge, one of two roles on a network of its own."""
+"""Sandboxes in which code tries to break out: two sessions on the shared network, and one with two roles."""
 
 import asyncio
 import json
@@ -26,12 +26,12 @@ class Sandbox:
         return await self.guest.exec(list(command), env=env, timeout_seconds=60)
 
     async def sh(self, script: str) -> str:
-        """What a shell script prints, errors with it."""
+        """Run a shell script and return its output, including stderr."""
         result = await self.run("bash", "-c", f"exec 2>&1\n{script}")
         return result.stdout.decode()
 
     async def python(self, source: str, *arguments: object) -> object:
-        """What a Python program prints as JSON."""
+        """Run a Python program and return the JSON that it prints."""
         result = await self.run("python3", "-c", source, *map(str, arguments))
         assert result.exit_code == 0, result.stderr.decode()
         return json.loads(result.stdout)
@@ -43,7 +43,7 @@ class Sandbox:
 
 @dataclass
 class World:
-    """Two sessions on the shared bridge, and one of two roles on a network of its own."""
+    """Create two sessions on the shared network, and one with two roles on a network of its own."""
 
     engine: DockerEngine
     one: Sandbox

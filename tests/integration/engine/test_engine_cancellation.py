@@ -1,4 +1,4 @@
-"""A call of the SDK that is under way when its caller is cancelled."""
+"""Cancellation of a caller during a call of the Docker SDK."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ import pytest
 from sandbox.engine.docker.calls import DockerCalls
 
 
-async def test_a_cancelled_caller_learns_of_it_when_the_call_has_ended() -> None:
+async def test_a_cancellation_is_raised_when_the_call_has_ended() -> None:
     calls = DockerCalls(None)
     began, ended = threading.Event(), threading.Event()
 
@@ -29,7 +29,7 @@ async def test_a_cancelled_caller_learns_of_it_when_the_call_has_ended() -> None
     await calls.aclose()
 
 
-async def test_a_call_that_has_not_begun_is_dropped() -> None:
+async def test_a_call_that_has_not_begun_is_cancelled() -> None:
     calls = DockerCalls(None, threads=1)
     go, made = threading.Event(), []
     first = asyncio.create_task(calls.call(lambda _: go.wait(10)))

@@ -18,11 +18,11 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-async def test_ping_tells_the_version(engine):
+async def test_ping_returns_the_version(engine):
     assert (await engine.ping())["version"] == docker("version", "--format", "{{.Server.Version}}")
 
 
-async def test_ensures_at_the_same_time_make_one(make_engine, make_spec):
+async def test_concurrent_ensures_create_one_container(make_engine, make_spec):
     deployment_id, spec = uuid4(), make_spec(uuid4())
     engines = [make_engine(deployment_id) for _ in range(2)]
     states = await asyncio.gather(*(engine.ensure_container(spec) for engine in engines * 3))
@@ -31,7 +31,7 @@ async def test_ensures_at_the_same_time_make_one(make_engine, make_spec):
     assert sorted(kinds) == [ResourceKind.CONTAINER, ResourceKind.NETWORK, ResourceKind.VOLUME]
 
 
-async def test_one_that_was_only_created_is_started(engine, make_spec):
+async def test_a_container_that_was_only_created_is_started(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
     docker("rm", "-f", first.id)
@@ -42,14 +42,14 @@ async def test_one_that_was_only_created_is_started(engine, make_spec):
     assert (state.id, state.status) == (created, "running")
 
 
-async def test_a_paused_one_goes_on(engine, make_spec):
+async def test_a_paused_container_is_resumed(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
     docker("pause", first.id)
     assert (await engine.ensure_container(spec)).status == "running"
 
 
-async def test_logs_are_what_the_container_printed(engine, make_spec):
+async def test_logs_contain_the_containers_output(engine, make_spec):
     spec = make_spec(uuid4())
     state = await engine.ensure_container(spec)
     assert await engine.container_logs(spec.session_id, "main") == docker("logs", state.id)
@@ -70,14 +70,14 @@ async def test_two_deployments_do_not_see_each_other(make_engine, make_spec, tmp
     await ours.guest(spec.session_id, "main").wait_ready(20)
 
 
-async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
+async def test_remove_session_removes_everything(make_engine, make_spec, tmp_path):
     engine = make_engine(agent_transport="socket")
     session_id, other = uuid4(), uuid4()
     network = await engine.ensure_network(session_id)
     roles = ("backend", "frontend")
     await asyncio.gather(*(engine.ensure_container(make_spec(session_id, role, network=network)) for role in roles))
     kept = await engine.ensure_container(make_spec(other))
-    # Things of the session that nobody recorded: removed all the same.
+    # Resources of the session that no database knows are removed, too.
     mark = f"{labels.SESSION}={session_id}", f"{labels.DEPLOYMENT}={engine._deployment_id}"
     docker("volume", "create", "--label", mark[0], "--label", mark[1], f"sbx-test-stray-{session_id.hex}")
     docker("network", "connect", network, kept.id)
@@ -97,7 +97,7 @@ async def test_remove_session_leaves_nothing(make_engine, make_spec, tmp_path):
     assert (await engine.inspect_container(other, "main")).status == "running"
 
 
-async def test_removing_one_container_leaves_its_volume(make_engine, make_spec, tmp_path):
+async def test_removing_a_container_does_not_remove_its_volume(make_engine, make_spec, tmp_path):
     engine = make_engine(agent_transport="socket")
     spec = make_spec(uuid4())
     await engine.ensure_container(spec)
@@ -108,7 +108,7 @@ async def test_removing_one_container_leaves_its_volume(make_engine, make_spec, 
     assert list((tmp_path / "home" / "run").iterdir()) == []
 
 
-async def test_the_socket_folder_is_private_and_made_anew(make_engine, make_spec, tmp_path):
+async def test_the_socket_folder_is_private_and_recreated(make_engine, make_spec, tmp_path):
     engine = make_engine(agent_transport="socket")
     spec = make_spec(uuid4())
     state = await engine.ensure_container(spec)
@@ -123,7 +123,7 @@ async def test_the_socket_folder_is_private_and_made_anew(make_engine, make_spec
     assert [path.name for path in folder.iterdir()] == ["agent.sock"]
 
 
-async def test_a_removed_shared_network_is_made_anew_with_the_container(engine, make_spec):
+async def test_a_removed_shared_network_is_recreated_with_the_container(engine, make_spec):
     spec = make_spec(uuid4())
     state = await engine.ensure_container(spec)
     docker("exec", state.id, "touch", "/workspace/kept")
@@ -134,7 +134,7 @@ async def test_a_removed_shared_network_is_made_anew_with_the_container(engine, 
     assert docker("exec", again.id, "ls", "/workspace") == "kept"
 
 
-async def test_an_engine_that_is_not_there_is_said(make_spec, tmp_path):
+async def test_an_unreachable_engine_is_an_error(make_spec, tmp_path):
     for host in (f"unix://{tmp_path}/nothing.sock", "tcp://127.0.0.1:9"):
         engine = DockerEngine(Settings(home=tmp_path, docker_host=host), uuid4(), guest_factory=GuestClient)
         for call in (engine.ping(), engine.ensure_container(make_spec(uuid4())), engine.list_resources()):

@@ -1,4 +1,4 @@
-"""The engine's events as they reach the service."""
+"""The engine's event stream."""
 
 import asyncio
 import subprocess
@@ -24,7 +24,7 @@ async def until(events, action: str) -> list:
     return seen
 
 
-async def test_a_containers_life_is_told_to_its_deployment_alone(make_engine, make_spec):
+async def test_a_containers_events_go_to_its_deployment_only(make_engine, make_spec):
     engine, other = make_engine(), make_engine()
     told, told_other = engine.events(), other.events()
     spec = make_spec(uuid4())
@@ -40,7 +40,7 @@ async def test_a_containers_life_is_told_to_its_deployment_alone(make_engine, ma
     assert {e.session_id for e in await until(told_other, "start")} == {theirs.session_id}
 
 
-async def test_closing_ends_the_reader(engine, make_spec):
+async def test_closing_the_iterator_ends_the_reader(engine, make_spec):
     events = engine.events()
     reading = asyncio.ensure_future(anext(events))
     await engine.ensure_container(make_spec(uuid4()))
@@ -55,8 +55,8 @@ async def test_closing_ends_the_reader(engine, make_spec):
             await asyncio.sleep(0.02)
 
 
-async def test_an_engine_that_goes_away_ends_the_events(tmp_path):
-    """A relay to the real engine stands in its place, and is cut."""
+async def test_events_end_when_the_engine_stops(tmp_path):
+    """The connection goes through a relay, which is closed."""
     path = tmp_path / "engine.sock"
     writers: list[asyncio.StreamWriter] = []
 

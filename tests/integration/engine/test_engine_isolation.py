@@ -1,7 +1,9 @@
-"""What sandboxed code can do, tried from inside as the sandboxed user; each refusal beside the same act where it works.
+"""What sandboxed code can do, tried from inside as the sandboxed user.
 
-Not held in: the space of the engine's disk. Storage drivers have no quota that works everywhere, so a sandbox can fill
-the disk that containers and volumes share.
+Each refused action is also tried where it is allowed, to show that the test itself works.
+
+Disk usage is not limited. No quota works with all storage drivers, so a sandbox can fill the disk that containers and
+volumes share.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ print(json.dumps({name: value.strip() for name, value in lines}))
 """
 
 
-async def test_commands_have_no_root_no_capability_and_gain_none(world: World):
+async def test_commands_have_no_privileges_and_cannot_gain_any(world: World):
     status = await world.one.python(STATUS)
     assert status["Uid"].split() == ["1000"] * 4
     assert status["Gid"].split() == ["1000"] * 4
@@ -42,13 +44,13 @@ for act in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0]
         refused.append(False)
     except PermissionError:
         refused.append(True)
-    except OSError as error:  # a read-only file system
+    except OSError as error:  # The file system is read-only.
         refused.append(error.errno == 30)
 print(json.dumps(refused))
 """
 
 
-async def test_nothing_makes_it_root(world: World):
+async def test_no_program_gives_root(world: World):
     assert set(await world.one.python(BECOME_ROOT)) == {True}
     assert await world.one.sh("find / -xdev -type f -perm /6000 2>/dev/null") == ""
     own = "cp /usr/bin/id own && chmod 6755 own && ./own -u; chown root own || echo refused"
@@ -58,8 +60,8 @@ async def test_nothing_makes_it_root(world: World):
         assert "uid=0" not in await world.one.sh(command)
 
 
-async def test_a_setuid_program_of_roots_gains_nothing(world: World):
-    """Even where an image has one: the engine is asked to put one there."""
+async def test_a_setuid_program_of_root_gives_no_privileges(world: World):
+    """The engine puts a setuid program into the container, as an image might contain one."""
     subprocess.run(
         ["docker", "exec", "-u", "0", world.one.state.id, "sh", "-c", "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id"],
         check=True,
@@ -96,13 +98,13 @@ call("open_by_handle_at", libc.syscall(304, -100, b"", 0))
 call("reboot", libc.reboot(0))
 print(json.dumps(result))
 """
-#: Refused by the kernel, by seccomp, or not there.
+#: The call is refused by the kernel or by seccomp, or it does not exist.
 REFUSED = {1, 13, 38}
 
 
-async def test_namespaces_mounts_and_kernel_doors_are_closed(world: World):
+async def test_namespaces_mounts_and_kernel_interfaces_are_closed(world: World):
     result = await world.one.python(SYSCALLS)
-    # The kernel may have neither, or leave them to users; the engine's seccomp profile decides, not we.
+    # The kernel may lack them or allow them to users. The engine's seccomp profile decides about them.
     for optional in ("userfaultfd", "io_uring_setup"):
         result.pop(optional)
     assert {name: code for name, code in result.items() if code not in REFUSED} == {}
@@ -117,7 +119,7 @@ print(json.dumps([[row[4], row[row.index("-") + 1], row[row.index("-") + 2]] for
 """
 
 
-async def test_only_the_expected_is_mounted(world: World):
+async def test_only_expected_file_systems_are_mounted(world: World):
     kernel = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
     mounts = {target: kind for target, kind, _ in await world.one.python(MOUNTS)}
     assert {target for target, kind in mounts.items() if kind not in kernel} - {"/sbin/docker-init"} == {
@@ -166,13 +168,13 @@ print(json.dumps(result))
 """
 
 
-async def test_the_agent_is_out_of_reach(world: World):
+async def test_the_guest_agent_is_inaccessible(world: World):
     result = await world.one.python(GUEST)
     assert {name: what for name, what in result.items() if what != "PermissionError"} == {}
     await world.one.answers()
 
 
-async def test_killing_everything_leaves_the_agent_and_its_processes_ends_known(world: World):
+async def test_killing_all_processes_does_not_kill_the_guest_agent(world: World):
     await world.one.guest.start("victim", ["sleep", "600"])
     await world.one.guest.start("killer", "sleep 0.2; kill -9 -1; echo done")
     async with asyncio.timeout(20):
@@ -195,7 +197,7 @@ print(json.dumps([dict(os.environ), found]))
 """
 
 
-async def test_no_secret_of_the_service_is_inside(world: World):
+async def test_no_secret_of_the_service_is_in_the_container(world: World):
     assert os.environ["SANDBOX_ADMIN_TOKEN"] == SECRET
     own, of_processes = await world.one.python(ENVIRONMENTS)
     assert of_processes["1"] is None
@@ -205,13 +207,12 @@ async def test_no_secret_of_the_service_is_inside(world: World):
     assert SECRET not in json.dumps(inspected)
 
 
-async def test_a_fork_bomb_stays_in_its_container_and_can_be_ended(world: World):
+async def test_a_fork_bomb_is_limited_to_its_container_and_can_be_killed(world: World):
     await world.one.guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
     async with asyncio.timeout(60):
         while (await world.one.guest.stats()).pids < PIDS * 3 // 4:
             await asyncio.sleep(0.05)
-    # The guest agent answers while it goes on (what needs a new process is refused there), and the others notice
-    # nothing.
+    # Meanwhile the guest agent answers, although it cannot start processes, and other sandboxes are not affected.
     assert "bomb" in [process.name for process in await world.one.guest.processes()]
     await world.neighbour.answers()
     async with asyncio.timeout(60):
@@ -225,7 +226,7 @@ async def test_a_fork_bomb_stays_in_its_container_and_can_be_ended(world: World)
 HOG = "b = bytearray()\nwhile True: b += bytes(8 << 20)"
 
 
-async def test_a_memory_hog_is_ended_alone_and_told(world: World):
+async def test_only_the_process_that_exceeds_the_memory_limit_is_killed(world: World):
     events = world.engine.events()
     result = await world.one.run("python3", "-c", HOG)
     assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
@@ -244,7 +245,7 @@ async def test_a_memory_hog_is_ended_alone_and_told(world: World):
     assert (state.status, state.started_at) == ("running", world.one.state.started_at)
 
 
-async def test_the_limits_are_those_asked_for(world: World):
+async def test_the_limits_are_those_of_the_spec(world: World):
     inspected = json.loads(subprocess.check_output(["docker", "inspect", world.one.state.id]))[0]
     host = inspected["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["PidsLimit"], host["NanoCpus"]) == (MEMORY, MEMORY, PIDS, 10**9)
@@ -253,7 +254,7 @@ async def test_the_limits_are_those_asked_for(world: World):
     assert (await world.one.sh("ulimit -c; ulimit -Hc")) == "0\n0\n"
 
 
-async def test_the_hosts_folder_holds_the_socket_alone(world: World):
+async def test_the_hosts_folder_contains_only_the_socket(world: World):
     home = world.engine._settings.home
     folder = Path(home) / "run" / world.one.session_id.hex[-12:] / "main"
     assert [path.name for path in folder.iterdir()] == ["agent.sock"]

@@ -1,4 +1,7 @@
-"""What sandboxed code can reach over the network, tried from inside; refusals beside the same act where it works."""
+"""What sandboxed code can reach over the network, tried from inside.
+
+Each refused connection is also tried where it is allowed, to show that the test itself works.
+"""
 
 import asyncio
 
@@ -29,7 +32,7 @@ while True:
 
 
 async def serve(sandbox: Sandbox) -> str:
-    """A server on all of the sandbox's addresses; where it is."""
+    """Start a server on all of the sandbox's addresses, and return them."""
     await sandbox.guest.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
     async with asyncio.timeout(20):
         while SERVER_PORT not in await sandbox.guest.listening_ports():
@@ -37,22 +40,22 @@ async def serve(sandbox: Sandbox) -> str:
     return f"{sandbox.state.ip}:{SERVER_PORT}"
 
 
-async def test_sessions_do_not_reach_each_other(world: World):
+async def test_sessions_cannot_reach_each_other(world: World):
     answers = "reached"
     at = {name: await serve(getattr(world, name)) for name in ("neighbour", "frontend", "backend")}
     by_role, by_name = f"backend:{SERVER_PORT}", f"{world.neighbour.state.name}:{SERVER_PORT}"
-    # What should work does: a container itself, and the roles of one session by name and address.
+    # These connections are allowed: to the container itself, and between the roles of one session.
     assert await world.neighbour.python(CONNECT, at["neighbour"]) == {at["neighbour"]: answers}
     assert await world.frontend.python(CONNECT, at["backend"], by_role) == {
         at["backend"]: "reached",
         by_role: "reached",
     }
-    # And nothing else.
+    # All others are refused.
     assert set((await world.one.python(CONNECT, *at.values(), by_name, by_role)).values()) == {None}
     assert set((await world.frontend.python(CONNECT, at["neighbour"], by_name)).values()) == {None}
 
 
-async def test_there_is_no_way_round_by_ipv6(world: World):
+async def test_ipv6_does_not_bypass_the_isolation(world: World):
     for sandbox in (world.one, world.backend):
         result = await sandbox.run("cat", "/proc/net/if_inet6")
         addresses = [line.split() for line in result.stdout.decode().splitlines()]
@@ -66,7 +69,7 @@ print(json.dumps(socket.inet_ntoa(struct.pack("<I", int(next(r[2] for r in route
 """
 
 
-async def test_the_service_on_the_hosts_loopback_is_not_reached(world: World):
+async def test_the_service_on_the_hosts_loopback_is_unreachable(world: World):
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"the service")
         await writer.drain()

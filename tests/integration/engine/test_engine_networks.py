@@ -1,4 +1,4 @@
-"""Networks from the configured range on a real engine."""
+"""Networks in the configured address range on a real engine."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ def subnet(name: str) -> IPv4Network:
     return IPv4Network(inspect(name)["IPAM"]["Config"][0]["Subnet"])
 
 
-async def test_ensure_finds_what_it_made(engine):
+async def test_ensure_creates_a_network_once(engine):
     session_id = uuid4()
     name = await engine.ensure_network(session_id)
     made = inspect(name)
@@ -35,7 +35,7 @@ async def test_ensure_finds_what_it_made(engine):
     assert made["Options"]["com.docker.network.driver.mtu"] == str(mtu)
 
 
-async def test_replicas_at_once_cut_the_pool_into_blocks_that_do_not_overlap(make_engine):
+async def test_concurrent_replicas_use_subnets_that_do_not_overlap(make_engine):
     pool = IPv4Network("10.214.0.0/25")
     deployment_id = uuid4()
     replicas = [make_engine(deployment_id, subnet_pool=str(pool)) for _ in range(2)]
@@ -50,7 +50,7 @@ async def test_replicas_at_once_cut_the_pool_into_blocks_that_do_not_overlap(mak
     assert subnet(name).subnet_of(pool)
 
 
-async def test_the_same_network_asked_for_at_once_is_one(make_engine):
+async def test_concurrent_ensures_create_one_network(make_engine):
     deployment_id, session_id = uuid4(), uuid4()
     replicas = [make_engine(deployment_id) for _ in range(2)]
     names = await asyncio.gather(*(engine.ensure_network(session_id) for engine in replicas * 2))
@@ -58,7 +58,7 @@ async def test_the_same_network_asked_for_at_once_is_one(make_engine):
     assert len(await replicas[0].list_resources()) == 1
 
 
-async def test_the_shared_bridge_is_one_of_the_pool_without_traffic_between_containers(make_engine, make_spec):
+async def test_the_shared_network_is_in_the_pool_and_isolates_containers(make_engine, make_spec):
     deployment_id = uuid4()
     replicas = [make_engine(deployment_id, subnet_pool="10.215.0.0/20") for _ in range(2)]
     await asyncio.gather(*(engine.ensure_container(make_spec(uuid4())) for engine in replicas * 2))
@@ -71,7 +71,7 @@ async def test_the_shared_bridge_is_one_of_the_pool_without_traffic_between_cont
     assert len(found["Containers"]) == 4
 
 
-async def test_somebody_elses_network_of_that_name_is_refused(make_engine):
+async def test_a_network_of_that_name_without_our_label_is_refused(make_engine):
     ours, theirs = make_engine(), make_engine()
     session_id = uuid4()
     await theirs.ensure_network(session_id)

@@ -1,4 +1,4 @@
-"""Guest agents reached by a shared socket, through the engine's exec, and by whichever works."""
+"""Connections to guest agents through a shared socket, through the engine's exec, and in mode auto."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ async def bridges_end() -> None:
 
 
 @pytest.mark.parametrize("transport", ["socket", "exec"])
-async def test_the_agent_answers(make_engine, make_spec, transport):
+async def test_the_guest_agent_answers(make_engine, make_spec, transport):
     engine, spec = make_engine(agent_transport=transport), make_spec(uuid4())
     await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
@@ -65,8 +65,8 @@ async def test_the_agent_answers(make_engine, make_spec, transport):
     await bridges_end()
 
 
-async def test_nothing_of_a_bridge_stays_in_the_container(make_engine, make_spec):
-    """Not even where the guest agent had nothing to say when the service closed the connection."""
+async def test_closed_exec_connections_leave_no_process_in_the_container(make_engine, make_spec):
+    """This includes connections on which the guest agent sent nothing before the service closed them."""
     engine, spec = make_engine(agent_transport="exec"), make_spec(uuid4())
     state = await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
@@ -85,7 +85,7 @@ async def test_nothing_of_a_bridge_stays_in_the_container(make_engine, make_spec
             await asyncio.sleep(0.05)
 
 
-async def test_auto_goes_over_to_exec_where_the_socket_does_not_show_up(make_engine, make_spec):
+async def test_auto_falls_back_to_exec_if_the_socket_does_not_appear(make_engine, make_spec):
     deployment_id, spec = uuid4(), make_spec(uuid4())
     without_socket = make_engine(deployment_id, agent_transport="exec")
     await without_socket.ensure_container(spec)
@@ -99,7 +99,7 @@ async def test_auto_goes_over_to_exec_where_the_socket_does_not_show_up(make_eng
     assert refused.value.code == "agent_unreachable"
 
 
-async def test_auto_shares_the_socket_where_it_can(make_engine, make_spec):
+async def test_auto_uses_the_shared_socket_if_possible(make_engine, make_spec):
     engine, spec = make_engine(), make_spec(uuid4())
     await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
@@ -131,10 +131,10 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_service_whose_folders_the_engine_does_not_see_uses_exec(make_engine, image, tmp_path):
-    """As in a container that was given the engine's socket: its file system is not the engine's."""
+async def test_exec_is_used_if_the_engine_cannot_access_the_services_folders(make_engine, image, tmp_path):
+    """This is so for a service in a container that has the engine's socket, but another file system."""
     deployment_id, session_id = uuid4(), uuid4()
-    make_engine(deployment_id)  # removes what the other process makes
+    make_engine(deployment_id)  # The fixture removes what the other process creates.
     hide = f'mount -t tmpfs none "{tmp_path}" && exec "$@"'
     arguments = [sys.executable, "-c", HIDDEN_HOME, str(tmp_path), str(deployment_id), str(session_id), image]
     run = await asyncio.to_thread(

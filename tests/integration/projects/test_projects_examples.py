@@ -1,4 +1,4 @@
-"""The examples are what their README says, and its `sandbox.toml` means the same as detection."""
+"""The plans of the examples are as documented in their README."""
 
 import re
 import tarfile
@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 async def plan_of(folder: Path, tmp_path: Path, manifest: str = "") -> LaunchPlan:
-    """The plan of a folder by the way of an upload."""
+    """Return the plan of a folder after packing and normalising it, as in an upload."""
     upload, packed = tmp_path / "upload.tar.gz", tmp_path / "project.tar.gz"
     if manifest:
         (tmp_path / "sandbox.toml").write_text(manifest)
@@ -44,7 +44,7 @@ async def test_fullstack(tmp_path: Path) -> None:
     assert (plan.preview_role, plan.preview_port, plan.backend_port) == ("frontend", 5173, 8000)
 
 
-async def test_the_manifest_of_the_readme(tmp_path: Path) -> None:
+async def test_the_manifest_in_the_readme(tmp_path: Path) -> None:
     detected = await plan_of(EXAMPLES / "fullstack", tmp_path)
     (manifest,) = re.findall(r"```toml\n(.*?)```", (EXAMPLES / "README.md").read_text(), re.DOTALL)
     stated = await plan_of(EXAMPLES / "fullstack", tmp_path, manifest)

@@ -1,4 +1,4 @@
-"""What the frameworks' own generators make is taken for what it is.
+"""Detection of projects that the frameworks' own generators create.
 
 Node.js and Django come from PyPI for the moment of the test, so that nothing but uv is needed on the machine.
 """
@@ -22,7 +22,7 @@ VITE = (*NPX, "create-vite@latest", "app", "--no-interactive", "--template")
 
 
 async def generated(folder: Path, command: tuple[str, ...]) -> LaunchPlan:
-    """Run a generator that makes the folder `app`, and plan what it made by the way of an upload."""
+    """Run a generator that creates the folder `app`, and return the plan after packing it as in an upload."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

@@ -35,7 +35,7 @@ def zipped(**files: str) -> bytes:
 
 @pytest.fixture
 async def clients(database: Database) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """A client of the routes for each of two users."""
+    """An HTTP client for each of two users."""
     settings = Settings(max_upload_mb=1)
     tokens = TokenService(database, Signer("k" * 32))
     app = FastAPI()
@@ -82,7 +82,7 @@ async def test_upload_replace_list_delete(http: httpx.AsyncClient) -> None:
     assert (gone.status_code, gone.json()["code"]) == (404, "project_not_found")
 
 
-async def test_anothers_project_is_404(clients: dict[str, httpx.AsyncClient]) -> None:
+async def test_another_users_project_is_404(clients: dict[str, httpx.AsyncClient]) -> None:
     http, bob = clients["ann"], clients["bob"]
     await http.put(f"{PROJECTS}/shop", content=zipped(main_py=FASTAPI), headers=ZIP)
     assert (await bob.get(f"{PROJECTS}/shop")).status_code == 404
@@ -112,7 +112,7 @@ async def test_what_is_refused(
     assert (await http.get(PROJECTS)).json()["items"] == []
 
 
-async def test_a_body_of_unknown_length_is_cut_off(http: httpx.AsyncClient) -> None:
+async def test_a_body_of_unknown_length_is_limited(http: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:

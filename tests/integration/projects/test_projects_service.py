@@ -1,4 +1,4 @@
-"""Projects in a real database: put, replaced, listed, deleted, and kept as long as a session is made of them."""
+"""Projects in a real database: stored, replaced, listed and deleted. Sources in use by sessions are not deleted."""
 
 import asyncio
 import io
@@ -56,7 +56,7 @@ async def count(database: Database, table: str) -> int:
 
 
 async def stored_after_an_hour(database: Database) -> int:
-    """How many archives are left by the removal that runs all the time, once its grace is over."""
+    """Return how many archives are left once the periodic clean-up has deleted those whose grace period is over."""
     async with database.transaction() as conn:
         assert await drop_unused_archives(conn) == 0
         await conn.execute(text("UPDATE project_archives SET created_at = created_at - INTERVAL '61 minutes'"))
@@ -109,7 +109,7 @@ async def test_the_stored_archive_is_the_source(service: ProjectService, upload:
         ({"main.py": FASTAPI, "sandbox.toml": "[backend]\nport = 0\n"}, PlanInvalid),
     ],
 )
-async def test_what_is_refused_changes_nothing(
+async def test_a_refused_archive_changes_nothing(
     service: ProjectService, database: Database, upload: Upload, files: dict[str, str], error: type[Exception]
 ) -> None:
     kept, _ = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
@@ -121,7 +121,7 @@ async def test_what_is_refused_changes_nothing(
 
 
 @pytest.mark.parametrize("project_id", ["", ".", ".hidden", "a/b", "a b", "ä", "a\0", "x" * 256])
-async def test_ids_that_are_none(service: ProjectService, upload: Upload, project_id: str) -> None:
+async def test_invalid_ids(service: ProjectService, upload: Upload, project_id: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await service.put(ANN, project_id, upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
     assert refused.value.code == "project_id_invalid"
@@ -129,7 +129,9 @@ async def test_ids_that_are_none(service: ProjectService, upload: Upload, projec
         await service.get(ANN, project_id)
 
 
-async def test_what_is_anothers_does_not_exist(service: ProjectService, database: Database, upload: Upload) -> None:
+async def test_another_users_project_does_not_exist(
+    service: ProjectService, database: Database, upload: Upload
+) -> None:
     archive = upload({"main.py": FASTAPI})
     mine, _ = await service.put(ANN, "shop", archive, ArchiveKind.TAR_GZ)
     for call in (service.get, service.delete, service.reference):
@@ -151,7 +153,7 @@ async def test_what_is_anothers_does_not_exist(service: ProjectService, database
     assert await stored_after_an_hour(database) == 0
 
 
-async def test_the_list_goes_on_where_it_ended(service: ProjectService, upload: Upload) -> None:
+async def test_the_list_continues_after_a_position(service: ProjectService, upload: Upload) -> None:
     archive = upload({"main.py": FASTAPI})
     for number in range(5):
         await service.put(ANN, f"p{number}", archive, ArchiveKind.TAR_GZ)
@@ -163,7 +165,9 @@ async def test_the_list_goes_on_where_it_ended(service: ProjectService, upload: 
     assert seen == ["p4", "p3", "p2", "p1", "p0"]
 
 
-async def test_a_session_keeps_its_source(service: ProjectService, database: Database, upload: Upload) -> None:
+async def test_the_source_of_a_session_is_not_deleted(
+    service: ProjectService, database: Database, upload: Upload
+) -> None:
     project, _ = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
     await make_session(database, project.digest)
     await service.put(ANN, "shop", upload({"index.html": ""}), ArchiveKind.TAR_GZ)
@@ -174,7 +178,7 @@ async def test_a_session_keeps_its_source(service: ProjectService, database: Dat
     assert await service.plan_for(project.digest) == project.plan
 
 
-async def test_a_source_let_go_is_there_for_a_session_that_is_being_made(
+async def test_a_released_source_is_available_to_a_session_that_is_being_created(
     service: ProjectService, database: Database, upload: Upload
 ) -> None:
     await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
@@ -188,7 +192,7 @@ async def test_a_source_let_go_is_there_for_a_session_that_is_being_made(
     assert await stored_after_an_hour(database) == 1
 
 
-async def test_many_puts_at_once(service: ProjectService, database: Database, upload: Upload) -> None:
+async def test_concurrent_puts(service: ProjectService, database: Database, upload: Upload) -> None:
     archives = [upload({"main.py": FASTAPI, "n": str(number % 3)}) for number in range(12)]
     results = await asyncio.gather(
         *(service.put(ANN, f"p{n % 2}", archive, ArchiveKind.TAR_GZ) for n, archive in enumerate(archives))
@@ -198,7 +202,7 @@ async def test_many_puts_at_once(service: ProjectService, database: Database, up
         assert await service.archive(project.digest)
 
 
-async def test_a_put_that_is_cancelled_leaves_nothing(
+async def test_a_cancelled_put_stores_nothing(
     service: ProjectService, database: Database, upload: Upload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "scratch"

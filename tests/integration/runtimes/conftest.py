@@ -1,4 +1,4 @@
-"""The real container engine, the real images, and containers that run one command as sandboxed code would."""
+"""The real engine and images, and containers that run one command with the restrictions of a sandbox."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def run(engine: docker.DockerClient) -> Run:
-    """`run(image, shell command)`: what it printed; fails with that if the command did."""
+    """`run(image, shell command)` returns the output of the command, or fails if the command does."""
 
     def run(image: str, command: str, **options: object) -> str:
         settings: dict[str, object] = {
@@ -63,7 +63,7 @@ def run(engine: docker.DockerClient) -> Run:
 
 @pytest.fixture
 def runtimes_folder(tmp_path: Path, engine: docker.DockerClient) -> Iterator[Path]:
-    """An empty folder of runtimes; images built from it are removed."""
+    """An empty folder of runtimes. Images built from it are removed."""
     folder = tmp_path / "runtimes"
     folder.mkdir()
     yield folder
@@ -75,5 +75,5 @@ def runtimes_folder(tmp_path: Path, engine: docker.DockerClient) -> Iterator[Pat
 
 @pytest.fixture
 def new_name() -> str:
-    """A runtime's name that nobody else uses."""
+    """A unique name for a runtime."""
     return f"test-{uuid.uuid4().hex[:12]}"

@@ -1,4 +1,4 @@
-"""A registry for one image, on loopback: what `docker pull` asks of one, and no more."""
+"""A registry on loopback with one image. It implements only what `docker pull` needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _digest(content: bytes) -> str:
 
 @contextmanager
 def registry(files: dict[str, bytes]) -> Iterator[str]:
-    """Serve an image with these files; the reference to pull. Others are unknown there."""
+    """Serve an image with these files, and return its reference. All other images are unknown."""
     layer = _layer(files)
     config = json.dumps(
         {
@@ -76,7 +76,7 @@ def registry(files: dict[str, bytes]) -> Iterator[str]:
         do_HEAD = do_GET
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Do not log requests."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""What the tests of this folder share beside fixtures."""
+"""Types and helpers for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import docker
 from docker.errors import ImageNotFound
 
-#: `run(image, shell command)`: what it printed.
+#: `run(image, shell command)` returns the output.
 Run = Callable[..., str]
 
 

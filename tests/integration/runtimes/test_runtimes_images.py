@@ -1,4 +1,4 @@
-"""Runtime images, really built: what is in them, that projects can be installed in them, when they are built anew."""
+"""Runtime images on a real engine: their content, installation of packages in them, and when they are rebuilt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add_runtime(folder: Path, name: str, *, image: str = UNKNOWN_IMAGE, local: s
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-async def test_an_image_has_what_its_manifest_promises(
+async def test_an_image_passes_the_checks_of_its_manifest(
     name: str, images: RuntimeImages, catalog: RuntimeCatalog, run: Run
 ) -> None:
     image = await images.ensure(name)
@@ -58,7 +58,9 @@ async def test_an_image_has_what_its_manifest_promises(
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-async def test_an_image_gives_sandboxed_code_nothing_to_climb_on(name: str, images: RuntimeImages, run: Run) -> None:
+async def test_an_image_has_no_setuid_programs_and_no_writable_system_files(
+    name: str, images: RuntimeImages, run: Run
+) -> None:
     image = await images.ensure(name)
     as_root = {"user": "0:0", "cap_drop": []}
     assert run(image, "find / -xdev -type f -perm /6000", **as_root) == ""
@@ -68,9 +70,11 @@ async def test_an_image_gives_sandboxed_code_nothing_to_climb_on(name: str, imag
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-async def test_the_agent_in_the_image_answers(name: str, images: RuntimeImages, engine: docker.DockerClient) -> None:
+async def test_the_guest_agent_in_the_image_answers(
+    name: str, images: RuntimeImages, engine: docker.DockerClient
+) -> None:
     image = await images.ensure(name)
-    # Asked through the image's own Python, by the image's own entry point: nothing else is there to connect with.
+    # The request is sent with the image's own Python, because the image has no other client.
     ask = (
         "import socket, time\n"
         "for _ in range(100):\n"
@@ -122,7 +126,7 @@ async def test_node_packages_install_as_the_unprivileged_user(
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-async def test_nothing_of_this_machine_stays_in_an_image_but_its_certificates(
+async def test_an_image_contains_no_settings_of_this_machine_except_certificates(
     name: str, images: RuntimeImages, engine: docker.DockerClient
 ) -> None:
     image = engine.images.get(await images.ensure(name))
@@ -160,7 +164,7 @@ async def test_adding_a_folder_adds_a_runtime(
     assert run(changed, "cat /third") == "fourth"
 
 
-async def test_a_changed_agent_or_certificate_builds_anew(
+async def test_a_changed_guest_agent_or_certificate_leads_to_a_new_image(
     runtimes_folder: Path, new_name: str, tmp_path: Path, run: Run
 ) -> None:
     add_runtime(runtimes_folder, new_name)
@@ -181,7 +185,7 @@ async def test_a_changed_agent_or_certificate_builds_anew(
     assert len({first, second, await plain.ensure(new_name)}) == 3
 
 
-async def test_an_image_that_another_replaces_goes_once_no_container_uses_it(
+async def test_a_superseded_image_is_removed_once_no_container_uses_it(
     runtimes_folder: Path, new_name: str, engine: docker.DockerClient
 ) -> None:
     runtime = add_runtime(runtimes_folder, new_name)
@@ -205,7 +209,7 @@ async def test_an_image_that_another_replaces_goes_once_no_container_uses_it(
     assert [image_exists(engine, tag) for tag in (used, third, fourth)] == [False, False, True]
 
 
-async def test_two_callers_at_once_build_once(runtimes_folder: Path, new_name: str) -> None:
+async def test_concurrent_calls_build_once(runtimes_folder: Path, new_name: str) -> None:
     add_runtime(runtimes_folder, new_name)
     images = RuntimeImages(RuntimeCatalog(runtimes_folder))
     lines: list[str] = []
@@ -214,7 +218,7 @@ async def test_two_callers_at_once_build_once(runtimes_folder: Path, new_name: s
     assert len([line for line in lines if line.startswith("Built ")]) == 1
 
 
-async def test_a_base_is_pulled_from_a_registry_that_answers(
+async def test_a_base_is_pulled_if_a_registry_answers(
     runtimes_folder: Path, new_name: str, engine: docker.DockerClient
 ) -> None:
     with registry({"from-registry": b"yes"}) as reference:
@@ -231,7 +235,7 @@ async def test_a_base_is_pulled_from_a_registry_that_answers(
             engine.images.remove(reference, force=True)
 
 
-async def test_an_image_that_a_registry_lacks_does_not_speak_against_the_registry(
+async def test_a_registry_without_the_image_is_asked_again_for_others(
     runtimes_folder: Path, tmp_path: Path, new_name: str, engine: docker.DockerClient
 ) -> None:
     with registry({"from-registry": b"yes"}) as reference:
@@ -247,7 +251,7 @@ async def test_an_image_that_a_registry_lacks_does_not_speak_against_the_registr
             engine.images.remove(reference, force=True)
 
 
-async def test_a_registry_that_never_answers_is_given_up(runtimes_folder: Path, new_name: str) -> None:
+async def test_a_registry_that_does_not_answer_times_out(runtimes_folder: Path, new_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/tiny:1"
         add_runtime(runtimes_folder, new_name, image=image, local="")
@@ -258,7 +262,7 @@ async def test_a_registry_that_never_answers_is_given_up(runtimes_folder: Path, 
     assert "base.local" in raised.value.hint
 
 
-async def test_a_build_that_fails_says_what_its_step_printed(runtimes_folder: Path, new_name: str) -> None:
+async def test_the_error_of_a_failed_build_contains_its_output(runtimes_folder: Path, new_name: str) -> None:
     add_runtime(runtimes_folder, new_name, steps="RUN echo the-cause-is-this && exit 3\n")
     images = RuntimeImages(RuntimeCatalog(runtimes_folder))
     with pytest.raises(ImageBuildFailed, match="the-cause-is-this") as raised:
@@ -267,7 +271,7 @@ async def test_a_build_that_fails_says_what_its_step_printed(runtimes_folder: Pa
     assert await images.reference(new_name) is None
 
 
-async def test_what_does_not_exist_is_said(catalog: RuntimeCatalog) -> None:
+async def test_unknown_runtimes_are_errors(catalog: RuntimeCatalog) -> None:
     with pytest.raises(RuntimeUnknown):
         await RuntimeImages(catalog).ensure("cobol74")
     with pytest.raises(EngineError) as raised:
@@ -275,7 +279,7 @@ async def test_what_does_not_exist_is_said(catalog: RuntimeCatalog) -> None:
     assert raised.value.code == "engine_unreachable"
 
 
-def test_the_digest_does_not_depend_on_where_the_folder_is(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_folders_path(tmp_path: Path) -> None:
     for name in RUNTIMES:
         shutil.copytree(default_folder() / name, tmp_path / name)
         assert digest_tree(tmp_path / name) == digest_tree(default_folder() / name)

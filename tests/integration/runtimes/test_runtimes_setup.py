@@ -1,4 +1,4 @@
-"""Finding an engine, and starting one: a real dockerd, in a network namespace of its own that disturbs nobody."""
+"""Finding and starting an engine, with a real dockerd in a network namespace of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandbox.settings import Settings
 
 
 def separate_daemon(folder: Path, *arguments: str) -> LocalDaemon:
-    """A daemon that shares nothing with the machine's own; it would even take away that one's bridge."""
+    """A daemon that is separate from the machine's own. Without its own network it would remove that one's bridge."""
     apart = ("--bridge=none", "--iptables=false", "--storage-driver=vfs")
     places = (f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/docker.pid")
     return LocalDaemon(
@@ -32,7 +32,7 @@ def separate_daemon(folder: Path, *arguments: str) -> LocalDaemon:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for a daemon, gone with all it mounts there. Its path is short: that of a socket must be."""
+    """A folder for a daemon. Its path is short, because the path of a socket must be."""
     with tempfile.TemporaryDirectory(prefix="dockerd-") as name:
         folder = Path(name)
         yield folder
@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", target], check=True)
 
 
-def test_a_daemon_is_started_found_again_and_stopped(folder: Path) -> None:
+def test_a_daemon_is_started_and_found_and_stopped(folder: Path) -> None:
     bridge = Path("/sys/class/net/docker0")
     had_bridge = bridge.exists()
     daemon = separate_daemon(folder)
@@ -58,7 +58,7 @@ def test_a_daemon_is_started_found_again_and_stopped(folder: Path) -> None:
     assert bridge.exists() == had_bridge
 
 
-def test_a_killed_daemon_is_no_daemon(folder: Path) -> None:
+def test_a_killed_daemon_is_not_running(folder: Path) -> None:
     daemon = separate_daemon(folder)
     pid = daemon.start()
     os.kill(pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_killed_daemon_is_no_daemon(folder: Path) -> None:
     assert not daemon.stop()
 
 
-def test_a_daemon_that_cannot_start_says_why(folder: Path) -> None:
+def test_the_error_for_a_daemon_that_cannot_start_contains_its_log(folder: Path) -> None:
     daemon = separate_daemon(folder, "--log-level=nonsense")
     with pytest.raises(DaemonFailed, match="nonsense") as raised:
         daemon.start()
@@ -75,7 +75,7 @@ def test_a_daemon_that_cannot_start_says_why(folder: Path) -> None:
     assert daemon.running_pid() is None
 
 
-def test_another_process_with_the_recorded_pid_is_left_alone(folder: Path) -> None:
+def test_another_process_with_the_recorded_pid_is_not_stopped(folder: Path) -> None:
     daemon = separate_daemon(folder)
     daemon.start()
     record = folder / "home" / "dockerd.json"
@@ -89,7 +89,7 @@ def test_another_process_with_the_recorded_pid_is_left_alone(folder: Path) -> No
         bystander.kill()
 
 
-async def test_the_engine_that_answers_is_taken_and_left_alone(tmp_path: Path) -> None:
+async def test_an_engine_that_answers_is_used_unchanged(tmp_path: Path) -> None:
     facts = await ensure_engine(Settings(home=tmp_path, docker_host=None))
     assert facts.docker_host is None
     assert facts.version == engine_version(None)
@@ -98,7 +98,7 @@ async def test_the_engine_that_answers_is_taken_and_left_alone(tmp_path: Path) -
     assert engine_version(None) == facts.version
 
 
-async def test_a_named_engine_that_does_not_answer_is_not_replaced(tmp_path: Path) -> None:
+async def test_a_configured_engine_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     host = f"unix://{tmp_path}/docker.sock"
     with pytest.raises(EngineMissing, match="DOCKER_HOST") as raised:
         await ensure_engine(Settings(home=tmp_path, docker_host=host))
@@ -108,7 +108,7 @@ async def test_a_named_engine_that_does_not_answer_is_not_replaced(tmp_path: Pat
     assert not (tmp_path / "engine").exists()
 
 
-def test_an_engine_that_is_not_there_leaves_no_socket_open(tmp_path: Path) -> None:
-    """Warnings are errors here: an unclosed socket would fail the run."""
+def test_a_failed_connection_leaves_no_socket_open(tmp_path: Path) -> None:
+    """The test run treats warnings as errors, so an unclosed socket fails the test."""
     with pytest.raises(EngineError):
         engine_version(f"unix://{tmp_path}/docker.sock")

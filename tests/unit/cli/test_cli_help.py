@@ -1,4 +1,4 @@
-"""Every command teaches itself: what it does, and an example that can be typed as it stands."""
+"""The help of every command contains an example that can be parsed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = dict(_commands(get_command(app)))
 WANTED = "up down demo serve migrate doctor create watch list show logs exec shell open kill relaunch recover"
 
 
-def test_all_commands_are_there() -> None:
+def test_all_commands_exist() -> None:
     expected = {(name,) for name in WANTED.split()}
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
@@ -50,7 +50,7 @@ def test_help_has_an_example_that_parses(path: tuple[str, ...]) -> None:
     assert context.params is not None
 
 
-def test_the_exit_codes_are_told() -> None:
+def test_help_documents_the_exit_codes() -> None:
     shown = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
     for words in ("0 done", "1 failed", "2 wrong usage", "3 not found", "4 not authenticated", "5 the service"):
         assert words in shown

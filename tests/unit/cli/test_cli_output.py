@@ -1,4 +1,4 @@
-"""Errors end a command with a message, a hint and the exit code that is documented, and never with a traceback."""
+"""Errors print a message and a hint, without a traceback, and give the documented exit code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_exit_codes(error: output.AnyError, code: Exit) -> None:
     assert exit_code(error) is code
 
 
-def test_an_error_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_printed_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_error(api_error(500, {"code": "c", "detail": "[bold]cause", "hint": "do that"}, "req-1"))
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -64,7 +64,7 @@ def sandbox(command_line: CommandLine, tmp_path: Path) -> Callable[..., Done]:
     return run
 
 
-def test_no_service_is_five_with_a_hint_and_no_traceback(sandbox: Callable[..., Done]) -> None:
+def test_an_unreachable_service_gives_code_5_and_a_hint(sandbox: Callable[..., Done]) -> None:
     done = sandbox("list")
     assert (done.code, done.out) == (5, "")
     assert "sandbox up" in done.err
@@ -72,14 +72,14 @@ def test_no_service_is_five_with_a_hint_and_no_traceback(sandbox: Callable[..., 
     assert "\x1b" not in done.err
 
 
-def test_wrong_settings_name_the_variable(sandbox: Callable[..., Done]) -> None:
+def test_the_error_for_invalid_settings_names_the_variable(sandbox: Callable[..., Done]) -> None:
     done = sandbox("migrate", SANDBOX_PORT="none")
     assert done.code == 2
     assert "SANDBOX_PORT" in done.err
     assert "Traceback" not in done.err
 
 
-def test_what_cannot_be_a_session_is_wrong_usage(sandbox: Callable[..., Done]) -> None:
+def test_an_invalid_session_id_is_wrong_usage(sandbox: Callable[..., Done]) -> None:
     done = sandbox("logs", "not-an-id")
     assert done.code == 2
     assert "Traceback" not in done.err
@@ -99,5 +99,5 @@ def test_environment_options(monkeypatch: pytest.MonkeyPatch) -> None:
             output.parse_env([wrong])
 
 
-def test_what_could_steer_the_terminal_is_left_out() -> None:
+def test_control_characters_are_removed() -> None:
     assert output.plain("a\x1b[2Jb\r\nc\x07é") == "a [2Jb  c é"

@@ -1,4 +1,4 @@
-"""A running service is known by the lock on its pid file, not by a number in it."""
+"""The background service is found by the lock on its pid file, not by the pid in it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def holder(settings: Settings) -> Iterator[subprocess.Popen[str]]:
         running.kill()
 
 
-def test_one_service_a_data_folder_and_port(settings: Settings) -> None:
+def test_only_one_service_per_data_folder_and_port(settings: Settings) -> None:
     path = process.pid_file(settings)
     assert process.running_pid(path) is None
     for _ in range(2):
@@ -55,13 +55,13 @@ def test_one_service_a_data_folder_and_port(settings: Settings) -> None:
         assert process.running_pid(path) is None
 
 
-def test_the_pid_of_another_process_means_nothing(settings: Settings) -> None:
+def test_the_pid_of_another_process_is_ignored(settings: Settings) -> None:
     process.pid_file(settings).write_text(f"{os.getpid()}\n")
     assert process.running_pid(process.pid_file(settings)) is None
     assert process.stop(process.pid_file(settings)) is None
 
 
-def test_stop_ends_it_and_a_second_time_is_success(settings: Settings, holder: subprocess.Popen[str]) -> None:
+def test_stop_stops_the_service_and_can_be_repeated(settings: Settings, holder: subprocess.Popen[str]) -> None:
     path = process.pid_file(settings)
     assert process.running_pid(path) == holder.pid
     assert process.stop(path) == holder.pid
@@ -69,7 +69,7 @@ def test_stop_ends_it_and_a_second_time_is_success(settings: Settings, holder: s
     assert process.stop(path) is None
 
 
-def test_a_killed_service_leaves_nothing_in_the_way(settings: Settings, holder: subprocess.Popen[str]) -> None:
+def test_a_new_service_can_start_after_one_was_killed(settings: Settings, holder: subprocess.Popen[str]) -> None:
     holder.kill()
     holder.wait()
     assert process.running_pid(process.pid_file(settings)) is None
@@ -77,7 +77,7 @@ def test_a_killed_service_leaves_nothing_in_the_way(settings: Settings, holder: 
         assert process.running_pid(process.pid_file(settings)) == os.getpid()
 
 
-def test_a_taken_port_is_told(settings: Settings) -> None:
+def test_a_port_in_use_is_an_error(settings: Settings) -> None:
     process.check_port(settings)
     with socket.socket() as other:
         other.bind(("127.0.0.1", settings.port))
@@ -87,7 +87,7 @@ def test_a_taken_port_is_told(settings: Settings) -> None:
     assert "SANDBOX_PORT" in taken.value.hint
 
 
-def test_a_service_that_ends_at_once_shows_the_end_of_its_log(settings: Settings) -> None:
+def test_the_error_for_a_failed_start_contains_the_end_of_the_log(settings: Settings) -> None:
     process.log_file(settings).write_text("\n".join(f"line {n}" for n in range(100)))
     with pytest.raises(Unavailable) as failed:
         process.wait_ready(settings, lambda: 3)
@@ -97,7 +97,7 @@ def test_a_service_that_ends_at_once_shows_the_end_of_its_log(settings: Settings
     assert str(process.log_file(settings)) in failed.value.hint
 
 
-def test_where_it_is_reached() -> None:
+def test_the_url_of_the_service() -> None:
     assert process.base_url(Settings(host="0.0.0.0", port=1)) == "http://127.0.0.1:1"
     assert process.base_url(Settings(host="::1", port=2)) == "http://[::1]:2"
     assert process.base_url(Settings(host="10.0.0.5", port=3)) == "http://10.0.0.5:3"

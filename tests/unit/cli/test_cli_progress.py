@@ -1,4 +1,4 @@
-"""A launch's events, as they are shown."""
+"""Display of a launch's events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FULL = [stage.value for stage in PROJECT_STAGES]
 
 
 class Launch:
-    """Makes events with a rising seq."""
+    """Creates events with consecutive numbers."""
 
     def __init__(self, run_id: str = "r1") -> None:
         self.run_id, self.seq = run_id, 0
@@ -47,7 +47,7 @@ def _shown(live: LiveProgress) -> list[str]:
     return [line.rstrip() for line in _text(console).splitlines() if line.strip()]
 
 
-def test_line_by_line() -> None:
+def test_plain_progress_prints_a_line_per_event() -> None:
     launch, console = Launch(), _console()
     progress = PlainProgress(console)
     for event in (
@@ -71,7 +71,7 @@ def test_line_by_line() -> None:
     ]
 
 
-def test_all_stages_at_once() -> None:
+def test_live_progress_shows_all_stages() -> None:
     launch, live = Launch(), LiveProgress()
     assert [line.strip() for line in _shown(live)] == FULL
     live(launch.stage("plan", "completed", duration_ms=12))
@@ -96,7 +96,7 @@ def test_a_blank_session_has_four_stages() -> None:
     assert [line.strip() for line in shown[1:]] == FULL[1:4]
 
 
-def test_a_new_run_begins_anew() -> None:
+def test_a_new_run_resets_the_view() -> None:
     live = LiveProgress()
     live(Launch("r1").stage("plan", "failed", duration_ms=5))
     assert "✗" in "".join(_shown(live))
@@ -131,7 +131,7 @@ def test_quiet_shows_nothing() -> None:
     assert _text(console) == ""
 
 
-def test_a_failure_shows_cause_lines_hint_and_what_next() -> None:
+def test_a_failure_shows_cause_output_hint_and_next_commands() -> None:
     console = _console()
     lines = [f"line {n}" for n in range(30)]
     failure = LaunchFailed(

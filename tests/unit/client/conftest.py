@@ -1,4 +1,4 @@
-"""A peer for the client: a small HTTP service that speaks the event contract, and can be stopped and started again."""
+"""A small HTTP service that implements the parts of the API the SDK uses. It can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SESSION_ID = "3f2a0000-0000-4000-8000-000000000001"
 
 @dataclass
 class Peer:
-    """What the peer has and what it was asked. It keeps this when it is stopped, as a database would."""
+    """The peer's sessions and the requests it received. They are kept when it is stopped, as in a database."""
 
     port: int
     events: list[dict[str, Any]] = field(default_factory=list)
     status: str = "creating"
     error: dict[str, Any] | None = None
-    #: How many events one connection gets before it is cut, for the first connections.
+    #: After how many events each of the first connections is closed.
     cuts: list[int] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     exec_events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    #: Sessions besides the one; lists have one session a page.
+    #: Further sessions. Lists have one session per page.
     others: list[dict[str, Any]] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
     _server: uvicorn.Server | None = None
@@ -149,7 +149,7 @@ def _app(peer: Peer) -> FastAPI:
 
     @app.websocket(f"{base}/terminal")
     async def terminal(websocket: WebSocket) -> None:
-        """Echoes what is typed in upper case, says what size the window has, and ends at `q`."""
+        """Echo input in upper case, print changes of the size, and end at `q`."""
         assert websocket.headers["Authorization"] == "Bearer secret-token"
         await websocket.accept()
         while True:
@@ -203,7 +203,7 @@ async def peer() -> AsyncIterator[Peer]:
 
 @pytest.fixture
 def launched(peer: Peer) -> Peer:
-    """A peer with a whole launch behind it."""
+    """A peer with a session whose launch has finished."""
     for index, stage in enumerate(("plan", "network", "containers", "workspace"), 1):
         peer.add("stage", stage=stage, state="started", index=index, total=4)
         peer.add("log", stage=stage, role="main", stream="stdout", line=f"doing {stage}")

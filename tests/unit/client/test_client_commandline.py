@@ -1,4 +1,4 @@
-"""The command line over the SDK, as a process of its own, against the peer that speaks the contract."""
+"""The command line, as a process of its own, against the peer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def session_id(launched: Any) -> str:
     return str(launched.session()["session_id"])
 
 
-async def test_create_ends_with_the_preview(sandbox: Sandbox, launched: Any, session_id: str, tmp_path: Any) -> None:
+async def test_create_prints_the_preview(sandbox: Sandbox, launched: Any, session_id: str, tmp_path: Any) -> None:
     (tmp_path / "index.html").write_text("hello")
     done = await sandbox(launched, "create", str(tmp_path), "--env", "A=1")
     assert done.code == 0
@@ -63,7 +63,7 @@ async def test_create_ends_with_the_preview(sandbox: Sandbox, launched: Any, ses
     assert json.loads(launched.bodies[-1])["env"] == {"A": "1"}
 
 
-async def test_create_for_scripts_prints_the_session_and_nothing_else(sandbox: Sandbox, launched: Any) -> None:
+async def test_create_with_json_prints_only_the_session(sandbox: Sandbox, launched: Any) -> None:
     done = await sandbox(launched, "create", "--runtime", "node20", "--json")
     assert done.code == 0
     assert json.loads(done.out) == launched.session()
@@ -71,7 +71,7 @@ async def test_create_for_scripts_prints_the_session_and_nothing_else(sandbox: S
     assert json.loads(launched.bodies[-1]) == {"runtime_type": "node20"}
 
 
-async def test_a_failed_launch_ends_with_one_and_its_cause(sandbox: Sandbox, peer: Any) -> None:
+async def test_a_failed_launch_gives_code_1_and_its_cause(sandbox: Sandbox, peer: Any) -> None:
     peer.add("log", stage="dependencies", role="main", stream="stderr", line="npm ERR! 404 left-pad")
     peer.add("end", status="error")
     peer.status = "error"
@@ -97,7 +97,7 @@ async def test_list(sandbox: Sandbox, launched: Any, session_id: str) -> None:
     assert session_id[:8] in done.out
 
 
-async def test_exec_streams_and_ends_with_the_commands_own_code(
+async def test_exec_streams_output_and_exits_with_the_commands_code(
     sandbox: Sandbox, launched: Any, session_id: str
 ) -> None:
     launched.exec_events = EXEC_EVENTS
@@ -107,7 +107,7 @@ async def test_exec_streams_and_ends_with_the_commands_own_code(
     assert (asked["command"], asked["role"], "stdin" in asked) == (["ls", "-la", "--json"], "web", False)
 
 
-async def test_exec_takes_what_is_piped_in_and_one_word_as_a_shell_command(
+async def test_exec_passes_piped_input_on_and_runs_a_single_word_by_the_shell(
     sandbox: Sandbox, launched: Any, session_id: str
 ) -> None:
     launched.exec_events = EXEC_EVENTS
@@ -118,7 +118,7 @@ async def test_exec_takes_what_is_piped_in_and_one_word_as_a_shell_command(
     assert (done.code, "UTF-8" in done.err) == (1, True)
 
 
-async def test_exec_for_scripts(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+async def test_exec_with_json(sandbox: Sandbox, launched: Any, session_id: str) -> None:
     done = await sandbox(launched, "exec", "--json", session_id, "x")
     assert done.code == 3
     assert json.loads(done.out)["stdout"] == "o"
@@ -141,7 +141,7 @@ async def test_open_and_kill(sandbox: Sandbox, launched: Any, session_id: str) -
     assert launched.status == "terminated"
 
 
-async def test_a_session_by_its_beginning(sandbox: Sandbox, launched: Any, session_id: str) -> None:
+async def test_a_session_is_found_by_the_beginning_of_its_id(sandbox: Sandbox, launched: Any, session_id: str) -> None:
     assert (await sandbox(launched, "open", "--print", "3f2a")).code == 0
     assert (await sandbox(launched, "open", "--print", "ffff")).code == 3
     launched.others = [{**launched.session(), "session_id": "3f2b0000-0000-4000-8000-000000000001"}]
@@ -151,7 +151,7 @@ async def test_a_session_by_its_beginning(sandbox: Sandbox, launched: Any, sessi
     assert (await sandbox(launched, "open", "--print", "3f2a")).code == 0
 
 
-async def test_who_is_not_known_gets_four(sandbox: Sandbox, launched: Any) -> None:
+async def test_an_unknown_token_gives_code_4(sandbox: Sandbox, launched: Any) -> None:
     launched.refuse = [401]
     done = await sandbox(launched, "list")
     assert done.code == 4
@@ -164,7 +164,7 @@ async def test_a_shell_needs_a_terminal(sandbox: Sandbox, launched: Any, session
     assert "sandbox exec" in done.err
 
 
-async def test_shell_passes_keys_and_sizes_on_and_leaves_the_terminal_as_it_was(launched: Any, session_id: str) -> None:
+async def test_shell_passes_on_input_and_size_and_restores_the_terminal(launched: Any, session_id: str) -> None:
     outer, inner = pty.openpty()
     try:
         _resize(outer, 100, 30)
@@ -184,7 +184,7 @@ async def test_shell_passes_keys_and_sizes_on_and_leaves_the_terminal_as_it_was(
         seen = await _read_until(outer, b"[100x30]")
         _resize(outer, 120, 40)
         seen = await _read_until(outer, b"[120x40]")
-        os.write(outer, b"abc\x03")  # Ctrl-C is a key like any other
+        os.write(outer, b"abc\x03")  # Ctrl-C is passed on like any other key.
         seen = await _read_until(outer, b"ABC\x03")
         os.write(outer, b"q")
         assert await process.wait() == 0, seen

@@ -1,4 +1,4 @@
-"""Where the service is and who is calling."""
+"""Resolution of the service's URL and the caller's token."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def test_defaults(tmp_path: Path) -> None:
     assert (config.base_url, config.token, config.headers) == ("http://127.0.0.1:8000", None, {})
 
 
-def test_arguments_win_over_the_environment() -> None:
+def test_arguments_override_the_environment() -> None:
     env = {"SANDBOX_URL": "http://a:1", "SANDBOX_TOKEN": "env"}
     config = resolve("https://b/", "given", env)
     assert (config.base_url, config.headers) == ("https://b", {"Authorization": "Bearer given"})
     assert config.websocket_url == "wss://b"
 
 
-def test_the_port_of_the_environment(tmp_path: Path) -> None:
+def test_the_port_is_read_from_the_environment(tmp_path: Path) -> None:
     assert resolve(environ={"SANDBOX_PORT": "9000", "SANDBOX_HOME": str(tmp_path)}).base_url == "http://127.0.0.1:9000"
 
 
-def test_the_data_folders_token_is_for_this_machine_only(tmp_path: Path) -> None:
+def test_the_data_folders_token_is_sent_to_loopback_addresses_only(tmp_path: Path) -> None:
     (tmp_path / "admin-token").write_text("from-file\n")
     env = {"SANDBOX_HOME": str(tmp_path)}
     assert resolve(environ=env).token == "from-file"
@@ -36,11 +36,11 @@ def test_the_data_folders_token_is_for_this_machine_only(tmp_path: Path) -> None
     assert resolve("https://sandbox.example.com", environ={"SANDBOX_ADMIN_TOKEN": "admin"}).token is None
 
 
-def test_the_token_is_not_shown() -> None:
+def test_the_token_is_not_in_the_repr() -> None:
     assert "hidden" not in repr(resolve("http://a", "hidden", {}))
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8000", "http://"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(SandboxError, match="not an HTTP URL"):
         resolve(url, environ={})

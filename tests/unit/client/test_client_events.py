@@ -1,4 +1,4 @@
-"""The event stream resumes by itself: no gap, no duplicate, across cut connections and a restart of the service."""
+"""The event stream resumes without a gap or a duplicate after broken connections and restarts of the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def _connected(peer: Any) -> AsyncSandbox:
     return await AsyncSandbox.connect(peer.session()["session_id"], config=peer.config)
 
 
-async def test_a_whole_launch_is_seen_once_and_ends(launched: Any) -> None:
+async def test_every_event_of_a_launch_is_received_once(launched: Any) -> None:
     sandbox = await _connected(launched)
     seen = [event.seq async for event in sandbox.events()]
     assert seen == list(range(1, 15))
@@ -30,7 +30,7 @@ async def test_events_after_a_seq(launched: Any) -> None:
     await sandbox.aclose()
 
 
-async def test_cut_connections_leave_no_gap_and_no_duplicate(launched: Any) -> None:
+async def test_broken_connections_cause_no_gap_and_no_duplicate(launched: Any) -> None:
     launched.cuts = [3, 0, 1, 4]
     sandbox = await _connected(launched)
     assert [event.seq async for event in sandbox.events()] == list(range(1, 15))
@@ -39,14 +39,14 @@ async def test_cut_connections_leave_no_gap_and_no_duplicate(launched: Any) -> N
     await sandbox.aclose()
 
 
-async def test_passing_answers_of_a_proxy_are_waited_out(launched: Any) -> None:
+async def test_temporary_errors_of_a_proxy_are_retried(launched: Any) -> None:
     sandbox = await _connected(launched)
     launched.refuse = [502, 503, 504]
     assert len([event async for event in sandbox.events()]) == 14
     await sandbox.aclose()
 
 
-async def test_a_restart_of_the_service_is_survived(peer: Any) -> None:
+async def test_the_stream_resumes_after_a_restart_of_the_service(peer: Any) -> None:
     peer.add("stage", stage="plan", state="started", index=1, total=4)
     peer.add("stage", stage="plan", state="completed", index=1, total=4, duration_ms=3)
     sandbox = await _connected(peer)
@@ -72,7 +72,7 @@ async def test_a_restart_of_the_service_is_survived(peer: Any) -> None:
     await sandbox.aclose()
 
 
-async def test_a_service_that_stays_away_is_told(peer: Any) -> None:
+async def test_a_service_that_does_not_come_back_is_an_error(peer: Any) -> None:
     transport = Transport(peer.config, retry_seconds=0.3)
     sandbox = AsyncSandbox(transport, SessionInfo.from_json(peer.session()))
     await sandbox.refresh()
@@ -84,13 +84,13 @@ async def test_a_service_that_stays_away_is_told(peer: Any) -> None:
     await sandbox.aclose()
 
 
-async def test_a_service_that_was_never_there_is_told_at_once(peer: Any) -> None:
+async def test_a_service_that_never_answered_is_an_error_at_once(peer: Any) -> None:
     await peer.stop()
     with pytest.raises(ConnectionFailed):
         await AsyncSandbox.connect("x", config=peer.config)
 
 
-async def test_wait_returns_when_it_is_up_and_calls_back_with_each_event(launched: Any) -> None:
+async def test_wait_returns_when_the_session_runs_and_passes_on_each_event(launched: Any) -> None:
     sandbox = await _connected(launched)
     events: list[LaunchEvent] = []
     info = await sandbox.wait(on_event=events.append)
@@ -99,7 +99,7 @@ async def test_wait_returns_when_it_is_up_and_calls_back_with_each_event(launche
     await sandbox.aclose()
 
 
-async def test_a_failed_launch_names_the_cause_and_the_lines_of_its_stage(peer: Any) -> None:
+async def test_a_failed_launch_has_the_cause_and_the_output_of_its_stage(peer: Any) -> None:
     peer.add("stage", stage="plan", state="completed", index=1, total=8, duration_ms=3)
     peer.add("log", stage="plan", role="main", stream="stdout", line="not this")
     for number in range(50):

@@ -1,4 +1,4 @@
-"""What of a folder is sent."""
+"""Packing of folders for upload."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _names(root: Path) -> set[str]:
         packed.remove()
 
 
-def test_what_an_install_makes_anew_stays_behind(tmp_path: Path) -> None:
+def test_generated_files_are_not_packed(tmp_path: Path) -> None:
     _make(tmp_path, "a.py", "src/b.js", "node_modules/x/i.js", ".git/HEAD", "src/__pycache__/a.pyc", ".venv/pyvenv.cfg")
     _make(tmp_path, "my-env/pyvenv.cfg", "my-env/lib/x.py", ".next/x", "dist/index.html")
     assert _names(tmp_path) == {"a.py", "src/b.js", "dist/index.html"}
 
 
-def test_gitignore_files_at_every_level_as_git_reads_them(tmp_path: Path) -> None:
+def test_gitignore_files_apply_at_every_level_as_in_git(tmp_path: Path) -> None:
     _make(
         tmp_path,
         "a.log",
@@ -62,7 +62,7 @@ def test_an_unchanged_folder_gives_the_same_bytes(tmp_path: Path) -> None:
         assert not packed.path.exists()
 
 
-def test_links_are_kept_only_inside(tmp_path: Path) -> None:
+def test_only_links_with_a_target_inside_the_folder_are_packed(tmp_path: Path) -> None:
     project = tmp_path / "project"
     _make(project, "src/a.py")
     _make(tmp_path, "secret")
@@ -91,7 +91,7 @@ def test_hard_links_are_two_files(tmp_path: Path) -> None:
     packed.remove()
 
 
-def test_too_much_is_refused_with_what_is_largest_and_nothing_is_left(
+def test_a_folder_that_is_too_large_is_refused_with_its_largest_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path / "tmp"
@@ -109,7 +109,7 @@ def test_too_much_is_refused_with_what_is_largest_and_nothing_is_left(
     assert list(temporary.iterdir()) == []
 
 
-def test_an_archive_is_sent_as_it_is(tmp_path: Path) -> None:
+def test_an_archive_is_not_repacked(tmp_path: Path) -> None:
     archive = tmp_path / "p.zip"
     with zipfile.ZipFile(archive, "w") as made:
         made.writestr("a", "b")
@@ -121,7 +121,7 @@ def test_an_archive_is_sent_as_it_is(tmp_path: Path) -> None:
         pack(archive, max_bytes=10)
 
 
-def test_what_is_no_project_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackingFailed, match="neither a folder nor a file"):
         pack(tmp_path / "nothing")
     _make(tmp_path, "notes.txt")
@@ -129,7 +129,7 @@ def test_what_is_no_project_is_refused(tmp_path: Path) -> None:
         pack(tmp_path / "notes.txt")
 
 
-def test_project_ids_are_stable_and_told_apart(tmp_path: Path) -> None:
+def test_project_ids_are_stable_and_distinct(tmp_path: Path) -> None:
     one, two = tmp_path / "x/My App!", tmp_path / "y/My App!"
     one.mkdir(parents=True)
     two.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Create, list, commands and files, asynchronously and synchronously, against a peer that speaks the contract."""
+"""Create, list, commands and files of both SDKs, against the peer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def sandbox(launched: Any) -> Any:
     await found.aclose()
 
 
-async def test_create_uploads_the_folder_and_asks_for_a_session(launched: Any, tmp_path: Path) -> None:
+async def test_create_uploads_the_folder_and_creates_a_session(launched: Any, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("print(1)")
     sandbox = await AsyncSandbox.create(tmp_path, env={"A": "1"}, config=launched.config)
     archive, body = launched.bodies
@@ -36,7 +36,7 @@ async def test_create_uploads_the_folder_and_asks_for_a_session(launched: Any, t
     await sandbox.aclose()
 
 
-async def test_a_create_that_is_repeated_carries_the_same_key(launched: Any) -> None:
+async def test_a_retried_create_has_the_same_idempotency_key(launched: Any) -> None:
     sandbox = await AsyncSandbox.connect(launched.session()["session_id"], config=launched.config)
     await sandbox._transport.json(
         "POST", "/api/v1/sessions", body={}, headers={"Idempotency-Key": "k"}, repeatable=True
@@ -50,7 +50,7 @@ async def test_a_create_that_is_repeated_carries_the_same_key(launched: Any) -> 
     await sandbox.aclose()
 
 
-async def test_list_follows_the_pages(launched: Any) -> None:
+async def test_list_reads_all_pages(launched: Any) -> None:
     launched.others = [{**launched.session(), "session_id": "another"}]
     found = await AsyncSandbox.list(config=launched.config)
     assert [info.session_id for info in found] == [launched.session()["session_id"], "another"]
@@ -63,7 +63,7 @@ async def test_a_command_that_fails_is_a_result(sandbox: AsyncSandbox, launched:
     assert json.loads(launched.bodies[-1]) == {"command": ["ls", "-l"], "cwd": "/tmp", "timeout_seconds": 5}
 
 
-async def test_output_is_handed_on_as_it_comes(sandbox: AsyncSandbox, launched: Any) -> None:
+async def test_output_is_passed_on_while_it_arrives(sandbox: AsyncSandbox, launched: Any) -> None:
     launched.exec_events = [
         ("start", {"seq": 1}),
         ("stdout", {"seq": 2, "data": "a\n"}),
@@ -77,13 +77,13 @@ async def test_output_is_handed_on_as_it_comes(sandbox: AsyncSandbox, launched: 
     assert (result.exit_code, result.stdout, result.stderr) == (7, "a\nc", "b")
 
 
-async def test_a_command_whose_end_was_not_seen_is_an_error(sandbox: AsyncSandbox, launched: Any) -> None:
+async def test_a_stream_without_an_exit_event_is_an_error(sandbox: AsyncSandbox, launched: Any) -> None:
     launched.exec_events = [("start", {"seq": 1}), ("stdout", {"seq": 2, "data": "a"})]
     with pytest.raises(StreamBroken):
         await sandbox.commands.run("x", on_stdout=lambda text: None)
 
 
-async def test_a_command_that_could_not_be_run_says_why(sandbox: AsyncSandbox, launched: Any) -> None:
+async def test_the_error_for_a_command_that_cannot_run_has_the_cause(sandbox: AsyncSandbox, launched: Any) -> None:
     failed = {"exit_code": None, "timed_out": False, "code": "agent_unreachable", "message": "the agent is gone"}
     launched.exec_events = [("exit", {"seq": 1, **failed})]
     with pytest.raises(SandboxError, match="the agent is gone") as error:
@@ -107,11 +107,11 @@ async def test_files(sandbox: AsyncSandbox) -> None:
     assert (missing.value.code, missing.value.hint, missing.value.request_id) == ("file_not_found", "look", "rq")
 
 
-async def test_logs_end_when_they_are_not_followed(sandbox: AsyncSandbox) -> None:
+async def test_logs_end_without_follow(sandbox: AsyncSandbox) -> None:
     assert [line.line async for line in sandbox.logs()] == ["line 1", "line 2"]
 
 
-async def test_refusals_are_told_apart(sandbox: AsyncSandbox, launched: Any) -> None:
+async def test_refusals_have_distinct_errors(sandbox: AsyncSandbox, launched: Any) -> None:
     launched.refuse = [403]
     with pytest.raises(AuthenticationError) as refused:
         await sandbox.refresh()
@@ -125,7 +125,7 @@ async def test_the_host_of_a_port(sandbox: AsyncSandbox, launched: Any) -> None:
     assert sandbox.get_host(3000) == f"3000-{sandbox.session_id}.preview.localhost:{launched.port}"
 
 
-async def test_a_context_manager_kills(launched: Any) -> None:
+async def test_a_context_manager_terminates_the_session(launched: Any) -> None:
     async with await AsyncSandbox.connect(launched.session()["session_id"], config=launched.config):
         assert launched.status == "ready"
     assert launched.status == "terminated"
@@ -142,10 +142,10 @@ def _use_it(peer: Any) -> list[int]:
             sandbox.files.read("nothing")
         events = sandbox.events()
         assert next(events).seq == 1
-        events.close()  # left early: nothing goes on in the background, and the sandbox can still be used
+        events.close()  # Closing it early ends the background task, and the sandbox can still be used.
         return [event.seq for event in sandbox.events()]
 
 
-async def test_the_synchronous_sdk_is_the_same(launched: Any) -> None:
+async def test_the_synchronous_sdk(launched: Any) -> None:
     assert await asyncio.to_thread(_use_it, launched) == list(range(1, 15))
     assert launched.status == "terminated"

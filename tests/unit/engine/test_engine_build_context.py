@@ -1,4 +1,4 @@
-"""What goes into an image, and its digest."""
+"""The build context of an image, and the digest of its sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def test_a_digest_is_of_content_alone(tmp_path: Path) -> None:
+def test_the_digest_depends_on_content_only(tmp_path: Path) -> None:
     first, second = make(tmp_path / "a"), make(tmp_path / "b")
     assert digest_tree(first) == digest_tree(second)
     (second / "__pycache__").mkdir()
@@ -39,7 +39,7 @@ def test_every_change_of_content_changes_the_digest(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def test_a_context_tells_nothing_of_who_made_it(tmp_path: Path) -> None:
+def test_a_context_does_not_reveal_owner_or_time(tmp_path: Path) -> None:
     folder = make(tmp_path / "a")
     (folder / "sub" / "__pycache__").mkdir()
     context = BuildContext()

@@ -1,4 +1,4 @@
-"""The body of the create call: what keeps sandboxed code in is asked for, and nothing that would let it out."""
+"""The body of the create call contains all isolation measures, and nothing that weakens them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def config(spec=SPEC, guest_folder=Path("/home/run/x/backend"), ipv6_loopback=Fa
     )
 
 
-def test_only_the_agents_capabilities_are_added():
+def test_only_the_guest_agents_capabilities_are_added():
     host = config()["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert set(host["CapAdd"]) == {"SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"}
@@ -42,7 +42,7 @@ def test_only_the_agents_capabilities_are_added():
     assert host["Privileged"] is False
 
 
-def test_limits_are_in_the_engines_units_and_leave_no_swap():
+def test_limits_use_the_engines_units_and_disable_swap():
     host = config()["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (
         536_870_912,
@@ -52,29 +52,29 @@ def test_limits_are_in_the_engines_units_and_leave_no_swap():
     )
 
 
-def test_the_only_mounts_are_the_volume_and_the_agents_folder():
+def test_only_the_volume_and_the_socket_folder_are_mounted():
     assert [(m["Type"], m["Source"], m["Target"]) for m in config()["HostConfig"]["Mounts"]] == [
         ("volume", f"sbx-{SPEC.session_id.hex}-backend", "/workspace"),
         ("bind", "/home/run/x/backend", "/run/sandbox-agent"),
     ]
 
 
-def test_without_a_shared_folder_the_agents_is_roots_own_in_memory():
+def test_without_a_shared_folder_the_socket_is_in_a_private_tmpfs():
     host = config(guest_folder=None)["HostConfig"]
     assert [m["Target"] for m in host["Mounts"]] == ["/workspace"]
     assert host["Tmpfs"] == {"/run/sandbox-agent": "mode=0700,size=1m"}
 
 
-def test_the_only_kernel_setting_is_the_ipv6_loopback_address():
+def test_only_the_ipv6_loopback_sysctl_is_set():
     assert "Sysctls" not in config()["HostConfig"]
     assert config(ipv6_loopback=True)["HostConfig"]["Sysctls"] == {"net.ipv6.conf.lo.disable_ipv6": "0"}
 
 
-def test_the_callers_variables_win_over_the_hosts():
+def test_the_specs_variables_override_the_hosts():
     assert config()["Env"] == ["A=caller", "B=host"]
 
 
-def test_a_role_is_a_name_on_its_own_network_only():
+def test_a_role_is_an_alias_on_the_sessions_own_network_only():
     assert config()["NetworkingConfig"]["EndpointsConfig"] == {"sbx-own": {"Aliases": ["backend"]}}
     shared = config(replace(SPEC, network=None))
     assert shared["NetworkingConfig"]["EndpointsConfig"] == {"sbx-shared": {"Aliases": []}}
@@ -82,7 +82,7 @@ def test_a_role_is_a_name_on_its_own_network_only():
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES", "GCONV_PATH"])
-def test_variables_that_would_load_code_into_the_agent_are_refused(name: str):
+def test_variables_of_the_dynamic_loader_are_refused(name: str):
     with pytest.raises(InvalidInput, match=name) as refused:
         config(replace(SPEC, env={name: "/workspace/evil.so"}))
     assert refused.value.code == "env_refused"

@@ -1,4 +1,4 @@
-"""What of this machine's network settings reaches containers, and what must not."""
+"""Which of this machine's network settings are passed to containers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def put(path: Path, content: str) -> Path:
     return path
 
 
-def test_a_machine_with_nothing_set_passes_nothing(tmp_path: Path) -> None:
+def test_without_settings_nothing_is_passed(tmp_path: Path) -> None:
     assert read(tmp_path, PATH="/bin", AWS_SECRET_ACCESS_KEY="x") == HostPassthrough()
 
 
-def test_proxies_are_passed_in_both_cases_with_their_exceptions(tmp_path: Path) -> None:
+def test_proxies_are_passed_in_upper_and_lower_case_with_no_proxy(tmp_path: Path) -> None:
     env = read(tmp_path, https_proxy="http://proxy.example:3128", NO_PROXY="internal.example").env
     assert env == {
         "HTTPS_PROXY": "http://proxy.example:3128",
         "https_proxy": "http://proxy.example:3128",
-        # An app that reports, or asks its own server, does so without a proxy.
+        # Requests to the app's own server and to the guest agent must not use a proxy.
         "NO_PROXY": "internal.example,localhost,127.0.0.1,::1",
         "no_proxy": "internal.example,localhost,127.0.0.1,::1",
     }
@@ -52,25 +52,27 @@ def test_proxies_are_passed_in_both_cases_with_their_exceptions(tmp_path: Path) 
     ],
 )
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY"])
-def test_what_cannot_work_or_is_secret_is_left_out_and_said(tmp_path: Path, name: str, url: str, reason: str) -> None:
+def test_unusable_and_secret_settings_are_left_out_with_a_note(
+    tmp_path: Path, name: str, url: str, reason: str
+) -> None:
     passed = read(tmp_path, **{name: url})
     assert passed.env == {}
     assert [note for note in passed.notes if name in note and reason in note]
     assert "s3cret" not in repr(passed)
 
 
-def test_an_index_of_pip_is_uvs_too(tmp_path: Path) -> None:
+def test_the_index_of_pip_is_also_set_for_uv(tmp_path: Path) -> None:
     index = "https://index.example/simple"
     assert read(tmp_path, PIP_INDEX_URL=index).env == {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index}
     assert read(tmp_path, UV_INDEX_URL=index).env == {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index}
 
 
-def test_local_folders_among_extra_indexes_are_dropped_alone(tmp_path: Path) -> None:
+def test_only_the_local_folders_among_extra_indexes_are_dropped(tmp_path: Path) -> None:
     passed = read(tmp_path, PIP_EXTRA_INDEX_URL="file:///opt/simple https://extra.example/simple")
     assert passed.env == {"PIP_EXTRA_INDEX_URL": "https://extra.example/simple"}
 
 
-def test_the_tools_own_files_are_read(tmp_path: Path) -> None:
+def test_the_configuration_files_of_the_tools_are_read(tmp_path: Path) -> None:
     put(tmp_path / "root/etc/pip.conf", "[global]\nindex-url = https://site.example/simple\n")
     put(
         tmp_path / "home/.config/pip/pip.conf",
@@ -90,13 +92,13 @@ def test_the_tools_own_files_are_read(tmp_path: Path) -> None:
     assert "s3cret" not in repr(passed)
 
 
-def test_a_broken_file_of_a_tool_is_as_none(tmp_path: Path) -> None:
+def test_an_invalid_configuration_file_is_ignored(tmp_path: Path) -> None:
     put(tmp_path / "home/.config/pip/pip.conf", "index-url = without a section")
     put(tmp_path / "home/.config/uv/uv.toml", "= broken")
     assert read(tmp_path) == HostPassthrough()
 
 
-def test_certificates_are_gathered_once_each(tmp_path: Path) -> None:
+def test_each_certificate_is_included_once(tmp_path: Path) -> None:
     full = put(tmp_path / "full.pem", certificate("A") + "a comment\n" + certificate("B"))
     extra = put(tmp_path / "extra.pem", certificate("B") + certificate("C"))
     passed = read(tmp_path, SSL_CERT_FILE=str(full), PIP_CERT=str(full), NODE_EXTRA_CA_CERTS=str(extra))
@@ -105,7 +107,7 @@ def test_certificates_are_gathered_once_each(tmp_path: Path) -> None:
     assert {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"} <= set(passed.env)
 
 
-def test_an_extra_certificate_alone_comes_on_top_of_the_systems(tmp_path: Path) -> None:
+def test_an_extra_certificate_is_added_to_the_systems(tmp_path: Path) -> None:
     put(tmp_path / "root/etc/ssl/certs/ca-certificates.crt", certificate("system"))
     extra = put(tmp_path / "extra.pem", certificate("own"))
     assert (
@@ -114,14 +116,14 @@ def test_an_extra_certificate_alone_comes_on_top_of_the_systems(tmp_path: Path) 
     )
 
 
-def test_certificates_added_to_the_system_are_found_without_a_variable(tmp_path: Path) -> None:
+def test_certificates_installed_in_the_system_are_found_without_a_variable(tmp_path: Path) -> None:
     put(tmp_path / "root/etc/ssl/certs/ca-certificates.crt", certificate("system") + certificate("own"))
     assert read(tmp_path).ca_bundle is None
     put(tmp_path / "root/usr/local/share/ca-certificates/own.crt", certificate("own"))
     assert read(tmp_path).ca_bundle == (certificate("system") + certificate("own")).encode()
 
 
-def test_a_variable_that_names_no_file_is_said(tmp_path: Path) -> None:
+def test_a_variable_that_names_no_file_gives_a_note(tmp_path: Path) -> None:
     passed = read(tmp_path, SSL_CERT_FILE=str(tmp_path / "missing.pem"))
     assert passed.ca_bundle is None
     assert passed.env == {}

@@ -1,4 +1,4 @@
-"""Runtimes: what a manifest may say, and that a folder is all it takes."""
+"""The manifests of runtimes, and the catalog of their folders."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def add_runtime(folder: Path, name: str, manifest: str | None = None) -> Path:
     return runtime
 
 
-def test_the_shipped_runtimes_are_those_that_the_contract_names() -> None:
+def test_the_shipped_runtimes() -> None:
     catalog = RuntimeCatalog()
     assert {"python312", "node20"} <= {runtime.name for runtime in catalog.list()}
     assert catalog.get("python312").base.image == "python:3.12-slim-bookworm"
     assert catalog.get("node20").base.image == "node:20-bookworm-slim"
 
 
-def test_a_folder_is_a_runtime(tmp_path: Path) -> None:
+def test_a_folder_with_both_files_is_a_runtime(tmp_path: Path) -> None:
     add_runtime(tmp_path, "first")
     assert [runtime.name for runtime in RuntimeCatalog(tmp_path).list()] == ["first"]
     add_runtime(tmp_path, "another")
@@ -43,7 +43,7 @@ def test_a_folder_is_a_runtime(tmp_path: Path) -> None:
     assert catalog.get("another").folder == tmp_path / "another"
 
 
-def test_an_unknown_runtime_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_runtime_lists_the_known_ones(tmp_path: Path) -> None:
     add_runtime(tmp_path, "first")
     with pytest.raises(RuntimeUnknown) as raised:
         RuntimeCatalog(tmp_path).get("../first")
@@ -63,7 +63,7 @@ def test_an_unknown_runtime_is_answered_with_those_there_are(tmp_path: Path) -> 
         (MANIFEST.format(name="broken") + '\n[base.local]\npackages = ["-o=x"]', "base.local.packages"),
     ],
 )
-def test_a_manifest_that_cannot_be_used_is_named_with_its_cause(tmp_path: Path, manifest: str, cause: str) -> None:
+def test_the_error_for_an_invalid_manifest_names_file_and_cause(tmp_path: Path, manifest: str, cause: str) -> None:
     add_runtime(tmp_path, "broken", manifest)
     with pytest.raises(RuntimeInvalid, match=r"runtime\.toml") as raised:
         RuntimeCatalog(tmp_path).list()
@@ -90,11 +90,11 @@ def test_a_folder_without_one_of_its_two_files_is_refused(tmp_path: Path, missin
         ("node20", {"package.json"}, "npm install"),
     ],
 )
-def test_dependencies_are_installed_by_the_projects_own_lock(runtime: str, files: set[str], expected: str) -> None:
+def test_the_lock_file_decides_the_install_command(runtime: str, files: set[str], expected: str) -> None:
     command = RuntimeCatalog().get(runtime).install_command(files)
     assert command is not None
     assert expected in command
 
 
-def test_nothing_to_install_is_no_command() -> None:
+def test_without_dependencies_there_is_no_install_command() -> None:
     assert RuntimeCatalog().get("python312").install_command({"main.py"}) is None

@@ -1,4 +1,4 @@
-"""The engine's answers as plain data."""
+"""Conversion of the engine's answers."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -24,19 +24,19 @@ def test_a_running_container_has_no_exit_code():
     assert (state.session_id, state.role, state.started_at) == (SESSION, "main", None)
 
 
-def test_an_ended_one_tells_how():
+def test_an_exited_container_has_exit_code_and_reason():
     found = inspected(Status="exited", ExitCode=137, OOMKilled=True)
     found["NetworkSettings"]["Networks"]["n"]["IPAddress"] = ""
     state = container_state(found)
     assert (state.exit_code, state.out_of_memory, state.ip) == (137, True, None)
 
 
-def test_times_have_nanoseconds_and_zones():
+def test_times_are_parsed_with_nanoseconds_and_time_zone():
     assert parse_time("2026-11-23T16:49:16.599067123Z") == datetime(2026, 11, 23, 16, 49, 16, 599067, UTC)
     assert parse_time("2026-11-23T18:49:16+02:00") == datetime(2026, 11, 23, 16, 49, 16, tzinfo=UTC)
     assert parse_time(None) is None
 
 
-def test_a_label_that_is_no_id_is_no_session():
+def test_a_label_that_is_no_uuid_gives_no_session():
     assert session_of({"sandbox.session_id": "nonsense"}) is None
     assert session_of(None) is None

@@ -1,4 +1,4 @@
-"""Which images are old: of one runtime, and bases that nothing stands on."""
+"""Selection of superseded images and of unused bases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def image(tag: str, created_at: float, *layers: str) -> TaggedImage:
     return TaggedImage(tag, created_at, layers)
 
 
-def test_older_ones_of_the_same_runtime_are_superseded() -> None:
+def test_older_images_of_the_same_runtime_are_superseded() -> None:
     images = [
         image("ours/python:now", 10, *PYTHON, "new"),
         image("ours/python:old", 10, *PYTHON, "old"),
@@ -26,7 +26,7 @@ def test_older_ones_of_the_same_runtime_are_superseded() -> None:
     assert superseded(images, "ours/node:now", before=20) == []
 
 
-def test_a_base_is_kept_for_as_long_as_something_stands_on_it() -> None:
+def test_a_base_is_unused_only_if_no_image_is_based_on_it() -> None:
     images = [
         image("ours/base:debian", 10, *DEBIAN),
         image("ours/base:python", 10, *PYTHON),

@@ -1,4 +1,4 @@
-"""Small projects written in a test, and the runtimes they may ask for."""
+"""Small projects defined in tests, and the runtimes they can use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sandbox.projects.manifest import make_plan
 
 @dataclass(frozen=True)
 class DictSource:
-    """A project that is a dict of its files."""
+    """A project given as a dict of its files."""
 
     texts: dict[str, str]
 
@@ -26,7 +26,7 @@ class DictSource:
 
 @dataclass(frozen=True)
 class Rule:
-    """A runtime's manifest, as far as detection looks at it."""
+    """The part of a runtime's manifest that detection uses."""
 
     name: str
     files: tuple[str, ...] = ()

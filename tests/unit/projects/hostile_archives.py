@@ -1,4 +1,4 @@
-"""Archives as nobody packs them, and what became of them."""
+"""Builds malformed archives, and normalises them."""
 
 import io
 import stat
@@ -18,7 +18,7 @@ NO_RATIO = replace(LIMITS, ratio_floor_bytes=1 << 40)
 
 
 def tar_gz(*members: tuple[str, object]) -> bytes:
-    """(name, bytes) is a file, (name, None) a folder, (name, TarInfo) whatever that says."""
+    """Pack members: (name, bytes) is a file, (name, None) a folder, and (name, TarInfo) any other member."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in members:

@@ -1,4 +1,4 @@
-"""What the tests of detection share: small projects' files, and a look at a plan of one role."""
+"""Files of small projects, and helpers for the tests of detection."""
 
 import json
 from collections.abc import Callable

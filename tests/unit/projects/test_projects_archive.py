@@ -1,4 +1,4 @@
-"""Archives are hostile input: what is taken comes out the same however it was packed, the rest leaves nothing."""
+"""Normalisation of archives: equal projects give equal results, and hostile archives are refused."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_tree import ArchiveRefused
 
 
-async def test_the_result_is_canonical(tmp_path: Path) -> None:
+async def test_the_result_is_deterministic(tmp_path: Path) -> None:
     data = tar_gz(("b/z.txt", b"z"), ("b", None), ("a.sh", b"#!/bin/sh\n"))
     result = await run(tmp_path, data, ArchiveKind.TAR_GZ)
     assert result.files == 2
@@ -30,14 +30,14 @@ async def test_the_result_is_canonical(tmp_path: Path) -> None:
     assert [m.mode for m in members] == [0o644, 0o755, 0o644]
 
 
-async def test_the_executable_bit_survives_and_nothing_else_of_the_mode(tmp_path: Path) -> None:
+async def test_of_the_mode_only_the_executable_bit_is_preserved(tmp_path: Path) -> None:
     info = zip_link("run.sh", stat.S_IFREG | 0o4711)
     await run(tmp_path, zipped((info, b"x"), ("plain", b"y")), ArchiveKind.ZIP)
     with tarfile.open(tmp_path / "project.tar.gz") as tar:
         assert {m.name: m.mode for m in tar} == {"run.sh": 0o755, "plain": 0o644}
 
 
-async def test_tar_and_zip_of_one_project_are_one_digest(tmp_path: Path) -> None:
+async def test_tar_and_zip_of_the_same_project_have_the_same_digest(tmp_path: Path) -> None:
     files = {"main.py": b"print(1)\n", "pkg/a.py": b"", "pkg/data/ä.json": b"{}"}
     first = await run(tmp_path, tar_gz(*files.items()), ArchiveKind.TAR_GZ)
     second = await run(tmp_path, zipped(*reversed(files.items())), ArchiveKind.ZIP)
@@ -45,7 +45,7 @@ async def test_tar_and_zip_of_one_project_are_one_digest(tmp_path: Path) -> None
     assert first == second == third
 
 
-async def test_what_system_tools_pack_is_read(tmp_path: Path) -> None:
+async def test_archives_of_system_tools_are_read(tmp_path: Path) -> None:
     project = tmp_path / "src" / "my project"
     (project / "deep" / ("x" * 90)).mkdir(parents=True)
     (project / "deep" / ("x" * 90) / ("y" * 90)).write_text("long")
@@ -70,7 +70,7 @@ async def test_what_system_tools_pack_is_read(tmp_path: Path) -> None:
         }
 
 
-async def test_junk_is_dropped_even_where_it_would_be_refused(tmp_path: Path) -> None:
+async def test_unneeded_files_are_dropped_even_if_invalid(tmp_path: Path) -> None:
     data = tar_gz(
         ("main.py", b""),
         ("node_modules/a/index.js", b"x"),
@@ -87,7 +87,7 @@ async def test_junk_is_dropped_even_where_it_would_be_refused(tmp_path: Path) ->
     assert listing(tmp_path) == {".gitignore": b"y", "main.py": b""}
 
 
-async def test_one_common_folder_is_stripped_but_no_python_package(tmp_path: Path) -> None:
+async def test_a_single_top_folder_is_removed_unless_it_is_a_python_package(tmp_path: Path) -> None:
     await run(tmp_path, tar_gz(("a/b/main.py", b"")), ArchiveKind.TAR_GZ)
     assert listing(tmp_path) == {"main.py": b""}
     await run(tmp_path, tar_gz(("app/main.py", b""), ("app/__init__.py", b"")), ArchiveKind.TAR_GZ)
@@ -104,7 +104,7 @@ async def test_paths_that_leave_the_project(tmp_path: Path, name: str, kind: Arc
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "n" * 256, "/".join(["d" * 200] * 6), "\udcff"])
-async def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+async def test_invalid_names(tmp_path: Path, name: str) -> None:
     await refused(tmp_path, tar_gz((name, b"x")), ArchiveKind.TAR_GZ, "archive_bad_name")
 
 
@@ -139,7 +139,7 @@ async def test_links_that_leave_the_project(
     await refused(tmp_path, data, kind, "archive_link_escapes", named)
 
 
-async def test_links_inside_stay(tmp_path: Path) -> None:
+async def test_links_inside_the_project_are_preserved(tmp_path: Path) -> None:
     links = {"d/up": "../main.py", "again": "d/up", "dangling": "not/there", "d/here": "."}
     data = tar_gz(("main.py", b""), *((n, special(tarfile.SYMTYPE, t)) for n, t in links.items()))
     result = await run(tmp_path, data, ArchiveKind.TAR_GZ)
@@ -147,7 +147,7 @@ async def test_links_inside_stay(tmp_path: Path) -> None:
     assert {n: t for n, t in listing(tmp_path).items() if isinstance(t, str)} == links
 
 
-async def test_a_member_beneath_a_link(tmp_path: Path) -> None:
+async def test_a_member_below_a_link(tmp_path: Path) -> None:
     data = tar_gz(("d", special(tarfile.SYMTYPE, "other")), ("d/x", b"x"))
     await refused(tmp_path, data, ArchiveKind.TAR_GZ, "archive_link_escapes", "d/x")
 
@@ -185,7 +185,7 @@ async def test_conflicting_members(tmp_path: Path, names: tuple[str, str]) -> No
         ("application/zip", ArchiveKind.ZIP),
     ],
 )
-def test_the_kind_follows_the_content_type(content_type: str, kind: ArchiveKind) -> None:
+def test_the_content_type_decides_the_format(content_type: str, kind: ArchiveKind) -> None:
     assert ArchiveKind.of(content_type) is kind
 
 

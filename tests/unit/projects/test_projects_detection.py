@@ -1,4 +1,4 @@
-"""What other small projects are taken for: static pages, several roles, and what is not recognised."""
+"""Detection of static pages and of projects with several roles, and projects that are not recognised."""
 
 import pytest
 from small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
@@ -81,12 +81,12 @@ def test_one_back_end_only(plan_of: PlanOf, files: dict[str, str], root: str) ->
     assert (role, plan.root) == ("backend", root)
 
 
-def test_runtimes_of_their_own_are_found_by_their_manifest(plan_of: PlanOf) -> None:
+def test_other_runtimes_are_detected_by_their_manifest(plan_of: PlanOf) -> None:
     role, plan = only(plan_of({"go.mod": "module x", "main.go": ""}))
     assert (role, plan.runtime, plan.start, plan.install) == ("backend", "go122", "go run .", "go mod download")
 
 
-def test_what_is_not_recognised_is_said_with_a_way_out(plan_of: PlanOf) -> None:
+def test_the_error_for_an_unrecognised_project_shows_a_manifest(plan_of: PlanOf) -> None:
     with pytest.raises(PlanUndetected) as refused:
         plan_of({"README.md": "", "package.json": "{", "pyproject.toml": "["})
     assert refused.value.code == "plan_undetected"
@@ -95,11 +95,11 @@ def test_what_is_not_recognised_is_said_with_a_way_out(plan_of: PlanOf) -> None:
     assert "[backend]" in refused.value.hint
 
 
-def test_several_apps_are_not_guessed_between(plan_of: PlanOf) -> None:
+def test_several_apps_are_an_error(plan_of: PlanOf) -> None:
     with pytest.raises(PlanUndetected, match="one, two"):
         plan_of({"one/main.py": FASTAPI, "two/main.py": FASTAPI})
 
 
-def test_a_runtime_that_is_not_there_is_not_planned(plan_of: PlanOf) -> None:
+def test_an_app_without_its_runtime_is_not_planned(plan_of: PlanOf) -> None:
     with pytest.raises(PlanUndetected):
         plan_of({"main.py": FASTAPI}, runtimes=())

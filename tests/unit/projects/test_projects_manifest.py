@@ -1,4 +1,4 @@
-"""`sandbox.toml`: what it says is done, what it leaves out is detected, what it gets wrong is said where."""
+"""`sandbox.toml`: its values are used, missing ones are detected, and errors name their position."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ PlanOf = Callable[..., LaunchPlan]
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
 
 
-def test_everything_stated(plan_of: PlanOf) -> None:
+def test_a_complete_manifest(plan_of: PlanOf) -> None:
     text = """
 [worker]
 runtime = "python312"
@@ -41,7 +41,7 @@ def test_the_example_in_hints_works(plan_of: PlanOf) -> None:
     assert plan_of({"sandbox.toml": EXAMPLE, "main.py": FASTAPI}).roles["backend"].port == 8000
 
 
-def test_what_is_left_out_is_detected(plan_of: PlanOf) -> None:
+def test_keys_that_are_left_out_are_detected(plan_of: PlanOf) -> None:
     files = {"api/main.py": FASTAPI, "api/requirements.txt": "fastapi[all]"}
     plan = plan_of({**files, "sandbox.toml": '[backend]\nroot = "api"\nhealth = "/health"\nenv = { A = "b" }\n'})
     backend = plan.roles["backend"]
@@ -53,7 +53,7 @@ def test_what_is_left_out_is_detected(plan_of: PlanOf) -> None:
     assert started.install.endswith("uv pip install -r requirements.txt")
 
 
-def test_a_role_that_starts_nothing(plan_of: PlanOf) -> None:
+def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     plan = plan_of({"sandbox.toml": '[tools]\nruntime = "node20"\nstart = ""\n'})
     assert plan.roles["tools"].start is None
     assert plan.preview_port is None
@@ -85,7 +85,7 @@ def test_a_role_that_starts_nothing(plan_of: PlanOf) -> None:
         ("x = " + "[" * 50_000, ["not TOML"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_where(plan_of: PlanOf, text: str, said: list[str]) -> None:
+def test_errors_name_table_key_and_line(plan_of: PlanOf, text: str, said: list[str]) -> None:
     with pytest.raises(PlanInvalid) as refused:
         plan_of({"sandbox.toml": text, "README.md": ""})
     assert refused.value.code == "plan_invalid"
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said_where(plan_of: PlanOf, text: str, said: list[str]
         assert part in refused.value.message
 
 
-def test_another_runtime_than_the_detected_one_needs_its_own_start(plan_of: PlanOf) -> None:
+def test_a_runtime_other_than_the_detected_one_needs_a_start_command(plan_of: PlanOf) -> None:
     files = {"main.py": FASTAPI, "sandbox.toml": '[backend]\nruntime = "node20"\n'}
     with pytest.raises(PlanInvalid, match="needs the runtime python312"):
         plan_of(files)

@@ -1,4 +1,4 @@
-"""What small Node projects are taken for."""
+"""Detection of small Node projects."""
 
 import pytest
 from small_projects import EXPRESS, VITE, PlanOf, only, package

@@ -1,4 +1,4 @@
-"""What small Python projects are taken for."""
+"""Detection of small Python projects."""
 
 import warnings
 
@@ -66,14 +66,14 @@ def test_python_web_apps(plan_of: PlanOf, files: dict[str, str], start: str) -> 
     assert plan.install == f"{VENV} && uv pip install -r requirements.txt"
 
 
-def test_modules_that_import_from_a_source_folder_are_given_it(plan_of: PlanOf) -> None:
+def test_a_source_folder_is_added_to_pythonpath(plan_of: PlanOf) -> None:
     _, plan = only(plan_of({"src/main.py": "from db import x\n" + FASTAPI, "src/db.py": "x = 1"}))
     assert plan.env == {"PYTHONPATH": "src"}
     assert plan.start is not None
     assert plan.start.startswith("uvicorn main:app ")
 
 
-def test_an_app_is_not_what_only_looks_like_one(plan_of: PlanOf) -> None:
+def test_code_that_only_resembles_an_app_is_not_detected(plan_of: PlanOf) -> None:
     text = '"""app = FastAPI()"""\n# from fastapi import FastAPI\ndef f(required):\n    return FastAPI()\n'
     with pytest.raises(PlanUndetected):
         plan_of({"main.py": text})
@@ -135,7 +135,7 @@ def test_python_dependencies(plan_of: PlanOf, files: dict[str, str], install: st
     assert only(plan_of({"main.py": FASTAPI, **files}))[1].install == install
 
 
-def test_without_a_manifest_known_imports_are_installed_and_the_projects_own_are_not(plan_of: PlanOf) -> None:
+def test_without_a_manifest_only_known_third_party_imports_are_installed(plan_of: PlanOf) -> None:
     text = FASTAPI + "import yaml, redis, os, strange_package\nfrom PIL import Image\n"
     install = only(plan_of({"main.py": text, "redis.py": ""}))[1].install
     assert install == f"{VENV} && uv pip install fastapi pillow pyyaml 'uvicorn[standard]'"
@@ -153,7 +153,7 @@ def test_django(plan_of: PlanOf) -> None:
     assert (plan.root, plan.install) == (".", f"{VENV} && uv pip install -r requirements.txt")
 
 
-def test_streamlit_alone_and_before_a_backend(plan_of: PlanOf) -> None:
+def test_streamlit_alone_and_as_a_frontend(plan_of: PlanOf) -> None:
     page = "import streamlit as st\nst.title('x')\n"
     role, plan = only(plan_of({"app.py": page, "pages/1.py": page, "helper.py": "import streamlit"}))
     assert (role, plan.framework, plan.port, plan.health) == ("backend", "streamlit", 8501, "/_stcore/health")
@@ -181,13 +181,15 @@ def test_streamlit_alone_and_before_a_backend(plan_of: PlanOf) -> None:
         ("import bottle\nbottle.run(port=9090)", "bottle", 9090, f"{VENV} && uv pip install bottle"),
     ],
 )
-def test_scripts_that_serve(plan_of: PlanOf, text: str, framework: str, port: int, install: str | None) -> None:
+def test_scripts_that_start_a_server(
+    plan_of: PlanOf, text: str, framework: str, port: int, install: str | None
+) -> None:
     role, plan = only(plan_of({"main.py": text}))
     assert (role, plan.framework, plan.port, plan.start) == ("backend", framework, port, "python main.py")
     assert plan.install == install
 
 
-def test_code_that_warns_or_cannot_be_read(plan_of: PlanOf) -> None:
+def test_code_with_warnings_or_syntax_errors(plan_of: PlanOf) -> None:
     with warnings.catch_warnings(record=True) as caught:
         only(plan_of({"main.py": FASTAPI + "x = '\\d'\ny = 1 is 1\n", "z.py": "print 'two'", "n.py": "\0"}))
     assert not caught
