@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpcore
 
+from sandbox.engine.guest_client.socket_stream import ConnectBackend
 from sandbox.errors import GuestError, Kind
 
 #: Gives a connected, non-blocking socket to the agent. Raises GuestError `agent_unreachable`, or OSError.
@@ -25,7 +25,8 @@ Connector = Callable[[], Awaitable[socket.socket]]
 ARGS_LENGTH = "Sandbox-Args-Length"
 #: Longest path a unix socket address holds on Linux.
 LONGEST_SOCKET_PATH = 107
-HELD_BYTES = 16 * 1024
+#: Writes of less than this are delayed until the answer is read.
+COALESCE_BYTES = 16 * 1024
 CONNECT_SECONDS = 10.0
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
@@ -107,73 +108,6 @@ async def connect(connector: Connector) -> socket.socket:
         raise unreachable(error.strerror or error) from error
 
 
-class _SocketStream(httpcore.AsyncNetworkStream):
-    """A socket as httpcore wants it. What is written is held back until there is enough of it or an answer is awaited:
-    httpcore writes a request's head, body and end one by one, and the guest agent would wake for each."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._held = b""
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        await self._send_held(timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._loop.sock_recv(self._sock, max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(f"nothing heard for {timeout} seconds") from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._held += buffer
-        if len(self._held) >= HELD_BYTES:
-            await self._send_held(timeout)
-
-    async def _send_held(self, timeout: float | None) -> None:
-        held, self._held = self._held, b""
-        if not held:
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                await self._loop.sock_sendall(self._sock, held)
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout(f"nothing taken for {timeout} seconds") from error
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
-
-    async def aclose(self) -> None:
-        self._sock.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            poller = select.poll()
-            poller.register(self._sock, select.POLLIN)
-            return bool(poller.poll(0))
-        return None
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Connects by the connector, whatever the address says."""
-
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-
-    async def connect_tcp(
-        self,
-        host: str,  # noqa: ARG002
-        port: int,  # noqa: ARG002
-        timeout: float | None = None,  # noqa: ARG002
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-    ) -> httpcore.AsyncNetworkStream:
-        return _SocketStream(await connect(self._connector))
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 class Response:
     """An answer under way: its head has been read and is not an error. Close it, or read it to its end."""
 
@@ -232,7 +166,7 @@ class GuestHttp:
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
-            network_backend=_Backend(connector),
+            network_backend=ConnectBackend(lambda _host, _port: connect(connector), COALESCE_BYTES),
         )
 
     async def open(
