@@ -19,8 +19,8 @@ from sandbox.engine.base import Export, ExportAnswer, Exports
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
-from sandbox.guest import exporters
-from sandbox.guest.exports import WAITING_LIMIT
+from sandbox.guest import otlp_server
+from sandbox.guest.export_queue import WAITING_LIMIT
 
 PROTOBUF = {"Content-Type": "application/x-protobuf", "Authorization": "Bearer t"}
 
@@ -103,7 +103,7 @@ async def test_bodies_too_large_are_refused_and_the_connection_goes_on(
     exporter: httpx.AsyncClient, client: GuestClient
 ) -> None:
     async with coming(client) as exports:
-        large = await exporter.post("/v1/logs", content=b"x" * (exporters.BODY_LIMIT + 1), headers=PROTOBUF)
+        large = await exporter.post("/v1/logs", content=b"x" * (otlp_server.BODY_LIMIT + 1), headers=PROTOBUF)
         assert large.status_code == 413
         sent = asyncio.create_task(exporter.post("/v1/logs", content=b"small", headers=PROTOBUF))
         (export,) = await exports.fetch()
@@ -242,7 +242,7 @@ async def test_idle_connections_of_apps_keep_nobody_from_the_agent(
     running_agent: RunningAgent, client: GuestClient, exporter: httpx.AsyncClient
 ) -> None:
     idle = []
-    for _ in range(exporters.CONNECTIONS_LIMIT):
+    for _ in range(otlp_server.CONNECTIONS_LIMIT):
         reader, writer = await asyncio.open_connection("127.0.0.1", running_agent.exports_port)
         writer.write(b"POST /v1/logs HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
         idle.append((reader, writer))

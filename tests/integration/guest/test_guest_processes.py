@@ -16,8 +16,9 @@ from sandbox.engine.base import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
-from sandbox.guest.children import Children, User
+from sandbox.guest.children import Children
 from sandbox.guest.launcher import Launcher
+from sandbox.guest.user import User
 
 
 @pytest.fixture
@@ -190,18 +191,17 @@ async def test_several_follow_one_process_and_one_that_does_not_read_costs_nothi
     assert sizes == [1_288_895] * 5
 
 
-def test_an_order_to_a_launcher_that_has_just_died_goes_to_its_successor(tmp_path: Path) -> None:
-    launcher = Launcher(Children(lambda call: call()), User(os.getuid(), str(tmp_path)))
+async def test_an_order_to_a_launcher_that_has_just_died_goes_to_a_new_one(tmp_path: Path) -> None:
+    launcher = Launcher(Children(), User(os.getuid(), str(tmp_path)))
     pids = set()
     with open(os.devnull, "r+b") as null:
         for _ in range(3):
-            launcher.start(["true"], cwd="/", env={}, files=[null.fileno()] * 3)
+            await launcher.start(["true"], cwd="/", env={}, files=[null.fileno()] * 3)
             assert launcher._process is not None
-            assert launcher._socket is not None
             pids.add(pid := launcher._process.pid)
             os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # nobody has told the launcher's owner yet
-    launcher._socket.close()
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the launcher's owner does not know of it yet
+    launcher.close()
     assert len(pids) == 3
     for pid in pids:
         os.waitpid(pid, 0)
