@@ -99,7 +99,8 @@ async def _feed(request: Request, worker: socket.socket) -> None:
         while data := await request.http.read():
             await send(worker, LENGTH.pack(len(data)), data)
         await send(worker, LENGTH.pack(0))
-        await request.connection.wait_hung_up()
+        with request.connection.hung_up() as hung_up:
+            await hung_up
     except (HungUp, Refused, ConnectionError):
         pass
     _shut_down(worker)

@@ -50,7 +50,7 @@ class Command:
         self._limit = limit
         self._result = Result()
         self._outputs: dict[int, bytearray] = {}
-        self._outputs_closed = asyncio.Event()
+        self._outputs_closed: asyncio.Future[None] = self._loop.create_future()
         self._input: int | None = None
         self._unsent = memoryview(b"")
 
@@ -117,8 +117,7 @@ class Command:
         return child
 
     async def _wait(self, child: Child, seconds: float | None, client: Connection) -> None:
-        hung_up = self._loop.create_task(client.wait_hung_up())
-        try:
+        with client.hung_up() as hung_up:
             await asyncio.wait({child.ended, hung_up}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not child.ended.done() and not hung_up.done():
                 self._result.timed_out = True
@@ -126,12 +125,9 @@ class Command:
                 await asyncio.wait({child.ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
             if not child.ended.done():
                 raise HungUp
-        finally:
-            hung_up.cancel()
         self._close_input()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._outputs_closed.wait()
+        if self._outputs:
+            await asyncio.wait({self._outputs_closed}, timeout=LINGER_SECONDS)
 
     def _read_output(self, fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -141,7 +137,7 @@ class Command:
                 os.close(fd)
                 del self._outputs[fd]
                 if not self._outputs:
-                    self._outputs_closed.set()
+                    self._outputs_closed.set_result(None)
                 return
             room = self._limit - len(self._result.stdout) - len(self._result.stderr)
             self._result.truncated = self._result.truncated or len(data) > room

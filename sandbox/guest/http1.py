@@ -6,11 +6,13 @@ Used by both servers of the guest agent: the control socket (`request.py`) and t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
 from http import HTTPStatus
 
 from .errors import HungUp, Refused, bad_request
-from .sockets import PIECE, readable, receive, send
+from .sockets import PIECE, receive, send
 
 #: Longest head of a request, and longest line of a chunked body, in bytes.
 HEAD_LIMIT = 16 * 1024
@@ -78,19 +80,32 @@ class Connection:
         """Send the parts one after the other."""
         await send(self.sock, *parts)
 
-    async def wait_hung_up(self) -> None:
-        """Return when the peer closes the connection. Reads nothing; never returns if the peer sends more instead."""
+    @contextlib.contextmanager
+    def hung_up(self) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when the peer closes the connection.
+
+        Nothing is read. If the peer sends more instead, its end is not noticed any more.
+        """
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+
+        def check() -> None:
+            loop.remove_reader(self.sock)
+            if self._at_end() and not future.done():
+                future.set_result(None)
+
         if not self._buffer:
-            with readable(self.sock.fileno()) as ready:
-                await ready
-            try:
-                if not self.sock.recv(1, socket.MSG_PEEK):
-                    return
-            except BlockingIOError:
-                pass
-            except ConnectionError:
-                return
-        await asyncio.get_running_loop().create_future()
+            loop.add_reader(self.sock, check)
+        try:
+            yield future
+        finally:
+            loop.remove_reader(self.sock)
+
+    def _at_end(self) -> bool:
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
 
 
 class HttpRequest:

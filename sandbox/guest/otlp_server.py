@@ -114,15 +114,12 @@ class OtlpServer:
         return bytes(body) if fits else None
 
     async def _wait_for_answer(self, connection: Connection, export: Export) -> Answer:
-        hung_up = asyncio.create_task(connection.wait_hung_up())
-        try:
+        with connection.hung_up() as hung_up:
             events: set[asyncio.Future[Any]] = {export.answer, hung_up}
             await asyncio.wait(events, timeout=FETCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not self._queue.is_waiting(export):
                 left = ANSWER_SECONDS - FETCH_SECONDS
                 await asyncio.wait(events, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hung_up.cancel()
         if export.answer.done():
             return export.answer.result()
         if hung_up.done():

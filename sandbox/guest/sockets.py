@@ -24,9 +24,14 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 async def receive(sock: socket.socket, limit: int = PIECE) -> bytes:
-    """Up to `limit` bytes, b"" at the end. Other tasks run first, so a peer that never pauses cannot starve them."""
+    """Up to `limit` bytes, b"" at the end. Other tasks always run meanwhile, so that a peer that sends without a pause
+    cannot starve them. Cancelling may lose data."""
+    try:
+        data = sock.recv(limit)
+    except BlockingIOError:
+        return await asyncio.get_running_loop().sock_recv(sock, limit)
     await asyncio.sleep(0)
-    return await asyncio.get_running_loop().sock_recv(sock, limit)
+    return data
 
 
 async def send(sock: socket.socket, *parts: bytes | bytearray) -> None:
