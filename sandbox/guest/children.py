@@ -28,7 +28,7 @@ class Child:
     """A process that was started here.
 
     A `helper` runs the guest agent's own code as the sandbox's user. The user's commands may stop it with a signal; it
-    is killed then, because somebody waits for it.
+    is killed then, so that the request that it serves does not hang.
     """
 
     def __init__(self, pid: int, *, helper: bool = False) -> None:

@@ -41,7 +41,7 @@ class OtlpServer:
 
     def __init__(self, queue: ExportQueue, port: int) -> None:
         self._queue = queue
-        self._wanted_port = port
+        self._requested_port = port
         #: The port that it listens on; None while it does not.
         self.port: int | None = None
         self._body_bytes = 0
@@ -49,9 +49,9 @@ class OtlpServer:
     async def serve(self) -> None:
         """Serve until cancelled. If the port is in use, log that and return: everything else goes on without it."""
         try:
-            listener = socket.create_server(("127.0.0.1", self._wanted_port), backlog=_BACKLOG)
+            listener = socket.create_server(("127.0.0.1", self._requested_port), backlog=_BACKLOG)
         except OSError as error:
-            print(f"apps cannot report to 127.0.0.1:{self._wanted_port}: {error}", file=sys.stderr, flush=True)
+            print(f"apps cannot report to 127.0.0.1:{self._requested_port}: {error}", file=sys.stderr, flush=True)
             return
         with listener:
             listener.setblocking(False)

@@ -87,11 +87,11 @@ class PortForwarder:
         reason for each port that could not be forwarded, once all others are.
         """
         refused: dict[int, str] = {}
-        wanted = hosts if own is None else hosts | {own: ""}
+        requested = hosts if own is None else hosts | {own: ""}
         async with self._lock:
-            for port in [port for port, forward in self._forwards.items() if wanted.get(port) != forward.host]:
+            for port in [port for port, forward in self._forwards.items() if requested.get(port) != forward.host]:
                 await self._forwards.pop(port).close()
-            for port, host in wanted.items():
+            for port, host in requested.items():
                 try:
                     await self._open(port, host)
                 except OSError as error:

@@ -39,7 +39,7 @@ from .tunnel import open_tunnel
 
 PROTOCOL = 1
 STDIN_LIMIT = 64 * 1024 * 1024
-#: Most output that a command may ask to have kept in memory.
+#: Most output that a command may request to be buffered in memory.
 OUTPUT_LIMIT = 64 * 1024 * 1024
 FRAME = struct.Struct(">BQI")
 #: Most output of a process that is sent as one chunk.

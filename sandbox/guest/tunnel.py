@@ -13,7 +13,7 @@ from .sockets import receive, send
 
 CONNECT_SECONDS = 5.0
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-#: After one side has ended and the other has been silent for this long, nobody is expected to be there any more.
+#: After one side has ended and the other has been silent for this long, the connection is considered dead.
 HALF_CLOSED_SECONDS = 300.0
 
 
