@@ -261,6 +261,28 @@ async def test_idle_connections_of_apps_do_not_block_other_connections(
         writer.close()
 
 
+async def test_an_app_that_sends_requests_without_a_pause_does_not_block_the_control_socket(
+    running_guest: RunningGuest, client: GuestClient
+) -> None:
+    async def flood() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running_guest.exports_port)
+        reading = asyncio.create_task(reader.read(-1))
+        try:
+            while True:
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000)
+                await writer.drain()
+        finally:
+            reading.cancel()
+            writer.close()
+
+    floods = [asyncio.create_task(flood()) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    assert (await asyncio.wait_for(client.exec("echo here"), 20)).stdout == b"here\n"
+    for task in floods:
+        task.cancel()
+    await asyncio.gather(*floods, return_exceptions=True)
+
+
 async def test_the_otlp_port_is_not_listed_as_a_port_of_an_app(
     running_guest: RunningGuest, client: GuestClient
 ) -> None:

@@ -72,6 +72,20 @@ async def test_tunnel_through_the_bridge(bridged: GuestClient, echo_port: int) -
         assert await loop.sock_recv(tunnel, 100) == b"across"
 
 
+async def test_closing_a_tunnel_closes_the_connection_to_the_app(client: GuestClient) -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with await client.tunnel(server.sockets[0].getsockname()[1]) as tunnel:
+            await asyncio.get_running_loop().sock_sendall(tunnel, b"x")
+        await asyncio.wait_for(ended.wait(), 10)
+
+
 async def test_a_closed_port_is_refused(client: GuestClient) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
