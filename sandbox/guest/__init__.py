@@ -1,5 +1,5 @@
-"""The program that runs inside every container: standard library only, imports nothing of ours.
+"""The guest agent, the program that runs inside every container. It uses the standard library only.
 
-The folder is the program: `python3 -I -S /opt/sandbox-agent serve` runs it. See `main.py` for its commands and
-`routes.py` for what it answers.
+The folder is the program: `python3 -I -S /opt/sandbox-agent serve` runs it. `main.py` has its commands and `routes.py`
+the functions that it serves.
 """

@@ -1,7 +1,7 @@
-"""Runs this folder as a program, under whatever name it lies: `python3 -I -S /opt/sandbox-agent serve ...`.
+"""Runs this folder as a program, whatever its name is: `python3 -I -S /opt/sandbox-agent serve ...`.
 
-The folder itself leaves the import path (its modules must not stand before the standard library's); its parent goes
-to the end of it, and the modules are imported as a package named like the folder.
+The folder is removed from the import path, so that its modules do not hide those of the standard library. Its parent
+is appended to the path, and the modules are imported as a package with the name of the folder.
 """
 
 import os

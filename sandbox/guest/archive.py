@@ -1,9 +1,9 @@
-"""Folders as tar archives, in and out, as the sandbox's user (`as_user.py`).
+"""Packing and unpacking folders as tar archives, run as the sandbox's user (`as_user.py`).
 
-put_tar {path}    raw body, a tar or gzipped tar: unpacked below the folder, which is made if missing. Looked through
-                  before the first file is written: a link, a device, a path out of the folder, or too much of it, and
-                  nothing is unpacked.
-get_tar {path}    a stream: the folder as a gzipped tar, its names relative to it
+put_tar {path}    raw body, a tar or gzipped tar: unpacked below the folder, which is created if it is missing. The
+                  whole archive is checked before the first file is written: if it has a link, a device, a path out of
+                  the folder, or is too large, nothing is unpacked.
+get_tar {path}    a stream: the folder as a gzipped tar, with names relative to it
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import tarfile
 from typing import IO, Any
 
-from .wire import ChunkedWriter, Refused, Request
+from .errors import Refused
+from .worker import ChunkedWriter, WorkerRequest
 from .workspace import Workspace
 
 MEMBERS_LIMIT = 200_000
@@ -22,7 +23,7 @@ UNPACKED_LIMIT = 8 * 1024 * 1024 * 1024
 PIECE = 256 * 1024
 
 
-def put_tar(workspace: Workspace, request: Request) -> None:
+def put_tar(workspace: Workspace, request: WorkerRequest) -> None:
     folder = workspace.path(request.args)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     with _temporary(folder) as spooled:
@@ -41,7 +42,7 @@ def put_tar(workspace: Workspace, request: Request) -> None:
 
 
 def _temporary(folder: str) -> IO[bytes]:
-    """A file without a name, on the disk of the folder."""
+    """An unlinked file on the disk of the folder."""
     path = os.path.join(folder, f".archive.{os.urandom(6).hex()}.tmp")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     os.unlink(path)
@@ -49,14 +50,14 @@ def _temporary(folder: str) -> IO[bytes]:
 
 
 def check(tar: tarfile.TarFile, folder: str) -> None:
-    """Refuse the archive if any member may not be unpacked below the (real) folder."""
+    """Raise Refused if a member must not be unpacked below the folder, which is a path without links."""
     size = 0
     for count, member in enumerate(tar, 1):
         parts = member.name.split("/")
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
             raise Refused("file_refused", f"{member.name}: a path out of the folder", 400)
         if not (member.isreg() or member.isdir()):
-            raise Refused("file_refused", f"{member.name}: a link or device; only files and folders are taken", 400)
+            raise Refused("file_refused", f"{member.name}: a link or device; only files and folders are accepted", 400)
         target = os.path.realpath(os.path.join(folder, os.path.dirname(member.name.rstrip("/"))))
         if target != folder and not target.startswith(folder.rstrip("/") + "/"):
             raise Refused("file_refused", f"{member.name}: a link in the folder leads out of it", 400)
@@ -75,7 +76,7 @@ def _unpack(tar: tarfile.TarFile, folder: str) -> None:
         source = tar.extractfile(member)
         if source is None:
             raise tarfile.TarError(f"{member.name} has no content")
-        # A new file, never one written through: what is there may be a link or open elsewhere.
+        # Always a new file: what exists may be a link, or open in another process.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -86,7 +87,7 @@ def _unpack(tar: tarfile.TarFile, folder: str) -> None:
 
 
 class _Stream:
-    """What tarfile writes to."""
+    """The stream as a file for tarfile and gzip to write to."""
 
     def __init__(self, stream: ChunkedWriter) -> None:
         self._stream = stream
@@ -96,10 +97,10 @@ class _Stream:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered here."""
 
 
-def get_tar(workspace: Workspace, request: Request) -> None:
+def get_tar(workspace: Workspace, request: WorkerRequest) -> None:
     folder = workspace.path(request.args)
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
@@ -115,7 +116,7 @@ def get_tar(workspace: Workspace, request: Request) -> None:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Without owner; sockets and the like are left out."""
+    """The member without its owner; None, to leave it out, for sockets, pipes and devices."""
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         return None
     member.uid = member.gid = 0

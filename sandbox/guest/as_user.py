@@ -1,8 +1,8 @@
-"""Files, always touched as the sandbox's user: each function runs in a process forked for it that has become that user
-for good, so no link or path can reach what the user could not. Relative paths are below the workspace.
+"""Functions on files. Each runs in a process that is forked for it and has become the sandbox's user for good, so that
+no link or path leads to what the user could not reach. Relative paths are below the workspace.
 
 read {path}                a stream of the file's bytes
-write {path, mode?}        raw body -> `FileInfo`; a temporary file beside it, renamed
+write {path, mode?}        raw body -> `FileInfo`; written to a temporary file beside it, which is then renamed
 stat {path}                {info: `FileInfo`|null}
 list {path, depth}         {files: [`FileInfo`, ...]}
 mkdir {path} | move {source, target}     {}
@@ -13,19 +13,27 @@ watch {path}               see `watch.py`
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 
 from . import files
-from .agent import Agent
-from .children import User
+from .errors import HungUp, Refused
+from .request import Request
+from .sockets import receive, send
+from .state import GuestState
+from .user import User
 from .watch import watch
-from .wire import HungUp, Refused, Request
+from .worker import LENGTH, WorkerRequest
 from .workspace import Workspace
 
-Function = Callable[[Workspace, Request], None]
+Function = Callable[[Workspace, WorkerRequest], None]
+
+PIECE = 256 * 1024
 
 
 def _remove() -> Function:
@@ -46,8 +54,8 @@ def _get_tar() -> Function:
     return get_tar
 
 
-#: How to come by what answers each. What is seldom needed is imported here, before the fork: once, and as one who may
-#: read the standard library wherever it lies.
+#: How to get each function. Modules that are seldom needed are imported by this, before the fork: once, and by root,
+#: who may read the standard library wherever it is installed.
 FUNCTIONS: dict[str, Callable[[], Function]] = {
     "read": lambda: files.read_file,
     "write": lambda: files.write_file,
@@ -62,23 +70,54 @@ FUNCTIONS: dict[str, Callable[[], Function]] = {
 }
 
 
-def serve_as_user(agent: Agent, request: Request, function: str) -> None:
-    """Answer in a process of the user's."""
-    work = FUNCTIONS[function]()
-    child = agent.children.fork(lambda: _work(agent.user, request, work))
-    child.wait()
-    child.close()
-    request.connection.forget_read_ahead()
+async def serve_as_user(state: GuestState, request: Request, name: str) -> None:
+    """Answer the request in a forked process. Raises HungUp if that fails or the client is gone."""
+    function = FUNCTIONS[name]()
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            child = state.children.fork(lambda: _work(state.user, WorkerRequest(theirs, request.args), function))
+        ours.setblocking(False)
+        feeding = asyncio.create_task(_feed(request, ours))
+        try:
+            while data := await receive(ours, PIECE):
+                request.answered = True
+                await request.connection.send(data)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+            _shut_down(ours)  # the worker then ends by itself, whatever it does
+    await child.wait()
     if child.status != 0:
         raise HungUp
 
 
-def _work(user: User, request: Request, work: Function) -> int:
-    """In the forked process. 0 if the connection can take another request."""
-    user.become({request.connection.sock.fileno()})
+async def _feed(request: Request, worker: socket.socket) -> None:
+    """Send the body to the worker, then wait for the client to close the connection. Ends by shutting down the socket
+    to the worker, which ends that."""
+    try:
+        while data := await request.http.read():
+            await send(worker, LENGTH.pack(len(data)), data)
+        await send(worker, LENGTH.pack(0))
+        with request.connection.hung_up() as hung_up:
+            await hung_up
+    except (HungUp, Refused, ConnectionError):
+        pass
+    _shut_down(worker)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _work(user: User, request: WorkerRequest, function: Function) -> int:
+    """In the forked process. 0 if the request has been answered and its body been read."""
+    user.become({request.sock.fileno()})
     try:
         os.chdir(user.workspace)
-        work(Workspace(user.workspace), request)
+        function(Workspace(user.workspace), request)
+        request.drain()
     except Refused as error:
         return _refuse(request, error)
     except (HungUp, ConnectionError):
@@ -88,7 +127,7 @@ def _work(user: User, request: Request, work: Function) -> int:
     return 0
 
 
-def _refuse(request: Request, error: Refused) -> int:
+def _refuse(request: WorkerRequest, error: Refused) -> int:
     if request.answered:
         return 1
     request.drain()
@@ -97,8 +136,8 @@ def _refuse(request: Request, error: Refused) -> int:
 
 
 def _refused(error: OSError) -> Refused:
-    """The error that says what the file system said."""
-    words = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    """The file system's error as one of the guest agent's."""
+    message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Refused("file_not_found", words, 404)
-    return Refused("file_refused", words)
+        return Refused("file_not_found", message, 404)
+    return Refused("file_refused", message)

@@ -1,4 +1,4 @@
-"""One file or folder at a time, as the sandbox's user (`as_user.py`)."""
+"""Functions on single files and folders, run as the sandbox's user (`as_user.py`)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from .wire import Refused, Request, argument
+from .errors import Refused
+from .request import argument
+from .worker import WorkerRequest
 from .workspace import Workspace
 
 LIST_LIMIT = 100_000
 PIECE = 256 * 1024
 
 
-def read_file(workspace: Workspace, request: Request) -> None:
+def read_file(workspace: Workspace, request: WorkerRequest) -> None:
     path = workspace.path(request.args)
-    # Not blocking: opening a pipe must not wait for somebody to write to it.
+    # Not blocking: opening a named pipe must not wait until a process writes to it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise Refused("file_refused", f"{path}: not a regular file")
@@ -27,7 +29,7 @@ def read_file(workspace: Workspace, request: Request) -> None:
         stream.end()
 
 
-def write_file(workspace: Workspace, request: Request) -> None:
+def write_file(workspace: Workspace, request: WorkerRequest) -> None:
     path = workspace.path(request.args)
     mode = argument(request.args, "mode", int, None)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
@@ -56,7 +58,7 @@ def _mode_of(path: str) -> int:
     return stat.S_IMODE(facts.st_mode) if stat.S_ISREG(facts.st_mode) else 0o644
 
 
-def stat_path(workspace: Workspace, request: Request) -> None:
+def stat_path(workspace: Workspace, request: WorkerRequest) -> None:
     path = workspace.path(request.args)
     try:
         info = workspace.info(path, os.lstat(path))
@@ -65,7 +67,7 @@ def stat_path(workspace: Workspace, request: Request) -> None:
     request.answer({"info": info})
 
 
-def list_folder(workspace: Workspace, request: Request) -> None:
+def list_folder(workspace: Workspace, request: WorkerRequest) -> None:
     path = workspace.path(request.args)
     depth = argument(request.args, "depth", int)
     found: list[dict[str, Any]] = []
@@ -88,19 +90,19 @@ def _collect(workspace: Workspace, folder: str, depth: int, found: list[dict[str
                 _collect(workspace, entry.path, depth - 1, found)
 
 
-def make_folder(workspace: Workspace, request: Request) -> None:
+def make_folder(workspace: Workspace, request: WorkerRequest) -> None:
     os.makedirs(workspace.path(request.args), mode=0o755, exist_ok=True)
     request.answer({})
 
 
-def move(workspace: Workspace, request: Request) -> None:
+def move(workspace: Workspace, request: WorkerRequest) -> None:
     target = workspace.path(request.args, "target")
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
     os.rename(workspace.path(request.args, "source"), target)
     request.answer({})
 
 
-def remove(workspace: Workspace, request: Request, remove_tree: Callable[[str], object]) -> None:
+def remove(workspace: Workspace, request: WorkerRequest, remove_tree: Callable[[str], object]) -> None:
     path = workspace.path(request.args)
     if path == workspace.folder:
         raise Refused("file_refused", "the workspace itself cannot be removed")

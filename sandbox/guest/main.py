@@ -1,12 +1,12 @@
-"""The agent's command line.
+"""The command line of the guest agent.
 
     serve   --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR] [--exports-port N]
-            answer on a unix socket until SIGTERM, and take what apps report on that port of the loopback
+            serve a unix socket until SIGTERM, and accept OTLP exports of apps on that port of the loopback
     connect --socket PATH
             bridge stdin and stdout to that socket
 
-`serve` runs as root with SETUID, SETGID, KILL, CHOWN, DAC_OVERRIDE and FOWNER, and needs none of them for more than
-switching to the sandbox's user, signalling what runs as that user and giving the workspace to it.
+`serve` runs as root with SETUID, SETGID, KILL, CHOWN, DAC_OVERRIDE and FOWNER. It uses them only to switch to the
+sandbox's user, to signal processes of that user and to give the workspace to it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .options import parse
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; the exit status."""
+    """Run the command and return its exit status."""
     options = parse(arguments)
     if options.command == "connect":
-        from .tunnel import bridge
+        from .bridge import bridge
 
         return bridge(options.socket)
     if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""What the agent is told on its command line."""
+"""Options of the command line. Parsed by hand: argparse would add to the start time of every container."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _FLAGS = ("socket", "workspace", "user_uid", "spool", "exports_port")
 
 
 class Options(NamedTuple):
-    """What the command line said."""
+    """The command and its options."""
 
     command: str
     socket: str = "/run/sandbox-agent/agent.sock"
     workspace: str = "/workspace"
     user_uid: int = 1000
-    #: Folder for the output of named processes; emptied at the start, readable by root alone.
+    #: Folder for the output of named processes, readable by root only.
     spool: str = "/var/lib/sandbox-agent"
-    #: Port of the loopback that takes what apps report. Not OTLP's own 4318, which is for a collector that the app may
-    #: bring along; nor one that the kernel gives to outgoing connections.
+    #: Port of the loopback that accepts OTLP exports. Not OTLP's default 4318, which an app's own collector may need,
+    #: and not one that the kernel assigns to outgoing connections.
     exports_port: int = 14318
 
 
 def parse(arguments: list[str]) -> Options:
-    """The options, or SystemExit with what is wrong."""
+    """Parse the command line. Raises SystemExit with what is wrong."""
     if not arguments or arguments[0] not in ("serve", "connect"):
         raise SystemExit(USAGE)
     given: dict[str, str] = {}

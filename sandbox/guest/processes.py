@@ -1,53 +1,53 @@
-"""Named processes: started once, their output kept, whoever is connected or not."""
+"""Named processes: each is started once, and its output is stored whether a client is connected or not."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import select
 import signal
-import threading
 import time
-from functools import partial
 from typing import Any
 
 from .children import Child, Children, outcome
-from .figures import out_of_memory_kills
-from .hub import Hub
+from .command import to_argv
+from .errors import Refused
 from .launcher import Launcher
-from .run import to_argv
+from .sockets import writable
 from .spool import Spool
-from .wire import Refused
+from .stats import out_of_memory_kills
 
-#: Finished processes kept under their names; beyond that the one that ended first is forgotten.
-KEPT = 64
-#: Read from a pipe in one go, and at most so much after the process has ended (what something in the background goes on
-#: printing is appended later).
+#: Finished processes that are remembered; of more, the ones that ended first are forgotten.
+FINISHED_LIMIT = 64
+#: Most that is read from a pipe at once.
 PIECE = 64 * 1024
-LAST_WORDS = 1024 * 1024
-#: A process that does not read its input makes `write_stdin` wait this long before it is refused.
+#: Most that is read after a process has ended before its end is reported. What a process in the background goes on
+#: printing is appended later.
+FINAL_OUTPUT = 1024 * 1024
+#: How long `write` waits for a process that does not read its input.
 STDIN_SECONDS = 10.0
 
 
 class Process:
-    """One named process. Its output is read on the loop's thread."""
+    """One named process."""
 
-    def __init__(self, loop: Hub, name: str, command: str | list[str], spool: Spool) -> None:
-        self._loop = loop
+    def __init__(self, name: str, command: str | list[str], spool: Spool) -> None:
+        self._loop = asyncio.get_running_loop()
         self.name = name
         self._command = command if isinstance(command, str) else " ".join(command)
         self.spool = spool
         self._child: Child | None = None
+        #: Descriptors of its output, and which stream each is (0 stdout, 1 stderr).
         self._outputs: dict[int, int] = {}
         self._stdin: int | None = None
-        self._stdin_lock = threading.Lock()
+        self._stdin_lock = asyncio.Lock()
         self._kills = out_of_memory_kills()
         self._out_of_memory = False
         self._started_at = time.time()
         self._ended_at: float | None = None
-        self._ended = threading.Event()
+        self._ended = asyncio.Event()
 
-    def start(self, launcher: Launcher, argv: list[str], cwd: str, env: dict[str, str]) -> None:
-        """Start it. Raises Refused, and nothing is left then."""
+    async def start(self, launcher: Launcher, argv: list[str], cwd: str, env: dict[str, str]) -> None:
+        """Start it. Raises Refused, and leaves nothing behind then."""
         stdin, self._stdin = os.pipe()
         theirs = [stdin]
         for stream in range(2):
@@ -57,8 +57,8 @@ class Process:
             theirs.append(write)
         os.set_blocking(self._stdin, False)
         try:
-            self._child = launcher.start(argv, cwd=cwd, env=env, files=theirs, on_exit=self._exited)
-        except Refused:
+            self._child = await launcher.start(argv, cwd=cwd, env=env, files=theirs)
+        except BaseException:
             for fd in self._outputs:
                 os.close(fd)
             self._outputs.clear()
@@ -67,15 +67,12 @@ class Process:
         finally:
             for fd in theirs:
                 os.close(fd)
-        self._child.close()
-        self._loop.call(self._watch)
-
-    def _watch(self) -> None:
         for fd in self._outputs:
-            self._loop.watch(fd, partial(self._read, fd))
+            self._loop.add_reader(fd, self._read, fd)
+        self._child.ended.add_done_callback(lambda _: self._exited())
 
     def _read(self, fd: int) -> int:
-        """Move what is there into the log; how much that was."""
+        """Move what the pipe holds to the spool; how many bytes that was."""
         try:
             data = os.read(fd, PIECE)
         except BlockingIOError:
@@ -83,20 +80,21 @@ class Process:
         if data:
             self.spool.write(self._outputs[fd], data)
         else:
-            self._loop.forget(fd)
+            self._loop.remove_reader(fd)
             os.close(fd)
             del self._outputs[fd]
         return len(data)
 
     def _exited(self) -> None:
-        """On the loop's thread: its last words, then its end."""
+        """Read the rest of its output, then report its end."""
         for fd in list(self._outputs):
-            left = LAST_WORDS
+            left = FINAL_OUTPUT
             while left > 0 and (count := self._read(fd)):
                 left -= count
         self._ended_at = time.time()
         self._out_of_memory = out_of_memory_kills() > self._kills
-        self._close_stdin()
+        if not self._stdin_lock.locked():
+            self._close_stdin()
         self.spool.finish()
         self._ended.set()
 
@@ -108,16 +106,19 @@ class Process:
     def ended_at(self) -> float:
         return self._ended_at or 0.0
 
-    def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Return when it has ended, or after that time."""
-        self._ended.wait(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            return
 
     def info(self) -> dict[str, Any]:
         """The fields of `ProcessInfo`."""
         child = self._child
-        code, number = (
-            outcome(child.status) if child and child.status is not None and not self.running else (None, None)
-        )
+        status = child.status if child and not self.running else None
+        code, number = outcome(status) if status is not None else (None, None)
         return {
             "name": self.name,
             "pid": child.pid if child else 0,
@@ -131,43 +132,40 @@ class Process:
             "out_of_memory": self._out_of_memory and code != 0,
         }
 
-    def signal(self, children: Children, number: int) -> None:
-        """Signal its group; SIGKILL goes to everything it started."""
+    async def signal(self, children: Children, number: int) -> None:
+        """Signal its process group; SIGKILL also kills everything that it started."""
         if self._child is None:
             return
         if number == signal.SIGKILL:
-            children.kill_tree(self._child)
+            await children.kill_tree(self._child)
         else:
             children.signal_group(self._child, number)
 
-    def write(self, data: bytes, close: bool) -> None:
-        """Write to its input. Refused if it has ended, closed its input, or reads none of it for a while."""
-        rest = memoryview(data)
-        with self._stdin_lock:
-            while rest:
-                if self._stdin is None:
-                    raise Refused("agent_refused", f"the input of {self.name} is closed")
-                poller = select.poll()
-                poller.register(self._stdin, select.POLLOUT)
-                if not poller.poll(STDIN_SECONDS * 1000):
-                    raise Refused("agent_refused", f"{self.name} does not read its input")
-                try:
-                    rest = rest[os.write(self._stdin, rest[:PIECE]) :]
-                except BrokenPipeError:
-                    self._close_stdin_locked()
-                    raise Refused("agent_refused", f"{self.name} has closed its input") from None
-            if close:
-                self._close_stdin_locked()
+    async def write(self, data: bytes, close: bool) -> None:
+        """Write to its input, and close that if `close`. Raises Refused if it has ended, has closed its input, or does
+        not read it for STDIN_SECONDS."""
+        async with self._stdin_lock:
+            try:
+                await self._write(memoryview(data))
+            finally:
+                if close or not self.running:
+                    self._close_stdin()
+
+    async def _write(self, unsent: memoryview) -> None:
+        while unsent:
+            if self._stdin is None:
+                raise Refused("agent_refused", f"the input of {self.name} is closed")
+            with writable(self._stdin) as ready:
+                await asyncio.wait({ready}, timeout=STDIN_SECONDS)
+            if not ready.done():
+                raise Refused("agent_refused", f"{self.name} does not read its input")
+            try:
+                unsent = unsent[os.write(self._stdin, unsent[:PIECE]) :]
+            except BrokenPipeError:
+                self._close_stdin()
+                raise Refused("agent_refused", f"{self.name} has closed its input") from None
 
     def _close_stdin(self) -> None:
-        # Whoever is writing finds the pipe broken, and lets go of the lock, once the last reader is gone.
-        if self._stdin_lock.acquire(blocking=False):
-            try:
-                self._close_stdin_locked()
-            finally:
-                self._stdin_lock.release()
-
-    def _close_stdin_locked(self) -> None:
         if self._stdin is not None:
             os.close(self._stdin)
             self._stdin = None
@@ -176,48 +174,44 @@ class Process:
 class Processes:
     """All named processes."""
 
-    def __init__(self, loop: Hub, launcher: Launcher, folder: str) -> None:
-        self._loop = loop
+    def __init__(self, launcher: Launcher, folder: str) -> None:
         self._launcher = launcher
         self._folder = folder
-        self._lock = threading.Lock()
-        self._named: dict[str, Process] = {}
+        self._lock = asyncio.Lock()
+        self._by_name: dict[str, Process] = {}
 
-    def start(
+    async def start(
         self, name: str, command: str | list[str], cwd: str, env: dict[str, str], restart_finished: bool
     ) -> Process:
-        """The process of that name if it runs (or, without `restart_finished`, ever ran); else a new one."""
-        with self._lock:
-            present = self._named.get(name)
+        """The process of that name if it runs, else a new one. Without `restart_finished` also one that has ended."""
+        async with self._lock:
+            present = self._by_name.get(name)
             if present is not None and (present.running or not restart_finished):
                 return present
-            process = Process(self._loop, name, command, Spool(self._folder))
-            process.start(self._launcher, to_argv(command), cwd, env)
-            self._named[name] = process
+            process = Process(name, command, Spool(self._folder))
+            await process.start(self._launcher, to_argv(command), cwd, env)
+            self._by_name[name] = process
             self._forget_oldest()
             return process
 
     def _forget_oldest(self) -> None:
-        finished = sorted((p for p in self._named.values() if not p.running), key=lambda p: p.ended_at)
-        for process in finished[: max(0, len(finished) - KEPT)]:
-            del self._named[process.name]
+        finished = sorted((p for p in self._by_name.values() if not p.running), key=lambda p: p.ended_at)
+        for process in finished[: max(0, len(finished) - FINISHED_LIMIT)]:
+            del self._by_name[process.name]
 
     def forget(self, name: str) -> Process | None:
-        """Its name is free and its output gone once nobody reads it; what it was."""
-        with self._lock:
-            return self._named.pop(name, None)
+        """Free the name; returns the process that had it. Its output is deleted once no client reads it any more."""
+        return self._by_name.pop(name, None)
 
     def get(self, name: str) -> Process:
-        """The process; Refused `process_not_found` if there never was one."""
+        """The process of that name. Raises Refused `process_not_found`."""
         process = self.find(name)
         if process is None:
             raise Refused("process_not_found", f"no process is named {name}", 404)
         return process
 
     def find(self, name: str) -> Process | None:
-        with self._lock:
-            return self._named.get(name)
+        return self._by_name.get(name)
 
     def list(self) -> list[Process]:
-        with self._lock:
-            return list(self._named.values())
+        return list(self._by_name.values())

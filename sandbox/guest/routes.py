@@ -1,20 +1,21 @@
-"""What the agent answers. Each is `POST /function` with JSON arguments (`wire.py`); errors are {code, message}.
+"""The functions of the guest agent. Each is `POST /function` with JSON arguments (`request.py`); errors are answered as
+{code, message}.
 
 ping                                                 {pid, protocol}
-stats | ports                                        `AgentStats` | {ports: [...]}
+stats | ports                                        `GuestStats` | {ports: [...]}
 exec {command, cwd?, env?, timeout?, max_output}     stdin as raw body -> {exit_code, ..., stdout: length} stdout stderr
 start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
-forget {name}                                        {}; kills it if it runs and drops its output
+forget {name}                                        {}; kills it if it runs and deletes its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
-                                                     one of length 0 now and then says the agent is alive
+                                                     one of length 0 now and then is a heartbeat
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
-neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `neighbours.py`
+neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `port_forwarding.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
-exports                                              101, then what apps report, and answers to it (`exports.py`)
+exports                                              101, then exports of apps and answers to them (`export_queue.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
 
@@ -23,67 +24,73 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from . import figures
-from .agent import Agent
 from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
-from .run import HungUpMeanwhile, Run, to_argv
+from .command import Command, to_argv
+from .errors import HungUp, Refused, bad_request
+from .request import Request, argument
+from .state import GuestState
+from .stats import listening_ports, read_stats
 from .tunnel import open_tunnel
-from .wire import HungUp, Refused, Request, argument, bad_request
 
 PROTOCOL = 1
 STDIN_LIMIT = 64 * 1024 * 1024
-#: Most output a command may ask to have kept in memory.
+#: Most output that a command may request to be buffered in memory.
 OUTPUT_LIMIT = 64 * 1024 * 1024
 FRAME = struct.Struct(">BQI")
+#: Most output of a process that is sent as one chunk.
 BATCH = 256 * 1024
-#: A follower that hears nothing for this long is sent an empty frame; a broken connection is noticed by it.
+#: A client that follows a silent process is sent an empty frame this often, by which a broken connection is noticed.
 HEARTBEAT_SECONDS = 10.0
 LONGEST_WAIT = 60.0
 
+Handler = Callable[[GuestState, Request], Awaitable[None]]
 
-def dispatch(agent: Agent, request: Request) -> None:
-    """Answer the request, whatever becomes of it."""
+
+async def dispatch(state: GuestState, request: Request) -> None:
+    """Call the function and answer its errors. Raises HungUp or ConnectionError if the connection cannot be used any
+    more."""
     try:
-        if request.method == "CONNECT":
-            open_tunnel(request)
+        if request.http.method == "CONNECT":
+            await open_tunnel(request)
             return
-        handler = ROUTES.get(request.target.removeprefix("/"))
-        if request.method != "POST" or handler is None:
-            raise bad_request(f"there is no function {request.method} {request.target}")
-        handler(agent, request)
+        handler = ROUTES.get(request.http.target.removeprefix("/"))
+        if request.http.method != "POST" or handler is None:
+            raise bad_request(f"there is no function {request.http.method} {request.http.target}")
+        await handler(state, request)
     except Refused as error:
-        _refuse(request, error)
+        await _refuse(request, error)
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
-        _refuse(request, Refused("agent_refused", str(error)))
+        await _refuse(request, Refused("agent_refused", str(error)))
 
 
-def _refuse(request: Request, error: Refused) -> None:
+async def _refuse(request: Request, error: Refused) -> None:
     if request.answered:
         raise HungUp
-    request.drain()
-    request.refuse(error)
+    await request.http.drain()
+    await request.answer(error.document(), status=error.status)
 
 
-def _ping(_agent: Agent, request: Request) -> None:
-    request.answer({"pid": os.getpid(), "protocol": PROTOCOL})
+async def _ping(_state: GuestState, request: Request) -> None:
+    await request.answer({"pid": os.getpid(), "protocol": PROTOCOL})
 
 
-def _stats(agent: Agent, request: Request) -> None:
-    request.answer(figures.stats(agent.user.workspace))
+async def _stats(state: GuestState, request: Request) -> None:
+    await request.answer(read_stats(state.user.workspace))
 
 
-def _ports(agent: Agent, request: Request) -> None:
-    # Without the agent's own: what is asked for are the apps'.
-    request.answer({"ports": [port for port in figures.listening_ports() if port != agent.exporters.port]})
+async def _ports(state: GuestState, request: Request) -> None:
+    # Only ports of apps are of interest, not the guest agent's own.
+    await request.answer({"ports": [port for port in listening_ports() if port != state.otlp.port]})
 
 
-def command_arguments(agent: Agent, args: dict[str, Any]) -> tuple[str | list[str], str, dict[str, str]]:
+def command_arguments(state: GuestState, args: dict[str, Any]) -> tuple[str | list[str], str, dict[str, str]]:
     """Command, folder and environment, checked."""
     command = argument(args, "command", (str, list))
     if not command or not all(isinstance(word, str) and "\0" not in word for word in command):
@@ -91,24 +98,21 @@ def command_arguments(agent: Agent, args: dict[str, Any]) -> tuple[str | list[st
     env = argument(args, "env", dict, None) or {}
     if not all(isinstance(value, str) and name and not {"=", "\0"} & set(name) for name, value in env.items()):
         raise bad_request("the environment must map names to strings")
-    cwd = os.path.join(agent.user.workspace, argument(args, "cwd", str, None) or "")
+    cwd = os.path.join(state.user.workspace, argument(args, "cwd", str, None) or "")
     return command, cwd, env
 
 
-def _exec(agent: Agent, request: Request) -> None:
-    command, cwd, env = command_arguments(agent, request.args)
+async def _exec(state: GuestState, request: Request) -> None:
+    command, cwd, env = command_arguments(state, request.args)
     seconds = argument(request.args, "timeout", (int, float), None)
     limit = min(argument(request.args, "max_output", int), OUTPUT_LIMIT)
-    stdin = request.read_all(STDIN_LIMIT)
-    try:
-        result = Run(agent.children, request.connection.sock, limit).run(
-            lambda files: agent.launcher.start(to_argv(command), cwd=cwd, env=env, files=files),
-            stdin,
-            seconds,
-            agent.hub.drain,
-        )
-    except HungUpMeanwhile:
-        raise HungUp from None
+    stdin = await request.read_all(STDIN_LIMIT)
+    result = await Command(state.children, limit).run(
+        lambda files: state.launcher.start(to_argv(command), cwd=cwd, env=env, files=files),
+        stdin,
+        seconds,
+        request.connection,
+    )
     code, number = outcome(result.status)
     document = {
         "exit_code": code,
@@ -119,107 +123,103 @@ def _exec(agent: Agent, request: Request) -> None:
         "out_of_memory": result.out_of_memory,
         "stdout": len(result.stdout),
     }
-    request.answer(document, result.stdout, result.stderr)
+    await request.answer(document, result.stdout, result.stderr)
 
 
-def _start(agent: Agent, request: Request) -> None:
-    command, cwd, env = command_arguments(agent, request.args)
+async def _start(state: GuestState, request: Request) -> None:
+    command, cwd, env = command_arguments(state, request.args)
     name = argument(request.args, "name", str)
     if not name:
         raise bad_request("the name is empty")
     restart = argument(request.args, "restart_finished", bool, True)
-    request.answer(agent.processes.start(name, command, cwd, env, restart).info())
+    process = await state.processes.start(name, command, cwd, env, restart)
+    await request.answer(process.info())
 
 
-def _process(agent: Agent, request: Request) -> None:
-    process = agent.processes.find(argument(request.args, "name", str))
-    request.answer({"process": process.info() if process else None})
+async def _process(state: GuestState, request: Request) -> None:
+    process = state.processes.find(argument(request.args, "name", str))
+    await request.answer({"process": process.info() if process else None})
 
 
-def _processes(agent: Agent, request: Request) -> None:
-    request.answer({"processes": [process.info() for process in agent.processes.list()]})
+async def _processes(state: GuestState, request: Request) -> None:
+    await request.answer({"processes": [process.info() for process in state.processes.list()]})
 
 
-def _wait(agent: Agent, request: Request) -> None:
-    process = agent.processes.get(argument(request.args, "name", str))
-    process.wait(min(argument(request.args, "seconds", (int, float)), LONGEST_WAIT))
-    request.answer(process.info())
+async def _wait(state: GuestState, request: Request) -> None:
+    process = state.processes.get(argument(request.args, "name", str))
+    await process.wait(min(argument(request.args, "seconds", (int, float)), LONGEST_WAIT))
+    await request.answer(process.info())
 
 
-def _signal(agent: Agent, request: Request) -> None:
+async def _signal(state: GuestState, request: Request) -> None:
     number = argument(request.args, "signal", int)
     if not 1 <= number <= 64:
         raise bad_request(f"there is no signal {number}")
-    agent.processes.get(argument(request.args, "name", str)).signal(agent.children, number)
-    request.answer({})
+    await state.processes.get(argument(request.args, "name", str)).signal(state.children, number)
+    await request.answer({})
 
 
-def _forget(agent: Agent, request: Request) -> None:
-    process = agent.processes.forget(argument(request.args, "name", str))
+async def _forget(state: GuestState, request: Request) -> None:
+    process = state.processes.forget(argument(request.args, "name", str))
     if process is not None:
-        process.signal(agent.children, signal.SIGKILL)
-    request.answer({})
+        await process.signal(state.children, signal.SIGKILL)
+    await request.answer({})
 
 
-def _kill_all(agent: Agent, request: Request) -> None:
-    request.answer({"killed": agent.children.kill_all()})
+async def _kill_all(state: GuestState, request: Request) -> None:
+    await request.answer({"killed": await state.children.kill_all()})
 
 
-def _stdin(agent: Agent, request: Request) -> None:
-    process = agent.processes.get(argument(request.args, "name", str))
-    process.write(request.read_all(STDIN_LIMIT), argument(request.args, "close", bool, False))
-    request.answer({})
+async def _stdin(state: GuestState, request: Request) -> None:
+    process = state.processes.get(argument(request.args, "name", str))
+    data = await request.read_all(STDIN_LIMIT)
+    await process.write(data, argument(request.args, "close", bool, False))
+    await request.answer({})
 
 
-def _output(agent: Agent, request: Request) -> None:
-    process = agent.processes.get(argument(request.args, "name", str))
+async def _output(state: GuestState, request: Request) -> None:
+    process = state.processes.get(argument(request.args, "name", str))
     offset = argument(request.args, "offset", int, 0)
     follow = argument(request.args, "follow", bool, True)
-    stream = request.stream()
-    stream.start()
+    await request.start_stream()
     while True:
-        # Asked before reading: what is printed between the two is then read in the next round.
-        goes_on = process.spool.wait(offset, HEARTBEAT_SECONDS) if follow else False
+        # Before reading, so that what is printed between the two is read in the next round.
+        goes_on = await process.spool.wait(offset, HEARTBEAT_SECONDS) if follow else False
         parts = []
-        for kind, at, data in process.spool.read(offset, BATCH):
-            parts += [FRAME.pack(kind, at, len(data)), data]
-            offset = at + len(data)
+        for kind, position, data in process.spool.read(offset, BATCH):
+            parts += [FRAME.pack(kind, position, len(data)), data]
+            offset = position + len(data)
         if not parts:
             if not goes_on:
                 break
             parts.append(FRAME.pack(0, offset, 0))
-        stream.write(*parts)
-    stream.end()
+        await request.write(*parts)
+    await request.end_stream()
 
 
-def _neighbours(agent: Agent, request: Request) -> None:
+async def _forward_ports(state: GuestState, request: Request) -> None:
     hosts, own = argument(request.args, "ports", dict), argument(request.args, "own", int, None)
     if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
         raise bad_request("the ports must map numbers to names of hosts")
     if own is not None and not 0 < own < 65_536:
         raise bad_request(f"there is no port {own}")
-    request.answer({"refused": agent.neighbours.lead({int(port): host for port, host in hosts.items()}, own)})
+    refused = await state.ports.forward({int(port): host for port, host in hosts.items()}, own)
+    await request.answer({"refused": refused})
 
 
-def _as_user(function: str) -> Callable[[Agent, Request], None]:
-    def handler(agent: Agent, request: Request) -> None:
-        serve_as_user(agent, request, function)
-
-    return handler
-
-
-def _pty(agent: Agent, request: Request) -> None:
+async def _pty(state: GuestState, request: Request) -> None:
     from .terminal import serve_terminal
 
-    command, cwd, env = command_arguments(agent, {"command": "-", **request.args})
-    serve_terminal(agent, request, None if command == "-" else command, cwd, env)
+    command, cwd, env = command_arguments(state, {"command": "-", **request.args})
+    await serve_terminal(state, request, None if command == "-" else command, cwd, env)
 
 
-def _exports(agent: Agent, request: Request) -> None:
-    agent.exports.collect(request)
+async def _exports(state: GuestState, request: Request) -> None:
+    await request.switch(101)
+    await state.exports.serve(request.connection)
 
 
-ROUTES: dict[str, Callable[[Agent, Request], None]] = {
+ROUTES: dict[str, Handler] = {
     "ping": _ping,
     "stats": _stats,
     "ports": _ports,
@@ -233,8 +233,9 @@ ROUTES: dict[str, Callable[[Agent, Request], None]] = {
     "kill_all": _kill_all,
     "stdin": _stdin,
     "output": _output,
-    "neighbours": _neighbours,
+    # The name on the wire is that of earlier releases, which the service must be able to talk to.
+    "neighbours": _forward_ports,
     "pty": _pty,
     "exports": _exports,
-    **{name: _as_user(name) for name in FUNCTIONS},
+    **{name: partial(serve_as_user, name=name) for name in FUNCTIONS},
 }

@@ -1,91 +1,55 @@
-"""The agent's threads.
+"""The guest agent's process: one thread with one event loop.
 
-The main thread (`hub.py`) accepts connections, reads the output of named processes and reaps children; it never blocks
-on anything else. A connection is served by a worker thread. Some workers always stand by, started beforehand: a sandbox
-that has used up the container's processes cannot keep new connections from being answered.
+All connections, the output of named processes and the reaping of children are served by this loop, so the guest agent
+needs no new thread or process to answer. It goes on answering when a sandbox has used up the container's processes.
+Work that must block runs in forked processes (`as_user.py`, `launcher.py`); only host names are resolved in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
+import signal
 import socket
-import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 
-from .agent import Agent
 from .children import become_subreaper
+from .errors import HungUp, Refused
+from .http1 import Connection
 from .options import Options
+from .request import Request, encode_answer, read_arguments
 from .routes import dispatch
-from .wire import Connection, HungUp, Refused, refuse_unread
+from .sockets import accept_connections
+from .state import GuestState
 
-#: Worker threads that stand by.
-STANDBY = 6
-
-
-class Workers:
-    """Threads that serve connections."""
-
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
-        self._serve = serve
-        self._waiting: deque[socket.socket] = deque()
-        self._changed = threading.Condition()
-        self._idle = 0
-        for _ in range(STANDBY):
-            self._start()
-
-    def _start(self) -> None:
-        # At the container's limit of processes: those that stand by, or finish, must do.
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=self._work, daemon=True).start()
-
-    def give(self, sock: socket.socket) -> None:
-        """Serve this connection as soon as a thread is free, which is at once but for a crowd at the limit."""
-        with self._changed:
-            self._waiting.append(sock)
-            short = self._idle - len(self._waiting) < STANDBY
-            self._changed.notify()
-        if short:
-            self._start()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                while not self._waiting:
-                    self._changed.wait()
-                self._idle -= 1
-                sock = self._waiting.popleft()
-            try:
-                self._serve(sock)
-            except Exception:  # noqa: BLE001 - this connection is lost; at the limit there may be no other thread
-                sys.excepthook(*sys.exc_info())
-            finally:
-                sock.close()
-            with self._changed:
-                if self._idle >= 2 * STANDBY:
-                    return
+_BACKLOG = 128
 
 
 def serve(options: Options) -> int:
-    """Answer on the socket until SIGTERM; then everything that was started is killed."""
+    """Answer on the socket until SIGTERM, then kill everything that was started. The exit status."""
     _prepare(options)
     listener = _listen(options.socket)
     become_subreaper()
-    agent = Agent(options)
-    workers = Workers(lambda sock: _serve_connection(agent, sock))
-    agent.exporters.start()
-    agent.hub.watch(listener.fileno(), lambda: _accept(listener, workers))
-    agent.hub.watch(agent.launcher.endings, agent.launcher.read_endings)
-    agent.hub.run(agent.children.reap)
+    asyncio.run(_serve(options, listener))
+    return 0
+
+
+async def _serve(options: Options, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    state = GuestState(options)
+    loop.add_signal_handler(signal.SIGCHLD, state.children.reap)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    otlp = loop.create_task(state.otlp.serve())
+    control = loop.create_task(accept_connections(listener, lambda sock: _serve_connection(state, sock)))
+    await stopped.wait()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
-    agent.children.kill_all()
-    return 0
+    await state.children.kill_all()
+    for task in (otlp, control):
+        task.cancel()
 
 
 def _prepare(options: Options) -> None:
@@ -108,35 +72,24 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     os.chmod(path, 0o600)
-    listener.listen(128)
+    listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
 
 
-def _accept(listener: socket.socket, workers: Workers) -> None:
-    try:
-        sock, _ = listener.accept()
-    except BlockingIOError:
-        return
-    except OSError:  # no descriptor or memory for it now; whoever waits is served a little later
-        time.sleep(0.05)
-        return
-    sock.setblocking(True)
-    workers.give(sock)
-
-
-def _serve_connection(agent: Agent, sock: socket.socket) -> None:
-    """Answer one request after the other until the other side closes."""
+async def _serve_connection(state: GuestState, sock: socket.socket) -> None:
+    """Answer one request after the other until the peer closes the connection."""
     connection = Connection(sock)
     with contextlib.suppress(HungUp, ConnectionError):
-        while True:
+        close = False
+        while not close:
             try:
-                request = connection.read_request()
+                http = await connection.read_request()
+                if http is None:
+                    return
+                request = Request(http, await read_arguments(http))
             except Refused as error:
-                refuse_unread(sock, error)
+                await connection.send(*encode_answer(error.document(), status=error.status))
                 return
-            if request is None:
-                return
-            dispatch(agent, request)
-            if request.close_after:
-                return
+            await dispatch(state, request)
+            close = http.close_after

@@ -1,29 +1,33 @@
-"""What a named process printed: one log of both streams in the order it was read, in files, bounded.
+"""The stored output of a named process: one log of both streams in the order in which it was read, of bounded size.
 
-Offsets count bytes of the combined log from the process's start. The log is kept in segments; when more than `limit`
-bytes are kept the oldest segment goes. The files have no name: they are root's, and gone when the agent is.
+Offsets count bytes of the combined log from the start of the process. The log consists of segments, each a file; when
+it holds more than `limit` bytes the oldest segment is deleted. The files are unlinked as soon as they are open, so that
+only root can read them and they do not outlive the guest agent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
-import threading
 from array import array
 from bisect import bisect_right
 
 SEGMENT = 4 * 1024 * 1024
 LIMIT = 32 * 1024 * 1024
-#: A segment ends too after so many changes between the streams: their places are kept in memory.
+#: A segment also ends after this many changes between the streams, because their positions are held in memory.
 RUNS = 65_536
 
 _names = itertools.count()
 
 
 class _Segment:
-    """One file, closed when nobody reads it any more. `runs` holds, for each change of stream, offset * 2 + stream."""
+    """One file, closed when nothing refers to it any more.
 
-    #: -1 until there is a file.
+    `runs` holds `offset * 2 + stream` for the beginning of each stretch of bytes of one stream.
+    """
+
+    #: -1 until the file is open.
     fd = -1
 
     def __init__(self, folder: str, start: int) -> None:
@@ -47,7 +51,7 @@ class _Segment:
 
 
 class Spool:
-    """The log of one process. Any thread may read while one writes."""
+    """The log of one process. Any number of tasks may read it; not thread-safe."""
 
     def __init__(self, folder: str, segment: int = SEGMENT, limit: int = LIMIT, runs: int = RUNS) -> None:
         self._folder = folder
@@ -55,22 +59,22 @@ class Spool:
         self._limit = limit
         self._runs = runs
         self._segments: list[_Segment] = []
-        self._changed = threading.Condition()
+        #: Set, and replaced by a new event, at each change.
+        self._changed = asyncio.Event()
         self._ended = False
         #: Offset after the last byte.
         self.end = 0
 
     def write(self, stream: int, data: bytes) -> None:
-        """Append what was read from stream 0 (stdout) or 1 (stderr). What the disk does not take is lost, and its
-        offsets are skipped: the process must go on whatever the disk is like."""
-        with self._changed:
-            target = self.end + len(data)
-            try:
-                self._write(stream, memoryview(data))
-            except OSError:
-                self._segments.clear()
-            self.end = target
-            self._changed.notify_all()
+        """Append what was read from stream 0 (stdout) or 1 (stderr). If the disk refuses it, it is lost and its offsets
+        are skipped: a full disk must not stop the process."""
+        target = self.end + len(data)
+        try:
+            self._write(stream, memoryview(data))
+        except OSError:
+            self._segments.clear()
+        self.end = target
+        self._notify()
 
     def _write(self, stream: int, rest: memoryview) -> None:
         while rest:
@@ -85,30 +89,37 @@ class Spool:
                 del self._segments[0]
 
     def read(self, offset: int, limit: int) -> list[tuple[int, int, bytes]]:
-        """Up to `limit` bytes from the offset, or from the oldest kept: (stream, offset, bytes) in order."""
-        with self._changed:
-            chunks = []
-            for segment in self._segments:
-                if segment.end <= offset:
-                    continue
-                offset = max(offset, segment.start)
-                while limit and offset < segment.end:
-                    run = bisect_right(segment.runs, offset * 2 + 1) - 1
-                    end = segment.runs[run + 1] >> 1 if run + 1 < len(segment.runs) else segment.end
-                    data = os.pread(segment.fd, min(end - offset, limit), offset - segment.start)
-                    chunks.append((segment.runs[run] & 1, offset, data))
-                    offset += len(data)
-                    limit -= len(data)
-            return chunks
+        """Up to `limit` bytes from the offset, or from the oldest stored: (stream, offset, bytes) in order."""
+        chunks = []
+        for segment in self._segments:
+            if segment.end <= offset:
+                continue
+            offset = max(offset, segment.start)
+            while limit and offset < segment.end:
+                run = bisect_right(segment.runs, offset * 2 + 1) - 1
+                end = segment.runs[run + 1] >> 1 if run + 1 < len(segment.runs) else segment.end
+                data = os.pread(segment.fd, min(end - offset, limit), offset - segment.start)
+                chunks.append((segment.runs[run] & 1, offset, data))
+                offset += len(data)
+                limit -= len(data)
+        return chunks
 
     def finish(self) -> None:
-        """The process has ended and all it printed is here."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        """The process has ended and all of its output is here."""
+        self._ended = True
+        self._notify()
 
-    def wait(self, offset: int, seconds: float) -> bool:
-        """Wait until there is something at the offset or the log has ended; whether the log goes on from there."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or self.end > offset, seconds)
-            return not self._ended or self.end > offset
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, offset: int, seconds: float) -> bool:
+        """Wait until there is something at the offset, the log has ended or the time is over. False if the log has
+        ended and holds nothing from that offset on."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._ended and self.end <= offset:
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        return not self._ended or self.end > offset

@@ -1,61 +1,63 @@
 """A terminal on a connection.
 
 After 101 both sides send frames: kind (1 byte), length (4), payload. Kinds: 0 terminal bytes, both ways; 1 from the
-client, columns (2) and rows (2); 2 from the agent, the exit code (4), the last one. The client closing the connection
-is a terminal that is closed: its processes get SIGHUP.
+client, columns (2) and rows (2); 2 from the guest agent, the exit code (4), which is the last frame. When the client
+closes the connection the terminal is closed, and its processes get SIGHUP.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
-import select
 import signal
-import socket
 import struct
 import termios
 
-from .agent import Agent
 from .children import Child, outcome
-from .run import shell, to_argv
-from .wire import HungUp, Request, argument, bad_request
+from .command import shell, to_argv
+from .errors import HungUp, bad_request
+from .http1 import Connection
+from .request import Request, argument
+from .sockets import readable
+from .state import GuestState
 
 FRAME = struct.Struct(">BI")
 SIZE = struct.Struct(">HH")
 EXIT = struct.Struct(">i")
 DATA, RESIZE, ENDED = 0, 1, 2
 PIECE = 64 * 1024
+#: Longest frame of the client. When this much typed input is waiting for the program, the client has to wait.
 FRAME_LIMIT = 1024 * 1024
-#: What still runs so long after SIGHUP is killed.
+#: What still runs this long after SIGHUP is killed.
 HANGUP_SECONDS = 2.0
 
 
-def serve_terminal(
-    agent: Agent, request: Request, command: str | list[str] | None, cwd: str, env: dict[str, str]
+async def serve_terminal(
+    state: GuestState, request: Request, command: str | list[str] | None, cwd: str, env: dict[str, str]
 ) -> None:
-    """Run the command, or a login shell, on a new terminal until it ends or the client closes."""
+    """Run the command, or a login shell, on a new terminal until it ends or the client closes the connection."""
     columns, rows = argument(request.args, "columns", int), argument(request.args, "rows", int)
     argv = [shell(), "-l"] if command is None else to_argv(command)
     master, slave = os.openpty()
     try:
         _resize(master, columns, rows)
-        os.fchown(slave, agent.user.uid, agent.user.gid)
+        os.fchown(slave, state.user.uid, state.user.gid)
         environment = {"TERM": "xterm-256color", **env}
-        child = agent.launcher.start(argv, cwd=cwd, env=environment, files=[], terminal=os.ttyname(slave))
+        child = await state.launcher.start(argv, cwd=cwd, env=environment, files=[], terminal=os.ttyname(slave))
     except BaseException:
         os.close(master)
         raise
     finally:
         os.close(slave)
     try:
-        request.switch(101)
-        Terminal(request, master, child).run()
+        await request.switch(101)
+        await Terminal(request.connection, master, child).run()
     finally:
-        agent.children.signal_group(child, signal.SIGHUP)
+        state.children.signal_group(child, signal.SIGHUP)
         os.close(master)
-        if not child.wait(HANGUP_SECONDS):
-            agent.children.signal_group(child, signal.SIGKILL)
-        child.close()
+        if not await child.wait(HANGUP_SECONDS):
+            state.children.signal_group(child, signal.SIGKILL)
 
 
 def _resize(master: int, columns: int, rows: int) -> None:
@@ -65,78 +67,76 @@ def _resize(master: int, columns: int, rows: int) -> None:
 
 
 class Terminal:
-    """The bytes between a connection and a terminal."""
+    """Copies bytes between a connection and a terminal."""
 
-    def __init__(self, request: Request, master: int, child: Child) -> None:
-        self._sock: socket.socket = request.connection.sock
-        self._received = bytearray(request.connection.take_read_ahead())
-        self._typed = bytearray()
+    def __init__(self, connection: Connection, master: int, child: Child) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
         self._master = master
         self._child = child
-        self._open = True
+        self._typed = bytearray()
+        #: Set while little enough typed input is waiting for the program.
+        self._room = asyncio.Event()
+        self._room.set()
         os.set_blocking(master, False)
 
-    def run(self) -> None:
-        poller = select.poll()
-        poller.register(self._child.done_fd, select.POLLIN)
-        self._take_frames()
+    async def run(self) -> None:
+        """Return when the command has ended, or the client has closed the connection."""
+        output = self._loop.create_task(self._send_output())
+        frames = self._loop.create_task(self._receive_frames())
+        try:
+            done, _ = await asyncio.wait({output, frames}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (output, frames):
+                task.cancel()
+            await asyncio.gather(output, frames, return_exceptions=True)
+            self._loop.remove_writer(self._master)
+
+    async def _send_output(self) -> None:
+        """Send what is printed until the command has ended, and then its exit code."""
         while True:
-            if self._open:
-                poller.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
-            # A client that types more than the program reads waits.
-            poller.register(self._sock, select.POLLIN if len(self._typed) < FRAME_LIMIT else 0)
-            ready = dict(poller.poll())
-            if self._sock.fileno() in ready and not self._receive():
-                return
-            if ready.get(self._master, 0) & select.POLLOUT:
-                self._type()
-            if ready.get(self._master, 0) & (select.POLLIN | select.POLLHUP) and not self._show():
-                # Every program has closed the terminal; the first may run on without it.
-                poller.unregister(self._master)
-                self._open = False
-            if self._child.done_fd in ready:
-                while self._show():
-                    pass
-                code, _ = outcome(self._child.status or 0)
-                self._sock.sendall(FRAME.pack(ENDED, EXIT.size) + EXIT.pack(code))
-                return
+            ended = self._child.ended.done()
+            try:
+                data = os.read(self._master, PIECE)
+            except BlockingIOError:
+                if ended:
+                    break
+                with readable(self._master) as ready:
+                    await asyncio.wait({ready, self._child.ended}, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            except OSError:  # every program has closed the terminal; the first of them may run on without it
+                await self._child.wait()
+                break
+            await self._connection.send(FRAME.pack(DATA, len(data)), data)
+        code, _ = outcome(self._child.status or 0)
+        await self._connection.send(FRAME.pack(ENDED, EXIT.size), EXIT.pack(code))
 
-    def _receive(self) -> bool:
-        data = self._sock.recv(PIECE)
-        self._received += data
-        self._take_frames()
-        return bool(data)
-
-    def _take_frames(self) -> None:
-        while len(self._received) >= FRAME.size:
-            kind, length = FRAME.unpack_from(self._received)
+    async def _receive_frames(self) -> None:
+        """Apply the client's frames. Raises HungUp when it closes the connection."""
+        while True:
+            kind, length = FRAME.unpack(await self._connection.read_exactly(FRAME.size))
             if length > FRAME_LIMIT or kind not in (DATA, RESIZE) or (kind == RESIZE and length != SIZE.size):
                 raise HungUp
-            end = FRAME.size + length
-            if len(self._received) < end:
-                return
-            payload = bytes(self._received[FRAME.size : end])
-            del self._received[:end]
-            if kind == DATA:
+            payload = await self._connection.read_exactly(length)
+            if kind == RESIZE:
+                _resize(self._master, *SIZE.unpack(payload))
+            elif payload:
                 self._typed += payload
-            else:
-                columns, rows = SIZE.unpack(payload)
-                _resize(self._master, columns, rows)
+                self._loop.add_writer(self._master, self._write_typed)
+                if len(self._typed) >= FRAME_LIMIT:
+                    self._room.clear()
+                await self._room.wait()
 
-    def _type(self) -> None:
+    def _write_typed(self) -> None:
         try:
             del self._typed[: os.write(self._master, self._typed[:PIECE])]
         except BlockingIOError:
             return
-        except OSError:
+        except OSError:  # no program has the terminal open
             self._typed.clear()
-
-    def _show(self) -> bool:
-        """Send on what was printed; False if nothing was."""
-        try:
-            data = os.read(self._master, PIECE)
-        except OSError:  # nothing there, or the last program on the terminal has closed it
-            return False
-        if data:
-            self._sock.sendall(FRAME.pack(DATA, len(data)) + data)
-        return bool(data)
+        if not self._typed:
+            self._loop.remove_writer(self._master)
+        if len(self._typed) < FRAME_LIMIT:
+            self._room.set()

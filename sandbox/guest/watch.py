@@ -1,7 +1,7 @@
-"""Changes below a folder, found by looking at it again and again.
+"""Changes below a folder, found by scanning it again and again.
 
-Not inotify: its instances are counted per user over all containers of the host, and the sandboxed dev servers need
-them.
+Not by inotify: the kernel limits its instances per user over all containers of a host, and the development servers in
+the sandboxes need them.
 
 watch {path}    a stream of lines {"type": "created"|"modified"|"removed", "path": ...}; an empty line now and then
 """
@@ -13,29 +13,32 @@ import os
 import select
 import time
 
-from .wire import Refused, Request
+from .errors import Refused
+from .worker import WorkerRequest
 from .workspace import Workspace
 
-SECONDS = 0.25
-#: A large folder is looked at less often: at most a tenth of the time is spent on it.
-SHARE = 9
+INTERVAL_SECONDS = 0.25
+#: The pause is at least this many times the duration of a scan, so a large folder takes at most a tenth of the time.
+PAUSE_FACTOR = 9
 HEARTBEAT_SECONDS = 10.0
 ENTRIES_LIMIT = 100_000
-#: Folders that tools fill with what nobody edits.
+#: Folders that tools fill, and that nobody edits.
 SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv", ".next", ".cache"})
 
+#: What is compared of each path.
 Snapshot = dict[str, tuple[int, int, int]]
 
 
-def watch(workspace: Workspace, request: Request) -> None:
+def watch(workspace: Workspace, request: WorkerRequest) -> None:
+    """Stream the changes until the client is gone."""
     folder = workspace.path(request.args)
     before = snapshot(folder, must_exist=True)
     stream = request.stream()
     stream.write(b"\n")
     poller = select.poll()
-    poller.register(request.connection.sock, select.POLLRDHUP)
-    said = time.monotonic()
-    pause = SECONDS
+    poller.register(request.sock, select.POLLRDHUP)
+    written_at = time.monotonic()
+    pause = INTERVAL_SECONDS
     while not poller.poll(pause * 1000):
         began = time.monotonic()
         after = snapshot(folder)
@@ -45,15 +48,15 @@ def watch(workspace: Workspace, request: Request) -> None:
         ]
         before = after
         now = time.monotonic()
-        if lines or now - said > HEARTBEAT_SECONDS:
+        if lines or now - written_at > HEARTBEAT_SECONDS:
             stream.write(b"".join(lines) or b"\n")
-            said = now
-        pause = max(SECONDS, SHARE * (now - began))
+            written_at = now
+        pause = max(INTERVAL_SECONDS, PAUSE_FACTOR * (now - began))
 
 
 def snapshot(folder: str, *, must_exist: bool = False) -> Snapshot:
-    """Kind, size and time of everything below the folder, without what is in the skipped ones."""
-    seen: Snapshot = {}
+    """Kind, size and time of everything below the folder, without the contents of skipped folders."""
+    found: Snapshot = {}
     pending = [folder]
     while pending:
         current = pending.pop()
@@ -65,20 +68,20 @@ def snapshot(folder: str, *, must_exist: bool = False) -> Snapshot:
                     except FileNotFoundError:
                         continue
                     is_folder = entry.is_dir(follow_symlinks=False)
-                    # A folder changes whenever something in it does, which is told of that thing.
-                    seen[entry.path] = (facts.st_ino, 0, 0) if is_folder else (0, facts.st_size, facts.st_mtime_ns)
+                    # The time of a folder changes with every entry in it, which is reported for that entry.
+                    found[entry.path] = (facts.st_ino, 0, 0) if is_folder else (0, facts.st_size, facts.st_mtime_ns)
                     if is_folder and entry.name not in SKIPPED:
                         pending.append(entry.path)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             if must_exist and current == folder:
                 raise
-        if len(seen) > ENTRIES_LIMIT:
+        if len(found) > ENTRIES_LIMIT:
             raise Refused("file_refused", f"{folder}: more than {ENTRIES_LIMIT} entries cannot be watched", 413)
-    return seen
+    return found
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[tuple[str, str]]:
-    """What became of each path, parents before what is in them."""
+    """(type, path) of each difference, parents before their contents."""
     found = [("removed", path) for path in before.keys() - after.keys()]
     found += [("created", path) for path in after.keys() - before.keys()]
     found += [("modified", path) for path in before.keys() & after.keys() if before[path] != after[path]]

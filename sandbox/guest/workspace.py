@@ -1,4 +1,4 @@
-"""The sandbox's folder as callers see it: their paths below it, and what they are told of a file."""
+"""The sandbox's folder: paths as clients give and get them, and what they are sent about a file."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import os
 import stat
 from typing import Any
 
-from .wire import argument, bad_request
+from .errors import bad_request
+from .request import argument
 
 
 class Workspace:
-    """Paths as callers give them, and what is told of a file."""
+    """The workspace at an absolute path. Relative paths of clients are below it."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def path(self, args: dict[str, Any], name: str = "path") -> str:
+        """The absolute path that the argument means. Raises Refused."""
         given = argument(args, name, str)
         if "\0" in given:
             raise bad_request("a path must not have a NUL in it")
         return os.path.normpath(os.path.join(self.folder, given))
 
     def shown(self, path: str) -> str:
-        """Relative to the workspace if it is below it."""
+        """The path for the client: relative to the workspace if it is below it."""
         if path == self.folder:
             return "."
         return path.removeprefix(self.folder + "/")

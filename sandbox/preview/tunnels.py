@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import UUID
 
-import anyio
 import httpcore
-from anyio.abc import SocketAttribute, SocketStream
 
 from sandbox.engine.base import Guest
+from sandbox.engine.guest_client.socket_stream import ConnectBackend
 from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.target import PreviewResolver
 
@@ -24,70 +21,6 @@ class TooManyConnections(SandboxError):
 
     code = "too_many_connections"
     kind = Kind.TOO_MANY
-
-
-class TunnelStream(httpcore.AsyncNetworkStream):
-    """The tunnel's socket as httpcore reads and writes it. Reading stops while nobody takes the bytes."""
-
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            with anyio.fail_after(timeout):
-                return await self._stream.receive(max_bytes)
-        except anyio.EndOfStream:
-            return b""
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(str(error)) from error
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
-        try:
-            with anyio.fail_after(timeout):
-                await self._stream.send(buffer)
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout(str(error)) from error
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise httpcore.WriteError(str(error)) from error
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info != "is_readable":
-            return None
-        # An idle connection with something to read has been closed by the app; httpcore then takes another.
-        descriptor = self._stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610
-        if descriptor < 0:
-            return True
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-
-
-class TunnelBackend(httpcore.AsyncNetworkBackend):
-    """Connects through tunnels. The "host" is the roles to try, joined by dots (a role has none)."""
-
-    def __init__(self, open_tunnel: TunnelOpener) -> None:
-        self._open = open_tunnel
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-    ) -> httpcore.AsyncNetworkStream:
-        tunnel = await self._open(tuple(host.split(".")), port)
-        return TunnelStream(await SocketStream.from_socket(tunnel))
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
 
 
 class TunnelOpener:
@@ -135,7 +68,8 @@ class Channel:
             max_connections=max_connections,
             max_keepalive_connections=max_connections // 4,
             keepalive_expiry=keepalive_seconds,
-            network_backend=TunnelBackend(opener),
+            # The "host" of a URL is the roles to try, joined by dots (the name of a role has none).
+            network_backend=ConnectBackend(lambda host, port: opener(tuple(host.split(".")), port)),
         )
         self.active = 0
         self.idle_timer: asyncio.TimerHandle | None = None

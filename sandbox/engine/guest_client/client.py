@@ -1,4 +1,4 @@
-"""The guest agent in one container, spoken to over whatever connects to it (`agent_wire.Connector`)."""
+"""The client of the guest agent in one container. A `Connector` of `http.py` connects to it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ _STREAMS = (Stream.STDOUT, Stream.STDERR)
 _PTY_FRAME = struct.Struct(">BI")
 _PTY_DATA, _PTY_RESIZE, _PTY_ENDED = 0, 1, 2
 _PTY_PIECE = 64 * 1024
-#: The guest agent says something at least every 10 seconds on a stream it keeps open.
+#: On a stream the guest agent sends a heartbeat every 10 seconds.
 _STREAM_SILENCE_SECONDS = 40.0
-#: How long one request to wait for a process's end lasts; then it is asked again.
+#: How long one request waits for the end of a process, before the next request is made.
 _WAIT_SECONDS = 30.0
-#: What a command's answer may take beyond the command's own time.
+#: How long the answer may take after the command's own timeout.
 _EXEC_MARGIN_SECONDS = 30.0
-#: Packing, unpacking or removing a large folder says nothing until it is done.
+#: While a large folder is packed, unpacked or removed, nothing is received.
 _LONG_SECONDS = 900.0
 
 
 class GuestClient:
-    """Implements `base.Agent`. Nothing is connected before the first call. One event loop; any number of tasks."""
+    """Implements `base.Guest`. The first call makes the first connection.
+
+    Any number of tasks may use it at once; not thread-safe.
+    """
 
     def __init__(self, connector: Connector) -> None:
         self._http = GuestHttp(connector)
@@ -96,7 +99,7 @@ class GuestClient:
             buffer = bytearray()
             async for part in response:
                 buffer += part
-                for chunk in _take_chunks(buffer):
+                for chunk in _pop_chunks(buffer):
                     yield chunk
 
     async def wait(self, name: str) -> ProcessInfo:
@@ -111,7 +114,9 @@ class GuestClient:
 
     async def kill_all(self) -> int:
         """Kill everything that was ever started in the container and still runs; how many processes that was.
-        Needs no new process: it works when a fork bomb has used them all up."""
+
+        Needs no new process, so it works when a fork bomb has used up the container's limit.
+        """
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
 
@@ -179,7 +184,7 @@ class GuestClient:
 
     async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
         args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
-        # The function keeps this name on the wire: guest agents of earlier releases know it.
+        # The name on the wire is that of earlier releases: their containers go on running.
         answer, _ = await self._http.call("neighbours", args)
         return {int(port): why for port, why in answer["refused"].items()}
 
@@ -204,8 +209,8 @@ class GuestClient:
         await self._http.aclose()
 
 
-def _take_chunks(buffer: bytearray) -> list[OutputChunk]:
-    """The whole frames at the front of the buffer, taken out of it."""
+def _pop_chunks(buffer: bytearray) -> list[OutputChunk]:
+    """Remove the complete frames at the front of the buffer and return them."""
     chunks = []
     position = 0
     while len(buffer) - position >= _OUTPUT_FRAME.size:
@@ -222,20 +227,20 @@ def _take_chunks(buffer: bytearray) -> list[OutputChunk]:
 
 
 class PtyStream:
-    """Implements `base.PtySession` on a connection of its own."""
+    """Implements `base.PtySession` on a connection of its own. Not thread-safe."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._writing = asyncio.Lock()
-        #: Known once `read` has returned b"" because the command ended.
+        #: Set once `read` has returned b"" because the command has ended.
         self.exit_code: int | None = None
 
     async def read(self) -> bytes:
-        """Terminal bytes; b"" once the command has ended, or the container with it."""
+        """The next terminal bytes; b"" once the command has ended or the connection is lost."""
         while self.exit_code is None:
-            if (payload := self._take_frame()) is not None:
+            if (payload := self._pop_frame()) is not None:
                 return payload
             try:
                 data = await self._loop.sock_recv(self._sock, _PTY_PIECE)
@@ -244,12 +249,12 @@ class PtyStream:
             if not data:
                 return b""
             self._buffer += data
-            if (payload := self._take_frame()) is not None:
+            if (payload := self._pop_frame()) is not None:
                 return payload
         return b""
 
-    def _take_frame(self) -> bytes | None:
-        """Terminal bytes of the frame at the front, b"" if it says the command has ended, None if it is not whole."""
+    def _pop_frame(self) -> bytes | None:
+        """The payload of the frame at the front; b"" if it reports the end of the command, None if it is incomplete."""
         if len(self._buffer) < _PTY_FRAME.size:
             return None
         kind, length = _PTY_FRAME.unpack_from(self._buffer)
@@ -280,5 +285,5 @@ class PtyStream:
                 raise unreachable(error.strerror or error) from error
 
     async def close(self) -> None:
-        """Close the terminal: what runs in it gets SIGHUP."""
+        """Close the terminal: the processes in it get SIGHUP."""
         self._sock.close()

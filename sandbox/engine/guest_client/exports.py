@@ -1,4 +1,7 @@
-"""What the apps of one container report, fetched over a connection that is kept (`agent/exports.py` has the frames)."""
+"""OTLP exports of one container's apps, fetched over a long-lived connection.
+
+`sandbox/guest/export_queue.py` is the other side and describes the frames.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from sandbox.engine.base import Export, ExportAnswer
 from sandbox.engine.guest_client.http import unreachable
 
 _HEAD = struct.Struct(">II")
-#: The guest agent says something at least every 60 seconds.
+#: The guest agent sends a heartbeat every 60 seconds.
 _SILENCE_SECONDS = 150.0
-#: Once it has begun to say something it goes on.
-_PATIENCE_SECONDS = 30.0
+#: Longest pause in the middle of a frame, and longest time to send one.
+_FRAME_SECONDS = 30.0
 _PIECE = 256 * 1024
-#: What the guest agent keeps in waiting, with room for the headers.
-_MOST_BYTES = 32 * 1024 * 1024
+#: More than the guest agent's queue holds, headers included.
+_FRAME_LIMIT = 32 * 1024 * 1024
 
 
 class ExportsConnection:
-    """Implements `base.Exports`."""
+    """Implements `base.Exports`. To be used by one task; not thread-safe."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -33,12 +36,12 @@ class ExportsConnection:
     async def arrived(self) -> None:
         while self._lengths is None:
             json_length, bodies_length = _HEAD.unpack(await self._exactly(_HEAD.size, _SILENCE_SECONDS))
-            if json_length + bodies_length > _MOST_BYTES:
+            if json_length + bodies_length > _FRAME_LIMIT:
                 raise unreachable("it sent more than it may")
             if bodies_length or json_length > len("[]"):
                 self._lengths = json_length, bodies_length
             else:
-                await self._exactly(json_length, _PATIENCE_SECONDS)
+                await self._exactly(json_length, _FRAME_SECONDS)
 
     async def fetch(self) -> list[Export]:
         await self.arrived()
@@ -46,8 +49,8 @@ class ExportsConnection:
             return []
         json_length, bodies_length = self._lengths
         self._lengths = None
-        heads = json.loads(await self._exactly(json_length, _PATIENCE_SECONDS))
-        bodies = await self._exactly(bodies_length, _PATIENCE_SECONDS)
+        heads = json.loads(await self._exactly(json_length, _FRAME_SECONDS))
+        bodies = await self._exactly(bodies_length, _FRAME_SECONDS)
         exports, at = [], 0
         for head in heads:
             body = bodies[at : at + head["length"]]
@@ -69,10 +72,10 @@ class ExportsConnection:
         text = json.dumps(heads, separators=(",", ":")).encode("ascii")
         bodies = b"".join(answer.body for answer in answers)
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_FRAME_SECONDS):
                 await self._loop.sock_sendall(self._sock, _HEAD.pack(len(text), len(bodies)) + text + bodies)
         except TimeoutError:
-            raise unreachable("it takes no answers") from None
+            raise unreachable("it does not read the answers") from None
         except OSError as error:
             raise unreachable(error.strerror or error) from error
 
@@ -89,7 +92,7 @@ class ExportsConnection:
                     raise unreachable("it hung up")
                 data += piece
         except TimeoutError:
-            raise unreachable(f"nothing heard for {seconds} seconds") from None
+            raise unreachable(f"nothing received for {seconds} seconds") from None
         except OSError as error:
             raise unreachable(error.strerror or error) from error
         return bytes(data)

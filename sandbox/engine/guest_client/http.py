@@ -1,7 +1,7 @@
-"""How bytes get to a guest agent and back: connectors, HTTP over any connected socket, and errors translated once.
+"""HTTP to a guest agent over any connected socket, and the translation of its errors.
 
-The guest agent's side is `sandbox/guest/wire.py`: `POST /function`, JSON arguments first in the body, raw bytes after
-them.
+A call is `POST /function` with JSON arguments first in the body and raw bytes after them; `sandbox/guest/request.py` is
+the other side.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpcore
 
+from sandbox.engine.guest_client.socket_stream import ConnectBackend
 from sandbox.errors import GuestError, Kind
 
-#: Gives a connected, non-blocking socket to the agent. Raises GuestError `agent_unreachable`, or OSError.
+#: Returns a connected, non-blocking socket to the guest agent. Raises GuestError `agent_unreachable`, or OSError.
 Connector = Callable[[], Awaitable[socket.socket]]
 
 ARGS_LENGTH = "Sandbox-Args-Length"
-#: Longest path a unix socket address holds on Linux.
+#: Longest path of a unix socket address on Linux, in bytes.
 LONGEST_SOCKET_PATH = 107
-HELD_BYTES = 16 * 1024
+#: Writes of less than this are delayed until the answer is read.
+COALESCE_BYTES = 16 * 1024
 CONNECT_SECONDS = 10.0
+#: Requests to one container at once.
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
 HEAD_LIMIT = 16 * 1024
@@ -54,19 +56,19 @@ _HINTS = {
 
 
 def guest_error(code: str, message: str) -> GuestError:
-    """The error of that code, with its kind and hint."""
+    """The error for a code of the guest agent, with its kind and hint. An unknown code becomes `agent_refused`."""
     if code not in _KINDS:
         code = "agent_refused"
     return GuestError(message, code=code, kind=_KINDS[code], hint=_HINTS[code])
 
 
 def unreachable(reason: object) -> GuestError:
-    """The guest agent does not answer."""
+    """The error for a guest agent that does not answer."""
     return guest_error("agent_unreachable", f"the agent in the container does not answer: {reason}")
 
 
 class UnixConnector:
-    """Connects to the guest agent's socket in a folder shared with the host. Paths of any length."""
+    """Connects to the guest agent's socket in a folder that is shared with the host. The path may have any length."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
@@ -86,7 +88,7 @@ class UnixConnector:
         try:
             while True:
                 try:
-                    sock.connect(path)  # a unix socket connects at once, or says that its queue is full
+                    sock.connect(path)  # a unix socket connects at once, or fails because its queue is full
                 except BlockingIOError:
                     await asyncio.sleep(0.005)
                 else:
@@ -97,7 +99,7 @@ class UnixConnector:
 
 
 async def connect(connector: Connector) -> socket.socket:
-    """A socket of the connector's, within the time for it. Raises GuestError `agent_unreachable`."""
+    """Connect within CONNECT_SECONDS. Raises GuestError `agent_unreachable`."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await connector()
@@ -107,75 +109,8 @@ async def connect(connector: Connector) -> socket.socket:
         raise unreachable(error.strerror or error) from error
 
 
-class _SocketStream(httpcore.AsyncNetworkStream):
-    """A socket as httpcore wants it. What is written is held back until there is enough of it or an answer is awaited:
-    httpcore writes a request's head, body and end one by one, and the guest agent would wake for each."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._held = b""
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        await self._send_held(timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._loop.sock_recv(self._sock, max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(f"nothing heard for {timeout} seconds") from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._held += buffer
-        if len(self._held) >= HELD_BYTES:
-            await self._send_held(timeout)
-
-    async def _send_held(self, timeout: float | None) -> None:
-        held, self._held = self._held, b""
-        if not held:
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                await self._loop.sock_sendall(self._sock, held)
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout(f"nothing taken for {timeout} seconds") from error
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
-
-    async def aclose(self) -> None:
-        self._sock.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            poller = select.poll()
-            poller.register(self._sock, select.POLLIN)
-            return bool(poller.poll(0))
-        return None
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Connects by the connector, whatever the address says."""
-
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-
-    async def connect_tcp(
-        self,
-        host: str,  # noqa: ARG002
-        port: int,  # noqa: ARG002
-        timeout: float | None = None,  # noqa: ARG002
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-    ) -> httpcore.AsyncNetworkStream:
-        return _SocketStream(await connect(self._connector))
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 class Response:
-    """An answer under way: its head has been read and is not an error. Close it, or read it to its end."""
+    """An answer whose head has been read and is not an error. It must be read to its end or closed."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
@@ -224,15 +159,17 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class GuestHttp:
-    """Requests over a pool of kept connections. Safe for many tasks at once; a cancelled request closes its own
-    connection and no other. `aclose` ends all; nothing is connected before the first request."""
+    """Requests over a pool of keep-alive connections, which are made when they are first needed.
+
+    Any number of tasks may use it at once; not thread-safe. A cancelled request closes only its own connection.
+    """
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
-            network_backend=_Backend(connector),
+            network_backend=ConnectBackend(lambda _host, _port: connect(connector), COALESCE_BYTES),
         )
 
     async def open(
@@ -243,8 +180,10 @@ class GuestHttp:
         raw: bytes | AsyncIterator[bytes] = b"",
         silence_seconds: float | None = 120.0,
     ) -> Response:
-        """Send a request and read the head of its answer. GuestError for every failure and refusal.
-        `silence_seconds`: longest time in which nothing at all may be heard."""
+        """Send a request and read the head of its answer. Raises GuestError for every failure and refusal.
+
+        `silence_seconds` is the longest time in which nothing may be received or sent; None for no limit.
+        """
         head = _encode(args)
         headers: dict[bytes | str, bytes | str] = {ARGS_LENGTH: str(len(head)), "Host": "agent"}
         if isinstance(raw, bytes):
@@ -280,13 +219,13 @@ class GuestHttp:
         raw: bytes | AsyncIterator[bytes] = b"",
         silence_seconds: float | None = 120.0,
     ) -> tuple[dict[str, Any], bytes]:
-        """Send a request and read all of its answer: JSON and raw bytes."""
+        """Send a request and read the whole answer: its JSON, and the raw bytes after it."""
         response = await self.open(function, args or {}, raw=raw, silence_seconds=silence_seconds)
         return await response.document()
 
     async def switch(self, method: str, target: str, args: dict[str, Any] | None = None) -> socket.socket:
-        """A connection of its own, turned into something else than HTTP: it stands right after the answer's head.
-        The answer must be 200 or 101."""
+        """Make a new connection and switch it to another protocol than HTTP. The next bytes to be read from the socket
+        are the first of that protocol. Raises GuestError unless the answer is 200 or 101."""
         body = b"" if args is None else _encode(args)
         head = f"{method} {target} HTTP/1.1\r\nHost: agent\r\n"
         if args is not None:
@@ -308,12 +247,12 @@ class GuestHttp:
         return sock
 
     async def aclose(self) -> None:
-        with contextlib.suppress(RuntimeError):  # httpcore's complaint of requests under way; they end with this
+        with contextlib.suppress(RuntimeError):  # httpcore raises it if requests are in progress; they fail then
             await self._pool.aclose()
 
 
 async def _read_switched(sock: socket.socket) -> None:
-    """Read the head of the answer and not one byte more: what follows belongs to whoever gets the socket."""
+    """Read the head of the answer and nothing after it, because that belongs to the caller who gets the socket."""
     loop = asyncio.get_running_loop()
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):

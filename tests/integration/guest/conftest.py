@@ -1,4 +1,4 @@
-"""A guest agent that runs for real: as a process of this machine, and in a container."""
+"""Fixtures with real guest agents, as a process of this machine and in a container."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from running_guests import (
     GUEST,
     MEMORY,
     PIDS,
-    AgentContainer,
     BridgeConnector,
-    RunningAgent,
-    start_agent,
+    GuestContainer,
+    RunningGuest,
+    start_guest,
 )
 
 from sandbox.engine.guest_client.client import GuestClient
@@ -31,11 +31,11 @@ from sandbox.images.runtime_images import RuntimeImages
 
 
 @pytest.fixture(scope="session")
-def running_agent() -> Iterator[RunningAgent]:
-    # Below /tmp and open to pass through: commands run as another user.
-    folder = Path(tempfile.mkdtemp(prefix="sandbox-agent-test-", dir="/tmp"))
+def running_guest() -> Iterator[RunningGuest]:
+    # Below /tmp and readable by all, because commands run as another user.
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-guest-test-", dir="/tmp"))
     folder.chmod(0o755)
-    guest = start_agent(folder)
+    guest = start_guest(folder)
     yield guest
     guest.process.send_signal(signal.SIGTERM)
     try:
@@ -47,16 +47,16 @@ def running_agent() -> Iterator[RunningAgent]:
 
 
 @pytest.fixture
-async def client(running_agent: RunningAgent) -> AsyncIterator[GuestClient]:
-    guest = GuestClient(UnixConnector(running_agent.socket))
+async def client(running_guest: RunningGuest) -> AsyncIterator[GuestClient]:
+    guest = GuestClient(UnixConnector(running_guest.socket))
     await guest.wait_ready(10)
     yield guest
     await guest.aclose()
 
 
 @pytest.fixture
-async def bridged(running_agent: RunningAgent, client: GuestClient) -> AsyncIterator[GuestClient]:
-    connector = BridgeConnector(running_agent.socket)
+async def bridged(running_guest: RunningGuest, client: GuestClient) -> AsyncIterator[GuestClient]:
+    connector = BridgeConnector(running_guest.socket)
     guest = GuestClient(connector)
     await guest.wait_ready(10)
     yield guest
@@ -66,20 +66,20 @@ async def bridged(running_agent: RunningAgent, client: GuestClient) -> AsyncIter
 
 
 @pytest.fixture(scope="session")
-async def agent_image() -> str:
-    """The project's own runtime, whose Python runs the guest agent; built once if it is not there."""
+async def guest_image() -> str:
+    """The project's own runtime, whose Python runs the guest agent; built if it does not exist."""
     return await RuntimeImages(RuntimeCatalog()).ensure("python312")
 
 
 @pytest.fixture
-async def contained(agent_image: str) -> AsyncIterator[AgentContainer]:
+async def contained(guest_image: str) -> AsyncIterator[GuestContainer]:
     engine = docker.from_env()
-    folder = Path(tempfile.mkdtemp(prefix="sandbox-agent-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-guest-test-", dir="/tmp"))
     container = await asyncio.to_thread(
         engine.containers.run,
-        agent_image,
+        guest_image,
         entrypoint=["python3", "-I", "-S", "/opt/sandbox-agent", "serve", "--socket", "/run/sandbox-agent/agent.sock"],
-        name=f"sbx-test-agent-{uuid4().hex[:12]}",
+        name=f"sbx-test-guest-{uuid4().hex[:12]}",
         detach=True,
         init=True,
         network_mode="none",
@@ -97,7 +97,7 @@ async def contained(agent_image: str) -> AsyncIterator[AgentContainer]:
     guest = GuestClient(UnixConnector(folder / "agent.sock"))
     try:
         await guest.wait_ready(30)
-        yield AgentContainer(container, guest)
+        yield GuestContainer(container, guest)
     finally:
         await guest.aclose()
         await asyncio.to_thread(container.remove, force=True, v=True)

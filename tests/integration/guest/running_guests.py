@@ -1,4 +1,4 @@
-"""What the guest agent's tests run on: a guest agent as a process, its bridge, its container."""
+"""Guest agents for the tests: one as a process of this machine, one behind the bridge, one in a container."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MEMORY = 192 * 1024 * 1024
 
 
 @dataclass
-class RunningAgent:
-    """A running guest agent and where its things are."""
+class RunningGuest:
+    """A guest agent that runs as a process, with its paths and its OTLP port."""
 
     process: subprocess.Popen[bytes]
     socket: Path
@@ -40,8 +40,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_agent(folder: Path, exports_port: int | None = None) -> RunningAgent:
-    """A guest agent on its own socket, workspace and spool below the folder. `exports_port` None: any that is free."""
+def start_guest(folder: Path, exports_port: int | None = None) -> RunningGuest:
+    """Start a guest agent with its paths below the folder. `exports_port` None means any free port."""
     port = exports_port or free_port()
     workspace = folder / "workspace"
     workspace.mkdir()
@@ -55,11 +55,11 @@ def start_agent(folder: Path, exports_port: int | None = None) -> RunningAgent:
         ],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
     )  # fmt: skip
-    return RunningAgent(process, path, workspace, spool, port)
+    return RunningGuest(process, path, workspace, spool, port)
 
 
 class BridgeConnector:
-    """Reaches the guest agent through its own `connect` command, its stdin in frames, as `docker exec -i` has it."""
+    """Connects through the guest agent's `connect` command with framed stdin, as it is run by `docker exec -i`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,8 +83,8 @@ class BridgeConnector:
 
 
 @dataclass
-class AgentContainer:
-    """A container whose main process is the agent."""
+class GuestContainer:
+    """A container whose main process is the guest agent."""
 
     container: Container
     client: GuestClient

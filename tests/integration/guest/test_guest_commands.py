@@ -1,4 +1,4 @@
-"""Running a command to its end."""
+"""Running single commands to their end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from running_guests import RunningAgent
+from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
@@ -21,8 +21,8 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-async def gone(pid: int) -> bool:
-    """Whether the process is gone, within a few seconds."""
+async def ends(pid: int) -> bool:
+    """Whether the process ends within a few seconds."""
     for _ in range(200):
         if not alive(pid):
             return True
@@ -46,18 +46,18 @@ async def test_only_standard_descriptors_reach_a_command(client: GuestClient) ->
     assert result.stdout.split() == [b"0", b"1", b"2", b"3"]  # 3 is the folder that ls reads
 
 
-async def test_output_streams_and_exit_code_are_kept_apart(client: GuestClient) -> None:
+async def test_stdout_stderr_and_exit_code_are_returned_separately(client: GuestClient) -> None:
     result = await client.exec("echo out; echo err >&2; exit 7")
     assert (result.stdout, result.stderr, result.exit_code) == (b"out\n", b"err\n", 7)
     assert (result.signal, result.timed_out, result.truncated) == (None, False, False)
 
 
-async def test_a_list_is_run_as_it_is(client: GuestClient) -> None:
+async def test_a_list_is_run_without_a_shell(client: GuestClient) -> None:
     result = await client.exec(["printf", "%s|", "a b", "$HOME", "'"])
     assert result.stdout == b"a b|$HOME|'|"
 
 
-async def test_environment_and_folder(client: GuestClient) -> None:
+async def test_environment_and_working_directory(client: GuestClient) -> None:
     await client.make_directory("deep/er")
     result = await client.exec('echo "$GREETING $HOME"; pwd', cwd="deep/er", env={"GREETING": "grüß"})
     greeting, folder = result.stdout.decode().splitlines()
@@ -71,12 +71,12 @@ async def test_stdin_larger_than_a_pipe(client: GuestClient) -> None:
     assert result.stdout == data
 
 
-async def test_stdin_that_nobody_reads(client: GuestClient) -> None:
+async def test_stdin_that_the_command_does_not_read(client: GuestClient) -> None:
     result = await client.exec(["true"], stdin=b"x" * 1_000_000)
     assert result.exit_code == 0
 
 
-async def test_without_stdin_there_is_nothing_to_read(client: GuestClient) -> None:
+async def test_without_stdin_the_input_is_empty(client: GuestClient) -> None:
     assert (await client.exec(["cat"], timeout_seconds=20)).exit_code == 0
 
 
@@ -87,7 +87,7 @@ async def test_a_command_goes_on_after_its_output_is_truncated(client: GuestClie
     assert await client.stat("finished") is not None
 
 
-async def test_timeout_kills_the_group_and_what_left_it(client: GuestClient) -> None:
+async def test_a_timeout_kills_the_process_group_and_processes_that_left_it(client: GuestClient) -> None:
     command = "sleep 600 & echo $!; setsid sleep 600 & echo $!; yes > /dev/null & echo $!; sleep 600"
     result = await client.exec(command, timeout_seconds=0.7)
     pids = [int(line) for line in result.stdout.split()]
@@ -95,7 +95,7 @@ async def test_timeout_kills_the_group_and_what_left_it(client: GuestClient) -> 
     assert (result.exit_code, result.signal) == (137, 9)
     assert len(pids) == 3
     for pid in pids:
-        assert await gone(pid)
+        assert await ends(pid)
 
 
 async def test_timeout_of_a_command_that_never_stops_printing(client: GuestClient) -> None:
@@ -104,7 +104,7 @@ async def test_timeout_of_a_command_that_never_stops_printing(client: GuestClien
     assert result.truncated
 
 
-async def test_a_caller_that_goes_away_ends_its_command(client: GuestClient) -> None:
+async def test_the_command_of_a_cancelled_call_is_killed(client: GuestClient) -> None:
     call = asyncio.create_task(client.exec("echo $$ > mine; exec sleep 600"))
     for _ in range(200):
         if (info := await client.stat("mine")) and info.size:
@@ -115,11 +115,11 @@ async def test_a_caller_that_goes_away_ends_its_command(client: GuestClient) -> 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert await gone(pid)
+    assert await ends(pid)
     assert (await client.exec("echo on")).stdout == b"on\n"
 
 
-async def test_what_is_left_in_the_background_neither_holds_up_nor_dies(client: GuestClient) -> None:
+async def test_a_background_process_survives_and_does_not_delay_the_answer(client: GuestClient) -> None:
     command = "(sleep 1; echo late; echo late; touch survived) & echo now"
     result = await client.exec(command, timeout_seconds=30)
     assert result.stdout == b"now\n"
@@ -141,7 +141,7 @@ async def test_what_is_left_in_the_background_neither_holds_up_nor_dies(client: 
         (["a\0b"], None, "agent_refused"),
     ],
 )
-async def test_what_cannot_run_says_why(
+async def test_commands_that_cannot_run_are_refused(
     client: GuestClient, command: str | list[str], cwd: str | None, code: str
 ) -> None:
     with pytest.raises(GuestError) as refusal:
@@ -150,20 +150,20 @@ async def test_what_cannot_run_says_why(
     assert refusal.value.hint
 
 
-async def test_many_at_once(client: GuestClient) -> None:
+async def test_many_commands_at_once(client: GuestClient) -> None:
     results = await asyncio.gather(*(client.exec(f"echo {number}") for number in range(40)))
     assert [int(result.stdout) for result in results] == list(range(40))
 
 
-async def test_the_user_cannot_hurt_the_agent(client: GuestClient, running_agent: RunningAgent) -> None:
-    pid = running_agent.process.pid
+async def test_the_user_cannot_reach_the_guest_agent(client: GuestClient, running_guest: RunningGuest) -> None:
+    pid = running_guest.process.pid
     script = f"""
         kill -9 {pid} && echo killed
         cat /proc/{pid}/environ && echo environ
         cat /proc/{pid}/mem && echo mem
         ls /proc/{pid}/fd && echo descriptors
-        ls {running_agent.socket.parent} && echo listed
-        cat {running_agent.spool}/* && echo spool
+        ls {running_guest.socket.parent} && echo listed
+        cat {running_guest.spool}/* && echo spool
         echo tried
     """
     assert (await client.exec(script)).stdout == b"tried\n"
@@ -180,7 +180,7 @@ async def test_a_launcher_that_is_stopped_or_killed_is_replaced(client: GuestCli
     assert info.exit_code == 5
 
 
-async def test_a_launcher_that_is_hit_before_it_answers_holds_nobody_up(client: GuestClient) -> None:
+async def test_a_launcher_that_is_signalled_before_it_answers_blocks_no_other_command(client: GuestClient) -> None:
     for signal in ("STOP", "KILL") * 10:
         try:
             assert (await client.exec(f"kill -{signal} $PPID; echo lived", timeout_seconds=5)).stdout == b"lived\n"
@@ -189,7 +189,7 @@ async def test_a_launcher_that_is_hit_before_it_answers_holds_nobody_up(client: 
         assert (await client.exec("echo on", timeout_seconds=5)).stdout == b"on\n"
 
 
-async def test_the_bridge_carries_the_same(bridged: GuestClient) -> None:
+async def test_commands_through_the_bridge(bridged: GuestClient) -> None:
     result = await bridged.exec(["cat"], stdin=b"across\n" * 50_000)
     assert result.stdout == b"across\n" * 50_000
     assert await bridged.process("nothing of that name") is None

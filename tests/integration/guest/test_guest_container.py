@@ -1,4 +1,4 @@
-"""The guest agent as the main process of a container: what its limits do, and what cannot be done to it."""
+"""The guest agent as the main process of a container: limits of memory and processes, privileges, stopping."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import signal
 
 import pytest
-from running_guests import MEMORY, PIDS, AgentContainer
+from running_guests import MEMORY, PIDS, GuestContainer
 
 from sandbox.errors import GuestError
 
 HOG = ["python3", "-c", "held = []\nwhile True: held.append(bytearray(8 << 20))"]
-#: Processes that do nothing but start more, and start again what cannot be started.
+#: A fork bomb that retries when the limit of processes is reached.
 BOMB = """
 import os
 while True:
@@ -24,7 +24,7 @@ while True:
 """
 
 
-async def test_privileges(contained: AgentContainer) -> None:
+async def test_privileges(contained: GuestContainer) -> None:
     client = contained.client
     status = (await client.exec(["cat", "/proc/self/status"])).stdout.decode()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -47,7 +47,7 @@ async def test_privileges(contained: AgentContainer) -> None:
     assert (await client.exec(script)).stdout == b"1000\n1000\n"
 
 
-async def test_figures_are_those_of_the_container(contained: AgentContainer) -> None:
+async def test_stats_are_those_of_the_container(contained: GuestContainer) -> None:
     stats = await contained.client.stats()
     assert stats.memory_limit_bytes == MEMORY
     assert 0 < stats.memory_bytes < MEMORY
@@ -55,7 +55,7 @@ async def test_figures_are_those_of_the_container(contained: AgentContainer) -> 
     assert await contained.client.listening_ports() == []
 
 
-async def test_a_memory_hog_is_named_and_the_agent_lives(contained: AgentContainer) -> None:
+async def test_a_command_killed_for_memory_is_reported_and_the_guest_agent_survives(contained: GuestContainer) -> None:
     client = contained.client
     result = await client.exec(HOG, timeout_seconds=60)
     assert result.out_of_memory
@@ -69,7 +69,7 @@ async def test_a_memory_hog_is_named_and_the_agent_lives(contained: AgentContain
     assert (behind.exit_code, behind.out_of_memory) == (9, True)
 
 
-async def test_a_fork_bomb_leaves_the_agent_answering(contained: AgentContainer) -> None:
+async def test_the_guest_agent_answers_during_a_fork_bomb(contained: GuestContainer) -> None:
     client = contained.client
     await client.start("bomb", ["python3", "-c", BOMB])
     while (await client.stats()).pids < PIDS:
@@ -80,14 +80,14 @@ async def test_a_fork_bomb_leaves_the_agent_answering(contained: AgentContainer)
         await client.exec(["true"], timeout_seconds=10)
     assert refusal.value.code == "agent_refused"
     assert "limit" in refusal.value.message
-    # More connections at once than are kept: those standing by answer too.
+    # More connections at once than the client's pool has idle: new ones are accepted as well.
     assert len(await asyncio.gather(*(client.stats() for _ in range(5)))) == 5
     assert await client.kill_all() >= PIDS // 2
     assert (await client.wait("bomb")).signal == signal.SIGKILL
     assert (await client.exec("echo on")).stdout == b"on\n"
 
 
-async def test_killing_the_bomb_by_name_ends_all_of_it(contained: AgentContainer) -> None:
+async def test_killing_a_fork_bomb_by_name_ends_all_of_its_processes(contained: GuestContainer) -> None:
     client = contained.client
     await client.start("bomb", ["python3", "-c", BOMB])
     while (await client.stats()).pids < PIDS:
@@ -97,7 +97,7 @@ async def test_killing_the_bomb_by_name_ends_all_of_it(contained: AgentContainer
     assert (await client.exec("echo on")).stdout == b"on\n"
 
 
-async def test_processes_go_on_and_orphans_are_collected(contained: AgentContainer) -> None:
+async def test_orphans_are_reaped(contained: GuestContainer) -> None:
     client = contained.client
     await client.exec("for i in $(seq 20); do (setsid sh -c 'sleep 0.1' &) ; done")
     await client.start("long", "sleep 1; echo through")
@@ -107,7 +107,7 @@ async def test_processes_go_on_and_orphans_are_collected(contained: AgentContain
     assert zombies.stdout == b"0\n"
 
 
-async def test_stopping_is_quick_and_clean(contained: AgentContainer) -> None:
+async def test_stopping_is_quick_and_clean(contained: GuestContainer) -> None:
     await contained.client.start("stubborn", "trap '' TERM; while :; do sleep 1; done")
     await asyncio.to_thread(contained.container.stop, timeout=30)
     state = await asyncio.to_thread(contained.container.client.api.inspect_container, contained.container.id)

@@ -1,4 +1,4 @@
-"""What apps report: taken on the loopback, held until it is answered, given to whoever comes for it."""
+"""OTLP exports of apps: accepted on the loopback, fetched by the service, and held until it has answered them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_guests import RunningAgent, start_agent
+from running_guests import RunningGuest, start_guest
 
 from sandbox.engine.base import Export, ExportAnswer, Exports
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
-from sandbox.guest import exporters
-from sandbox.guest.exports import WAITING_LIMIT
+from sandbox.guest import otlp_server
+from sandbox.guest.export_queue import WAITING_LIMIT
 
 PROTOBUF = {"Content-Type": "application/x-protobuf", "Authorization": "Bearer t"}
 
 
 @pytest.fixture
-async def exporter(running_agent: RunningAgent) -> AsyncIterator[httpx.AsyncClient]:
+async def exporter(running_guest: RunningGuest) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
-    url = f"http://127.0.0.1:{running_agent.exports_port}"
+    url = f"http://127.0.0.1:{running_guest.exports_port}"
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, limits=limits) as http:
         yield http
 
 
 @contextlib.asynccontextmanager
-async def coming(client: GuestClient) -> AsyncIterator[Exports]:
+async def collecting(client: GuestClient) -> AsyncIterator[Exports]:
     exports = await client.exports()
     try:
         yield exports
@@ -47,7 +47,7 @@ def ok(export: Export, body: bytes = b"") -> ExportAnswer:
 
 
 async def test_a_request_is_held_until_it_is_answered(exporter: httpx.AsyncClient, client: GuestClient) -> None:
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         for body, headers in ((b"one", PROTOBUF), (gzip.compress(b"two"), PROTOBUF | {"Content-Encoding": "gzip"})):
             sent = asyncio.create_task(exporter.post("/v1/traces?x=1", content=body, headers=headers))
             (export,) = await exports.fetch()
@@ -60,14 +60,14 @@ async def test_a_request_is_held_until_it_is_answered(exporter: httpx.AsyncClien
             assert answer.headers["content-type"] == "application/json"
 
 
-async def test_a_chunked_body_is_put_together(exporter: httpx.AsyncClient, client: GuestClient) -> None:
+async def test_a_chunked_body(exporter: httpx.AsyncClient, client: GuestClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for number in range(300):
             yield b"%d," % number
             if number % 100 == 0:
                 await asyncio.sleep(0)
 
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         sent = asyncio.create_task(exporter.post("/v1/logs", content=pieces(), headers=PROTOBUF))
         (export,) = await exports.fetch()
         assert export.body == b"".join([b"%d," % number for number in range(300)])
@@ -75,7 +75,7 @@ async def test_a_chunked_body_is_put_together(exporter: httpx.AsyncClient, clien
         assert (await sent).status_code == 200
 
 
-async def test_what_waits_is_fetched_together_and_no_more_than_that_waits(
+async def test_waiting_requests_are_fetched_together_and_their_number_is_limited(
     exporter: httpx.AsyncClient, client: GuestClient
 ) -> None:
     sent = [
@@ -89,21 +89,21 @@ async def test_what_waits_is_fetched_together_and_no_more_than_that_waits(
     for answer in refused:
         assert (answer.result().status_code, answer.result().headers["retry-after"]) == (503, "2")
         assert b"too many" in answer.result().content
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         batch = await exports.fetch()
         assert len(batch) == WAITING_LIMIT
         await exports.answer([ok(export, export.body) for export in batch])
         answers = await asyncio.gather(*waiting)
-    # Each got its own answer, though they came and went in any order.
+    # Each request got its own answer.
     assert {answer.content for answer in answers} == {export.body for export in batch}
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_bodies_too_large_are_refused_and_the_connection_goes_on(
+async def test_a_body_that_is_too_large_is_refused_and_the_connection_stays_open(
     exporter: httpx.AsyncClient, client: GuestClient
 ) -> None:
-    async with coming(client) as exports:
-        large = await exporter.post("/v1/logs", content=b"x" * (exporters.BODY_LIMIT + 1), headers=PROTOBUF)
+    async with collecting(client) as exports:
+        large = await exporter.post("/v1/logs", content=b"x" * (otlp_server.BODY_LIMIT + 1), headers=PROTOBUF)
         assert large.status_code == 413
         sent = asyncio.create_task(exporter.post("/v1/logs", content=b"small", headers=PROTOBUF))
         (export,) = await exports.fetch()
@@ -111,15 +111,15 @@ async def test_bodies_too_large_are_refused_and_the_connection_goes_on(
         assert (await sent).status_code == 200
 
 
-async def test_large_bodies_come_in_several_batches(exporter: httpx.AsyncClient, client: GuestClient) -> None:
+async def test_large_bodies_are_sent_in_several_batches(exporter: httpx.AsyncClient, client: GuestClient) -> None:
     bodies = {bytes([n]) * (1 << 20) for n in range(1, 11)}
     sent = [asyncio.create_task(exporter.post("/v1/logs", content=body, headers=PROTOBUF)) for body in bodies]
-    seen: set[bytes] = set()
+    fetched: set[bytes] = set()
     batches = 0
-    async with coming(client) as exports:
-        while seen != bodies:
+    async with collecting(client) as exports:
+        while fetched != bodies:
             batch = await exports.fetch()
-            seen |= {export.body for export in batch}
+            fetched |= {export.body for export in batch}
             batches += 1
             assert len(batch) <= 4
             await exports.answer([ok(export) for export in batch])
@@ -127,7 +127,7 @@ async def test_large_bodies_come_in_several_batches(exporter: httpx.AsyncClient,
     assert {answer.status_code for answer in await asyncio.gather(*sent)} == {200}
 
 
-async def test_when_nobody_comes_exporters_are_told_to_try_again(exporter: httpx.AsyncClient) -> None:
+async def test_without_a_collector_exporters_are_asked_to_retry(exporter: httpx.AsyncClient) -> None:
     protobuf, json = await asyncio.gather(
         exporter.post("/v1/traces", content=b"a", headers=PROTOBUF),
         exporter.post("/v1/traces", content=b"{}", headers={"Content-Type": "application/json"}),
@@ -138,33 +138,33 @@ async def test_when_nobody_comes_exporters_are_told_to_try_again(exporter: httpx
     assert b"does not take records" in protobuf.content
 
 
-async def test_what_was_fetched_and_not_answered_is_given_to_the_next(
+async def test_unanswered_requests_of_an_ended_connection_are_sent_over_the_next(
     exporter: httpx.AsyncClient, client: GuestClient
 ) -> None:
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         first = asyncio.create_task(exporter.post("/v1/traces", content=b"first", headers=PROTOBUF))
         assert [export.body for export in await exports.fetch()] == [b"first"]
         second = asyncio.create_task(exporter.post("/v1/traces", content=b"second", headers=PROTOBUF))
-    async with coming(client) as exports:
-        seen: list[bytes] = []
-        while len(seen) < 2:
+    async with collecting(client) as exports:
+        bodies: list[bytes] = []
+        while len(bodies) < 2:
             batch = await exports.fetch()
-            seen += [export.body for export in batch]
+            bodies += [export.body for export in batch]
             await exports.answer([ok(export) for export in batch])
-    assert sorted(seen) == [b"first", b"second"]
+    assert sorted(bodies) == [b"first", b"second"]
     assert [answer.status_code for answer in await asyncio.gather(first, second)] == [200, 200]
 
 
-async def test_the_later_of_two_who_come_gets_everything(exporter: httpx.AsyncClient, client: GuestClient) -> None:
-    """The earlier may be frozen, with exports in its hands."""
-    async with coming(client) as earlier:
+async def test_only_the_newer_of_two_collectors_is_served(exporter: httpx.AsyncClient, client: GuestClient) -> None:
+    """The older one may be frozen with requests that it has fetched and not answered."""
+    async with collecting(client) as earlier:
         first = asyncio.create_task(exporter.post("/v1/traces", content=b"first", headers=PROTOBUF))
         await earlier.arrived()
-        async with coming(client) as later:
+        async with collecting(client) as later:
             (export,) = await later.fetch()
             await later.answer([ok(export, b"later")])
             assert (await first).content == b"later"
-            await earlier.fetch()  # lies in the socket still
+            await earlier.fetch()  # this had been sent before
             with pytest.raises(GuestError):
                 await earlier.arrived()
             second = asyncio.create_task(exporter.post("/v1/traces", content=b"second", headers=PROTOBUF))
@@ -173,26 +173,30 @@ async def test_the_later_of_two_who_come_gets_everything(exporter: httpx.AsyncCl
             assert (await second).status_code == 200
 
 
-async def test_an_exporter_that_hung_up_is_not_waited_for(exporter: httpx.AsyncClient, client: GuestClient) -> None:
+async def test_the_request_of_an_exporter_that_hung_up_is_dropped(
+    exporter: httpx.AsyncClient, client: GuestClient
+) -> None:
     gone = asyncio.create_task(exporter.post("/v1/logs", content=b"gone", headers=PROTOBUF))
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         assert [export.body for export in await exports.fetch()] == [b"gone"]
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone
     sent = asyncio.create_task(exporter.post("/v1/logs", content=b"here", headers=PROTOBUF))
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         while not sent.done():
-            # That nobody waits for the first any more may come to light a moment later than its connection's end.
+            # The end of the first request's connection may be noticed a moment after it.
             fetched = asyncio.create_task(exports.fetch())
             await asyncio.wait({fetched, sent}, return_when=asyncio.FIRST_COMPLETED)
             if fetched.done():
-                await exports.answer([*map(ok, fetched.result()), ExportAnswer(10**9, 200, "", b"nobody's")])
+                await exports.answer([*map(ok, fetched.result()), ExportAnswer(10**9, 200, "", b"unknown")])
             fetched.cancel()
     assert (await sent).status_code == 200
 
 
-async def test_other_requests_are_answered_as_by_a_collector_without_them(exporter: httpx.AsyncClient) -> None:
+async def test_other_requests_are_answered_as_by_a_collector_without_such_pipelines(
+    exporter: httpx.AsyncClient,
+) -> None:
     assert (await exporter.post("/v1/metrics", content=b"", headers=PROTOBUF)).status_code == 404
     assert (await exporter.get("/")).status_code == 404
     assert (await exporter.get("/v1/traces")).status_code == 405
@@ -210,8 +214,8 @@ async def test_other_requests_are_answered_as_by_a_collector_without_them(export
         b"POST /v1/logs HTTP/1.1\r\nX: " + b"x" * 40_000,
     ],
 )
-async def test_what_is_no_request_is_refused(running_agent: RunningAgent, client: GuestClient, sent: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", running_agent.exports_port)
+async def test_malformed_requests_are_refused(running_guest: RunningGuest, client: GuestClient, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running_guest.exports_port)
     writer.write(sent)
     assert (await reader.read(12)) == b"HTTP/1.1 400"
     writer.close()
@@ -219,14 +223,14 @@ async def test_what_is_no_request_is_refused(running_agent: RunningAgent, client
 
 
 async def test_many_requests_on_one_connection_are_answered_in_turn(
-    running_agent: RunningAgent, client: GuestClient
+    running_guest: RunningGuest, client: GuestClient
 ) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", running_agent.exports_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running_guest.exports_port)
     count = 3_000
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * count)
     writer.write(b"POST /v1/logs HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\n")
     writer.write(b"abc")
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         reading = asyncio.create_task(reader.read(-1))
         (export,) = await exports.fetch()
         assert export.body == b"abc"
@@ -238,18 +242,18 @@ async def test_many_requests_on_one_connection_are_answered_in_turn(
     writer.close()
 
 
-async def test_idle_connections_of_apps_keep_nobody_from_the_agent(
-    running_agent: RunningAgent, client: GuestClient, exporter: httpx.AsyncClient
+async def test_idle_connections_of_apps_do_not_block_other_connections(
+    running_guest: RunningGuest, client: GuestClient, exporter: httpx.AsyncClient
 ) -> None:
     idle = []
-    for _ in range(exporters.CONNECTIONS_LIMIT):
-        reader, writer = await asyncio.open_connection("127.0.0.1", running_agent.exports_port)
+    for _ in range(otlp_server.CONNECTIONS_LIMIT):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running_guest.exports_port)
         writer.write(b"POST /v1/logs HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
         idle.append((reader, writer))
     assert (await client.exec("echo here")).stdout == b"here\n"
     sent = asyncio.create_task(exporter.post("/v1/logs", content=b"x", headers=PROTOBUF))
     idle.pop()[1].close()
-    async with coming(client) as exports:
+    async with collecting(client) as exports:
         (export,) = await exports.fetch()
         await exports.answer([ok(export)])
     assert (await sent).status_code == 200
@@ -257,33 +261,56 @@ async def test_idle_connections_of_apps_keep_nobody_from_the_agent(
         writer.close()
 
 
-async def test_the_agents_port_is_none_of_the_apps(running_agent: RunningAgent, client: GuestClient) -> None:
-    assert running_agent.exports_port not in await client.listening_ports()
+async def test_an_app_that_sends_requests_without_a_pause_does_not_block_the_control_socket(
+    running_guest: RunningGuest, client: GuestClient
+) -> None:
+    async def flood() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running_guest.exports_port)
+        reading = asyncio.create_task(reader.read(-1))
+        try:
+            while True:
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000)
+                await writer.drain()
+        finally:
+            reading.cancel()
+            writer.close()
+
+    floods = [asyncio.create_task(flood()) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    assert (await asyncio.wait_for(client.exec("echo here"), 20)).stdout == b"here\n"
+    for task in floods:
+        task.cancel()
+    await asyncio.gather(*floods, return_exceptions=True)
+
+
+async def test_the_otlp_port_is_not_listed_as_a_port_of_an_app(
+    running_guest: RunningGuest, client: GuestClient
+) -> None:
+    assert running_guest.exports_port not in await client.listening_ports()
 
 
 @pytest.fixture
-def taken() -> Iterator[socket.socket]:
+def used_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
+        yield int(listener.getsockname()[1])
 
 
-async def test_where_the_port_is_taken_the_agent_says_so_and_does_everything_else(
-    taken: socket.socket, capfd: pytest.CaptureFixture[str]
+async def test_a_used_otlp_port_is_logged_and_everything_else_works(
+    used_port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="sandbox-agent-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-guest-test-", dir="/tmp"))
     folder.chmod(0o755)
-    port = taken.getsockname()[1]
-    guest = start_agent(folder, port)
+    guest = start_guest(folder, used_port)
     try:
         client = GuestClient(UnixConnector(guest.socket))
         await client.wait_ready(10)
         assert (await client.exec("echo here")).stdout == b"here\n"
-        assert port in await client.listening_ports()
-        async with coming(client):
+        assert used_port in await client.listening_ports()
+        async with collecting(client):
             pass
         await client.aclose()
     finally:
         guest.process.terminate()
         assert guest.process.wait(15) == 0
         shutil.rmtree(folder)
-    assert f"apps cannot report to 127.0.0.1:{port}: " in capfd.readouterr().err
+    assert f"apps cannot report to 127.0.0.1:{used_port}: " in capfd.readouterr().err

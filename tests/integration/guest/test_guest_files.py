@@ -1,4 +1,4 @@
-"""Files and archives, and that nothing planted in the workspace leads the guest agent astray."""
+"""Files and archives, and that links in the workspace give no access to anything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningAgent
+from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
@@ -60,7 +60,7 @@ async def test_write_and_read_back(client: GuestClient, folder: str) -> None:
     assert await content(client, f"{(await client.exec('pwd')).stdout.decode().strip()}/{info.path}") == data
 
 
-async def test_written_from_a_stream_and_again_with_its_mode_kept(client: GuestClient, folder: str) -> None:
+async def test_a_file_that_is_written_again_keeps_its_mode(client: GuestClient, folder: str) -> None:
     await client.write_file(f"{folder}/script", pieces(b"#!/bin/sh\n", b"", b"echo ran\n"), mode=0o755)
     await client.write_file(f"{folder}/script", pieces(b"#!/bin/sh\n", b"echo again\n"))
     assert (await client.exec([f"./{folder}/script"])).stdout == b"again\n"
@@ -107,7 +107,7 @@ async def test_names_that_are_not_utf8(client: GuestClient, folder: str) -> None
     assert await content(client, info.path) == b"data"
 
 
-async def test_what_cannot_be_done_says_why(client: GuestClient, folder: str) -> None:
+async def test_errors_of_the_file_system_have_codes(client: GuestClient, folder: str) -> None:
     await client.exec(["mkfifo", f"{folder}/pipe"])
     assert (await refused(client.read_file(f"{folder}/none"))).code == "file_not_found"
     assert (await refused(client.read_file(folder))).code == "file_refused"
@@ -121,13 +121,13 @@ async def test_what_cannot_be_done_says_why(client: GuestClient, folder: str) ->
     assert (await refused(client.read_file("a\0b"))).code == "agent_refused"
 
 
-async def test_links_lead_nowhere_the_user_could_not_go(
-    client: GuestClient, folder: str, running_agent: RunningAgent, tmp_path: Path
+async def test_links_do_not_give_access_to_files_of_root(
+    client: GuestClient, folder: str, running_guest: RunningGuest, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("root's own")
     secret.chmod(0o600)
-    pid = running_agent.process.pid
+    pid = running_guest.process.pid
     targets = {
         "secret": str(secret),
         "shadow": "/etc/shadow",
@@ -135,8 +135,8 @@ async def test_links_lead_nowhere_the_user_could_not_go(
         "self": "/proc/self/environ",
         "init": "/proc/1/environ",
         "memory": "/proc/self/mem",
-        "spool": str(running_agent.spool),
-        "sockets": str(running_agent.socket.parent),
+        "spool": str(running_guest.spool),
+        "sockets": str(running_guest.socket.parent),
     }
     for name, target in targets.items():
         await client.exec(["ln", "-s", target, f"{folder}/{name}"])
@@ -148,13 +148,13 @@ async def test_links_lead_nowhere_the_user_could_not_go(
     # Writing to a link replaces the link.
     await client.write_file(f"{folder}/secret", b"the user's")
     assert secret.read_text() == "root's own"
-    # No descriptor of the guest agent's can be reached through its own process.
+    # No descriptor of the guest agent can be reached through /proc/self.
     numbers = [f"/proc/self/fd/{number}" for number in range(3, 40)]
     errors = [await refused(client.read_file(path)) for path in numbers]
     assert {error.code for error in errors} <= {"file_not_found", "file_refused"}
 
 
-async def test_tar_in_and_out(client: GuestClient, folder: str) -> None:
+async def test_a_folder_is_unpacked_and_packed(client: GuestClient, folder: str) -> None:
     script = tarfile.TarInfo("bin/run")
     script.mode = 0o6755
     hidden = tarfile.TarInfo("private")
@@ -195,7 +195,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     ],
     ids=lambda member: member.name,
 )
-async def test_hostile_archives_leave_nothing(client: GuestClient, folder: str, hostile: tarfile.TarInfo) -> None:
+async def test_hostile_archives_are_refused_whole(client: GuestClient, folder: str, hostile: tarfile.TarInfo) -> None:
     await client.exec(["ln", "-s", "/tmp", f"{folder}/planted"])
     error = await refused(client.put_tar(folder, archive(("good", b"x"), (hostile, b""))))
     assert error.code == "file_refused"

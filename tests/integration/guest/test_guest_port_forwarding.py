@@ -1,4 +1,4 @@
-"""The other roles' ports on the container's localhost. Another container is another address of the loopback here."""
+"""Port forwarding. In these tests another address of the loopback stands for another container."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from running_guests import RunningAgent
+from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
@@ -27,7 +27,7 @@ def port() -> int:
 
 
 @pytest.fixture(autouse=True)
-async def parted(client: GuestClient) -> AsyncIterator[None]:
+async def nothing_forwarded(client: GuestClient) -> AsyncIterator[None]:
     yield
     assert await client.forward_ports({}) == {}
 
@@ -50,10 +50,10 @@ async def serving(port: int, address: str = THERE) -> AsyncIterator[None]:
         server.close()
 
 
-async def asked(port: int, said: bytes, address: str = HERE) -> bytes:
-    """All that is answered to what is said, whose end is told first."""
+async def exchange(port: int, data: bytes, address: str = HERE) -> bytes:
+    """Send the data and close that direction; everything that is received then."""
     reader, writer = await asyncio.open_connection(address, port)
-    writer.write(said)
+    writer.write(data)
     writer.write_eof()
     answer = await reader.read()
     writer.close()
@@ -61,25 +61,25 @@ async def asked(port: int, said: bytes, address: str = HERE) -> bytes:
     return answer
 
 
-def threads(guest: RunningAgent) -> int:
+def threads(guest: RunningGuest) -> int:
     return len(os.listdir(f"/proc/{guest.process.pid}/task"))
 
 
-async def test_a_port_leads_to_the_other_host_and_ends_are_passed_on(client: GuestClient, port: int) -> None:
+async def test_data_and_ends_are_forwarded(client: GuestClient, port: int) -> None:
     assert await client.forward_ports({port: THERE}) == {}
     async with serving(port):
-        assert await asked(port, b"hello") == b"hellothe end"
+        assert await exchange(port, b"hello") == b"hellothe end"
         data = os.urandom(8_000_000)
-        assert await asked(port, data) == data + b"the end"
+        assert await exchange(port, data) == data + b"the end"
 
 
-async def test_localhost_is_also_the_other_loopback_address(client: GuestClient, port: int) -> None:
+async def test_the_ipv6_loopback_is_forwarded_too(client: GuestClient, port: int) -> None:
     await client.forward_ports({port: THERE})
     async with serving(port):
-        assert await asked(port, b"six", "::1") == b"sixthe end"
+        assert await exchange(port, b"six", "::1") == b"sixthe end"
 
 
-async def test_a_slow_reader_holds_its_writer_up(client: GuestClient, port: int) -> None:
+async def test_a_slow_reader_blocks_the_writer(client: GuestClient, port: int) -> None:
     await client.forward_ports({port: THERE})
     sent = 0
 
@@ -101,31 +101,31 @@ async def test_a_slow_reader_holds_its_writer_up(client: GuestClient, port: int)
     server.close()
 
 
-async def test_what_is_not_up_is_refused_at_once(client: GuestClient, port: int) -> None:
+async def test_a_target_that_does_not_listen_is_refused_at_once(client: GuestClient, port: int) -> None:
     assert await client.forward_ports({port: THERE}) == {}
     assert port not in await client.listening_ports()
     with pytest.raises(ConnectionResetError):
-        await asked(port, b"anybody?")
+        await exchange(port, b"lost")
     async with serving(port):
-        assert await asked(port, b"now") == b"nowthe end"
+        assert await exchange(port, b"now") == b"nowthe end"
 
 
-async def test_a_port_in_use_is_left_to_its_user(client: GuestClient, port: int) -> None:
+async def test_a_port_in_use_is_not_forwarded(client: GuestClient, port: int) -> None:
     for address in (HERE, "0.0.0.0"):
         async with serving(port, address):
             assert list(await client.forward_ports({port: THERE})) == [port]
-            assert await asked(port, b"mine") == b"minethe end"
+            assert await exchange(port, b"mine") == b"minethe end"
         assert await client.forward_ports({port: THERE}) == {}
         assert await client.forward_ports({}) == {}
 
 
-async def test_a_host_that_is_not_known_is_said(client: GuestClient, port: int) -> None:
+async def test_an_unknown_host_is_reported(client: GuestClient, port: int) -> None:
     refused = await client.forward_ports({port: "nobody.invalid"})
     assert list(refused) == [port]
     assert refused[port]
 
 
-async def test_parting_frees_the_port_and_breaks_what_went_through(client: GuestClient, port: int) -> None:
+async def test_the_end_of_forwarding_frees_the_port_and_resets_connections(client: GuestClient, port: int) -> None:
     async with serving(port):
         await client.forward_ports({port: THERE})
         reader, writer = await asyncio.open_connection(HERE, port)
@@ -140,39 +140,39 @@ async def test_parting_frees_the_port_and_breaks_what_went_through(client: Guest
             await reader.read()
         writer.close()
         async with serving(port, HERE):
-            assert await asked(port, b"free") == b"freethe end"
+            assert await exchange(port, b"free") == b"freethe end"
 
 
-async def test_a_crowd_takes_no_threads_and_waits_for_its_turn(
-    client: GuestClient, running_agent: RunningAgent, port: int
+async def test_many_connections_take_no_threads_and_wait_for_a_slot(
+    client: GuestClient, running_guest: RunningGuest, port: int
 ) -> None:
     await client.forward_ports({port: THERE})
-    before = threads(running_agent)
+    before = threads(running_guest)
     async with serving(port):
-        crowd = [await asyncio.open_connection(HERE, port) for _ in range(CONNECTIONS + 20)]
-        for _, writer in crowd:
+        connections = [await asyncio.open_connection(HERE, port) for _ in range(CONNECTIONS + 20)]
+        for _, writer in connections:
             writer.write(b"x")
-        for reader, _ in crowd[:CONNECTIONS]:
+        for reader, _ in connections[:CONNECTIONS]:
             assert await reader.readexactly(1) == b"x"
-        assert threads(running_agent) == before
-        last = asyncio.create_task(crowd[-1][0].readexactly(1))
+        assert threads(running_guest) == before
+        last = asyncio.create_task(connections[-1][0].readexactly(1))
         assert await asyncio.wait({last}, timeout=0.3) == (set(), {last})
-        for reader, writer in crowd[:20]:
+        for reader, writer in connections[:20]:
             writer.write_eof()
             assert await reader.read() == b"the end"
             writer.close()
         assert await last == b"x"
-        for _, writer in crowd[20:]:
+        for _, writer in connections[20:]:
             writer.close()
 
 
-async def test_an_app_that_listens_nowhere_yet_is_opened_to_nobody(client: GuestClient, port: int) -> None:
+async def test_an_own_port_on_which_nothing_listens_is_not_forwarded(client: GuestClient, port: int) -> None:
     assert await client.forward_ports({}, own=port) == {}
     async with serving(port, "0.0.0.0"):
-        assert await asked(port, b"free") == b"freethe end"
+        assert await exchange(port, b"free") == b"freethe end"
 
 
-async def test_nonsense_is_refused(client: GuestClient) -> None:
+async def test_invalid_ports_are_refused(client: GuestClient) -> None:
     for ports in ({0: THERE}, {70_000: THERE}):
         with pytest.raises(GuestError) as refused:
             await client.forward_ports(ports)

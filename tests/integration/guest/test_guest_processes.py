@@ -10,14 +10,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningAgent
+from running_guests import RunningGuest
 
 from sandbox.engine.base import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
-from sandbox.guest.children import Children, User
+from sandbox.guest.children import Children
 from sandbox.guest.launcher import Launcher
+from sandbox.guest.user import User
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def printed(client: GuestClient, name: str, expected: bytes) -> None:
     pytest.fail(f"{expected!r} was not printed")
 
 
-async def test_one_log_of_both_streams_in_order(client: GuestClient, name: str) -> None:
+async def test_both_streams_are_one_log_in_order(client: GuestClient, name: str) -> None:
     await client.start(name, "for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done; exit 4")
     chunks = await collect(client, name)
     assert joined(chunks) == b"out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n"
@@ -53,10 +54,10 @@ async def test_one_log_of_both_streams_in_order(client: GuestClient, name: str) 
     assert info.ended_at >= info.started_at
 
 
-async def test_reading_goes_on_where_another_client_stopped(
-    client: GuestClient, name: str, running_agent: RunningAgent
+async def test_reading_continues_at_the_offset_of_another_client(
+    client: GuestClient, name: str, running_guest: RunningGuest
 ) -> None:
-    first = GuestClient(UnixConnector(running_agent.socket))
+    first = GuestClient(UnixConnector(running_guest.socket))
     await first.start(name, "for i in $(seq 1 40); do echo line $i; sleep 0.02; done")
     async with contextlib.aclosing(first.output(name)) as output:
         chunk = await anext(output)
@@ -70,7 +71,7 @@ async def test_reading_goes_on_where_another_client_stopped(
     assert await collect(client, name, offset=10_000_000) == []
 
 
-async def test_without_follow_only_what_is_there(client: GuestClient, name: str) -> None:
+async def test_without_follow_the_output_ends_at_once(client: GuestClient, name: str) -> None:
     await client.start(name, "echo here; exec sleep 600")
     while not (chunks := await collect(client, name, follow=False)):
         await asyncio.sleep(0.02)
@@ -78,22 +79,22 @@ async def test_without_follow_only_what_is_there(client: GuestClient, name: str)
     await client.signal(name, signal.SIGKILL)
 
 
-async def test_a_running_one_is_never_started_twice(client: GuestClient, name: str) -> None:
+async def test_a_running_process_is_not_started_twice(client: GuestClient, name: str) -> None:
     infos = await asyncio.gather(*(client.start(name, "echo x; exec sleep 600") for _ in range(5)))
     assert len({info.pid for info in infos}) == 1
     await client.signal(name, signal.SIGTERM)
     ended = await client.wait(name)
     assert (ended.exit_code, ended.signal) == (143, 15)
-    await client.signal(name, signal.SIGTERM)  # done already is success
-    kept = await client.start(name, "echo again", restart_finished=False)
-    assert kept.pid == ended.pid
+    await client.signal(name, signal.SIGTERM)  # no error for a process that has ended
+    same = await client.start(name, "echo again", restart_finished=False)
+    assert same.pid == ended.pid
     anew = await client.start(name, "echo again")
     assert anew.pid != ended.pid
     assert joined(await collect(client, name)) == b"again\n"
     assert name in [info.name for info in await client.processes()]
 
 
-async def test_a_forgotten_one_is_dead_and_unknown(client: GuestClient, name: str) -> None:
+async def test_forgetting_a_process_kills_it(client: GuestClient, name: str) -> None:
     info = await client.start(name, "echo kept; exec sleep 600")
     await client.forget(name)
     assert await client.process(name) is None
@@ -122,7 +123,7 @@ async def test_100_000_lines(client: GuestClient, name: str) -> None:
     assert len(chunks) < 5_000
 
 
-async def test_the_log_is_bounded_and_says_where_it_begins(client: GuestClient, name: str) -> None:
+async def test_the_log_is_bounded_and_its_first_offset_is_reported(client: GuestClient, name: str) -> None:
     await client.start(name, "yes 0123456 | head -c 40000000")
     info = await client.wait(name)
     assert info.output_end == 40_000_000
@@ -136,7 +137,7 @@ async def test_the_log_is_bounded_and_says_where_it_begins(client: GuestClient, 
     assert 24_000_000 < size < 40_000_000
 
 
-async def test_stdin_and_its_end(client: GuestClient, name: str) -> None:
+async def test_stdin_is_written_and_closed(client: GuestClient, name: str) -> None:
     await client.start(name, ["cat"])
     await client.write_stdin(name, b"one ")
     await client.write_stdin(name, b"two", close=True)
@@ -146,7 +147,7 @@ async def test_stdin_and_its_end(client: GuestClient, name: str) -> None:
     assert refusal.value.code == "agent_refused"
 
 
-async def test_killing_takes_the_whole_tree(client: GuestClient, name: str) -> None:
+async def test_sigkill_kills_the_whole_tree(client: GuestClient, name: str) -> None:
     await client.start(name, "setsid sleep 601 & sleep 602 & (sleep 603 & wait) & echo ready; wait")
     async with contextlib.aclosing(client.output(name)) as output:
         await anext(output)
@@ -156,15 +157,15 @@ async def test_killing_takes_the_whole_tree(client: GuestClient, name: str) -> N
     assert left.stdout == b""
 
 
-async def test_a_group_outlives_its_first_process_and_can_still_be_signalled(client: GuestClient, name: str) -> None:
-    await client.start(name, "(trap 'echo told; exit' TERM; echo set; while :; do sleep 0.05; done) & exit 0")
+async def test_the_group_of_an_ended_process_can_be_signalled(client: GuestClient, name: str) -> None:
+    await client.start(name, "(trap 'echo signalled; exit' TERM; echo set; while :; do sleep 0.05; done) & exit 0")
     assert (await client.wait(name)).exit_code == 0
     await printed(client, name, b"set\n")
     await client.signal(name, signal.SIGTERM)
-    await printed(client, name, b"told\n")
+    await printed(client, name, b"signalled\n")
 
 
-async def test_no_such_process(client: GuestClient, name: str) -> None:
+async def test_an_unknown_process(client: GuestClient, name: str) -> None:
     assert await client.process(name) is None
     for call in (client.wait(name), client.signal(name, 15), client.write_stdin(name, b""), collect(client, name)):
         with pytest.raises(GuestError) as refusal:
@@ -172,16 +173,14 @@ async def test_no_such_process(client: GuestClient, name: str) -> None:
         assert refusal.value.code == "process_not_found"
 
 
-async def test_one_that_cannot_start_leaves_nothing(client: GuestClient, name: str) -> None:
+async def test_a_process_that_cannot_start_leaves_nothing(client: GuestClient, name: str) -> None:
     with pytest.raises(GuestError) as refusal:
         await client.start(name, ["no-such-program"])
     assert refusal.value.code == "command_not_found"
     assert await client.process(name) is None
 
 
-async def test_several_follow_one_process_and_one_that_does_not_read_costs_nothing(
-    client: GuestClient, name: str
-) -> None:
+async def test_a_follower_that_does_not_read_does_not_delay_others(client: GuestClient, name: str) -> None:
     await client.start(name, "sleep 0.3; seq 1 200000")
     async with contextlib.aclosing(client.output(name)) as idle:
         first = await anext(idle)
@@ -190,18 +189,17 @@ async def test_several_follow_one_process_and_one_that_does_not_read_costs_nothi
     assert sizes == [1_288_895] * 5
 
 
-def test_an_order_to_a_launcher_that_has_just_died_goes_to_its_successor(tmp_path: Path) -> None:
-    launcher = Launcher(Children(lambda call: call()), User(os.getuid(), str(tmp_path)))
+async def test_an_order_to_a_launcher_that_has_just_died_goes_to_a_new_one(tmp_path: Path) -> None:
+    launcher = Launcher(Children(), User(os.getuid(), str(tmp_path)))
     pids = set()
     with open(os.devnull, "r+b") as null:
         for _ in range(3):
-            launcher.start(["true"], cwd="/", env={}, files=[null.fileno()] * 3)
+            await launcher.start(["true"], cwd="/", env={}, files=[null.fileno()] * 3)
             assert launcher._process is not None
-            assert launcher._socket is not None
             pids.add(pid := launcher._process.pid)
             os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # nobody has told the launcher's owner yet
-    launcher._socket.close()
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the launcher's owner does not know of it yet
+    launcher.close()
     assert len(pids) == 3
     for pid in pids:
         os.waitpid(pid, 0)

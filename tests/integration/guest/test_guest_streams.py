@@ -1,4 +1,4 @@
-"""Tunnels, terminals, watching, figures, and the client's own behaviour."""
+"""Tunnels, terminals, watching, stats, and failures of connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningAgent
+from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient, PtyStream
 from sandbox.engine.guest_client.http import UnixConnector
@@ -22,7 +22,7 @@ from sandbox.errors import GuestError, Kind
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def echo_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A server on one loopback address alone that sends everything back."""
+    """The port of a server on one loopback address that sends everything back."""
     family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.bind((request.param, 0))
@@ -72,6 +72,20 @@ async def test_tunnel_through_the_bridge(bridged: GuestClient, echo_port: int) -
         assert await loop.sock_recv(tunnel, 100) == b"across"
 
 
+async def test_closing_a_tunnel_closes_the_connection_to_the_app(client: GuestClient) -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with await client.tunnel(server.sockets[0].getsockname()[1]) as tunnel:
+            await asyncio.get_running_loop().sock_sendall(tunnel, b"x")
+        await asyncio.wait_for(ended.wait(), 10)
+
+
 async def test_a_closed_port_is_refused(client: GuestClient) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -84,12 +98,12 @@ async def test_a_closed_port_is_refused(client: GuestClient) -> None:
 
 
 async def read_until(terminal: PtyStream, pattern: bytes) -> bytes:
-    seen = b""
-    while not re.search(pattern, seen):
+    output = b""
+    while not re.search(pattern, output):
         data = await terminal.read()
-        assert data, seen
-        seen += data
-    return seen
+        assert data, output
+        output += data
+    return output
 
 
 async def test_terminal(client: GuestClient) -> None:
@@ -99,7 +113,7 @@ async def test_terminal(client: GuestClient) -> None:
     await terminal.resize(100, 30)
     await terminal.write(b"stty size\n")
     await read_until(terminal, rb"30 100")
-    # An interrupt throws away what was typed ahead, so each step waits for the one before.
+    # An interrupt drops input that was typed ahead, so each step waits for the one before.
     await terminal.write(b"sh -c 'echo going; exec sleep 600'\n")
     await read_until(terminal, rb"going")
     await terminal.write(b"\x03")
@@ -124,7 +138,7 @@ async def test_a_closed_terminal_hangs_up(client: GuestClient) -> None:
     pytest.fail("the program on the terminal was not hung up")
 
 
-async def test_a_terminal_that_cannot_be(client: GuestClient) -> None:
+async def test_a_terminal_that_cannot_be_opened(client: GuestClient) -> None:
     with pytest.raises(GuestError) as refusal:
         await client.pty(["no-such-program"])
     assert refusal.value.code == "command_not_found"
@@ -153,7 +167,7 @@ async def test_watch(client: GuestClient) -> None:
     assert refusal.value.code == "file_not_found"
 
 
-async def test_figures(client: GuestClient) -> None:
+async def test_stats(client: GuestClient) -> None:
     before = await client.stats()
     await client.exec("i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done")
     after = await client.stats()
@@ -162,7 +176,7 @@ async def test_figures(client: GuestClient) -> None:
     assert after.memory_bytes > 0
 
 
-async def test_nobody_there(tmp_path: Path) -> None:
+async def test_a_guest_agent_that_does_not_listen(tmp_path: Path) -> None:
     client = GuestClient(UnixConnector(tmp_path / "agent.sock"))
     for call in (client.wait_ready(0.2), client.exec("true"), client.tunnel(80)):
         with pytest.raises(GuestError) as refusal:
@@ -171,7 +185,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
     await client.aclose()
 
 
-async def test_one_that_hangs_up_in_the_middle(tmp_path: Path) -> None:
+async def test_a_guest_agent_that_hangs_up_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,16 +201,16 @@ async def test_one_that_hangs_up_in_the_middle(tmp_path: Path) -> None:
         await client.aclose()
 
 
-async def test_a_socket_path_of_any_length(tmp_path: Path, running_agent: RunningAgent) -> None:
+async def test_a_socket_path_of_any_length(tmp_path: Path, running_guest: RunningGuest) -> None:
     folder = tmp_path / ("long-" * 30)
     folder.mkdir()
-    (folder / "agent.sock").symlink_to(running_agent.socket)
+    (folder / "agent.sock").symlink_to(running_guest.socket)
     client = GuestClient(UnixConnector(folder / "agent.sock"))
     await client.wait_ready(5)
     await client.aclose()
 
 
-async def test_cancelled_calls_leave_the_client_whole(client: GuestClient) -> None:
+async def test_the_client_works_after_cancelled_calls(client: GuestClient) -> None:
     for round_ in range(30):
         call = asyncio.create_task(client.exec("sleep 0.01; echo x"))
         await asyncio.sleep(0.0007 * round_)

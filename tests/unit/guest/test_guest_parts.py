@@ -1,4 +1,4 @@
-"""The guest agent's pure parts: command line, figures, changes, programs."""
+"""Parts of the guest agent that need no process: command line, stats, changes of a folder, programs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.guest import figures
+from sandbox.guest import stats
 from sandbox.guest.archive import check
 from sandbox.guest.children import outcome
-from sandbox.guest.launcher import find_program
+from sandbox.guest.errors import Refused
+from sandbox.guest.launcher_process import find_program
 from sandbox.guest.options import Options, parse
 from sandbox.guest.watch import changes, snapshot
-from sandbox.guest.wire import Refused
 
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 0 100 0 0 10 0
@@ -36,11 +36,11 @@ def test_command_line() -> None:
 
 def test_listening_ports() -> None:
     loopback, everywhere, ipv6 = "0100007F", "00000000", "00000000000000000000000001000000"
-    assert figures.parse_listening(TCP) == {(loopback, 8080), (everywhere, 80)}
-    assert figures.parse_listening(TCP6) == {(ipv6, 5173)}
-    assert figures.parse_listening("") == set()
-    assert figures.parse_listening(TCP, without={"1", "2"}) == {(everywhere, 80)}
-    assert {loopback, ipv6} == figures.LOOPBACK
+    assert stats.parse_listening(TCP) == {(loopback, 8080), (everywhere, 80)}
+    assert stats.parse_listening(TCP6) == {(ipv6, 5173)}
+    assert stats.parse_listening("") == set()
+    assert stats.parse_listening(TCP, without={"1", "2"}) == {(everywhere, 80)}
+    assert {loopback, ipv6} == stats.LOOPBACK
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ def test_listening_ports() -> None:
     ],
     ids=["version 2", "version 1"],
 )
-def test_figures_of_both_cgroup_versions(
+def test_stats_of_both_cgroup_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: dict[str, object]
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(figures, "CGROUP", str(tmp_path))
-    assert expected.items() <= figures.stats(str(tmp_path)).items()
+    monkeypatch.setattr(stats, "CGROUP", str(tmp_path))
+    assert expected.items() <= stats.read_stats(str(tmp_path)).items()
 
 
 @pytest.mark.parametrize("name", ["memory.events", "memory/memory.oom_control"])
-def test_memory_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(figures, "CGROUP", str(tmp_path))
-    assert figures.out_of_memory_kills() == 0
+def test_out_of_memory_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(stats, "CGROUP", str(tmp_path))
+    assert stats.out_of_memory_kills() == 0
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("under_oom 0\noom_kill 3\n")
-    assert figures.out_of_memory_kills() == 3
+    assert stats.out_of_memory_kills() == 3
 
 
 def test_exit_codes() -> None:
@@ -109,7 +109,7 @@ def test_changes_of_a_folder(tmp_path: Path) -> None:
     assert found == [("removed", "gone"), ("modified", "kept"), ("created", "new"), ("created", "new/file")]
 
 
-def test_programs_are_found_on_the_commands_own_path(tmp_path: Path) -> None:
+def test_programs_are_searched_in_the_path_of_the_command(tmp_path: Path) -> None:
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\n")
     with pytest.raises(PermissionError):
@@ -122,7 +122,7 @@ def test_programs_are_found_on_the_commands_own_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/x", "a/.."])
-def test_archive_paths_out_of_the_folder(tmp_path: Path, name: str) -> None:
+def test_archive_paths_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as tar:
         tar.addfile(tarfile.TarInfo(name))

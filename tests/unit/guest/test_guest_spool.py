@@ -1,10 +1,11 @@
-"""The log of a process: whatever is written can be read from any offset that is still kept."""
+"""The stored output of a process: what was written can be read from any offset that is still stored."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
-import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,42 +26,43 @@ def test_reads_back_what_was_written(
         whole = b"".join(data for _, data in writes)
         streams = [stream for stream, data in writes for _ in data]
         assert spool.end == len(whole)
-        kept = spool.read(0, len(whole))[0][1] if whole else 0
-        assert len(whole) - kept <= limit + segment
-        for start in {0, kept, (kept + len(whole)) // 2, len(whole)}:
-            offset = max(start, kept)
+        oldest = spool.read(0, len(whole))[0][1] if whole else 0
+        assert len(whole) - oldest <= limit + segment
+        for start in {0, oldest, (oldest + len(whole)) // 2, len(whole)}:
+            offset = max(start, oldest)
             while chunks := spool.read(offset, piece):
                 assert sum(len(data) for _, _, data in chunks) <= piece
-                for stream, at, data in chunks:
-                    assert at == offset
-                    assert data == whole[at : at + len(data)]
-                    assert {stream} == set(streams[at : at + len(data)])
+                for stream, position, data in chunks:
+                    assert position == offset
+                    assert data == whole[position : position + len(data)]
+                    assert {stream} == set(streams[position : position + len(data)])
                     offset += len(data)
             assert offset == len(whole)
 
 
-def test_nothing_is_left_in_the_folder(tmp_path: object) -> None:
+def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     spool.write(0, b"data")
     assert os.listdir(str(tmp_path)) == []
     assert spool.read(0, 100) == [(0, 0, b"data")]
 
 
-def test_a_disk_that_takes_nothing_costs_the_output_and_no_more(tmp_path: object) -> None:
-    folder = os.path.join(str(tmp_path), "spool")
-    spool = Spool(folder)
+def test_a_disk_that_refuses_writes_costs_the_output_only(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(str(folder))
     spool.write(0, b"lost")
-    os.mkdir(folder)
+    folder.mkdir()
     spool.write(1, b"kept")
     assert spool.end == 8
     assert spool.read(0, 100) == [(1, 4, b"kept")]
 
 
-def test_waiting_for_more_and_for_the_end(tmp_path: object) -> None:
+async def test_waiting_for_more_and_for_the_end(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
     spool = Spool(str(tmp_path))
-    assert spool.wait(0, 0.01)  # nothing yet, and it goes on
-    threading.Timer(0.05, spool.write, (0, b"x")).start()
-    assert spool.wait(0, 10)
-    threading.Timer(0.05, spool.finish).start()
-    assert not spool.wait(1, 10)
-    assert spool.wait(0, 0)  # the end, but not all is read
+    assert await spool.wait(0, 0.01)  # nothing yet, and the log goes on
+    loop.call_later(0.05, spool.write, 0, b"x")
+    assert await spool.wait(0, 10)
+    loop.call_later(0.05, spool.finish)
+    assert not await spool.wait(1, 10)
+    assert await spool.wait(0, 0)  # the log has ended, but not all of it has been read

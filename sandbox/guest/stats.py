@@ -1,4 +1,4 @@
-"""What the container uses, as seen from inside: cgroup version 1 or 2, the workspace's disk, network, open ports."""
+"""Resource usage of the container, measured from inside: cgroup version 1 or 2, disk, network, and open ports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Collection
 from typing import Any
 
 CGROUP = "/sys/fs/cgroup"
-#: Version 1 says "no limit" by a number near 2**63.
+#: Version 1 expresses "no limit" as a number near 2**63.
 UNLIMITED = 1 << 60
 LISTENING = "0A"
-#: 127.0.0.11, the engine's name server in a container of a network of its own, as /proc/net/tcp writes it.
+#: 127.0.0.11, where the engine's DNS server listens in a container, in the notation of /proc/net/tcp.
 ENGINE_RESOLVER = f"{int.from_bytes(bytes((127, 0, 0, 11)), sys.byteorder):08X}"
-#: 127.0.0.1 and ::1, the same way.
+#: 127.0.0.1 and ::1 in the same notation.
 LOOPBACK = {
     f"{int.from_bytes(bytes((127, 0, 0, 1)), sys.byteorder):08X}",
     f"{int.from_bytes(bytes((0, 0, 0, 1)), sys.byteorder):032X}",
@@ -30,7 +30,7 @@ def _read(path: str) -> str:
 
 
 def _number(*paths: str) -> int | None:
-    """The first of these files that holds a number."""
+    """The content of the first of these files that consists of a number."""
     for path in paths:
         text = _read(path).strip()
         if text.isdecimal():
@@ -39,7 +39,7 @@ def _number(*paths: str) -> int | None:
 
 
 def _table(*paths: str) -> dict[str, int]:
-    """The first of these files that holds lines of `name number`."""
+    """The content of the first of these files that is not empty, lines of `name number`."""
     for path in paths:
         if text := _read(path):
             rows = (line.split() for line in text.splitlines())
@@ -48,12 +48,12 @@ def _table(*paths: str) -> dict[str, int]:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has killed something in this container for memory."""
+    """How many processes of this container the kernel has killed because memory ran out."""
     return _table("memory.events", "memory/memory.oom_control").get("oom_kill", 0)
 
 
-def stats(workspace: str) -> dict[str, Any]:
-    """The figures of `AgentStats`."""
+def read_stats(workspace: str) -> dict[str, Any]:
+    """The fields of `GuestStats`."""
     disk = os.statvfs(workspace)
     received, sent = _network()
     usage = _number("memory.current", "memory/memory.usage_in_bytes") or 0
@@ -92,21 +92,23 @@ def _network() -> tuple[int, int]:
 
 
 def parse_listening(table: str, without: Collection[str] = ()) -> set[tuple[str, int]]:
-    """Addresses (as the kernel writes them) and ports in state LISTEN of the text of /proc/net/tcp or tcp6, without
-    those of the engine's name server and of the sockets (inode numbers) that are left out."""
+    """Addresses (in the kernel's notation) and ports in state LISTEN, from the text of /proc/net/tcp or tcp6.
+
+    The engine's DNS server is left out, and so are the sockets `without`, which are inode numbers.
+    """
     rows = (line.split() for line in table.splitlines()[1:])
     listening = (row for row in rows if row[3:4] == [LISTENING] and "".join(row[9:10]) not in without)
-    places = (row[1].rpartition(":") for row in listening)
-    return {(address, int(port, 16)) for address, _, port in places if address != ENGINE_RESOLVER}
+    addresses = (row[1].rpartition(":") for row in listening)
+    return {(address, int(port, 16)) for address, _, port in addresses if address != ENGINE_RESOLVER}
 
 
 def _listening() -> set[tuple[str, int]]:
-    places: set[tuple[str, int]] = set()
+    found: set[tuple[str, int]] = set()
     own = _own_sockets()
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", encoding="ascii") as file:
-            places |= parse_listening(file.read(), own)
-    return places
+            found |= parse_listening(file.read(), own)
+    return found
 
 
 def _own_sockets() -> set[str]:
@@ -121,11 +123,11 @@ def _own_sockets() -> set[str]:
 
 
 def listening_ports() -> list[int]:
-    """TCP ports something listens on, on any address; the agent's own are left out."""
+    """TCP ports on which something listens, on any address, without those of the guest agent."""
     return sorted({port for _, port in _listening()})
 
 
 def listens_on_loopback_only(port: int) -> bool:
-    """Whether something listens on this port, and nothing that can be reached from outside the container."""
+    """Whether something listens on this port, and only on addresses that other containers cannot reach."""
     addresses = {address for address, other in _listening() if other == port}
     return bool(addresses) and addresses <= LOOPBACK

@@ -1,0 +1,25 @@
+"""Everything that the guest agent keeps between requests."""
+
+from __future__ import annotations
+
+from .children import Children
+from .export_queue import ExportQueue
+from .launcher import Launcher
+from .options import Options
+from .otlp_server import OtlpServer
+from .port_forwarding import PortForwarder
+from .processes import Processes
+from .user import User
+
+
+class GuestState:
+    """What the functions of `routes.py` work on. Made, and used, on the event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self.children = Children()
+        self.user = User(options.user_uid, options.workspace)
+        self.launcher = Launcher(self.children, self.user)
+        self.processes = Processes(self.launcher, options.spool)
+        self.exports = ExportQueue()
+        self.otlp = OtlpServer(self.exports, options.exports_port)
+        self.ports = PortForwarder()
