@@ -183,7 +183,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     configure_logging(settings, recorder)
     intake = Intake(
         dsn,
-        most_bytes=settings.max_intake_mb * MIB,
+        max_body_bytes=settings.max_intake_mb * MIB,
         max_waiting_bytes=settings.intake_queue_mb * MIB,
     )
     stack.push_async_callback(intake.close)

@@ -67,7 +67,7 @@ class Receiver:
         """
         try:
             kind = messages.media_type(content_type)
-            kept = await self._intake.keep(Body(what, body, kind, encoding, owner, most_records))
+            kept = await self._intake.store(Body(what, body, kind, encoding, owner, most_records))
         except TooManyRecords:
             raise
         except SandboxError as error:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -18,12 +21,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sandbox.db.driver import OwnConnection
 from sandbox.errors import Kind, SandboxError
 from sandbox.records.otlp import messages
-from sandbox.records.otlp.idle_group import IdleGroup
 from sandbox.records.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.records.otlp.messages import RecordKind
 from sandbox.records.otlp.owner import Owner
-from sandbox.records.otlp.priority import give_way
 from sandbox.telemetry.store import RecordStore, RowRefused
+
+#: Niceness of the worker processes: those that answer requests come first.
+NICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +60,56 @@ class Kept:
     reason: str
 
 
-def prepare(dsn: str, group: IdleGroup | None) -> None:
-    """Have everything at hand, so that nobody's body waits for that."""
-    _connected(dsn, group)
+class Worker:
+    """Reads bodies and writes their records through a connection of its own. Not thread-safe."""
+
+    def __init__(self, dsn: str, max_body_bytes: int) -> None:
+        connection = OwnConnection(dsn, application_name="purple8-sandbox intake")
+        self._runner = asyncio.Runner()
+        self._store = RecordStore(connection.transaction)
+        self._max_body_bytes = max_body_bytes
+
+    def write(self, bodies: Sequence[Body]) -> list[Kept | SandboxError]:
+        """Write all bodies in one transaction; the outcome of each, in order."""
+        return self._runner.run(_write(self._store, bodies, self._max_body_bytes))
 
 
-def write_bodies(
-    dsn: str, group: IdleGroup | None, bodies: Sequence[Body], most_bytes: int
-) -> list[Kept | SandboxError]:
-    """What became of each body. None is larger than `most_bytes` once unpacked; see `messages` for what is refused."""
-    runner, store = _connected(dsn, group)
-    return runner.run(_write(store, bodies, most_bytes))
+_worker: Worker | None = None
 
 
-@cache
-def _connected(dsn: str, group: IdleGroup | None) -> tuple[asyncio.Runner, RecordStore]:
-    """This process's own event loop and connection, for as long as it lives."""
-    # What is loaded by now stays: looking through it over and over takes tens of milliseconds.
+def initialize(dsn: str, max_body_bytes: int) -> None:
+    """Make this process a worker. The process pool calls it once in each of its processes.
+
+    `max_body_bytes` bounds a body once it is decompressed.
+    """
+    global _worker  # noqa: PLW0603 - a process pool has no other way to hand an object to later calls
+    os.nice(NICE)
+    # On Ctrl-C the terminal signals all processes of its group, but the service is to end this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, name="parent watch", daemon=True).start()
+    _worker = Worker(dsn, max_body_bytes)
+    # Modules and classes stay: without this the garbage collector scans them again and again, some 10 ms each time.
     gc.freeze()
-    connection = OwnConnection(dsn, application_name="purple8-sandbox intake", on_connect=partial(give_way, group))
-    return asyncio.Runner(), RecordStore(connection.transaction)
+
+
+def ready() -> int:
+    """The process id of a process that is initialized."""
+    return os.getpid()
+
+
+def write_bodies(bodies: Sequence[Body]) -> list[Kept | SandboxError]:
+    """`Worker.write` of this process's worker."""
+    if _worker is None:
+        raise RuntimeError("this process is not initialized as a worker")
+    return _worker.write(bodies)
+
+
+def _exit_with_parent() -> None:
+    """End this process when the service ends. A worker of a killed service would wait for calls forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 async def _write(store: RecordStore, bodies: Sequence[Body], most_bytes: int) -> list[Kept | SandboxError]:

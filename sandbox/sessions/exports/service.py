@@ -10,7 +10,7 @@ from uuid import UUID
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.db.connection import Database
 from sandbox.errors import SandboxError
-from sandbox.records.otlp.intake import NotWrittenYet
+from sandbox.records.otlp.intake import IntakeTimeout
 from sandbox.records.otlp.messages import RecordKind
 from sandbox.records.otlp.owner import Owner
 from sandbox.records.otlp.receiver import Answer, Receiver, refusal
@@ -84,7 +84,7 @@ async def _locked(limit: RateLimit) -> AsyncIterator[None]:
         async with asyncio.timeout(LOCK_SECONDS):
             await limit.lock.acquire()
     except TimeoutError:
-        raise NotWrittenYet(
+        raise IntakeTimeout(
             "What the session sent before is not written yet.", hint="Send the same again after Retry-After seconds."
         ) from None
     try:

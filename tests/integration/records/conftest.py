@@ -58,8 +58,9 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     tail = LogTail(database)
     intake = Intake(
         dsn,
-        most_bytes=settings.max_intake_mb * 1024 * 1024,
+        max_body_bytes=settings.max_intake_mb * 1024 * 1024,
         max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
+        timeout_seconds=60,
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
