@@ -15,8 +15,9 @@ from sandbox.api.http.uploads import read_body
 from sandbox.errors import SandboxError
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.outcome import Refused
 from sandbox.records.otlp.owner import Owner
-from sandbox.records.otlp.receiver import Answer, refusal
+from sandbox.records.otlp.receiver import Answer, answer
 from sandbox.telemetry import context
 
 router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
@@ -53,11 +54,12 @@ async def _export(request: Request, services: Services, what: RecordKind) -> Res
         messages.media_type(content_type)
         body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
     except SandboxError as error:
-        return _response(refusal(error, content_type))
+        return _response(answer(Refused.from_error(error), what, content_type))
     encoding = request.headers.get("content-encoding", "")
     if owner is not None and owner.session_id is not None:
         return _response(await services.exports.accept(what, body, content_type, encoding, owner))
-    return _response(await services.receiver.take(what, body, content_type, encoding, owner))
+    outcome = await services.receiver.accept(what, body, content_type, encoding, owner)
+    return _response(answer(outcome, what, content_type))
 
 
 async def _owner(request: Request, services: Services) -> Owner | None:
@@ -71,5 +73,5 @@ async def _owner(request: Request, services: Services) -> Owner | None:
     return None if caller.is_admin else Owner(caller.user_id)
 
 
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, answer.headers, answer.media_type)
+def _response(given: Answer) -> Response:
+    return Response(given.body, given.status, given.headers, given.media_type)

@@ -17,9 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from sandbox.db.driver import connection_params
-from sandbox.errors import Kind, SandboxError, Unavailable
+from sandbox.errors import Kind
 from sandbox.records.otlp import worker
-from sandbox.records.otlp.worker import Body, Kept
+from sandbox.records.otlp.outcome import Outcome, Refused
+from sandbox.records.otlp.worker import Body
 
 #: OpenTelemetry exporters give up after ten seconds by default.
 TIMEOUT_SECONDS = 8.0
@@ -27,24 +28,31 @@ TIMEOUT_SECONDS = 8.0
 _MAX_BATCH = 16
 _MAX_BATCH_BYTES = 2 * 1024 * 1024
 
-
-class QueueFull(SandboxError):
-    """The queue has no room for the body."""
-
-    code = "intake_full"
-    kind = Kind.TOO_MANY
+#: Code of the refusal of records that were not written in time.
+INTAKE_TIMEOUT = "intake_waiting"
 
 
-class IntakeTimeout(Unavailable):
-    """The records were not written in time, or the process that was writing them ended."""
-
-    code = "intake_waiting"
+_FULL = Refused(
+    "intake_full",
+    Kind.TOO_MANY,
+    "Records come faster than they are written.",
+    "Send the same again after Retry-After seconds.",
+)
+_TIMED_OUT = Refused(
+    INTAKE_TIMEOUT,
+    Kind.UNAVAILABLE,
+    "The records were not written in time.",
+    "Check that PostgreSQL answers, and send them again.",
+)
+_LOST_WORKER = Refused(
+    INTAKE_TIMEOUT, Kind.UNAVAILABLE, "The process that writes records ended.", "Send the same again."
+)
 
 
 @dataclass(slots=True, eq=False)
 class _Queued:
     body: Body
-    outcome: asyncio.Future[Kept] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Intake:
@@ -81,16 +89,13 @@ class Intake:
         #: Bytes of the bodies that have arrived and are not answered yet.
         self.waiting_bytes = 0
 
-    async def store(self, body: Body) -> Kept:
-        """Wait until the body's records are written.
+    async def store(self, body: Body) -> Outcome:
+        """Wait until the body's records are written, or until it is certain or likely that they will not be.
 
-        Raises QueueFull, IntakeTimeout (the records may still be written then: a span that is sent again is stored
-        once, a log line twice), DatabaseUnavailable, and the errors of `messages`.
+        After the timeout they may still be written: a span that is then sent again is stored once, a log line twice.
         """
         if self._closed or self.waiting_bytes + len(body.content) > self._max_waiting:
-            raise QueueFull(
-                "Records come faster than they are written.", hint="Send the same again after Retry-After seconds."
-            )
+            return _FULL
         if len(self._writers) < self._processes and (not self._writers or not self._queue.empty()):
             self._writers.add(asyncio.create_task(self._write_queued(), name="intake"))
         queued = _Queued(body)
@@ -100,9 +105,7 @@ class Intake:
             async with asyncio.timeout(self._timeout):
                 return await queued.outcome
         except TimeoutError:
-            raise IntakeTimeout(
-                "The records were not written in time.", hint="Check that PostgreSQL answers, and send them again."
-            ) from None
+            return _TIMED_OUT
         finally:
             self.waiting_bytes -= len(body.content)
 
@@ -139,10 +142,10 @@ class Intake:
             for queued, outcome in zip(awaited, outcomes, strict=True):
                 if queued.outcome.done():
                     continue
-                if isinstance(outcome, Kept):
-                    queued.outcome.set_result(outcome)
-                else:
+                if isinstance(outcome, Exception):
                     queued.outcome.set_exception(outcome)
+                else:
+                    queued.outcome.set_result(outcome)
             for _ in batch:
                 self._queue.task_done()
 
@@ -156,15 +159,15 @@ class Intake:
             size += len(batch[-1].body.content)
         return batch
 
-    async def _write(self, bodies: Sequence[Body]) -> Sequence[Kept | BaseException]:
+    async def _write(self, bodies: Sequence[Body]) -> Sequence[Outcome | Exception]:
         pool = self._pool
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, worker.write_bodies, bodies)
         except BrokenProcessPool:
             self._replace(pool)
             await self._start_process()
-            return [IntakeTimeout("The process that writes records ended.", hint="Send the same again.")] * len(bodies)
-        except Exception as error:  # noqa: BLE001 - the error is the answer to each of the requests
+            return [_LOST_WORKER] * len(bodies)
+        except Exception as error:  # noqa: BLE001 - each of the requests raises it
             return [error] * len(bodies)
 
     async def _start_process(self) -> None:
