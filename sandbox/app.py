@@ -21,7 +21,6 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api.direct import DirectRoutes
 from sandbox.api.http import problems
 from sandbox.api.http.limits import BodyLimit
 from sandbox.api.http.middleware import RequestMiddleware
@@ -269,8 +268,7 @@ class Application:
         problems.install(self.api)
         rooms = (health, tokens, projects, sessions, events, commands, files, terminal, recovery, console)
         for router in (*(room.router for room in rooms), *records_routers()):
-            # `include_router` looks for each request's route twice, and through layers.
-            self.api.router.routes.extend(router.routes)
+            self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
     @asynccontextmanager
@@ -285,8 +283,8 @@ class Application:
             gc.unfreeze()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        calls = RequestMiddleware(BodyLimit(api, self._settings.max_body_kb * 1024), parts.tracing)
-        service = DirectRoutes(otlp.router, api, parts.services, otherwise=calls)
+        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
+        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing)
         return HostRouter(service, previews, self._settings.preview_domain)
 

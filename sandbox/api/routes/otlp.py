@@ -22,6 +22,9 @@ from sandbox.telemetry import context
 
 router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
 
+#: Requests to these paths are not traced: the records about them would be as many as the records that they bring.
+PATHS = frozenset({"/v1/traces", "/v1/logs"})
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "An error, as `google.rpc.Status` in the encoding of the request"}
 }

@@ -55,6 +55,10 @@ def make_app(recorder) -> RequestMiddleware:
     async def broken() -> None:
         raise RuntimeError("a secret that nobody may see")
 
+    @router.get("/untraced")
+    async def untraced() -> dict[str, object]:
+        return {"ids": current_ids()}
+
     @router.get("/stream")
     async def stream() -> EventSourceResponse:
         async def events():
@@ -88,7 +92,7 @@ def make_app(recorder) -> RequestMiddleware:
     app = FastAPI()
     problems.install(app)
     app.include_router(router, prefix="/api")
-    return RequestMiddleware(app, tracing)
+    return RequestMiddleware(app, tracing, untraced={"/api/untraced"})
 
 
 @pytest.fixture
@@ -175,6 +179,15 @@ async def test_trace_of_the_caller_is_continued_if_its_header_is_valid(http, rec
     unmatched = [span for span in spans if span.operation_name == "GET"]
     assert len(unmatched) == 4
     assert all(span.parent_span_id is None and span.trace_id != trace_id for span in unmatched)
+
+
+async def test_a_request_to_an_untraced_path_leaves_a_line_and_no_span(http, recorder, records):
+    response = await http.get("/api/untraced", headers={"X-Request-ID": "quiet"})
+    assert (response.json(), response.headers["x-request-id"]) == ({"ids": None}, "quiet")
+    await http.get("/api/things/1")
+    await wait_for_span(recorder, records, "GET /api/things/{thing_id}")
+    assert not any("untraced" in span.operation_name for span in await records.spans())
+    assert any(line.request_id == "quiet" for line in await records.logs())
 
 
 async def test_stream_passes_and_is_recorded_at_its_end(http, recorder, records):
