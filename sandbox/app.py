@@ -56,7 +56,7 @@ from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
-from sandbox.records.maintenance import Upkeep
+from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
@@ -141,9 +141,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        upkeep = Upkeep(core.db, settings, core.recorder, core.engine.ping)
-        upkeep.start()
-        stack.push_async_callback(upkeep.close)
+        maintenance = Maintenance(core.db, settings, core.recorder, core.engine.ping)
+        maintenance.start()
+        stack.push_async_callback(maintenance.close)
         services = Services(
             settings=settings,
             db=core.db,
@@ -230,7 +230,7 @@ async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, r
 async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoveryService:
     """Start the periodic work of sessions. The recovery service finds and repairs differences between the database and
     the engine, at an admin's request and in the periodic sweep."""
-    alerts = Alerts(tell=core.settings.alert_webhook_url is not None)
+    alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
     service = RecoveryService(core.db, core.engine, alerts, new_origin)
     await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
     return service

@@ -1,4 +1,4 @@
-"""SQL of logs, traces, test results and coverage, as people and CI ask and write. Intake in bulk is the recorder's."""
+"""SQL to read logs, traces, test results and coverage, and to insert single rows. Bulk writes: `telemetry/store.py`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ COVERAGE = Table(
 
 _PLAIN = re.compile("-?[A-Za-z0-9]+")
 
-#: Spans and log lines of one trace that are answered at most.
+#: Most spans and log lines of one trace that are returned.
 MAX_SPANS = 5_000
 MAX_TRACE_LOGS = 1_000
 
@@ -71,7 +71,7 @@ _SPANS = text(f"""
      ORDER BY start_time, span_id LIMIT {MAX_SPANS}
 """)
 
-#: A request's log lines are written while its spans last, but for the clocks of different machines.
+#: The log lines of a request are about as old as its spans; the minute allows for clocks that differ.
 _LOGS_OF_REQUESTS = text(f"""
     SELECT {", ".join(LOGS.columns)} FROM logs
      WHERE request_id = ANY(:request_ids)
@@ -95,16 +95,16 @@ _LOGS_AFTER = text(f"""
 
 
 def matching(query: str) -> list[Condition]:
-    """Logs whose message has these words: `"a phrase"`, `or` and `-without` are understood."""
+    """Conditions for logs whose message has these words; the syntax is `"a phrase"`, `or` and `-without`."""
     conditions: list[Condition] = [
         (
             "to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :words)",
             {"words": query},
         )
     ]
-    # Where words are common, lines are read in order of time until the page is full, and taking a line apart into words
-    # is most of the work: it is done for those lines only that have the letters. Beyond ASCII, what is one letter in
-    # lower case may be another in upper case. `<> 0` because the planner takes nearly all rows to be so.
+    # With common words PostgreSQL reads lines by time until the page is full, and most of the work is to split lines
+    # into words. The letters of each word are looked for first, which is cheap. Lines beyond ASCII are always split,
+    # because lower case is not simple there. `<> 0` makes the planner assume that nearly all rows match.
     for index, word in enumerate(_needed(query)):
         conditions.append(
             (
@@ -117,9 +117,9 @@ def matching(query: str) -> list[Condition]:
 
 
 def _needed(query: str) -> list[str]:
-    """Words in lower case whose letters a matching message has in a row, the longest first, for it is the rarest.
+    """Lower-case words that every matching message contains, the longest (and likely rarest) first.
 
-    None if that is not plain to see.
+    Empty if the query is not that simple, for example if it has `or`.
     """
     words = query.replace('"', " ").split()
     if '-"' in query or not all(_PLAIN.fullmatch(word) and word.lower() != "or" for word in words):
@@ -128,12 +128,12 @@ def _needed(query: str) -> list[str]:
 
 
 def spans_of(user_id: str) -> Condition:
-    """Spans of this user's doing."""
+    """Condition for spans of this user."""
     return "tags->>'user_id' = :owner", {"owner": user_id}
 
 
 async def spans_of_trace(db: Database, trace_id: str, user_id: str | None) -> list[Row]:
-    """A trace's spans by start; only the user's, if one is given."""
+    """A trace's spans by start time; with `user_id` only that user's."""
     async with db.read() as connection:
         rows = await connection.execute(_SPANS, {"trace_id": trace_id, "user_id": user_id})
         return [dict(row) for row in rows.mappings()]
@@ -142,7 +142,7 @@ async def spans_of_trace(db: Database, trace_id: str, user_id: str | None) -> li
 async def logs_of_requests(
     db: Database, request_ids: Sequence[str], since: datetime, until: datetime, user_id: str | None
 ) -> list[Row]:
-    """What was logged of these requests about that time, oldest first."""
+    """Log lines of these requests between the two times, oldest first; with `user_id` only that user's."""
     values = {"request_ids": list(request_ids), "since": since, "until": until, "user_id": user_id}
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_LOGS_OF_REQUESTS, values)).mappings()]
@@ -171,6 +171,6 @@ async def logs_after(
 
 
 async def insert(db: Database, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Write new rows, all or none; as they are kept."""
+    """Insert rows in one transaction; the rows as stored."""
     async with db.transaction() as connection:
         return [await table.insert(connection, values) for values in rows]

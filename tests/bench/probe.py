@@ -1,6 +1,6 @@
-"""How long other requests take, seen by a caller in a process of its own: JSON on stdout, in milliseconds.
+"""Measures response times as a client in a process of its own; prints them as JSON, in milliseconds.
 
-The standard library's client, and nothing else: a probe that costs as much as what it measures would measure itself.
+It uses only the HTTP client of the standard library, so that its own time does not count for much.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROBES = 500
 
 
 def main() -> None:
-    """A fixed number of requests one after the other, or as many as there are until stdin closes."""
+    """Send requests one after the other: PROBES of them in the mode `idle`, else until stdin is closed."""
     url, token, mode = sys.argv[1:]
     taken = []
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)

@@ -1,7 +1,4 @@
-"""`/v1/traces` and `/v1/logs`: OTLP over HTTP, protobuf and JSON, as any OpenTelemetry exporter sends it.
-
-What becomes of a body is `records/otlp/receiver.py`'s.
-"""
+"""`/v1/traces` and `/v1/logs`: OTLP over HTTP, in protobuf and JSON, for any OpenTelemetry exporter."""
 
 from __future__ import annotations
 
@@ -39,14 +36,14 @@ _BODY = {
 
 @router.post("/traces", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_traces(request: Request, services: Injected) -> Response:
-    """Take spans. A user's are that user's; an admin's may name their user in `user.id`. Sent with the token that the
-    apps of a session are given, they are that session's and its user's, and no more than the session may send."""
+    """Store spans. They belong to the caller; those of an admin may name their user in `user.id`. Spans sent with the
+    token of a session belong to that session and its user, and count towards the number that it may send."""
     return await _export(request, services, "spans")
 
 
 @router.post("/logs", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_logs(request: Request, services: Injected) -> Response:
-    """Take log records, likewise."""
+    """Store log records, with the same rules."""
     return await _export(request, services, "logs")
 
 
@@ -66,7 +63,7 @@ async def _export(request: Request, services: Services, what: RecordKind) -> Res
 
 
 async def _owner(request: Request, services: Services) -> Owner | None:
-    """Whose the records are; None of those that may say so themselves."""
+    """The owner of the records; None if the records may name their user themselves."""
     token = exports_token(request)
     if token is not None:
         owner = await services.exports.owner(token)

@@ -38,7 +38,7 @@ async def evaluator(database):
     async def disk():
         return [("/", 50.0)]
 
-    return Evaluator(database, Alerts(tell=True), {"disk_used_percent": disk})
+    return Evaluator(database, Alerts(notify=True), {"disk_used_percent": disk})
 
 
 async def test_a_cause_has_one_alert_and_is_resolved_when_it_is_gone(evaluator, database, admin):
@@ -227,7 +227,7 @@ async def receiver():
 
 
 async def test_the_webhook_is_told_signed_and_again_until_it_listens(database, receiver):
-    alerts, secret = Alerts(tell=True), "a secret of 16 or more"
+    alerts, secret = Alerts(notify=True), "a secret of 16 or more"
     webhook = Webhook(database, receiver.url, secret)
     async with database.transaction() as connection:
         await alerts.open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
@@ -252,7 +252,7 @@ async def test_the_webhook_is_told_signed_and_again_until_it_listens(database, r
 
 
 async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
-    alerts, webhook = Alerts(tell=True), Webhook(database, receiver.url, "a secret of 16 or more")
+    alerts, webhook = Alerts(notify=True), Webhook(database, receiver.url, "a secret of 16 or more")
     async with database.transaction() as connection:
         first, _ = await alerts.open(connection, {"severity": "info", "title": "first", "message": "m", "source": None})
         receiver.answers = [500]
@@ -297,7 +297,7 @@ async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, an
         async with database.transaction() as connection:
             for number in range(8):
                 values = {"severity": "info", "title": str(number), "message": "m", "source": None}
-                await Alerts(tell=True).open(connection, values)
+                await Alerts(notify=True).open(connection, values)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with asyncio.timeout(30):
             await Webhook(database, url, "a secret of 16 or more").deliver()
@@ -311,7 +311,7 @@ async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, an
 
 async def test_a_webhook_that_never_listens_is_given_up(database, caplog):
     async with database.transaction() as connection:
-        await Alerts(tell=True).open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
+        await Alerts(notify=True).open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
     webhook = Webhook(database, "http://127.0.0.1:1/none", "a secret of 16 or more")
     await run(database, "UPDATE alert_deliveries SET attempts = 14")
     await webhook.deliver()

@@ -179,7 +179,7 @@ async def test_nothing_is_lost_while_postgresql_is_away(short_folder: Path, capl
         assert [line[0] for line in lines] == ["before", *(f"meanwhile {index}" for index in range(700))]
         assert count == (700,)
         said = [record.getMessage() for record in caplog.records if record.name == "sandbox.telemetry.recorder"]
-        assert len([line for line in said if line.startswith("logs and spans wait in memory")]) == 1
+        assert len([line for line in said if line.startswith("logs and spans cannot be written")]) == 1
     finally:
         await recorder.close()
         await database.close()

@@ -11,7 +11,7 @@ from sandbox.db.periodic import Periodic, exclusive
 from sandbox.records import retention
 from sandbox.records.agents import store as agents
 from sandbox.records.agents.components import Components
-from sandbox.records.maintenance import RETENTION, Upkeep
+from sandbox.records.maintenance import RETENTION, Maintenance
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
 
@@ -184,22 +184,22 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
     assert caplog.text.count("not today") == 1
 
 
-def make_upkeep(database, home, **settings):
+def make_maintenance(database, home, **settings):
     async def engine():
         return {"version": "27"}
 
-    return Upkeep(database, Settings(home=home, **settings), Recorder(database), engine)
+    return Maintenance(database, Settings(home=home, **settings), Recorder(database), engine)
 
 
 @pytest.fixture
-async def upkeep(database, tmp_path):
-    upkeep = make_upkeep(database, tmp_path)
-    upkeep.start()
-    yield upkeep
-    await upkeep.close()
+async def maintenance(database, tmp_path):
+    maintenance = make_maintenance(database, tmp_path)
+    maintenance.start()
+    yield maintenance
+    await maintenance.close()
 
 
-async def test_upkeep_does_all_of_it(upkeep, database):
+async def test_maintenance_does_all_of_it(maintenance, database):
     reported = "SELECT count(*) FROM agents WHERE status = 'healthy' AND name IN ('PostgreSQL', 'Container Engine')"
     async with asyncio.timeout(30):
         while await value(database, reported) < 2:
@@ -212,9 +212,9 @@ async def test_agents_are_not_late_for_a_service_that_was_down(database, tmp_pat
         database, "UPDATE agents SET status = 'healthy', last_active = NOW() - INTERVAL '1 h' WHERE name = 'Redis'"
     )
     status = "SELECT status FROM agents WHERE name = 'Redis'"
-    await make_upkeep(database, tmp_path)._mark_silent()
+    await make_maintenance(database, tmp_path)._mark_silent()
     assert await value(database, status) == "healthy"
-    started = make_upkeep(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
+    started = make_maintenance(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
     await asyncio.sleep(1.1)
     await started._mark_silent()
     assert await value(database, status) == "error"
@@ -222,5 +222,5 @@ async def test_agents_are_not_late_for_a_service_that_was_down(database, tmp_pat
 
 @pytest.mark.parametrize("warning", [6, 300])
 def test_no_setting_takes_a_component_for_silent(database, tmp_path, warning):
-    upkeep = make_upkeep(database, tmp_path, agent_warning_seconds=warning)
-    assert upkeep._periodic["components"].interval_seconds <= min(30, warning / 3)
+    maintenance = make_maintenance(database, tmp_path, agent_warning_seconds=warning)
+    assert maintenance._periodic["components"].interval_seconds <= min(30, warning / 3)
