@@ -17,7 +17,7 @@ from tests.bench.world import log_bodies, span_bodies, world
 
 LOGS = int(os.environ.get("LOGS", "200000"))
 SPANS = int(os.environ.get("SPANS", "50000"))
-KEPT = os.environ.get("BENCH_HOME")
+FOLDER = os.environ.get("BENCH_HOME")
 #: Records of each kind in each round of the intake; fewer take too short a time for a p99 of other requests.
 INTAKE = 200_000
 
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 async def _measure() -> None:
-    async with world(Path(KEPT) if KEPT else None) as here:
+    async with world(Path(FOLDER) if FOLDER else None) as here:
         if here.filled:
             await asyncio.to_thread(forget_requests, here.dsn)
         else:

@@ -18,19 +18,19 @@ PROBES = 500
 def main() -> None:
     """Send requests one after the other: PROBES of them in the mode `idle`, else until stdin is closed."""
     url, token, mode = sys.argv[1:]
-    taken = []
+    times = []
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     headers = {"Authorization": f"Bearer {token}"}
     print("ready", flush=True)
-    while len(taken) < PROBES if mode == "idle" else not select.select([sys.stdin], [], [], 0)[0]:
+    while len(times) < PROBES if mode == "idle" else not select.select([sys.stdin], [], [], 0)[0]:
         time.sleep(0.01)
         began = time.perf_counter()
         connection.request("GET", "/api/v1/projects", headers=headers)
         answer = connection.getresponse()
         answer.read()
-        taken.append(1000 * (time.perf_counter() - began))
+        times.append(1000 * (time.perf_counter() - began))
         assert answer.status == 200
-    json.dump(taken, sys.stdout)
+    json.dump(times, sys.stdout)
 
 
 main()

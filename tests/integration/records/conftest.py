@@ -1,4 +1,4 @@
-"""The record routes over a real database, called by an admin and by users."""
+"""The routes of the platform's records over a real database, with clients for an admin and for users."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def bob(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClie
 
 @pytest.fixture
 async def server(app: FastAPI) -> AsyncIterator[str]:
-    """The same over real HTTP; its URL."""
+    """The URL of the application served over HTTP."""
     config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

@@ -1,4 +1,4 @@
-"""Records as the OpenTelemetry SDK sends them, over real HTTP."""
+"""The OTLP intake over HTTP, with the OpenTelemetry SDK and with requests made by hand."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_the_python_sdk_exports_logs(server, ada, bob):
     assert SeverityNumber.WARN.value == 13
 
 
-async def test_a_span_sent_again_is_not_doubled(ada, database):
+async def test_a_span_that_is_sent_twice_is_stored_once(ada, database):
     body = span_body(1)
     answers = await asyncio.gather(*(ada.post("/v1/traces", json=body) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
@@ -125,7 +125,7 @@ async def test_a_span_sent_again_is_not_doubled(ada, database):
         ]
 
 
-async def test_what_cannot_be_kept_is_a_partial_success(ada):
+async def test_records_that_cannot_be_stored_are_a_partial_success(ada):
     mixed = span_body(1)["resourceSpans"] + span_body(2, traceId="")["resourceSpans"]
     answer = await ada.post("/v1/traces", json={"resourceSpans": mixed})
     assert answer.status_code == 200
@@ -135,7 +135,7 @@ async def test_what_cannot_be_kept_is_a_partial_success(ada):
     assert logs.json()["partialSuccess"]["rejectedLogRecords"] == "1"
 
 
-async def test_refusals_are_in_kind(ada, app, settings):
+async def test_refusals_use_the_encoding_of_the_request(ada, app, settings):
     protobuf = {"Content-Type": "application/x-protobuf"}
     empty = await ada.post("/v1/traces", content=b"", headers=protobuf)
     assert (empty.status_code, empty.headers["content-type"]) == (200, "application/x-protobuf")
@@ -165,20 +165,20 @@ async def messages(database: Database) -> list[str]:
 
 
 def intake_with(services, dsn, **limits) -> Intake:
-    """An intake with these limits in the place of the usual one."""
+    """Replace the intake of the application by one with these limits."""
     intake = Intake(dsn, **{"max_body_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
     services.intake, services.receiver = intake, Receiver(intake)
     return intake
 
 
 async def sent(client: httpx.AsyncClient, message: str) -> None:
-    """Send a line as exporters do: again for as long as the answer is 503."""
+    """Send a line as exporters do: again until the answer is not 503."""
     while (answer := await client.post("/v1/logs", json=log_body(message))).status_code == 503:
         assert b"intake_waiting" in answer.content
     assert answer.status_code == 200
 
 
-async def test_a_full_queue_pushes_back(services, ada, database, dsn):
+async def test_a_full_queue_answers_429(services, ada, database, dsn):
     one, other = log_body("one"), log_body("other")
     intake = intake_with(services, dsn, max_waiting_bytes=int(len(json.dumps(one)) * 1.5))
     async with database.connect_raw() as connection:
@@ -198,7 +198,7 @@ async def test_a_full_queue_pushes_back(services, ada, database, dsn):
     await intake.close()
 
 
-async def test_what_is_not_written_in_time_is_to_be_sent_again(services, ada, database, dsn):
+async def test_records_not_written_in_time_answer_503(services, ada, database, dsn):
     intake = intake_with(services, dsn, timeout_seconds=1.5)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
@@ -218,10 +218,10 @@ async def test_a_dsn_that_cannot_be_parsed_is_refused_at_once(services):
     assert refused.value.code == "database_url_invalid"
 
 
-async def test_a_record_that_postgresql_refuses_costs_no_other_its_place(services, ada, database, dsn):
+async def test_a_record_that_postgresql_refuses_does_not_affect_others(services, ada, database, dsn):
     async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE logs ADD CHECK (message <> 'poison')"))
-    # With one process all three wait together behind the first, and are written in one transaction.
+    # With one process the last three are queued behind the first, and are written in one transaction.
     intake = intake_with(services, dsn, processes=1)
     bodies = (log_body("first"), log_body("a", "b"), log_body("c", "poison", "d"), b"none at all")
     headers = {"Content-Type": "application/json"}
@@ -257,7 +257,7 @@ async def test_a_worker_process_that_is_killed_is_replaced(services, ada, databa
     assert workers(psutil.Process()) == []
 
 
-async def test_requests_of_a_worker_process_that_is_killed_are_to_be_sent_again(services, ada, database, dsn):
+async def test_requests_of_a_killed_worker_process_answer_503(services, ada, database, dsn):
     intake = intake_with(services, dsn, processes=1)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
