@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,8 @@ from sandbox.errors import Kind
 from sandbox.records.otlp import worker
 from sandbox.records.otlp.outcome import Outcome, Refused
 from sandbox.records.otlp.worker import Body
+
+logger = logging.getLogger(__name__)
 
 #: OpenTelemetry exporters give up after ten seconds by default.
 TIMEOUT_SECONDS = 8.0
@@ -44,8 +47,11 @@ _TIMED_OUT = Refused(
     "The records were not written in time.",
     "Check that PostgreSQL answers, and send them again.",
 )
-_LOST_WORKER = Refused(
-    INTAKE_TIMEOUT, Kind.UNAVAILABLE, "The process that writes records ended.", "Send the same again."
+_NO_WORKER = Refused(
+    INTAKE_TIMEOUT,
+    Kind.UNAVAILABLE,
+    "The process that writes records ended, or could not be started.",
+    "Send the same again.",
 )
 
 
@@ -132,9 +138,12 @@ class Intake:
         return ProcessPoolExecutor(self._processes, context, initializer=worker.initialize, initargs=self._initargs)
 
     async def _write_queued(self) -> None:
-        # The process is started before a body is claimed: meanwhile the processes that run already write it.
-        await self._start_process()
+        pool: ProcessPoolExecutor | None = None
         while True:
+            if pool is not self._pool:
+                # Before a body is claimed: while the process starts, the processes that run already can write it.
+                pool = self._pool
+                await self._start_process(pool)
             batch = await self._next_batch()
             # Of those that timed out meanwhile no client waits for the outcome.
             awaited = [queued for queued in batch if not queued.outcome.done()]
@@ -163,27 +172,26 @@ class Intake:
         pool = self._pool
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, worker.write_bodies, bodies)
-        except BrokenProcessPool:
-            self._replace(pool)
-            await self._start_process()
-            return [_LOST_WORKER] * len(bodies)
+        except (BrokenProcessPool, OSError) as error:
+            self._replace(pool, error)
+            return [_NO_WORKER] * len(bodies)
         except Exception as error:  # noqa: BLE001 - each of the requests raises it
             return [error] * len(bodies)
 
-    async def _start_process(self) -> None:
+    async def _start_process(self, pool: ProcessPoolExecutor) -> None:
         """Wait for a process of the pool to be ready, starting one if all are busy.
 
         The pool is called in a thread because starting a process blocks.
         """
-        pool = self._pool
         try:
             self._pids.add(await asyncio.wrap_future(await asyncio.to_thread(pool.submit, worker.ready)))
-        except BrokenProcessPool:
-            self._replace(pool)
+        except (BrokenProcessPool, OSError) as error:
+            self._replace(pool, error)
 
-    def _replace(self, broken: ProcessPoolExecutor) -> None:
-        """Put a new pool in the place of one that has lost a process, which ends the others."""
+    def _replace(self, broken: ProcessPoolExecutor, error: Exception) -> None:
+        """Put a new pool in the place of one that has lost a process, or that could not start one."""
         if self._pool is broken:
+            logger.warning("the processes that write records are replaced: %s", error)
             broken.shutdown(wait=False)
             self._pool = self._new_pool()
             self._pids.clear()
