@@ -21,7 +21,6 @@ from sandbox import __version__
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api.direct import DirectRoutes
 from sandbox.api.http import problems
 from sandbox.api.http.limits import BodyLimit
 from sandbox.api.http.middleware import RequestMiddleware
@@ -57,7 +56,7 @@ from sandbox.preview.router import HostRouter
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
-from sandbox.records.maintenance import Upkeep
+from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
@@ -142,9 +141,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             authenticator=TokenAuthenticator(access),
         )
         stack.push_async_callback(previews.aclose)
-        upkeep = Upkeep(core.db, settings, core.recorder, core.engine.ping)
-        upkeep.start()
-        stack.push_async_callback(upkeep.close)
+        maintenance = Maintenance(core.db, settings, core.recorder, core.engine.ping)
+        maintenance.start()
+        stack.push_async_callback(maintenance.close)
         services = Services(
             settings=settings,
             db=core.db,
@@ -183,7 +182,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     configure_logging(settings, recorder)
     intake = Intake(
         dsn,
-        most_bytes=settings.max_intake_mb * MIB,
+        max_body_bytes=settings.max_intake_mb * MIB,
         max_waiting_bytes=settings.intake_queue_mb * MIB,
     )
     stack.push_async_callback(intake.close)
@@ -231,7 +230,7 @@ async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, r
 async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoveryService:
     """Start the periodic work of sessions. The recovery service finds and repairs differences between the database and
     the engine, at an admin's request and in the periodic sweep."""
-    alerts = Alerts(tell=core.settings.alert_webhook_url is not None)
+    alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
     service = RecoveryService(core.db, core.engine, alerts, new_origin)
     await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
     return service
@@ -269,8 +268,7 @@ class Application:
         problems.install(self.api)
         rooms = (health, tokens, projects, sessions, events, commands, files, terminal, recovery, console)
         for router in (*(room.router for room in rooms), *records_routers()):
-            # `include_router` looks for each request's route twice, and through layers.
-            self.api.router.routes.extend(router.routes)
+            self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
     @asynccontextmanager
@@ -285,8 +283,8 @@ class Application:
             gc.unfreeze()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        calls = RequestMiddleware(BodyLimit(api, self._settings.max_body_kb * 1024), parts.tracing)
-        service = DirectRoutes(otlp.router, api, parts.services, otherwise=calls)
+        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
+        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing)
         return HostRouter(service, previews, self._settings.preview_domain)
 

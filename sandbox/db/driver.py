@@ -6,7 +6,7 @@ Imports psycopg only, so that a process which just writes rows starts without SQ
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -38,18 +38,11 @@ _UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
 class OwnConnection:
     """A single connection outside a pool. It is opened at the first use, and again when it was lost.
 
-    `on_connect` is called with every new connection. Not safe for concurrent use.
+    Not safe for concurrent use.
     """
 
-    def __init__(
-        self,
-        dsn: str,
-        *,
-        application_name: str,
-        on_connect: Callable[[psycopg.AsyncConnection], None] | None = None,
-    ) -> None:
+    def __init__(self, dsn: str, *, application_name: str) -> None:
         self._params = connection_params(dsn, application_name)
-        self._on_connect = on_connect
         self._connection: psycopg.AsyncConnection | None = None
         self._used = 0.0
 
@@ -71,8 +64,6 @@ class OwnConnection:
                 await self._connection.execute("SELECT 1")
                 return self._connection
         self._connection = await connect(self._params)
-        if self._on_connect is not None:
-            self._on_connect(self._connection)
         return self._connection
 
 

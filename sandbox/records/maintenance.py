@@ -1,4 +1,4 @@
-"""What the records need again and again: alerts looked at, agents watched, old rows let go."""
+"""Periodic maintenance: alert rules, agent health, alert deliveries, partitions and retention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sandbox.records.alerts.webhook import Webhook
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
 
-#: Often enough that no setting takes a component for silent.
+#: Seconds between two heartbeats of the components, and the least number of them before one can count as silent.
 COMPONENTS_SECONDS = 30.0
 COMPONENTS_BEFORE_WARNING = 3
 WEBHOOK_SECONDS = 2.0
@@ -32,13 +32,13 @@ RETENTION = "retention"
 
 
 class RecordsDropped(SandboxError):
-    """Rows were not written since the last look."""
+    """Log lines or spans were dropped since the last check."""
 
     code = "records_dropped"
 
 
-class Upkeep:
-    """Starts and stops the periodic work of one replica. All of it may be done by any, and is by one at a time."""
+class Maintenance:
+    """Starts and stops the periodic jobs. Every replica has them; each job runs in one replica at a time."""
 
     def __init__(self, db: Database, settings: Settings, recorder: Recorder, ping_engine: Check) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Upkeep:
         self._recorder = recorder
         self._dropped: dict[str, int] = {}
         self._began = time.monotonic()
-        alerts = Alerts(tell=settings.alert_webhook_url is not None)
+        alerts = Alerts(notify=settings.alert_webhook_url is not None)
         self._evaluator = Evaluator(db, alerts, {"disk_used_percent": self._disk})
         self._components = Components(
             db,
@@ -60,7 +60,7 @@ class Upkeep:
                 "Retention Worker": lambda: self._worker(RETENTION),
             },
         )
-        work: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
+        jobs: list[tuple[str, float, Callable[[], Awaitable[object]]]] = [
             ("partitions", PARTITIONS_SECONDS, lambda: retention.ensure_partitions(db)),
             (RETENTION, RETENTION_SECONDS, lambda: retention.run(db, settings, dry_run=False)),
             (
@@ -73,8 +73,8 @@ class Upkeep:
         ]
         if settings.alert_webhook_url is not None and settings.alert_webhook_secret is not None:
             webhook = Webhook(db, settings.alert_webhook_url, settings.alert_webhook_secret)
-            work.append(("alert webhook", WEBHOOK_SECONDS, webhook.deliver))
-        self._periodic = {name: Periodic(db, name, seconds, does) for name, seconds, does in work}
+            jobs.append(("alert webhook", WEBHOOK_SECONDS, webhook.deliver))
+        self._periodic = {name: Periodic(db, name, seconds, job) for name, seconds, job in jobs}
 
     def start(self) -> None:
         for periodic in self._periodic.values():
@@ -85,7 +85,7 @@ class Upkeep:
             await periodic.close()
 
     async def _mark_silent(self) -> None:
-        # While no service ran, nobody could report: agents have as long again from our start on.
+        # Agents could not send heartbeats while no service ran: their time counts from the start of this one.
         if time.monotonic() - self._began < self._settings.agent_warning_seconds:
             return
         await agents.mark_silent(self._db, self._settings.agent_warning_seconds, self._settings.agent_error_seconds)
@@ -101,7 +101,7 @@ class Upkeep:
         return {"version": str(version).split(" ", 1)[0]}
 
     async def _manager(self) -> None:
-        await asyncio.sleep(0)  # how long a turn of the event loop takes is its response time
+        await asyncio.sleep(0)  # the response time is that of one turn of the event loop
 
     async def _collector(self, kind: str) -> None:
         dropped = getattr(self._recorder.dropped, kind)
@@ -116,10 +116,8 @@ class Upkeep:
 
 
 async def run_retention(db: Database, settings: Settings, *, dry_run: bool) -> list[retention.Step]:
-    """A run at once, of its own. Raises Conflict while another is under way, in whichever replica."""
+    """Run retention now. Raises Conflict while a run is under way, in any replica."""
     async with exclusive(db, RETENTION) as ours:
         if not ours:
-            raise Conflict(
-                "A run of retention is under way.", code="retention_running", hint="Wait for its end and look again."
-            )
+            raise Conflict("Retention is running already.", code="retention_running", hint="Wait until it has ended.")
         return await retention.run(db, settings, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""SQL of retention. Agents are never touched."""
+"""Retention: drops partitions and deletes rows that are older than the settings allow. Agents are never deleted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _BATCH = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one run did, or would do, to one table."""
+    """What one run did to one table, or with `dry_run` would do."""
 
     table: str
     action: str
     keep_days: int
     rows: int
     partitions: tuple[str, ...] = ()
-    #: The table was in use: the next run tries again.
+    #: The table was locked; the next run tries again.
     postponed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Deletion:
-    """Rows of a table that go in batches, by their key."""
+    """Rows of a table that are deleted in batches, by their key."""
 
     table: str
     action: str
@@ -43,7 +43,7 @@ _DELETIONS = {
         "logs",
         "delete DEBUG",
         "log_id, timestamp",
-        # Those that are older still go with all others of their day.
+        # Older lines go with the partition of their day.
         "level = 'DEBUG' AND timestamp < NOW() - :keep * INTERVAL '1 day'"
         " AND timestamp >= CURRENT_DATE - CAST(:keep_all AS integer)",
     ),
@@ -60,14 +60,14 @@ _DELETIONS = {
     "memory": _Deletion("agent_memory", "delete expired", "namespace, key", "expires_at < NOW()"),
 }
 
-#: Each is of one day, in UTC: of the oldest day that is kept the lines are kept to its end.
+#: Partitions of whole days (UTC) that are older than `:keep` days.
 _OLD_PARTITIONS = text("""
     SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
      WHERE inhparent = to_regclass(:parent) AND child.relname ~ ('^' || :parent || '_p[0-9]{8}$')
        AND to_date(right(child.relname, 8), 'YYYYMMDD') < CURRENT_DATE - CAST(:keep AS integer)
      ORDER BY child.relname
 """)
-#: In those, and in the default partition.
+#: Rows in those partitions and in the default partition.
 _OLD_ROWS = {
     "logs": text("SELECT count(*) FROM logs WHERE timestamp < CURRENT_DATE - CAST(:keep AS integer)"),
     "traces": text("SELECT count(*) FROM traces WHERE start_time < CURRENT_DATE - CAST(:keep AS integer)"),
@@ -75,7 +75,7 @@ _OLD_ROWS = {
 
 
 async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
-    """Make the partitions of the days ahead, and let go what is too old; with `dry_run` only say what would go."""
+    """Create the partitions of the days ahead and remove what is too old; with `dry_run` only count what would go."""
     if not dry_run:
         await ensure_partitions(db)
     steps = [
@@ -94,7 +94,7 @@ async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
 
 
 async def ensure_partitions(db: Database) -> int:
-    """Make the partitions of today and the week ahead that are missing; how many."""
+    """Create the missing partitions of today and the week ahead; their number."""
     async with db.transaction() as connection:
         return int((await connection.execute(text("SELECT ensure_day_partitions()"))).scalar_one())
 
@@ -118,7 +118,7 @@ async def _drop(db: Database, parent: str, keep: int, *, dry_run: bool) -> Step:
 
 
 async def _delete(db: Database, deletion: _Deletion, keep: int, keep_logs: int, *, dry_run: bool) -> Step:
-    """In batches, each a transaction of its own: writers are never held up for long."""
+    """Delete in batches, one transaction each, so that no lock is held for long."""
     given = {"keep": keep, "keep_all": keep_logs}
     if dry_run:
         count = text(f"SELECT count(*) FROM {deletion.table} WHERE {deletion.condition}")
@@ -129,7 +129,7 @@ async def _delete(db: Database, deletion: _Deletion, keep: int, keep_logs: int, 
         f" (SELECT {deletion.key} FROM {deletion.table} WHERE {deletion.condition} LIMIT {_BATCH})"
     )
     if deletion.archive:
-        # In one statement, so that no row is ever in neither or in both.
+        # One statement: a row is always in exactly one of the two tables.
         removal = f"WITH moved AS ({removal} RETURNING *) INSERT INTO {deletion.archive} SELECT * FROM moved"
     rows = 0
     while True:

@@ -1,4 +1,4 @@
-"""The documented sample queries, word for word; where they say for how long, `:window` stands for it."""
+"""The documented sample queries, verbatim, except that `:window` replaces their fixed time windows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A query, the window it is documented with (None: it has none), and whether it tells of single users' doings."""
+class SavedQuery:
+    """A documented query.
+
+    `window` is its documented time window, None if it has none; `admin` marks results that show single users' activity.
+    """
 
     title: str
     sql: str
@@ -27,8 +30,8 @@ class Question:
     admin: bool = False
 
 
-QUESTIONS: dict[str, Question] = {
-    "agent-status-summary": Question(
+SAVED_QUERIES: dict[str, SavedQuery] = {
+    "agent-status-summary": SavedQuery(
         "Agent status summary",
         """
 SELECT
@@ -43,7 +46,7 @@ GROUP BY category
 ORDER BY category
 """,
     ),
-    "test-pass-rate-trend": Question(
+    "test-pass-rate-trend": SavedQuery(
         "Test pass rate trend",
         """
 SELECT
@@ -59,7 +62,7 @@ ORDER BY test_date DESC, test_type
 """,
         window="30d",
     ),
-    "most-common-test-failures": Question(
+    "most-common-test-failures": SavedQuery(
         "Most common test failures",
         """
 SELECT
@@ -76,7 +79,7 @@ LIMIT 10
 """,
         window="7d",
     ),
-    "recent-error-logs": Question(
+    "recent-error-logs": SavedQuery(
         "Recent error logs with context",
         """
 SELECT
@@ -95,7 +98,7 @@ LIMIT 50
         window="1h",
         admin=True,
     ),
-    "slow-traces": Question(
+    "slow-traces": SavedQuery(
         "Slow traces (> 1 second)",
         """
 SELECT
@@ -114,7 +117,7 @@ LIMIT 20
         window="24h",
         admin=True,
     ),
-    "coverage-by-component": Question(
+    "coverage-by-component": SavedQuery(
         "Coverage by component, below 80 %",
         """
 SELECT
@@ -129,7 +132,7 @@ ORDER BY avg_coverage ASC
 """,
         window="7d",
     ),
-    "active-critical-alerts": Question(
+    "active-critical-alerts": SavedQuery(
         "Active critical alerts",
         """
 SELECT
@@ -146,7 +149,7 @@ AND severity = 'critical'
 ORDER BY timestamp DESC
 """,
     ),
-    "test-execution-analytics": Question(
+    "test-execution-analytics": SavedQuery(
         "Test execution analytics",
         """
 WITH test_stats AS (
@@ -169,27 +172,32 @@ ORDER BY pass_rate ASC
 }
 
 
-def find(name: str) -> Question:
-    """The question of this name. Raises NotFound."""
-    question = QUESTIONS.get(name)
-    if question is None:
+def find(name: str) -> SavedQuery:
+    """The saved query of this name. Raises NotFound."""
+    query = SAVED_QUERIES.get(name)
+    if query is None:
         raise NotFound(
-            "There is no question of this name.", code="question_not_found", hint=f"There are {', '.join(QUESTIONS)}."
+            "There is no saved query of this name.",
+            code="question_not_found",
+            hint=f"There are {', '.join(SAVED_QUERIES)}.",
         )
-    return question
+    return query
 
 
-async def answer(db: Database, question: Question, window: str | None = None) -> list[dict[str, Any]]:
-    """Ask. `window` is such as `90s`, `30m`, `12h` or `7d`, for the documented one. Raises InvalidInput."""
-    if window is not None and question.window is None:
-        raise InvalidInput("window: this question is not about a span of time.", hint="Leave window out.")
-    values = {} if question.window is None else {"window": read_window(window or question.window)}
+async def run(db: Database, query: SavedQuery, window: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a query. `window`, such as `90s`, `30m`, `12h` or `7d`, replaces the documented one.
+
+    Raises InvalidInput for a window that cannot be parsed, or with a query that has none.
+    """
+    if window is not None and query.window is None:
+        raise InvalidInput("window: this query has no time window.", hint="Leave window out.")
+    values = {} if query.window is None else {"window": read_window(window or query.window)}
     async with db.read() as connection:
-        return [dict(row) for row in (await connection.execute(text(question.sql), values)).mappings()]
+        return [dict(row) for row in (await connection.execute(text(query.sql), values)).mappings()]
 
 
 def read_window(window: str) -> timedelta:
-    """The span of time that `window` says. Raises InvalidInput."""
+    """Parse a time window such as `90s`, `30m`, `12h` or `7d`. Raises InvalidInput."""
     match = _WINDOW.fullmatch(window)
     span = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
     if span is None or span > MAX_WINDOW:

@@ -1,16 +1,16 @@
-"""SQL of logs, traces, test results and coverage, as people and CI ask and write. Intake in bulk is the recorder's."""
+"""SQL to read logs, traces, test results and coverage, and to insert single rows. Bulk writes: `telemetry/store.py`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
+from sandbox.db.driver import to_db
 from sandbox.db.tables import Condition, Row, Table
 from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
@@ -61,7 +61,7 @@ COVERAGE = Table(
 
 _PLAIN = re.compile("-?[A-Za-z0-9]+")
 
-#: Spans and log lines of one trace that are answered at most.
+#: Most spans and log lines of one trace that are returned.
 MAX_SPANS = 5_000
 MAX_TRACE_LOGS = 1_000
 
@@ -71,7 +71,7 @@ _SPANS = text(f"""
      ORDER BY start_time, span_id LIMIT {MAX_SPANS}
 """)
 
-#: A request's log lines are written while its spans last, but for the clocks of different machines.
+#: The log lines of a request are about as old as its spans; the minute allows for clocks that differ.
 _LOGS_OF_REQUESTS = text(f"""
     SELECT {", ".join(LOGS.columns)} FROM logs
      WHERE request_id = ANY(:request_ids)
@@ -81,42 +81,30 @@ _LOGS_OF_REQUESTS = text(f"""
      ORDER BY timestamp, log_id LIMIT {MAX_TRACE_LOGS}
 """)
 
-#: The highest id that was ever taken, committed or not.
-_LAST_ID = text("SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM logs_log_id_seq")
-#: Transactions that have taken ids, and may be about to: each locks the table first, and to its end.
-_WRITERS = text("""
-    SELECT DISTINCT virtualtransaction FROM pg_locks
-     WHERE locktype = 'relation' AND relation = CAST('logs' AS regclass) AND granted
-       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-""")
-_SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
-#: A row has the lower half of its transaction's id; those of the last day are of the last 2^31.
-_XID = """CAST(CAST((CAST(:epoch AS bigint) - CASE WHEN CAST(CAST(xmin AS text) AS bigint) > :low THEN 1 ELSE 0 END)
-            * 4294967296 + CAST(CAST(xmin AS text) AS bigint) AS text) AS xid8)"""
-_COMMITTED = text(f"""
-    SELECT {", ".join(LOGS.columns)} FROM logs
-     WHERE log_id > :after AND timestamp > NOW()::timestamp - INTERVAL '1 day'
-       AND pg_visible_in_snapshot({_XID}, CAST(:until AS pg_snapshot))
-       AND NOT pg_visible_in_snapshot({_XID}, CAST(:seen AS pg_snapshot))
+_HORIZON = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
+_LOGS_AFTER = text(f"""
+    SELECT {", ".join(LOGS.columns)}, CAST(CAST(transaction_id AS text) AS bigint) AS transaction_id FROM logs
+     WHERE (logs.transaction_id, log_id) > (CAST(CAST(:transaction_id AS text) AS xid8), CAST(:log_id AS bigint))
+       AND logs.transaction_id < CAST(CAST(:horizon AS text) AS xid8)
+       AND timestamp > CAST(:since AS timestamp)
        AND (CAST(:user_id AS text) IS NULL OR user_id = :user_id)
        AND (CAST(:level AS text) IS NULL OR level = :level)
        AND (CAST(:service AS text) IS NULL OR service = :service)
-     ORDER BY log_id LIMIT :limit
+     ORDER BY logs.transaction_id, log_id LIMIT :limit
 """)
 
 
 def matching(query: str) -> list[Condition]:
-    """Logs whose message has these words: `"a phrase"`, `or` and `-without` are understood."""
+    """Conditions for logs whose message has these words; the syntax is `"a phrase"`, `or` and `-without`."""
     conditions: list[Condition] = [
         (
             "to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :words)",
             {"words": query},
         )
     ]
-    # Where words are common, lines are read in order of time until the page is full, and taking a line apart into words
-    # is most of the work: it is done for those lines only that have the letters. Beyond ASCII, what is one letter in
-    # lower case may be another in upper case. `<> 0` because the planner takes nearly all rows to be so.
+    # With common words PostgreSQL reads lines by time until the page is full, and most of the work is to split lines
+    # into words. The letters of each word are looked for first, which is cheap. Lines beyond ASCII are always split,
+    # because lower case is not simple there. `<> 0` makes the planner assume that nearly all rows match.
     for index, word in enumerate(_needed(query)):
         conditions.append(
             (
@@ -129,9 +117,9 @@ def matching(query: str) -> list[Condition]:
 
 
 def _needed(query: str) -> list[str]:
-    """Words in lower case whose letters a matching message has in a row, the longest first, for it is the rarest.
+    """Lower-case words that every matching message contains, the longest (and likely rarest) first.
 
-    None if that is not plain to see.
+    Empty if the query is not that simple, for example if it has `or`.
     """
     words = query.replace('"', " ").split()
     if '-"' in query or not all(_PLAIN.fullmatch(word) and word.lower() != "or" for word in words):
@@ -140,12 +128,12 @@ def _needed(query: str) -> list[str]:
 
 
 def spans_of(user_id: str) -> Condition:
-    """Spans of this user's doing."""
+    """Condition for spans of this user."""
     return "tags->>'user_id' = :owner", {"owner": user_id}
 
 
 async def spans_of_trace(db: Database, trace_id: str, user_id: str | None) -> list[Row]:
-    """A trace's spans by start; only the user's, if one is given."""
+    """A trace's spans by start time; with `user_id` only that user's."""
     async with db.read() as connection:
         rows = await connection.execute(_SPANS, {"trace_id": trace_id, "user_id": user_id})
         return [dict(row) for row in rows.mappings()]
@@ -154,44 +142,35 @@ async def spans_of_trace(db: Database, trace_id: str, user_id: str | None) -> li
 async def logs_of_requests(
     db: Database, request_ids: Sequence[str], since: datetime, until: datetime, user_id: str | None
 ) -> list[Row]:
-    """What was logged of these requests about that time, oldest first."""
+    """Log lines of these requests between the two times, oldest first; with `user_id` only that user's."""
     values = {"request_ids": list(request_ids), "since": since, "until": until, "user_id": user_id}
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_LOGS_OF_REQUESTS, values)).mappings()]
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How far `logs` is: the last id taken, then who may yet commit such, then what is committed."""
-
-    last_id: int
-    writers: frozenset[str]
-    snapshot: str
-
-
-async def look(db: Database) -> Look:
-    """One look. Three statements in this order, each with its own view: what one takes while we look is in the next."""
+async def log_horizon(db: Database) -> int:
+    """The id of the oldest transaction that is still running: nothing is committed below it any more."""
     async with db.read() as connection:
-        last_id = int((await connection.execute(_LAST_ID)).scalar_one())
-        writers = frozenset((await connection.execute(_WRITERS)).scalars())
-        return Look(last_id, writers, str((await connection.execute(_SNAPSHOT)).scalar_one()))
+        return int((await connection.execute(_HORIZON)).scalar_one())
 
 
-async def committed_logs(
-    db: Database, seen: str, until: str, after: int, limit: int, filters: Mapping[str, str | None]
+async def logs_after(
+    db: Database, transaction_id: int, log_id: int, horizon: int, limit: int, filters: Mapping[str, str | None]
 ) -> list[Row]:
-    """Log lines with ids above `after` that the snapshot `until` shows and `seen` does not, in the order of their ids.
+    """Log lines of the last day after the position (`transaction_id`, `log_id`), in that order.
 
-    `filters`: user_id, level, service, each a value or None.
+    `horizon` is a `log_horizon` from before: of transactions below it all lines are visible. `filters` has a value or
+    None for each of user_id, level and service. Rows have `transaction_id` besides the documented columns.
     """
-    newest = int(until.split(":")[1])
-    values = {"seen": seen, "until": until, "after": after, "limit": limit, **filters}
+    # A constant, where NOW() is not: the planner leaves out the partitions of earlier days.
+    since = to_db(datetime.now(UTC) - timedelta(days=1))
+    position = {"transaction_id": transaction_id, "log_id": log_id, "horizon": horizon}
+    values = {**position, "since": since, "limit": limit, **filters}
     async with db.read() as connection:
-        rows = await connection.execute(_COMMITTED, values | {"epoch": newest >> 32, "low": newest % 2**32})
-        return [dict(row) for row in rows.mappings()]
+        return [dict(row) for row in (await connection.execute(_LOGS_AFTER, values)).mappings()]
 
 
 async def insert(db: Database, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Write new rows, all or none; as they are kept."""
+    """Insert rows in one transaction; the rows as stored."""
     async with db.transaction() as connection:
         return [await table.insert(connection, values) for values in rows]

@@ -1,4 +1,4 @@
-"""One trace as a tree: spans beneath the spans that caused them, with what was logged meanwhile."""
+"""One trace as a tree of spans, with the log lines of its requests."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from sandbox.records import store
 
 
 async def trace_tree(db: Database, trace_id: str, user_id: str | None) -> dict[str, Any]:
-    """The trace's spans as a tree (`children`), with `logs` of the requests it is about.
+    """The trace's spans as a tree (`children`), with the `logs` of its requests.
 
-    A span whose parent is not there (not reported, or not the user's) is a root of its own. With `user_id` only what is
-    that user's is seen. Raises NotFound.
+    A span whose parent is missing (never exported, or another user's) becomes a root. With `user_id` only that user's
+    spans and logs are included. Raises NotFound.
     """
     spans = await store.spans_of_trace(db, trace_id, user_id)
     if not spans:
         raise NotFound(
-            "There is no such trace.", code="trace_not_found", hint="Spans are kept for some days; see /api/v1/traces."
+            "There is no such trace.",
+            code="trace_not_found",
+            hint="Spans are stored for some days: GET /api/v1/traces.",
         )
     requests = sorted({request for span in spans if (request := _request_id(span))})
     started = min(span["start_time"] for span in spans)
     ended = max(span["end_time"] or span["start_time"] for span in spans)
-    # What came without a request's id is under the trace's.
+    # Log lines without a request id have the trace id in its place.
     logs = await store.logs_of_requests(db, [*requests, trace_id], started, ended, user_id)
     return {
         "trace_id": trace_id,
@@ -47,18 +49,18 @@ def _request_id(span: Row) -> str | None:
 
 
 def _tree(spans: list[Row]) -> list[dict[str, Any]]:
-    """Roots with their descendants, each level in order of start.
+    """Root spans with their descendants, each level by start time.
 
-    Without recursion: depth is whatever was reported. Spans that are each other's parents hang from no root; the first
-    of such a circle is made one, so that nothing is left out.
+    Not recursive, because clients choose the depth. Spans that are each other's ancestors have no root: the first span
+    of such a cycle becomes one, so that no span is left out.
     """
     nodes = {span["span_id"]: {**span, "children": []} for span in spans}
-    beneath: dict[str, list[str]] = defaultdict(list)
+    children: dict[str, list[str]] = defaultdict(list)
     roots = []
     for span_id, node in nodes.items():
         parent = node["parent_span_id"]
         if parent in nodes and parent != span_id:
-            beneath[parent].append(span_id)
+            children[parent].append(span_id)
         else:
             roots.append(span_id)
     placed: set[str] = set()
@@ -68,12 +70,12 @@ def _tree(spans: list[Row]) -> list[dict[str, Any]]:
         if span_id not in roots:
             roots.append(span_id)
         placed.add(span_id)
-        waiting = [span_id]
-        while waiting:
-            current = waiting.pop()
-            for child in beneath[current]:
+        stack = [span_id]
+        while stack:
+            current = stack.pop()
+            for child in children[current]:
                 if child not in placed:
                     placed.add(child)
                     nodes[current]["children"].append(nodes[child])
-                    waiting.append(child)
+                    stack.append(child)
     return [nodes[span_id] for span_id in roots]

@@ -1,1 +1,1 @@
-"""Recording our own logs and spans, in batches, off the way of requests."""
+"""Telemetry of the service itself: logging, tracing, metrics, and the recorder that writes logs and spans."""

@@ -1,6 +1,6 @@
-"""What the log lines and spans of one request, or of one launch, have in common.
+"""The request, user and session that log lines and spans are about.
 
-Kept in one context variable, so that it follows `await` and is copied into tasks and `asyncio.to_thread`.
+A context variable holds them: it follows `await` and is copied into tasks and `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(slots=True)
 class LogContext:
-    """Whose doing the current work is. `user_id` becomes known once the caller is authenticated."""
+    """Request, user and session of the current work. `user_id` is set once the caller is authenticated."""
 
     request_id: str | None = None
     user_id: str | None = None
@@ -21,16 +21,16 @@ class LogContext:
 
 
 _current: ContextVar[LogContext | None] = ContextVar("sandbox_log_context", default=None)
-_NOBODY = LogContext()
+_EMPTY = LogContext()
 
 
 def current() -> LogContext:
-    """The context of the current work; empty outside any. To be read only: see `bind` and `set_user`."""
-    return _current.get() or _NOBODY
+    """The context of the current work; an empty one outside any. Do not change it: use `bind` or `set_user`."""
+    return _current.get() or _EMPTY
 
 
 def set_user(user_id: str) -> None:
-    """Name the user of the request under way, for everything that shares its context; nothing happens outside one."""
+    """Set the user of the current request, for everything that shares its context. Does nothing outside a request."""
     context = _current.get()
     if context is not None:
         context.user_id = user_id
@@ -40,7 +40,7 @@ def set_user(user_id: str) -> None:
 def bind(
     *, request_id: str | None = None, user_id: str | None = None, session_id: str | None = None
 ) -> Iterator[LogContext]:
-    """Add to the context for the block; what is not given stays as it was."""
+    """Set values of the context for the duration of the block; those that are not given stay as they are."""
     given = {"request_id": request_id, "user_id": user_id, "session_id": session_id}
     context = replace(current(), **{name: value for name, value in given.items() if value is not None})
     token = _current.set(context)

@@ -1,4 +1,4 @@
-"""The service's log: lines for people on the console, and the same lines as rows of `logs`."""
+"""The service's log: lines on the console, and the same lines as rows of `logs`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sandbox.telemetry.recorder import Recorder, writing
 from sandbox.telemetry.rows import LogRow
 from sandbox.telemetry.tracing import SERVICE_NAME, current_ids
 
-#: What every log record has; anything else on it was given as `extra`.
+#: Attributes of every log record; the others were passed as `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-#: Libraries whose everyday lines say nothing that our own do not.
+#: Libraries of which only warnings are logged.
 _QUIET: Final = ("asyncio", "docker", "httpcore", "httpx", "psycopg", "sqlalchemy", "urllib3", "websockets")
 _COLOURS: Final = {
     logging.DEBUG: "\x1b[2m",
@@ -30,10 +30,10 @@ _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F
 
 
 def configure_logging(settings: Settings, recorder: Recorder | None = None) -> None:
-    """Send everything at `settings.log_level` and above to stderr and, if there is one, to the recorder.
+    """Log everything at `settings.log_level` and above to stderr and, if there is one, to the recorder.
 
-    Replaces whatever handlers the root logger had. uvicorn's loggers are made to go the same way, and its access log is
-    silenced: run it with `log_config=None`.
+    Replaces the handlers of the root logger. uvicorn's loggers use the same handlers, but its access log is turned off;
+    run it with `log_config=None`.
     """
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(ConsoleFormatter(colour=sys.stderr.isatty()))
@@ -56,10 +56,9 @@ def configure_logging(settings: Settings, recorder: Recorder | None = None) -> N
 
 
 class ConsoleFormatter(logging.Formatter):
-    """One line a record: time (UTC), level, logger, message, request. A stack trace follows on lines of its own.
+    """Formats a record as one line (time in UTC, level, logger, message, request), followed by a stack trace if any.
 
-    Control characters within a message are shown as escapes, so that nobody can write lines, or to the terminal, by
-    way of a path or a header.
+    Control characters in a message are escaped, so that a path or a header cannot forge lines or control the terminal.
     """
 
     def __init__(self, *, colour: bool) -> None:
@@ -81,10 +80,10 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class RecordingHandler(logging.Handler):
-    """Hands each record to the recorder, with whose doing it was. Never waits and never fails its caller.
+    """Passes each record to the recorder, with the current context. Never blocks and never raises.
 
-    What is logged while a record is being handled, or by the recorder's own writing, is not handled: it could go on for
-    ever.
+    Records that are logged while another is handled, or by the recorder while it writes, are ignored: to handle them
+    could recurse without end.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -99,7 +98,7 @@ class RecordingHandler(logging.Handler):
         self._busy.now = True
         try:
             self._recorder.add_log(self._to_row(record))
-        except Exception:  # noqa: BLE001 - a message that cannot be formatted must not fail who logged it
+        except Exception:  # noqa: BLE001 - a message that cannot be formatted must not break the code that logs it
             self.handleError(record)
         finally:
             self._busy.now = False
@@ -126,7 +125,7 @@ class RecordingHandler(logging.Handler):
 
 
 def _documented_level(number: int) -> str:
-    """The documented level at or below a level's number."""
+    """The highest documented level that is not above this level number."""
     for level in (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO):
         if number >= level:
             return logging.getLevelName(level)

@@ -1,8 +1,8 @@
-"""Keeps logs and spans: taken at once from any thread, written to PostgreSQL in batches by one task.
+"""Records logs and spans: accepts them from any thread at once, and writes them to PostgreSQL in batches in one task.
 
-What is added waits in memory, bounded by rows and bytes, while PostgreSQL is away, and is written when it is back. What
-the bound does not hold is dropped, counted, and said. A batch whose acknowledgement is lost is written again, so a log
-line may in that one case be there twice; a span never is.
+While PostgreSQL is down, rows wait in memory, up to a number of rows and bytes. Rows beyond that are dropped, counted
+and reported in the log. A batch whose acknowledgement is lost is written again; in that case a log line may be stored
+twice, a span is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sandbox.telemetry.store import RecordStore
 
 logger = logging.getLogger(__name__)
 
-#: True in the task that writes: what is logged there must not come back to be written.
+#: True in the task that writes: log records from it must not be recorded, or writing would never end.
 writing: ContextVar[bool] = ContextVar("sandbox_recorder_writing", default=False)
 
 _FIRST_BACKOFF_SECONDS = 0.2
@@ -32,7 +32,7 @@ _MAX_BACKOFF_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """How many rows were not kept since the start: no room in memory, or refused by PostgreSQL."""
+    """Rows lost since the start, because memory was full or because PostgreSQL refused them."""
 
     logs: int
     spans: int
@@ -43,7 +43,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the rows of one kind so far."""
+    """Counts of rows of one kind since the start; `waiting` is the current number."""
 
     waiting: int
     written: int
@@ -51,25 +51,25 @@ class Counts:
 
 
 class _Queue:
-    """Rows in waiting, oldest first, bounded. Not locked: its owner does that."""
+    """A bounded queue of rows, oldest first. Not thread-safe: its owner locks it."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
         self._rows: deque[bytes] = deque()
         self._max_rows = max_rows
-        self._room = max_bytes
-        #: Rows ever taken, rows that left again, and rows that were not kept.
-        self.taken = self.left = self.dropped = self.refused = 0
+        self._free_bytes = max_bytes
+        #: Rows added and rows removed since the start; rows dropped, of which PostgreSQL refused some.
+        self.added = self.removed = self.dropped = self.refused = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, line: bytes) -> bool:
-        if len(self._rows) >= self._max_rows or len(line) > self._room:
+        if len(self._rows) >= self._max_rows or len(line) > self._free_bytes:
             self.dropped += 1
             return False
-        self._room -= len(line)
+        self._free_bytes -= len(line)
         self._rows.append(line)
-        self.taken += 1
+        self.added += 1
         return True
 
     def head(self, count: int) -> list[bytes]:
@@ -77,12 +77,12 @@ class _Queue:
 
     def remove_head(self, count: int) -> None:
         for _ in range(count):
-            self._room += len(self._rows.popleft())
-        self.left += count
+            self._free_bytes += len(self._rows.popleft())
+        self.removed += count
 
 
 class Recorder:
-    """Takes rows from any thread, at any time; `start` in the event loop that is to write them."""
+    """Accepts rows from any thread, at any time. Call `start` in the event loop that is to write them."""
 
     def __init__(
         self,
@@ -93,7 +93,10 @@ class Recorder:
         batch_rows: int = 500,
         interval_seconds: float = 0.2,
     ) -> None:
-        """`max_rows` and `max_bytes` bound logs and spans each; a batch leaves when it is full or an interval old."""
+        """`max_rows` and `max_bytes` bound the queue of logs and that of spans.
+
+        A batch is written when it has `batch_rows` rows, or `interval_seconds` after its first row.
+        """
         self._store = RecordStore(db.driver_transaction)
         self._batch_rows = batch_rows
         self._interval = interval_seconds
@@ -103,59 +106,60 @@ class Recorder:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        #: There is something to write; it is to be written now; try PostgreSQL again now.
-        self._wanted, self._hurry, self._retry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        #: Set when there are rows to write, when they are to be written at once, and to end the pause before a retry.
+        self._pending, self._urgent, self._retry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._progress = asyncio.Condition()
-        self._woken = self._hurried = False
-        self._away = False
-        self._said = Dropped(0, 0)
+        #: Whether the two events were signalled for the current batch.
+        self._pending_signalled = self._urgent_signalled = False
+        self._database_down = False
+        self._reported = Dropped(0, 0)
 
     def add_log(self, row: LogRow) -> None:
-        """Take a log line. Never waits, never raises; dropped and counted if there is no room."""
-        # Made ready here, each in its turn: a batch at once would hold up the loop.
+        """Queue a log line. Never blocks and never raises; the line is dropped and counted if the queue is full."""
+        # Encoded here, one by one: to encode a whole batch would block the event loop for milliseconds.
         line = row.line()
         with self._lock:
             self._add(self._logs, line)
 
     def add_span(self, row: SpanRow) -> None:
-        """Take a finished span, in the same way."""
+        """Queue a finished span, in the same way."""
         line = row.line()
         with self._lock:
             self._add(self._spans, line)
 
     @property
     def dropped(self) -> Dropped:
-        """What was not kept so far."""
+        """Rows lost so far."""
         return Dropped(self._logs.dropped, self._spans.dropped)
 
     @property
     def counts(self) -> dict[str, Counts]:
-        """What became of logs and of spans so far."""
+        """Counts of logs and of spans."""
         queues = {"logs": self._logs, "spans": self._spans}
         return {
-            # What was refused by PostgreSQL left the queue without being written.
-            kind: Counts(len(queue), queue.left - queue.refused, queue.dropped)
+            # Rows that PostgreSQL refused were removed without being written.
+            kind: Counts(len(queue), queue.removed - queue.refused, queue.dropped)
             for kind, queue in queues.items()
         }
 
     @property
     def waiting(self) -> int:
-        """Rows taken and not yet written."""
+        """Rows queued and not yet written."""
         return len(self._logs) + len(self._spans)
 
     def start(self) -> None:
-        """Begin to write, in the running event loop. What was added before is written too."""
+        """Start writing, in the running event loop. Rows that were added before are written too."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="telemetry recorder")
-        self._wanted.set()
+        self._pending.set()
 
     async def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Write what was added before this call. False if that took longer than the timeout; it is still kept then."""
-        logs, spans = self._logs.taken, self._spans.taken
+        """Wait until the rows added before this call are written; False after the timeout (they stay queued)."""
+        logs, spans = self._logs.added, self._spans.added
         try:
             async with asyncio.timeout(timeout_seconds), self._progress:
-                while self._logs.left < logs or self._spans.left < spans:
-                    for event in (self._wanted, self._hurry, self._retry):
+                while self._logs.removed < logs or self._spans.removed < spans:
+                    for event in (self._pending, self._urgent, self._retry):
                         event.set()
                     await self._progress.wait()
         except TimeoutError:
@@ -163,7 +167,7 @@ class Recorder:
         return True
 
     async def close(self, timeout_seconds: float = 5.0) -> None:
-        """Write what there is, within the timeout, and stop. What is left or comes later is dropped and counted."""
+        """Write the queued rows, within the timeout, and stop. Rows left over or added later count as dropped."""
         if self._task is None:
             return
         await self.flush(timeout_seconds)
@@ -176,7 +180,7 @@ class Recorder:
         with self._lock:
             self._logs.dropped += len(self._logs)
             self._spans.dropped += len(self._spans)
-        self._say_dropped()
+        self._report_dropped()
 
     def _add(self, queue: _Queue, line: bytes) -> None:
         if self._closed:
@@ -184,13 +188,13 @@ class Recorder:
             return
         if not queue.add(line) or self._loop is None:
             return
-        # The loop is woken once for the first row of a batch and once for the last, not for each.
-        if not self._woken:
-            self._woken = True
-            self._signal(self._wanted)
-        if not self._hurried and len(queue) >= self._batch_rows:
-            self._hurried = True
-            self._signal(self._hurry)
+        # The loop is woken for the first row of a batch and when the batch is full, not for each row.
+        if not self._pending_signalled:
+            self._pending_signalled = True
+            self._signal(self._pending)
+        if not self._urgent_signalled and len(queue) >= self._batch_rows:
+            self._urgent_signalled = True
+            self._signal(self._urgent)
 
     def _signal(self, event: asyncio.Event) -> None:
         if self._loop is not None:
@@ -200,28 +204,28 @@ class Recorder:
     async def _run(self) -> None:
         writing.set(True)
         while True:
-            await self._wanted.wait()
+            await self._pending.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
-                    await self._hurry.wait()
-            self._wanted.clear()
-            self._hurry.clear()
+                    await self._urgent.wait()
+            self._pending.clear()
+            self._urgent.clear()
             with self._lock:
-                self._woken = self._hurried = False
+                self._pending_signalled = self._urgent_signalled = False
             await self._write_batches()
             if self.waiting:
-                self._wanted.set()
+                self._pending.set()
 
     async def _write_batches(self) -> None:
-        """Write one batch, and more as long as full ones are waiting."""
+        """Write one batch, and further ones while full batches are queued."""
         backoff = _FIRST_BACKOFF_SECONDS
         while self.waiting:
             with self._lock:
                 logs, spans = self._logs.head(self._batch_rows), self._spans.head(self._batch_rows)
             try:
                 await self._write(logs, spans)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are kept and tried again
-                self._say_away(error)
+            except Exception as error:  # noqa: BLE001 - after any failure the rows stay queued and are tried again
+                self._report_down(error)
                 self._retry.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff):
@@ -232,14 +236,14 @@ class Recorder:
             with self._lock:
                 self._logs.remove_head(len(logs))
                 self._spans.remove_head(len(spans))
-            self._say_back()
+            self._report_recovered()
             async with self._progress:
                 self._progress.notify_all()
             if max(len(self._logs), len(self._spans)) < self._batch_rows:
                 return
 
     async def _write(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> None:
-        """Write all of it but the rows that PostgreSQL refuses, which are dropped and counted."""
+        """Write all rows except those that PostgreSQL refuses, which are dropped and counted."""
         refusals = await self._store.write_acceptable(logs, spans)
         for queue, what, reasons in (
             (self._logs, "log line", refusals.logs),
@@ -251,31 +255,31 @@ class Recorder:
                 with _recorded():
                     logger.warning("a %s could not be recorded: %s", what, reason)
 
-    def _say_away(self, error: Exception) -> None:
-        if not self._away:
-            self._away = True
+    def _report_down(self, error: Exception) -> None:
+        if not self._database_down:
+            self._database_down = True
             with _recorded():
-                logger.warning("logs and spans wait in memory: %s", error)
+                logger.warning("logs and spans cannot be written and wait in memory: %s", error)
 
-    def _say_back(self) -> None:
-        if self._away:
-            self._away = False
+    def _report_recovered(self) -> None:
+        if self._database_down:
+            self._database_down = False
             with _recorded():
                 logger.info("logs and spans are written again")
-        self._say_dropped()
+        self._report_dropped()
 
-    def _say_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         dropped = self.dropped
-        if dropped != self._said:
-            logs, spans = dropped.logs - self._said.logs, dropped.spans - self._said.spans
-            self._said = dropped
+        if dropped != self._reported:
+            logs, spans = dropped.logs - self._reported.logs, dropped.spans - self._reported.spans
+            self._reported = dropped
             with _recorded():
                 logger.warning("%d log lines and %d spans were not recorded", logs, spans)
 
 
 @contextlib.contextmanager
 def _recorded() -> Iterator[None]:
-    """For the few lines about the recorder itself that are to be recorded like any other."""
+    """Have log lines about the recorder itself recorded like any other; only for lines that are rare."""
     token = writing.set(False)
     try:
         yield

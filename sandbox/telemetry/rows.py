@@ -1,4 +1,4 @@
-"""Rows of `logs` and `traces` as lines for COPY: whatever is handed in, PostgreSQL takes what comes out."""
+"""Encodes rows of `logs` and `traces` as lines for COPY, such that PostgreSQL accepts them whatever they contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_JSON_ITEMS = 200
 _MAX_JSON_STRING = 8_192
 _MAX_JSON_BITS = 1_024
 MAX_INTEGER = 2**31 - 1
-#: What has no JSON form of its own is `clean_json`'s.
+#: Values without a JSON form make orjson raise; `clean_json` encodes them.
 _PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 _NAME = 100
 _OPERATION = 200
@@ -41,7 +41,7 @@ class LogRow:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> bytes:
-        """As COPY takes it, cleaned."""
+        """The row as a line for COPY, cleaned."""
         return copy_line(
             (
                 _time_column(self.timestamp),
@@ -73,7 +73,7 @@ class SpanRow:
     logs: list[dict[str, Any]] = field(default_factory=list)
 
     def line(self) -> bytes:
-        """As COPY takes it, cleaned."""
+        """The row as a line for COPY, cleaned."""
         return copy_line(
             (
                 column(self.trace_id, _NAME),
@@ -91,18 +91,21 @@ class SpanRow:
         )
 
 
-#: NULL, as COPY has it.
+#: NULL in COPY's text format.
 NULL = "\\N"
 
 
 def copy_line(columns: Sequence[str]) -> bytes:
-    """A row in COPY's text form: `column`, `json_column`, `NULL`, or text that holds nothing special, in order."""
+    """A row in COPY's text format.
+
+    Each column is the result of `column` or `json_column`, NULL, or text without backslashes, tabs and line breaks.
+    """
     return ("\t".join(columns) + "\n").encode()
 
 
 def column(value: str, limit: int) -> str:
-    """Text of a column, as COPY has it. No longer than `limit` characters."""
-    if len(value) <= limit and value.isprintable() and "\\" not in value:  # most is
+    """A text column for COPY, cut to `limit` characters."""
+    if len(value) <= limit and value.isprintable() and "\\" not in value:  # true for most values
         return value
     value = clean_text(value, limit)
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
@@ -116,26 +119,26 @@ def _time_column(value: datetime) -> str:
     return to_db(value).isoformat(" ")
 
 
-def json_column(value: Any, kept: Mapping[str, str] | None = None) -> str:
-    """JSON of a column, as COPY has it; see `clean_json`. Most is fine as it is."""
+def json_column(value: Any, essential: Mapping[str, str] | None = None) -> str:
+    """A JSONB column for COPY. `essential` as for `clean_json`, which encodes what orjson cannot."""
     try:
         encoded = orjson.dumps(value, option=_PLAIN_ONLY)
     except TypeError:
-        text = clean_json(value, kept)
+        text = clean_json(value, essential)
     else:
-        whole = len(encoded) <= MAX_JSON and b"\\u0000" not in encoded
-        text = encoded.decode() if whole else clean_json(value, kept)
-    # Nothing else of JSON is special to COPY: control characters are escaped in it.
+        acceptable = len(encoded) <= MAX_JSON and b"\\u0000" not in encoded
+        text = encoded.decode() if acceptable else clean_json(value, essential)
+    # JSON escapes control characters, so backslashes are all that COPY would interpret.
     return text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def fit(value: str, limit: int) -> str:
-    """`clean_text` for text that was UTF-8 on its way in: most is fine as it is."""
+    """`clean_text` for text that was decoded from UTF-8 and so has no lone surrogates."""
     return value if len(value) <= limit and "\0" not in value else clean_text(value, limit)
 
 
 def timestamp_text(nanoseconds: int) -> str:
-    """The UTC time so many nanoseconds after 1970, as a TIMESTAMP column takes it."""
+    """Nanoseconds since 1970 as the text of a TIMESTAMP column, in UTC."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{_second_text(seconds)}.{rest // 1000:06d}"
 
@@ -162,20 +165,20 @@ SPAN_COLUMNS = (
 
 
 def span_event(name: str, time: datetime, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """One of a span's `logs`, in the documented shape; what else is known of it is under `attributes`."""
+    """One entry of a span's `logs`, in the documented shape, with all attributes under `attributes`."""
     message = attributes.get("message") or attributes.get("exception.message") or name
     event = {"timestamp": time.isoformat().replace("+00:00", "Z"), "event": name, "message": str(message)}
     return event | ({"attributes": dict(attributes)} if attributes else {})
 
 
 def from_nanoseconds(value: int) -> datetime:
-    """The UTC time so many nanoseconds after 1970, to the microsecond."""
+    """Nanoseconds since 1970 as a UTC time, to the microsecond."""
     seconds, rest = divmod(value, 1_000_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
 def clean_text(value: str, limit: int) -> str:
-    """Without NUL and lone surrogates, which PostgreSQL refuses, and no longer than `limit` characters."""
+    """Text cut to `limit` characters, with NUL and lone surrogates replaced, which PostgreSQL refuses."""
     if len(value) > limit:
         value = value[: limit - 1] + "…"
     if "\0" in value:
@@ -187,14 +190,16 @@ def clean_text(value: str, limit: int) -> str:
     return value
 
 
-def clean_json(value: Any, kept: Mapping[str, str] | None = None) -> str:
-    """JSON text that a JSONB column takes. What has no JSON form is written as its text; too much of it is cut. `kept`
-    is what stays of it even if the rest is too large."""
+def clean_json(value: Any, essential: Mapping[str, str] | None = None) -> str:
+    """JSON text that a JSONB column accepts. Values without a JSON form become text; nested and long ones are cut.
+
+    If the result is still too large, only the members of `essential` are written.
+    """
     try:
         encoded = json.dumps(_plain(value, _MAX_JSON_DEPTH), ensure_ascii=False, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 - any object may be in it, and its __str__ may do anything
-        return json.dumps({**(kept or {}), "unrecordable": type(error).__name__})
-    return encoded if len(encoded) <= MAX_JSON else json.dumps({**(kept or {}), "too_large": len(encoded)})
+    except Exception as error:  # noqa: BLE001 - the value may hold any object, whose __str__ may raise anything
+        return json.dumps({**(essential or {}), "unrecordable": type(error).__name__})
+    return encoded if len(encoded) <= MAX_JSON else json.dumps({**(essential or {}), "too_large": len(encoded)})
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -1,4 +1,4 @@
-"""Writing rows of `logs` and `traces`, each a line as COPY takes it, many at a time."""
+"""Writes rows of `logs` and `traces` in bulk; each row is a line for COPY."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sandbox.telemetry.rows import LOG_COLUMNS, SPAN_COLUMNS
 
 
 class RowRefused(Exception):
-    """PostgreSQL will not take one of the rows, however often it is asked; nothing of the batch was written."""
+    """PostgreSQL refuses one of the rows, so that a retry cannot succeed; no row of the batch was written."""
 
 
 @dataclass(slots=True)
 class Refusals:
-    """Why rows were not taken, one text for each."""
+    """Why rows were refused, one text for each row."""
 
     logs: list[str] = field(default_factory=list)
     spans: list[str] = field(default_factory=list)
@@ -29,14 +29,14 @@ class Refusals:
 
 
 class RecordStore:
-    """Writes batches."""
+    """Writes batches of rows."""
 
     def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection]]) -> None:
-        """`transaction` gives a connection in a transaction: of a pool, or somebody's own."""
+        """`transaction` is a context manager that yields a connection in a transaction."""
         self._transaction = transaction
 
     async def write(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> None:
-        """Write all or nothing. A span that is there already is left as it is.
+        """Write all rows or none. A span that is stored already stays as it is.
 
         Raises RowRefused, DatabaseUnavailable, or another psycopg error when the tables cannot be written now.
         """
@@ -49,9 +49,9 @@ class RecordStore:
             raise RowRefused(str(error).strip()) from error
 
     async def write_acceptable(self, logs: Sequence[bytes], spans: Sequence[bytes]) -> Refusals:
-        """Write all of it but the rows that PostgreSQL refuses, which are found by halving.
+        """Write all rows except those that PostgreSQL refuses, which are found by bisection.
 
-        Raises what `write` raises but RowRefused; halves that are written by then stay written.
+        Raises what `write` raises, except RowRefused. Parts that are written by then stay written.
         """
         try:
             await self.write(logs, spans)

@@ -1,7 +1,7 @@
-"""Spans: OpenTelemetry's SDK makes them, the recorder keeps them. No exporter thread in between.
+"""Tracing of the service: OpenTelemetry's SDK creates spans and the recorder stores them, without an exporter thread.
 
-A launch outlives the process that began it. Its trace and span ids are kept in its row (`new_ids`), and its span and
-those of its stages are written when they end, by whichever process that is (`record_span`).
+A launch may outlive the process that began it. Its trace and span ids are stored in its row (`new_ids`), and its span
+and those of its stages are written at their end, by the process that ends them (`record_span`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": Sp
 
 
 class Tracing:
-    """Makes spans and hands the finished ones to the recorder. Independent of any global tracer provider.
+    """Creates spans and passes finished ones to the recorder. Does not use the global tracer provider.
 
-    Every span is recorded: what a caller's `traceparent` says of sampling is about the caller's own records.
+    Every span is recorded: the sampling flag of a client's `traceparent` concerns the client's own spans.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -59,9 +59,9 @@ class Tracing:
         parent: Context | None = None,
         kind: Literal["internal", "server", "client"] = "internal",
     ) -> Iterator[Span]:
-        """A span around the block, child of `parent` or of the span that is current. An exception marks it as failed.
+        """A span around the block, a child of `parent` or of the current span. An exception marks it as failed.
 
-        The session and user of the log context become attributes, so that traces can be found by them.
+        Session and user of the log context become attributes, so that traces can be found by them.
         """
         bound = context.current()
         given = dict(attributes or {})
@@ -94,7 +94,7 @@ class Tracing:
         attributes: Mapping[str, Any] | None = None,
         events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Write a span whose life crossed processes. The first write of a span id is kept."""
+        """Record a span that several processes worked on. Only the first write of a span id is stored."""
         observe_span(name, (end - start).total_seconds(), status, attributes or {})
         self._recorder.add_span(
             SpanRow(
@@ -113,13 +113,13 @@ class Tracing:
         )
 
     def remote_context(self, traceparent: str) -> Context | None:
-        """The context that a W3C `traceparent` names; None if it is not a valid one."""
+        """The context of a W3C `traceparent` header; None if the header is not valid."""
         extracted = self._propagator.extract({"traceparent": traceparent}, context=Context())
         return extracted if trace.get_current_span(extracted).get_span_context().is_valid else None
 
 
 def new_ids() -> tuple[str, str]:
-    """A fresh (trace_id, span_id): 32 and 16 lower-case hex digits."""
+    """A new (trace_id, span_id): 32 and 16 lower-case hex digits."""
     generator = RandomIdGenerator()
     return trace.format_trace_id(generator.generate_trace_id()), trace.format_span_id(generator.generate_span_id())
 
@@ -133,7 +133,7 @@ def current_ids() -> tuple[str, str] | None:
 
 
 def set_status(span: Span, status: SpanStatus, description: str | None = None) -> None:
-    """Mark a span as failed or timed out; what is never marked is recorded as `success`."""
+    """Set the status of a span. Without a call it is recorded as `success`."""
     if status == "success":
         span.set_status(Status(StatusCode.OK))
         return
@@ -142,7 +142,7 @@ def set_status(span: Span, status: SpanStatus, description: str | None = None) -
 
 
 class _ToRecorder(SpanProcessor):
-    """Hands each finished span to the recorder, which only puts it into a queue."""
+    """Passes each finished span to the recorder, which only queues it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -148,7 +148,7 @@ class QuickService(Service):
     def _run(self, env: dict[str, str]) -> Process:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["sandbox.app", "sandbox.cli.main", "uvicorn.protocols.http.httptools_impl"])
-        process = context.Process(target=_serve, args=(env, self.log), daemon=True)
+        process = context.Process(target=_serve, args=(env, self.log))
         process.start()
         return _Forked(process)
 

@@ -1,6 +1,7 @@
-"""The records' speed; questions are asked of LOGS and SPANS rows (10000000 and 2000000 are the full size).
+"""Throughput of the intake, and response times of queries and lists over LOGS log lines and SPANS spans.
 
-BENCH_HOME is a folder to keep the database in: it is filled in the first run, and in later ones only asked.
+The full size is LOGS=10000000 SPANS=2000000. With BENCH_HOME the database is stored in that folder: the first run fills
+it, later runs only measure queries.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from tests.bench.world import log_bodies, span_bodies, world
 
 LOGS = int(os.environ.get("LOGS", "200000"))
 SPANS = int(os.environ.get("SPANS", "50000"))
-KEPT = os.environ.get("BENCH_HOME")
-#: Of each kind, in each round of the intake. With fewer, too few other requests come meanwhile to tell a p99.
+FOLDER = os.environ.get("BENCH_HOME")
+#: Records of each kind in each round of the intake; fewer take too short a time for a p99 of other requests.
 INTAKE = 200_000
 
 
@@ -26,7 +27,7 @@ def main() -> None:
 
 
 async def _measure() -> None:
-    async with world(Path(KEPT) if KEPT else None) as here:
+    async with world(Path(FOLDER) if FOLDER else None) as here:
         if here.filled:
             await asyncio.to_thread(forget_requests, here.dsn)
         else:
@@ -34,5 +35,5 @@ async def _measure() -> None:
             await intake.measure(here.service, here.dsn, "traces", "/v1/traces", span_bodies(INTAKE), INTAKE)
             began = time.perf_counter()
             await asyncio.to_thread(fill, here.dsn, LOGS, SPANS)
-            print(f"{LOGS:,} logs and {SPANS:,} spans made in {time.perf_counter() - began:.0f} s")
+            print(f"{LOGS:,} logs and {SPANS:,} spans generated in {time.perf_counter() - began:.0f} s")
         await queries.measure(here.service, here.dsn, here.logs)

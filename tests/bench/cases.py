@@ -1,7 +1,7 @@
-"""What is asked in the benchmark: every question, and every list by what it can be filtered by.
+"""The requests of the benchmark: every saved query, and every list with each of its filters.
 
-Values are those that `rows.py` makes common, rare or absent; words likewise: half of `payment invoice` never comes
-without the other's lines being many, `976` is in a line of a thousand, `unobtainium` in one of half a million.
+The values and words are those that `rows.py` makes common, rare or absent: `payment` and `invoice` are each in many
+lines, `976` is in one line of a thousand, `unobtainium` in one of half a million.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sandbox.records.saved_queries import QUESTIONS
+from sandbox.records.saved_queries import SAVED_QUERIES
 
-#: Callers with role `user`: one of a tenth of all records, one of a few thousand, one of ten, one of none.
+#: Callers with role `user`. They own a tenth of all records, a few thousand, ten, and none.
 USERS = ("user-0", "user-999", "user-rare", "user-nobody")
-#: Documented windows are asked as they are; longer ones are asked as well.
+#: Windows that are requested besides the documented ones.
 _LONGER = {"recent-error-logs": ("24h", "30d"), "slow-traces": ("7d",)}
 
 Params = dict[str, str]
@@ -23,26 +23,26 @@ Params = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request, asked page after page. `table` is what it reads most."""
+    """One request, sent for page after page. `table` is the table that it mostly reads."""
 
     path: str
     table: str
     params: Params = field(default_factory=dict)
-    #: Who asks; None is the admin.
+    #: The caller; None is the admin.
     user: str | None = None
 
     def __str__(self) -> str:
-        said = [f"{name}={value}" for name, value in self.params.items()]
-        return " ".join([self.path, *said, *([f"(as {self.user})"] if self.user else [])])
+        params = [f"{name}={value}" for name, value in self.params.items()]
+        return " ".join([self.path, *params, *([f"(as {self.user})"] if self.user else [])])
 
 
 def cases() -> list[Case]:
-    return [*_questions(), *_lists()]
+    return [*_saved_queries(), *_lists()]
 
 
-def _questions() -> Iterator[Case]:
-    for name, question in QUESTIONS.items():
-        (table,) = re.findall(r"^FROM (\w+)$", question.sql, re.MULTILINE)[:1]
+def _saved_queries() -> Iterator[Case]:
+    for name, query in SAVED_QUERIES.items():
+        (table,) = re.findall(r"^FROM (\w+)$", query.sql, re.MULTILINE)[:1]
         yield Case(f"analytics/{name}", table)
         for window in _LONGER.get(name, ()):
             yield Case(f"analytics/{name}", table, {"window": window})
@@ -66,7 +66,7 @@ def _lists() -> Iterator[Case]:
 
 
 def _within(filters: tuple[Params, ...], days: int) -> Iterator[Params]:
-    """The same within the last hour, within a day some time ago, from then on, up to then, and before all records."""
+    """The filters with time windows: the last hour, one day in the past, since then, until then, before all records."""
     now = datetime.now(UTC).replace(microsecond=0)
     ago = now - timedelta(days=days)
     windows = (

@@ -1,4 +1,4 @@
-"""How PostgreSQL does what the service asks it: the plans of the very statements, as PostgreSQL logs them itself."""
+"""Plans of the statements that the service sends, as PostgreSQL logs them (auto_explain)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SETTINGS = {
     "auto_explain.log_timing": "off",
     "auto_explain.log_buffers": "on",
 }
-#: Not partitioned; a few dozen rows each.
+#: Tables with a few dozen rows, where a sequential scan is right.
 SMALL = frozenset({"agents"})
 
 
 def prepare(dsn: str) -> None:
-    """Before the service connects. Plans are not logged yet."""
+    """Load auto_explain in all later connections; it logs nothing yet."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("LOAD 'auto_explain'")
         for name, value in (_SETTINGS | {"auto_explain.log_min_duration": "-1"}).items():
@@ -38,16 +38,16 @@ def prepare(dsn: str) -> None:
 
 @dataclass(slots=True)
 class Plans:
-    """What the statements of one case did to its table."""
+    """What the statements of one case read of its table."""
 
     statements: int = 0
-    #: Pages of 8 KiB that they looked at, all together.
+    #: Pages of 8 KiB that they read, altogether.
     buffers: int = 0
     partitions: set[str] = field(default_factory=set)
     indexes: set[str] = field(default_factory=set)
-    #: Tables, or partitions of them, of which rows were read one after the other.
+    #: Tables or partitions with rows that were read by a sequential scan.
     sequential: set[str] = field(default_factory=set)
-    #: The same of partitions, and tables, that have no rows.
+    #: Tables or partitions without rows that were read by a sequential scan.
     empty: set[str] = field(default_factory=set)
 
     def add(self, plan: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class PlanLog:
-    """Within the block plans are logged; `mark` before each case, `read` after the last."""
+    """A context manager that turns the log of plans on. Call `mark` before each case and `read` after the last."""
 
     def __init__(self, dsn: str, folder: Path) -> None:
         self._connection = psycopg.connect(dsn, autocommit=True)
@@ -88,14 +88,14 @@ class PlanLog:
 
     def mark(self, case: Case) -> None:
         self._cases.append(case)
-        self._say(f"case {len(self._cases) - 1}")
+        self._log(f"case {len(self._cases) - 1}")
 
     def read(self) -> list[tuple[Case, Plans]]:
         end = f"end {time.time()}"
-        self._say(end)
-        give_up = time.monotonic() + _SECONDS
+        self._log(end)
+        deadline = time.monotonic() + _SECONDS
         while not any(f"'{end}'" in text for text, _ in self._logged()):
-            assert time.monotonic() < give_up, f"PostgreSQL logs no plans in {self._folder}"
+            assert time.monotonic() < deadline, f"PostgreSQL logs no plans in {self._folder}"
             time.sleep(0.2)
         found = [(case, Plans()) for case in self._cases]
         number = None
@@ -111,18 +111,18 @@ class PlanLog:
     def _set(self, duration: str) -> None:
         self._connection.execute(f"ALTER SYSTEM SET auto_explain.log_min_duration = {duration}")
         self._connection.execute("SELECT pg_reload_conf()")
-        # What is logged from now on counts.
-        self._places = {file: file.stat().st_size for file in self._folder.glob("*.json")}
+        # Only what is logged from now on is read.
+        self._offsets = {file: file.stat().st_size for file in self._folder.glob("*.json")}
         time.sleep(0.5)
 
-    def _say(self, what: str) -> None:
+    def _log(self, what: str) -> None:
         self._connection.execute(f"SELECT '{what}'")
 
     def _logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Text and plan of each statement, in the order of their ends."""
+        """Text and plan of each statement, in the order in which they ended."""
         for file in sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime):
             with file.open() as lines:
-                lines.seek(self._places.get(file, 0))
+                lines.seek(self._offsets.get(file, 0))
                 for line in lines:
                     message = json.loads(line)["message"] if line.endswith("\n") else ""
                     if "  plan:\n" in message:

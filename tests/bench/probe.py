@@ -1,6 +1,6 @@
-"""How long other requests take, seen by a caller in a process of its own: JSON on stdout, in milliseconds.
+"""Measures response times as a client in a process of its own; prints them as JSON, in milliseconds.
 
-The standard library's client, and nothing else: a probe that costs as much as what it measures would measure itself.
+It uses only the HTTP client of the standard library, so that its own time does not count for much.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ PROBES = 500
 
 
 def main() -> None:
-    """A fixed number of requests one after the other, or as many as there are until stdin closes."""
+    """Send requests one after the other: PROBES of them in the mode `idle`, else until stdin is closed."""
     url, token, mode = sys.argv[1:]
-    taken = []
+    times = []
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     headers = {"Authorization": f"Bearer {token}"}
     print("ready", flush=True)
-    while len(taken) < PROBES if mode == "idle" else not select.select([sys.stdin], [], [], 0)[0]:
+    while len(times) < PROBES if mode == "idle" else not select.select([sys.stdin], [], [], 0)[0]:
         time.sleep(0.01)
         began = time.perf_counter()
         connection.request("GET", "/api/v1/projects", headers=headers)
         answer = connection.getresponse()
         answer.read()
-        taken.append(1000 * (time.perf_counter() - began))
+        times.append(1000 * (time.perf_counter() - began))
         assert answer.status == 200
-    json.dump(taken, sys.stdout)
+    json.dump(times, sys.stdout)
 
 
 main()

@@ -1,4 +1,4 @@
-"""How fast the documented questions and the filtered lists are answered, and how PostgreSQL does it."""
+"""Response times of saved queries and filtered lists, and the plans that PostgreSQL used."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from tests.bench.cases import USERS, Case, cases
 from tests.bench.world import client, percentile
 
 ROUNDS = 40
-WANTED_MS = 50.0
-#: Pages whose plans are looked at: the first and one that starts where another ended.
+GOAL_MS = 50.0
+#: Pages whose plans are read: the first one and one that starts at a cursor.
 _PLANNED_PAGES = 2
 
 
 async def measure(service: Service, dsn: str, logs: Path) -> None:
-    asked = cases()
+    measured = cases()
     async with client(service) as http:
         tokens = {user: await _token(http, user) for user in USERS}
-        await _timed(http, tokens, asked[0], ROUNDS)  # the first answers pay for connections
-        taken = [await _timed(http, tokens, case, ROUNDS) for case in asked]
+        await _timed(http, tokens, measured[0], ROUNDS)  # the first requests open the connections
+        timed = [await _timed(http, tokens, case, ROUNDS) for case in measured]
         with plans.PlanLog(dsn, logs) as log:
-            for case in asked:
+            for case in measured:
                 log.mark(case)
                 await _timed(http, tokens, case, _PLANNED_PAGES)
             planned = await asyncio.to_thread(log.read)
     partitions = _partitions(dsn)
     print(f"  {'p50':>7} {'p95 ms':>7}  {'rows':>4}  what  [statements of two pages, 8 KiB read; partitions; indexes]")
-    for (case, found), (times, items) in zip(planned, taken, strict=True):
+    for (case, found), (times, items) in zip(planned, timed, strict=True):
         print(
             f"  {percentile(times, 50):7.1f} {percentile(times, 95):7.1f}  {items:4}  {case}"
-            f"  [{_told(case, found, partitions.get(case.table, 1))}]"
+            f"  [{_summary(case, found, partitions.get(case.table, 1))}]"
         )
-    slow = sorted(((percentile(times, 95), str(case)) for case, (times, _) in zip(asked, taken, strict=True)))[-5:]
-    print(f"load of the machine meanwhile, of {os.cpu_count()} processors: {os.getloadavg()[1]:.1f}")
-    everything = [value for times, _ in taken for value in times]
+    slow = sorted(((percentile(times, 95), str(case)) for case, (times, _) in zip(measured, timed, strict=True)))[-5:]
+    print(f"load of the machine during the run, on {os.cpu_count()} processors: {os.getloadavg()[1]:.1f}")
+    all_times = [value for times, _ in timed for value in times]
     sequential = {name for _, found in planned for name in found.sequential}
-    print(f"{len(asked)} questions and lists; of all answers p50 {percentile(everything, 50):.1f} ms,", end=" ")
-    print(f"p95 {percentile(everything, 95):.1f} ms, p99 {percentile(everything, 99):.1f} ms")
+    print(f"{len(measured)} saved queries and lists; all responses: p50 {percentile(all_times, 50):.1f} ms,", end=" ")
+    print(f"p95 {percentile(all_times, 95):.1f} ms, p99 {percentile(all_times, 99):.1f} ms")
     print("sequential scans of rows:", ", ".join(sorted(sequential)) or "none", f"(small tables: {_SMALL})")
     for p95, name in reversed(slow):
         print(f"  slowest: {p95:.1f} ms  {name}")
-    print(f"slowest p95 to {WANTED_MS:.0f} ms: ratio {slow[-1][0] / WANTED_MS:.2f} (wanted: 1 or less)")
+    print(f"slowest p95 to {GOAL_MS:.0f} ms: ratio {slow[-1][0] / GOAL_MS:.2f} (goal: 1 or less)")
 
 
 _SMALL = ", ".join(sorted(plans.SMALL))
@@ -62,21 +62,21 @@ async def _token(http: httpx.AsyncClient, user: str) -> str:
 
 
 async def _timed(http: httpx.AsyncClient, tokens: dict[str, str], case: Case, rounds: int) -> tuple[list[float], int]:
-    """Milliseconds that each answer took, and the most items one had."""
-    taken, items = [], 0
+    """Milliseconds of each response, and the most items in one."""
+    times, items = [], 0
     headers = {"Authorization": f"Bearer {tokens[case.user]}"} if case.user else {}
     cursor = None
     for _ in range(rounds):
         params = case.params | ({"cursor": cursor} if cursor else {})
         began = time.perf_counter()
         answer = await http.get(f"/api/v1/{case.path}", params=params, headers=headers)
-        taken.append(1000 * (time.perf_counter() - began))
+        times.append(1000 * (time.perf_counter() - began))
         assert answer.status_code in (200, 404), answer.text
         page: dict[str, Any] = answer.json()
         items = max(items, len(page.get("items", page.get("spans", ()))))
-        # Lists are paged through: every page has to be as fast as the first.
+        # Lists are paged through, because later pages have to be as fast as the first.
         cursor = page.get("next_cursor")
-    return taken, items
+    return times, items
 
 
 def _partitions(dsn: str) -> dict[str, int]:
@@ -85,13 +85,13 @@ def _partitions(dsn: str) -> dict[str, int]:
         return dict(rows)
 
 
-def _told(case: Case, found: plans.Plans, partitions: int) -> str:
-    said = [f"{found.statements}, {found.buffers}"]
+def _summary(case: Case, found: plans.Plans, partitions: int) -> str:
+    parts = [f"{found.statements}, {found.buffers}"]
     if partitions > 1:
-        said.append(f"{len({name for name in found.partitions if name.startswith(case.table)})} of {partitions}")
-    said.append(" ".join(sorted(found.indexes)) or "no index")
+        parts.append(f"{len({name for name in found.partitions if name.startswith(case.table)})} of {partitions}")
+    parts.append(" ".join(sorted(found.indexes)) or "no index")
     if found.empty:
-        said.append(f"{len(found.empty)} empty ones read sequentially")
+        parts.append(f"{len(found.empty)} empty ones read sequentially")
     if rows := sorted(found.sequential):
-        said.append(f"{'small, ' if case.table in plans.SMALL else ''}SEQUENTIAL: {' '.join(rows)}")
-    return "; ".join(said)
+        parts.append(f"{'small, ' if case.table in plans.SMALL else ''}SEQUENTIAL: {' '.join(rows)}")
+    return "; ".join(parts)

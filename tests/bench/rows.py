@@ -1,7 +1,7 @@
-"""A month of a busy platform's records, made by PostgreSQL itself.
+"""Generates a month of records of a busy platform, in PostgreSQL.
 
-Values are rare, common and absent on purpose: a few services, users and words make up most rows, others a handful; one
-service was switched off weeks ago, one never fails.
+Values are common, rare or absent on purpose: a few services, users and words make up most rows, others a handful; one
+service was switched off weeks ago, and one never fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WORDS = (
     *("worker", "retry", "upload", "invoice", "stock", "search", "index", "email"),
 )
 LOG_DAYS, SPAN_DAYS = 30, 7
-#: Seconds that rows may stand before or after the place that their number gives them: machines' clocks differ.
+#: Most seconds between a row's time and the time that its number implies, as with clocks that differ.
 _JITTER = 2.0
 
 _LOGS = """
@@ -81,10 +81,10 @@ _OTHERS = (
 
 
 def fill(dsn: str, logs: int, spans: int) -> None:
-    """Rows as the database would hold after a month: thirty days of logs, seven of spans, up to now.
+    """Generate the rows of a month: thirty days of logs and seven of spans, up to now.
 
-    Past days are written to tables without indexes, which are then attached as partitions: PostgreSQL builds the same
-    indexes at once that a row at a time would have made.
+    Past days are written to tables without indexes, which are then attached as partitions: PostgreSQL builds each index
+    at once, which is faster than row by row.
     """
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
@@ -97,7 +97,7 @@ def fill(dsn: str, logs: int, spans: int) -> None:
 
 
 def forget_requests(dsn: str) -> None:
-    """Drop what the service recorded of its own requests in an earlier run: users have the records made for them."""
+    """Delete the records about the service's own requests in an earlier run, so that users have only generated ones."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for table, column in (("logs", "service"), ("traces", "service_name")):
             removed = connection.execute(
@@ -109,7 +109,7 @@ def forget_requests(dsn: str) -> None:
 
 
 def _fill_days(connection: psycopg.Connection[Any], table: str, statement: str, rows: int, days: int) -> None:
-    """So many rows, evenly over the days up to now; ids go up with time, as they do when rows come in."""
+    """Generate rows, spread evenly over the days up to now. Ids increase with time, as in real use."""
     now: datetime = connection.execute("SELECT NOW()::timestamp").fetchall()[0][0]
     today = datetime.combine(now, time.min)
     started = today - timedelta(days=days - 1)

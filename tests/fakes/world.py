@@ -117,7 +117,7 @@ class World:
         return Pipeline(self.db, self.engine, self.tracing, self.stages())
 
     def recovery(self) -> RecoveryService:
-        return RecoveryService(self.db, self.engine, Alerts(tell=False), new_origin)
+        return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:

@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
@@ -34,14 +35,13 @@ access_log = logging.getLogger("sandbox.access")
 
 
 class RequestMiddleware:
-    """Wraps a whole application, so that errors of its other middlewares are answered too.
+    """Wraps a whole application, so that errors of its other middlewares are answered too."""
 
-    Without `tracing` there are no spans: the OTLP intake must not create telemetry about telemetry.
-    """
-
-    def __init__(self, app: ASGIApp, tracing: Tracing | None) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing, untraced: Collection[str] = ()) -> None:
+        """Requests whose path is in `untraced` leave no span."""
         self._app = app
         self._tracing = tracing
+        self._untraced = untraced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -49,11 +49,11 @@ class RequestMiddleware:
             return
         request_id, traceparent = _request_id_and_traceparent(scope)
         # bind() and span() restore the context, because the server may use the same task for its next request.
-        with context.bind(request_id=request_id) as bound, self._span(traceparent) as span:
+        with context.bind(request_id=request_id) as bound, self._span(scope["path"], traceparent) as span:
             await _Exchange(self._app, (scope, receive, send), request_id, span, bound).run()
 
-    def _span(self, traceparent: str | None) -> AbstractContextManager[Span]:
-        if self._tracing is None:
+    def _span(self, path: str, traceparent: str | None) -> AbstractContextManager[Span]:
+        if path in self._untraced:
             return nullcontext(INVALID_SPAN)
         parent = self._tracing.remote_context(traceparent) if traceparent else None
         return self._tracing.span("request", parent=parent, kind="server")

@@ -24,7 +24,7 @@ from sandbox.api.http.record_models import (
 )
 from sandbox.api.http.services import Injected, Services
 from sandbox.errors import NotFound
-from sandbox.records.alerts.alertmanager import Notice, take
+from sandbox.records.alerts.alertmanager import Notice, apply_notices
 from sandbox.records.alerts.store import ALERTS, Alerts
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class AlertQuery(TimedQuery):
 
 
 def alerts_of(services: Services) -> Alerts:
-    return Alerts(tell=services.settings.alert_webhook_url is not None)
+    return Alerts(notify=services.settings.alert_webhook_url is not None)
 
 
 @router.get("")
@@ -149,7 +149,7 @@ async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, ser
         )
         for alert in body.alerts
     ]
-    opened, resolved = await take(services.db, alerts_of(services), notices)
+    opened, resolved = await apply_notices(services.db, alerts_of(services), notices)
     return AlertmanagerResult(opened=opened, resolved=resolved)
 
 

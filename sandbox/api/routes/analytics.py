@@ -34,7 +34,7 @@ async def list_saved_queries(_: CurrentCaller) -> list[SavedQueryView]:
     """The saved queries."""
     return [
         SavedQueryView(name=name, title=saved_query.title, window=saved_query.window, admin_only=saved_query.admin)
-        for name, saved_query in saved_queries.QUESTIONS.items()
+        for name, saved_query in saved_queries.SAVED_QUERIES.items()
     ]
 
 
@@ -55,5 +55,5 @@ async def run_saved_query(
     saved_query = saved_queries.find(name)
     if saved_query.admin and not caller.is_admin:
         raise AdminRequired("This query shows the data of all users.", hint="Call with an admin's token.")
-    items = await saved_queries.answer(services.db, saved_query, query.window)
+    items = await saved_queries.run(services.db, saved_query, query.window)
     return SavedQueryResult(name=name, title=saved_query.title, window=query.window or saved_query.window, items=items)

@@ -16,7 +16,7 @@ from sandbox.api.http.services import Injected
 from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.records import store
-from sandbox.records.log_tail import Place, Wanted
+from sandbox.records.log_lines import LogFilter
 
 router = APIRouter(prefix="/api/v1/logs", tags=["logs"])
 
@@ -72,16 +72,16 @@ async def tail_logs(
 ) -> Response:
     """Log lines as they are committed, as SSE events `log` (a line as the list has it); those before are in the list.
 
-    None is left out and none told twice, and `Last-Event-ID` goes on where a stream ended, up to a day later; lines
-    whose own `timestamp` is older than a day are not told. Lines of one look are in the order of their `log_id`; those
-    of a transaction that was open for long come when it is committed. A quiet stream has an `id` without an event now
-    and then. A user sees its own lines.
+    No line is left out and none is sent twice. `Last-Event-ID` resumes where a stream ended, up to a day later; lines
+    whose own `timestamp` is older than a day are not sent. Lines come in the order in which the transactions that wrote
+    them began, once all earlier transactions have ended. A stream without matching lines has an `id` without an event
+    now and then. A user sees its own lines.
     """
     if not caller.is_admin and query.user_id not in (None, caller.user_id):
         raise AdminRequired("Only an admin may follow what others log.", hint="Leave user_id out.")
-    place = Place.decode(last_event_id) if last_event_id else await services.tail.place()
-    wanted = Wanted(query.user_id if caller.is_admin else caller.user_id, query.level, query.service)
-    return event_stream(services.tail.follow(wanted, place))
+    position = await services.tail.position(last_event_id)
+    wanted = LogFilter(query.user_id if caller.is_admin else caller.user_id, query.level, query.service)
+    return event_stream(services.tail.follow(wanted, position))
 
 
 def _own(caller: Caller, requested: str | None) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""`/v1/traces` and `/v1/logs`: OTLP over HTTP, protobuf and JSON, as any OpenTelemetry exporter sends it.
-
-What becomes of a body is `records/otlp/receiver.py`'s.
-"""
+"""`/v1/traces` and `/v1/logs`: OTLP over HTTP, in protobuf and JSON, for any OpenTelemetry exporter."""
 
 from __future__ import annotations
 
@@ -15,11 +12,15 @@ from sandbox.api.http.uploads import read_body
 from sandbox.errors import SandboxError
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.outcome import Refused
 from sandbox.records.otlp.owner import Owner
-from sandbox.records.otlp.receiver import Answer, refusal
+from sandbox.records.otlp.receiver import Answer, answer
 from sandbox.telemetry import context
 
 router = APIRouter(prefix="/v1", tags=["OpenTelemetry"])
+
+#: Requests to these paths are not traced: the records about them would be as many as the records that they bring.
+PATHS = frozenset({"/v1/traces", "/v1/logs"})
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "An error, as `google.rpc.Status` in the encoding of the request"}
@@ -35,14 +36,14 @@ _BODY = {
 
 @router.post("/traces", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_traces(request: Request, services: Injected) -> Response:
-    """Take spans. A user's are that user's; an admin's may name their user in `user.id`. Sent with the token that the
-    apps of a session are given, they are that session's and its user's, and no more than the session may send."""
+    """Store spans. They belong to the caller; those of an admin may name their user in `user.id`. Spans sent with the
+    token of a session belong to that session and its user, and count towards the number that it may send."""
     return await _export(request, services, "spans")
 
 
 @router.post("/logs", response_class=Response, openapi_extra=_BODY, responses=_ERRORS)
 async def export_logs(request: Request, services: Injected) -> Response:
-    """Take log records, likewise."""
+    """Store log records, with the same rules."""
     return await _export(request, services, "logs")
 
 
@@ -53,15 +54,16 @@ async def _export(request: Request, services: Services, what: RecordKind) -> Res
         messages.media_type(content_type)
         body = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
     except SandboxError as error:
-        return _response(refusal(error, content_type))
+        return _response(answer(Refused.from_error(error), what, content_type))
     encoding = request.headers.get("content-encoding", "")
     if owner is not None and owner.session_id is not None:
         return _response(await services.exports.accept(what, body, content_type, encoding, owner))
-    return _response(await services.receiver.take(what, body, content_type, encoding, owner))
+    outcome = await services.receiver.accept(what, body, content_type, encoding, owner)
+    return _response(answer(outcome, what, content_type))
 
 
 async def _owner(request: Request, services: Services) -> Owner | None:
-    """Whose the records are; None of those that may say so themselves."""
+    """The owner of the records; None if the records may name their user themselves."""
     token = exports_token(request)
     if token is not None:
         owner = await services.exports.owner(token)
@@ -71,5 +73,5 @@ async def _owner(request: Request, services: Services) -> Owner | None:
     return None if caller.is_admin else Owner(caller.user_id)
 
 
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, answer.headers, answer.media_type)
+def _response(given: Answer) -> Response:
+    return Response(given.body, given.status, given.headers, given.media_type)

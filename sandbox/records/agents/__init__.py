@@ -1,1 +1,1 @@
-"""Agents and infrastructure components: how they are, by their own heartbeats."""
+"""Agents and infrastructure components: their health, from the heartbeats that they send."""

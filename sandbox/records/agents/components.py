@@ -1,4 +1,4 @@
-"""The infrastructure that this service can see reports itself, as agents do."""
+"""Heartbeats of the infrastructure that this service can check: it sends them on the components' behalf."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from sandbox.db.connection import Database
 from sandbox.records.agents import store
 
 CHECK_SECONDS = 10.0
-_REMEMBERED = 100
+#: Checks of a component from which its success rate and response time are computed.
+_RECENT = 100
 
-#: Fails, or answers what is to be known of the component.
+#: Raises if the component does not work; may return metadata about it.
 Check = Callable[[], Awaitable[Mapping[str, Any] | None]]
 
 
-class _Figures:
-    """How a component did lately."""
+class _Statistics:
+    """Outcomes and response times of a component's checks."""
 
     def __init__(self) -> None:
-        self.outcomes: deque[bool] = deque(maxlen=_REMEMBERED)
-        self.milliseconds: deque[float] = deque(maxlen=_REMEMBERED)
-        self.checks = self.good = 0
+        self.outcomes: deque[bool] = deque(maxlen=_RECENT)
+        self.milliseconds: deque[float] = deque(maxlen=_RECENT)
+        self.checks = self.successes = 0
 
     def add(self, *, good: bool, milliseconds: float) -> None:
         self.outcomes.append(good)
         self.checks += 1
-        self.good += good
+        self.successes += good
         if good:
             self.milliseconds.append(milliseconds)
 
     def values(self) -> dict[str, Any]:
-        told = self.milliseconds
         return {
-            "uptime": round(100 * self.good / self.checks, 2),
+            "uptime": round(100 * self.successes / self.checks, 2),
             "success_rate": round(100 * sum(self.outcomes) / len(self.outcomes), 2),
-            "avg_response_time": round(sum(told) / len(told)) if told else None,
+            "avg_response_time": round(sum(self.milliseconds) / len(self.milliseconds)) if self.milliseconds else None,
         }
 
 
 class Components:
-    """Checks each component and writes what it found as its heartbeat."""
+    """Checks each component and writes the outcome as its heartbeat."""
 
     def __init__(self, db: Database, checks: Mapping[str, Check]) -> None:
         self._db = db
         self._checks = checks
-        self._figures = {name: _Figures() for name in checks}
+        self._statistics = {name: _Statistics() for name in checks}
 
     async def report(self) -> None:
-        """One round. A component that does not answer is in `error`, with the cause in its metadata."""
+        """Check all components once. One that fails gets the status `error`, with the cause in its metadata."""
         found = await asyncio.gather(*(self._check(name) for name in self._checks))
         for name, values in zip(self._checks, found, strict=True):
             await store.heartbeat(self._db, name, "infrastructure", values)
@@ -63,8 +63,8 @@ class Components:
             async with asyncio.timeout(CHECK_SECONDS):
                 metadata |= await self._checks[name]() or {}
             good = True
-        except Exception as error:  # noqa: BLE001 - whatever it is, that is what is reported
+        except Exception as error:  # noqa: BLE001 - any failure of the check is the outcome
             metadata["error"] = f"{type(error).__name__}: {error}"[:1000]
             good = False
-        self._figures[name].add(good=good, milliseconds=1000 * (time.perf_counter() - began))
-        return {"status": "healthy" if good else "error", "metadata": metadata, **self._figures[name].values()}
+        self._statistics[name].add(good=good, milliseconds=1000 * (time.perf_counter() - began))
+        return {"status": "healthy" if good else "error", "metadata": metadata, **self._statistics[name].values()}

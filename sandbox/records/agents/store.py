@@ -31,7 +31,7 @@ AGENTS = Table(
     between="last_active",
 )
 
-#: What a heartbeat does not say stays as it was; metadata is merged.
+#: Values that a heartbeat leaves out stay as they were; metadata is merged.
 _HEARTBEAT = text(f"""
     UPDATE agents
        SET status = :status,
@@ -48,7 +48,7 @@ _REGISTER = text("""
     INSERT INTO agents (name, category) VALUES (:name, :category) ON CONFLICT (name) DO NOTHING
 """)
 
-#: Those that never reported are not late: nothing is known of them.
+#: Agents that never sent a heartbeat are left out.
 _SILENT = text("""
     UPDATE agents
        SET status = CASE WHEN last_active < NOW() - make_interval(secs => :error_after) THEN 'error' ELSE 'warning' END
@@ -60,7 +60,10 @@ _SILENT = text("""
 
 
 async def heartbeat(db: Database, name: str, category: str | None, values: Mapping[str, Any]) -> Row:
-    """Take an agent's word for how it is. With a category, one that is new is added. Raises NotFound."""
+    """Store the values of an agent's heartbeat; the agent afterwards.
+
+    With a `category` an unknown agent is added; without one it raises NotFound.
+    """
     bound = {"uptime": None, "avg_response_time": None, "success_rate": None, "metadata": None, **values, "name": name}
     async with db.transaction() as connection:
         row = await _beat(connection, bound)
@@ -75,7 +78,10 @@ async def heartbeat(db: Database, name: str, category: str | None, values: Mappi
 
 
 async def mark_silent(db: Database, warning_after: int, error_after: int) -> dict[str, str]:
-    """Agents that fell silent become `warning`, then `error` (seconds); name and new status of those that changed."""
+    """Set agents whose last heartbeat is too old (in seconds) to `warning`, then to `error`.
+
+    Returns the new status of each agent that changed, by name.
+    """
     async with db.transaction() as connection:
         result = await connection.execute(_SILENT, {"warning_after": warning_after, "error_after": error_after})
         return {row.name: row.status for row in result}

@@ -1,1 +1,1 @@
-"""Rules that open alerts by themselves."""
+"""Rules by which alerts are opened and resolved."""

@@ -1,4 +1,4 @@
-"""Looks at the rules: opens an alert for each cause that holds long enough, resolves it when it is gone."""
+"""Evaluates the alert rules: opens an alert when a condition has held for long enough, resolves it afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandbox.telemetry.rows import clean_text
 
 logger = logging.getLogger(__name__)
 
-#: Who resolved an alert whose cause went away.
+#: `resolved_by` of alerts that the rules resolved.
 BY_RULES = "rules"
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
@@ -29,12 +29,12 @@ _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _MAX_SUBJECT = 200
 
-#: Measured here and now: subject and value.
+#: Measures something in this process; (subject, value) pairs.
 Gauge = Callable[[], Awaitable[list[tuple[str, float]]]]
 
 
 class Evaluator:
-    """One look at all rules at a time; several replicas may look, and a cause still has one open alert."""
+    """Evaluates all rules. Several replicas may do so at once: each cause has at most one open alert."""
 
     def __init__(self, db: Database, alerts: Alerts, gauges: Mapping[str, Gauge]) -> None:
         self._db = db
@@ -42,7 +42,7 @@ class Evaluator:
         self._gauges = gauges
 
     async def evaluate(self) -> None:
-        """Open and resolve what is due. A rule that cannot be measured leaves its alerts as they are."""
+        """Open and resolve alerts that are due. A rule that cannot be measured leaves its alerts unchanged."""
         rules = await store.enabled_rules(self._db)
         holding: set[str] = set()
         unknown: set[str] = set()
@@ -51,7 +51,7 @@ class Evaluator:
                 firing = await self._firing(rule)
             except DatabaseUnavailable:
                 raise
-            except Exception as error:  # noqa: BLE001 - one rule must not silence the others
+            except Exception as error:  # noqa: BLE001 - the other rules are evaluated all the same
                 logger.warning("alert rule %s cannot be measured: %s", rule["name"], error)
                 unknown.add(rule["name"])
                 continue
@@ -74,7 +74,7 @@ class Evaluator:
         return {clean_text(subject, _MAX_SUBJECT): value for subject, value in firing[: store.MAX_SUBJECTS]}
 
     async def _open(self, connection: AsyncConnection, rule: Row, firing: Mapping[str, float]) -> set[str]:
-        """The causes that are not over, be it that they are not old enough for an alert yet."""
+        """Open the rule's alerts that are due; all its causes that hold, including those too recent for an alert."""
         held = await store.hold(connection, rule["name"], list(firing), rule["for_seconds"], rule["resolve_seconds"])
         for condition in held:
             if not condition.due:

@@ -1,4 +1,4 @@
-"""SQL of alert rules, and of what can be measured for them."""
+"""SQL of alert rules and of their measures."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ RULES = Table(
     keys={"name": "text"},
 )
 
-#: Subjects of one rule that are looked at, the worst first: more than this is one problem, not many.
+#: Most subjects of one rule that get an alert, the worst first: more of them have a common cause.
 MAX_SUBJECTS = 50
 
-#: Each answers rows of (subject, value); `:window` is the rule's span of time.
+#: SQL that returns rows of (subject, value); `:window` is the rule's time window.
 MEASURES: Final[dict[str, str]] = {
     "agent_in_error": "SELECT name AS subject, 1 AS value FROM agents WHERE status = 'error'",
     "error_logs": """
         SELECT coalesce(service, 'unknown') AS subject, count(*) AS value FROM logs
          WHERE level IN ('ERROR', 'CRITICAL') AND timestamp > NOW() - CAST(:window AS interval)
          GROUP BY 1""",
-    # Against the hour before; five lines count as usual anywhere.
+    # Compared with the hour before. At least five lines are taken as usual, so that few errors are no increase.
     "error_log_ratio": """
         SELECT coalesce(service, 'unknown') AS subject,
                count(*) FILTER (WHERE timestamp > NOW() - CAST(:window AS interval))
@@ -53,7 +53,7 @@ MEASURES: Final[dict[str, str]] = {
          WHERE level IN ('ERROR', 'CRITICAL')
            AND timestamp > NOW() - CAST(:window AS interval) - INTERVAL '1 hour'
          GROUP BY 1""",
-    # This service's own spans are long by nature: launches, and streams that last as long as somebody looks.
+    # Spans of this service are left out: launches and streams are long by nature.
     "slow_spans": """
         SELECT service_name AS subject, count(*) AS value FROM traces
          WHERE duration_ms > 1000 AND start_time > NOW() - CAST(:window AS interval) AND service_name <> 'sandbox'
@@ -89,7 +89,7 @@ MEASURES: Final[dict[str, str]] = {
            AND session.terminated_at < NOW() - CAST(:window AS interval)
          GROUP BY 1""",
 }
-#: Measured in the service itself.
+#: Measures that are taken in the service, not in the database.
 GAUGES: Final = ("disk_used_percent",)
 
 _RULES = text(f"SELECT {', '.join(RULES.columns)} FROM alert_rules WHERE is_enabled ORDER BY name")
@@ -111,7 +111,7 @@ _HOLD = text("""
     SELECT :rule, subject FROM unnest(CAST(:subjects AS text[])) AS subject
         ON CONFLICT (rule_name, subject) DO UPDATE SET gone_since = NULL
 """)
-#: What did not hold for long enough to be told of is forgotten at once.
+#: A condition that ended before it had an alert is removed at once, one with an alert after `resolve_seconds`.
 _HOLD_NO_MORE = text("""
     DELETE FROM alert_conditions
      WHERE rule_name = :rule AND subject <> ALL(:subjects)
@@ -143,26 +143,26 @@ class OpenAlert:
 
 
 async def enabled_rules(db: Database) -> list[Row]:
-    """The rules that are looked at."""
+    """The rules that are evaluated."""
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_RULES)).mappings()]
 
 
 async def put_rule(db: Database, values: Mapping[str, Any]) -> Row:
-    """A rule as given, in the place of the one of its name."""
+    """Create a rule, or replace the one of the same name."""
     async with db.transaction() as connection:
         return dict((await connection.execute(_PUT, dict(values))).mappings().one())
 
 
 async def remove_rule(db: Database, name: str) -> bool:
-    """Remove a rule; whether there was one."""
+    """Remove a rule; False if there was none."""
     async with db.transaction() as connection:
         removed = await connection.execute(text("DELETE FROM alert_rules WHERE name = :name"), {"name": name})
         return removed.rowcount > 0
 
 
 async def measured(db: Database, measure: str, window: timedelta) -> list[tuple[str, float]]:
-    """What a measure of `MEASURES` answers now: subject and value."""
+    """The current (subject, value) pairs of a measure of `MEASURES`."""
     sql = MEASURES[measure]
     values = {"window": window} if ":window" in sql else {}
     async with db.read() as connection:
@@ -172,10 +172,10 @@ async def measured(db: Database, measure: str, window: timedelta) -> list[tuple[
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A subject for which a rule's condition holds, or held until a moment ago."""
+    """A subject for which a rule's condition holds, or held less than `resolve_seconds` ago."""
 
     subject: str
-    #: It holds now, and has for long enough.
+    #: The condition holds now and has held for `for_seconds`.
     due: bool
     seconds: float
 
@@ -183,7 +183,7 @@ class Held:
 async def hold(
     connection: AsyncConnection, rule: str, subjects: Sequence[str], for_seconds: int, resolve_seconds: int
 ) -> list[Held]:
-    """The condition holds for these subjects and for no others; answers all that it is not over for."""
+    """Record that a rule's condition holds for these subjects only; all subjects whose alert is to stay open."""
     given = {"rule": rule, "subjects": list(subjects), "for_seconds": for_seconds, "resolve_seconds": resolve_seconds}
     for statement in (_HOLD_NO_MORE, _GONE, _HOLD):
         await connection.execute(statement, given)
@@ -192,5 +192,5 @@ async def hold(
 
 
 async def open_alerts(connection: AsyncConnection) -> list[OpenAlert]:
-    """What rules opened and nobody resolved."""
+    """Alerts that rules opened and that are not resolved."""
     return [OpenAlert(row.alert_id, row.rule, row.cause) for row in await connection.execute(_OPEN)]

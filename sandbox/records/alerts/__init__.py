@@ -1,1 +1,1 @@
-"""Alerts: opened by hand, by rules and by Alertmanager; told to a webhook."""
+"""Alerts: opened by people, by rules and by Alertmanager; delivered to a webhook."""

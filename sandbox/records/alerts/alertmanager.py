@@ -1,4 +1,4 @@
-"""Prometheus Alertmanager's webhook (version 4) as alerts of ours."""
+"""Opens and resolves alerts from the notifications of Prometheus Alertmanager (webhook, version 4)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Notice:
     starts_at: str
 
 
-async def take(db: Database, alerts: Alerts, notices: Sequence[Notice]) -> tuple[int, int]:
-    """Open those that fire and are not open, resolve those that are over: how many of each. Again is success."""
+async def apply_notices(db: Database, alerts: Alerts, notices: Sequence[Notice]) -> tuple[int, int]:
+    """Open alerts that fire and are not open, resolve alerts that have ended; the number of each. Idempotent."""
     opened = resolved = 0
     async with db.transaction() as connection:
-        for notice in sorted(notices, key=_cause):  # in one order: two notifications at once cannot deadlock
+        for notice in sorted(notices, key=_cause):  # a common order, so that two notifications at once cannot deadlock
             if notice.firing:
                 _, new = await alerts.open(connection, _alert(notice))
                 opened += new

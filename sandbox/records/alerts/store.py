@@ -1,4 +1,4 @@
-"""SQL of alerts and of what the webhook is told of them."""
+"""SQL of alerts and of their deliveries to the webhook."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALERTS = Table(
 )
 _COLUMNS = ", ".join(ALERTS.columns)
 
-#: Of several who notice a cause at once one opens the alert.
+#: When several transactions open an alert for the same cause at once, one of them succeeds.
 _OPEN = text(f"""
     INSERT INTO alerts (severity, title, message, source, metadata)
     VALUES (:severity, :title, :message, :source, :metadata)
@@ -73,15 +73,16 @@ _NOT_DELIVERED = text("""
 
 
 class Alerts:
-    """Opens, acknowledges and resolves alerts, and has each change told to the webhook if there is one."""
+    """Opens, acknowledges and resolves alerts, and queues each change for the webhook if there is one."""
 
-    def __init__(self, *, tell: bool) -> None:
-        self._tell = tell
+    def __init__(self, *, notify: bool) -> None:
+        """`notify`: queue changes for the webhook."""
+        self._notify = notify
 
     async def open(self, connection: AsyncConnection, values: Mapping[str, Any]) -> tuple[Row, bool]:
-        """An alert (severity, title, message, source, metadata); whether it is new.
+        """Open an alert from severity, title, message, source and metadata; the alert, and whether it is new.
 
-        One whose `metadata.cause` has an open alert is that alert.
+        If `metadata.cause` has an open alert already, that alert is returned.
         """
         bound = dict(values) | {"metadata": Jsonb(values["metadata"]) if values.get("metadata") else None}
         cause = (values.get("metadata") or {}).get("cause")
@@ -95,36 +96,36 @@ class Alerts:
                 return dict(known), False
 
     async def acknowledge(self, connection: AsyncConnection, alert_id: int, by: str) -> Row:
-        """Somebody looks after it. Again is success. Raises NotFound, and Conflict once it is resolved."""
+        """Mark an alert as acknowledged. Idempotent. Raises NotFound, and Conflict if it is resolved."""
         row = (await connection.execute(_ACKNOWLEDGE, {"alert_id": alert_id, "by": by})).mappings().first()
         if row is not None:
             await self._enqueue(connection, "acknowledged", dict(row))
             return dict(row)
-        known = await _known(connection, alert_id)
+        known = await _alert(connection, alert_id)
         if known["status"] == "resolved":
             raise Conflict(f"Alert {alert_id} is resolved.", code="alert_resolved", hint="There is nothing to do.")
         return known
 
     async def resolve(self, connection: AsyncConnection, alert_id: int, by: str) -> Row:
-        """It is over. Again is success. Raises NotFound."""
+        """Mark an alert as resolved. Idempotent. Raises NotFound."""
         row = (await connection.execute(_RESOLVE, {"alert_id": alert_id, "by": by})).mappings().first()
         if row is None:
-            return await _known(connection, alert_id)
+            return await _alert(connection, alert_id)
         await self._enqueue(connection, "resolved", dict(row))
         return dict(row)
 
     async def resolve_cause(self, connection: AsyncConnection, cause: str, by: str) -> Row | None:
-        """The cause is gone: its open alert, resolved; None if there is none."""
+        """Resolve the open alert of a cause; None if there is none."""
         row = (await connection.execute(_OPEN_OF_CAUSE, {"cause": cause})).mappings().first()
         return await self.resolve(connection, row["alert_id"], by) if row else None
 
     async def _enqueue(self, connection: AsyncConnection, event: Event, row: Row) -> None:
-        if self._tell:
+        if self._notify:
             payload = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in row.items()}
             await connection.execute(_ENQUEUE, {"alert_id": row["alert_id"], "event": event, "payload": Jsonb(payload)})
 
 
-async def _known(connection: AsyncConnection, alert_id: int) -> Row:
+async def _alert(connection: AsyncConnection, alert_id: int) -> Row:
     statement = text(f"SELECT {_COLUMNS} FROM alerts WHERE alert_id = :alert_id")
     row = (await connection.execute(statement, {"alert_id": alert_id})).mappings().first()
     if row is None:
@@ -133,19 +134,19 @@ async def _known(connection: AsyncConnection, alert_id: int) -> Row:
 
 
 async def due_deliveries(db: Database, limit: int) -> list[Row]:
-    """What the webhook is to be told now, the most overdue first. Of one alert never the later before the earlier."""
+    """Deliveries that are due, the most overdue first. Those of one alert keep their order."""
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_DUE, {"limit": limit})).mappings()]
 
 
 async def delivered(db: Database, delivery_id: int) -> None:
-    """The webhook took it."""
+    """Record that the webhook accepted a delivery."""
     async with db.transaction() as connection:
         await connection.execute(_DELIVERED, {"id": delivery_id})
 
 
 async def not_delivered(db: Database, delivery_id: int, error: str, wait_seconds: float, *, give_up: bool) -> None:
-    """The webhook did not take it: to be tried again after a while, or given up."""
+    """Record a failed delivery: it is tried again after `wait_seconds`, or never if `give_up`."""
     values = {"id": delivery_id, "error": error[:1000], "wait": wait_seconds, "give_up": give_up}
     async with db.transaction() as connection:
         await connection.execute(_NOT_DELIVERED, values)

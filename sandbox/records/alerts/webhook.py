@@ -1,4 +1,4 @@
-"""Tells a webhook of alerts: signed, tried again until it is taken or long past use."""
+"""Delivers alert changes to a webhook: signed, and retried with growing pauses until accepted or given up."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DELIVERY_HEADER = "X-Sandbox-Delivery"
 MAX_ATTEMPTS = 15
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 2.0, 3600.0
 TIMEOUT_SECONDS = 10.0
-#: Deliveries read, and sent, at once.
+#: Deliveries read with one query, and requests sent at the same time.
 _BATCH, _AT_ONCE = 50, 8
 
 
 class Webhook:
-    """Delivers what waits in `alert_deliveries`. Each may come twice, under the same delivery id."""
+    """Sends the deliveries queued in `alert_deliveries`. One may arrive twice, with the same delivery id."""
 
     def __init__(self, db: Database, url: str, secret: str) -> None:
         self._db = db
@@ -36,7 +36,7 @@ class Webhook:
         self._secret = secret
 
     async def deliver(self) -> None:
-        """Everything that is due now, of each alert in its order. What is not taken waits, twice as long each time."""
+        """Send all deliveries that are due, those of one alert in order. Each failure doubles the next wait."""
         slots = asyncio.Semaphore(_AT_ONCE)
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as http:
             while due := await store.due_deliveries(self._db, _BATCH):
@@ -52,7 +52,7 @@ class Webhook:
             SIGNATURE_HEADER: sign(self._secret, body, int(time.time())),
         }
         try:
-            # What it answers besides the status is its own affair, however long or slow that is.
+            # The body of the response is not read: it may be long or slow.
             async with (
                 slots,
                 asyncio.timeout(TIMEOUT_SECONDS),
@@ -72,7 +72,7 @@ class Webhook:
         await store.not_delivered(self._db, delivery["delivery_id"], failure, wait, give_up=give_up)
         if give_up:
             logger.error(
-                "the alert webhook did not take delivery %d in %d tries, the last: %s",
+                "the alert webhook did not accept delivery %d in %d attempts; the last failure: %s",
                 delivery["delivery_id"],
                 attempts,
                 failure,

@@ -1,1 +1,1 @@
-"""OTLP: records as any OpenTelemetry exporter sends them."""
+"""OTLP intake: log records and spans from OpenTelemetry exporters."""

@@ -1,7 +1,7 @@
-"""OTLP's records as rows of `logs` and `traces`, in the documented columns.
+"""Maps OTLP records to rows of `logs` and `traces`, in the documented columns.
 
-Whose they are is not theirs to say: a user's records are that user's. Records that cannot be kept (ids that are none, a
-time far ahead) are left out and counted; the sender is told.
+Records cannot choose their owner: what a user sends is that user's. Records that cannot be stored (an invalid id, a
+time far in the future) are left out and counted, and the sender gets the count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sandbox.telemetry.rows import (
     timestamp_text,
 )
 
-#: Clocks differ; more nanoseconds than this ahead are a mistake, and would stay for ever.
+#: Most nanoseconds that a record may be ahead of our clock. Clocks differ; more is a mistake.
 MAX_AHEAD = 86_400 * 10**9
 UNKNOWN_SERVICE = "unknown_service"
 
@@ -59,7 +59,7 @@ _SEVERITY_TEXTS = {
 }
 _REQUEST_IDS = ("request_id", "request.id", "http.request.id", "http.request_id")
 _USER_IDS = ("user_id", "user.id", "enduser.id")
-#: What a session's records are not left to say of themselves.
+#: Attributes that are overwritten in the records of a session.
 _SESSION_CLAIMS = ("session_id", "session.id", "sandbox.session.id")
 _USER_CLAIMS = ("user_id", "user.id")
 _TIMEOUT = re.compile(r"time[-_ ]?out|timed[-_ ]?out|deadline[-_ ]?exceeded", re.IGNORECASE)
@@ -68,7 +68,7 @@ _TIMEOUT_STATUSES = ("408", "504")
 
 @dataclass(slots=True)
 class Mapped:
-    """Rows to write, and what was left out."""
+    """Rows to write as lines of COPY, the number of rejected records, and why the first of them was rejected."""
 
     rows: list[bytes] = field(default_factory=list)
     rejected: int = 0
@@ -79,19 +79,19 @@ class Mapped:
         self.reason = self.reason or reason
 
 
-class _Refused(ValueError):
-    """This record cannot be kept."""
+class _Rejected(ValueError):
+    """The record cannot be stored."""
 
 
 class _Source:
-    """What the records of one resource and scope have in common, worked out once."""
+    """Values that the records of one resource and scope have in common, computed once."""
 
     def __init__(self, resource: Mapping[str, Any], scope: str, owner: Owner | None) -> None:
         self.service = column(str(resource.get("service.name") or UNKNOWN_SERVICE), _NAME)
         self.scope = scope
         self._owner = owner
-        self._said = _first(resource, _USER_IDS)
-        #: What records of a session say of whose they are, and what is true of it.
+        self._resource_user = _first(resource, _USER_IDS)
+        #: True values of the attributes that name session and user; and those that every record of a session gets.
         self._claims: dict[str, str] = {}
         self.session: dict[str, str] = {}
         if owner is not None and owner.session_id is not None:
@@ -103,19 +103,19 @@ class _Source:
         self.rest: dict[str, Any] = {"resource": rest} if rest else {}
 
     def user(self, given: Mapping[str, Any]) -> str | None:
-        """Whose a record is."""
-        user = self._owner.user_id if self._owner is not None else _first(given, _USER_IDS) or self._said
+        """The user of a record with these attributes; None if it has none."""
+        user = self._owner.user_id if self._owner is not None else _first(given, _USER_IDS) or self._resource_user
         return None if user is None else fit(user, _NAME)
 
     def correct(self, given: dict[str, Any]) -> None:
-        """Where a session's records say whose they are, they say what is true."""
+        """Overwrite attributes of a session's record that name another session or user."""
         if self._claims:
             for name in self._claims.keys() & given.keys():
                 given[name] = self._claims[name]
 
 
 def map_spans(request: ExportTraceServiceRequest, owner: Owner | None) -> Mapped:
-    """The spans of a request; `owner` is the user whose they are, None if they may say so themselves."""
+    """The spans of a request. `owner` is their user; None if they may name it themselves."""
     mapped, latest = Mapped(), time.time_ns() + MAX_AHEAD
     for group in request.resource_spans:
         resource = attributes(group.resource.attributes)
@@ -124,13 +124,13 @@ def map_spans(request: ExportTraceServiceRequest, owner: Owner | None) -> Mapped
             for span in scope.spans:
                 try:
                     mapped.rows.append(_span(span, source, latest))
-                except _Refused as refused:
-                    mapped.reject(str(refused))
+                except _Rejected as rejected:
+                    mapped.reject(str(rejected))
     return mapped
 
 
 def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
-    """The log records of a request, likewise."""
+    """The log records of a request; `owner` as for `map_spans`."""
     mapped, now = Mapped(), time.time_ns()
     for group in request.resource_logs:
         resource = attributes(group.resource.attributes)
@@ -139,13 +139,14 @@ def map_logs(request: ExportLogsServiceRequest, owner: Owner | None) -> Mapped:
             for record in scope.log_records:
                 try:
                     mapped.rows.append(_log(record, source, now))
-                except _Refused as refused:
-                    mapped.reject(str(refused))
+                except _Rejected as rejected:
+                    mapped.reject(str(rejected))
     return mapped
 
 
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    # Nearly all are strings or integers; to ask for one is much cheaper than to ask which it is.
+    """Attributes as Python values."""
+    # Nearly all values are strings or integers, and to read a field is much cheaper than to find out which one is set.
     return {pair.key: (value := pair.value).string_value or value.int_value or _value(value) for pair in pairs}
 
 
@@ -167,7 +168,7 @@ def _span(span: Span, source: _Source, latest: int) -> bytes:
     trace_id, span_id = _id(span.trace_id, 16, "trace id"), _id(span.span_id, 8, "span id")
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     if not 0 < start <= latest:
-        raise _Refused("a span's start time is missing, or far ahead of this service's clock")
+        raise _Rejected("a span's start time is missing, or far ahead of this service's clock")
     end = max(start, end)
     given = attributes(span.attributes)
     status, events = "success", []
@@ -182,9 +183,9 @@ def _span(span: Span, source: _Source, latest: int) -> bytes:
     kind = span.kind
     source.correct(given)
     user = source.user(given)
-    whose = source.session if user is None else {"user_id": user, **source.session}
-    # First, so that it is not what is cut from too many; and last, so that it is what stands.
-    tags = {**whose, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else _KINDS[0]}
+    identity = source.session if user is None else {"user_id": user, **source.session}
+    # First, so that they stay when too many tags are cut; and again below, so that they override the given ones.
+    tags = {**identity, **given, "span.kind": _KINDS[kind] if 0 <= kind < len(_KINDS) else _KINDS[0]}
     if source.rest:
         tags.update(source.rest)
     if source.scope:
@@ -193,8 +194,8 @@ def _span(span: Span, source: _Source, latest: int) -> bytes:
         tags["error.message"] = outcome.message
     if span.links:
         tags["links"] = [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links]
-    if whose:
-        tags.update(whose)
+    if identity:
+        tags.update(identity)
     parent = span.parent_span_id
     return copy_line(
         (
@@ -207,7 +208,7 @@ def _span(span: Span, source: _Source, latest: int) -> bytes:
             timestamp_text(end),
             str(min((end - start + 500_000) // 1_000_000, MAX_INTEGER)),
             status,
-            json_column(tags, whose),
+            json_column(tags, identity),
             json_column(events) if events else "[]",
         )
     )
@@ -225,7 +226,7 @@ def _failure(span: Span, given: Mapping[str, Any], events: list[dict[str, Any]])
 def _log(record: LogRecord, source: _Source, now: int) -> bytes:
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano or now
     if nanoseconds > now + MAX_AHEAD:
-        raise _Refused("a log record's time is far ahead of this service's clock")
+        raise _Rejected("a log record's time is far ahead of this service's clock")
     given = {**source.session, **attributes(record.attributes)}
     source.correct(given)
     user = source.user(given)
@@ -273,7 +274,7 @@ def _level(record: LogRecord) -> str:
 
 
 def _first(given: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    """The first of the named values that is there and is something."""
+    """The first of the named values that is present and not empty, as text."""
     for name in names:
         if given.get(name):
             return str(given[name])
@@ -282,5 +283,5 @@ def _first(given: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 def _id(value: bytes, length: int, what: str) -> str:
     if len(value) != length or value in _NO_IDS:
-        raise _Refused(f"a {what} is not {length} bytes, or all zero")
+        raise _Rejected(f"a {what} is not {length} bytes, or all zero")
     return value.hex()

@@ -1,4 +1,4 @@
-"""OTLP/HTTP bodies: unpacked within bounds, read as protobuf or JSON, answered in kind."""
+"""OTLP/HTTP bodies: decompressed up to a limit, decoded from protobuf or JSON, and answered in the same encoding."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ RecordKind = Literal["logs", "spans"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-#: zlib's window bits: what of each encoding it expects.
+#: zlib's window bits for each `Content-Encoding`.
 _ENCODINGS = {"gzip": 31, "deflate": 15}
 _HEX_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 class EncodingUnknown(SandboxError):
-    """The body is packed, or written, in a way that is not taken."""
+    """The body's media type or content encoding is not supported."""
 
     code = "encoding_unsupported"
     kind = Kind.UNSUPPORTED
 
 
 class UnpackedTooLarge(SandboxError):
-    """The body is larger than is taken, once it is unpacked."""
+    """The body is too large once it is decompressed."""
 
     code = "body_too_large"
     kind = Kind.TOO_LARGE
 
 
 class Malformed(InvalidInput):
-    """The body is not what its headers say. 400, as OTLP has it: sending it again cannot help."""
+    """The body cannot be decoded as its headers announce. OTLP asks for status 400: a retry cannot succeed."""
 
     code = "malformed_request"
 
@@ -50,16 +50,16 @@ def media_type(content_type: str) -> str:
     kind = content_type.partition(";")[0].strip().lower()
     if kind in (PROTOBUF, JSON):
         return kind
-    raise EncodingUnknown(f"Only {PROTOBUF} and {JSON} are taken.", hint="Use OTLP over HTTP.")
+    raise EncodingUnknown(f"Only {PROTOBUF} and {JSON} are accepted.", hint="Use OTLP over HTTP.")
 
 
 def answer_type(content_type: str) -> str:
-    """The media type that a refusal of a body of this type has, whatever is wrong with it."""
+    """The media type of an answer to a request of this content type, valid or not."""
     return JSON if content_type.partition(";")[0].strip().lower() == JSON else PROTOBUF
 
 
-def unpack(body: bytes, encoding: str, most: int) -> bytes:
-    """The body as it was before `Content-Encoding`. No more than `most` bytes are ever unpacked.
+def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Undo the `Content-Encoding` of a body. At most `max_bytes` bytes are decompressed.
 
     Raises EncodingUnknown, UnpackedTooLarge, Malformed.
     """
@@ -67,16 +67,18 @@ def unpack(body: bytes, encoding: str, most: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in _ENCODINGS:
-        raise EncodingUnknown("Only gzip and deflate are unpacked.", hint="Send gzip, or nothing packed.")
+        raise EncodingUnknown("Only gzip and deflate are supported.", hint="Send gzip, or no compression.")
     unpacked = bytearray()
     while body:
         unpacker = zlib.decompressobj(_ENCODINGS[encoding])
         try:
-            unpacked += unpacker.decompress(body, most + 1 - len(unpacked))
+            unpacked += unpacker.decompress(body, max_bytes + 1 - len(unpacked))
         except zlib.error as error:
             raise Malformed(f"The body is not {encoding}.", hint="Check Content-Encoding.") from error
-        if len(unpacked) > most:
-            raise UnpackedTooLarge(f"The body is larger than {most:,} bytes unpacked.", hint="Send smaller batches.")
+        if len(unpacked) > max_bytes:
+            raise UnpackedTooLarge(
+                f"The body is larger than {max_bytes:,} bytes decompressed.", hint="Send smaller batches."
+            )
         if not unpacker.eof:
             raise Malformed(f"The {encoding} body ends too early.", hint="Send it again, whole.")
         body = unpacker.unused_data
@@ -84,11 +86,11 @@ def unpack(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def read(body: bytes, kind: str, message: type[MessageT]) -> MessageT:
-    """A body of this media type as a message. Raises Malformed."""
+    """Decode a body of this media type. Raises Malformed."""
     try:
         if kind == PROTOBUF:
             return message.FromString(body)
-        parsed = json.loads(body, object_hook=_plain_ids)
+        parsed = json.loads(body, object_hook=_base64_ids)
         if not isinstance(parsed, dict):
             raise Malformed("The body is not a JSON object.", hint="Send OTLP in its JSON encoding.")
         return ParseDict(parsed, message(), ignore_unknown_fields=True)
@@ -99,17 +101,17 @@ def read(body: bytes, kind: str, message: type[MessageT]) -> MessageT:
 
 
 def write(message: Message, kind: str) -> bytes:
-    """An answer in the media type of the question."""
+    """Encode a message in this media type."""
     return message.SerializeToString() if kind == PROTOBUF else MessageToJson(message, indent=None).encode()
 
 
 def write_error(text: str, kind: str) -> bytes:
-    """A failure as OTLP has it."""
+    """Encode an error as OTLP specifies: a `google.rpc.Status`."""
     return write(Status(message=text), kind)
 
 
-def _plain_ids(node: dict[str, Any]) -> dict[str, Any]:
-    """OTLP's JSON writes ids in hex; protobuf's JSON reads bytes as base64."""
+def _base64_ids(node: dict[str, Any]) -> dict[str, Any]:
+    """Convert ids from hex, as OTLP's JSON has them, to base64, as protobuf's JSON has bytes."""
     for name in _HEX_IDS & node.keys():
         value = node[name]
         if isinstance(value, str):

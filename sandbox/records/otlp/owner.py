@@ -1,4 +1,4 @@
-"""Whose records are."""
+"""The owner of records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The user whose records are, whatever these say; and the session they come from, if they come from one."""
+    """The user whose records these are, whatever they claim themselves; and the session, if an app of one sent them."""
 
     user_id: str
     session_id: str | None = None

@@ -1,7 +1,8 @@
-"""What becomes of an OTLP body, however it came in: rows that are written, and an answer as OTLP has it.
+"""Accepts OTLP bodies from every entry point, and answers them as OTLP specifies.
 
-What is answered with 200 is written. When records come faster than they are written the answer is 429, when PostgreSQL
-is away 503, each with `Retry-After`; exporters then send the same again, and a span that is there is not doubled.
+The answer is 200 once the records are committed. It is 429 when records come faster than they are written and 503 when
+PostgreSQL is down, each with `Retry-After`. Exporters then send the same body again; a span that is sent twice is
+stored once.
 """
 
 from __future__ import annotations
@@ -13,98 +14,85 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sandbox.errors import Kind, SandboxError
+from sandbox.errors import Kind
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
-from sandbox.records.otlp.worker import Body, Kept, TooManyRecords
+from sandbox.records.otlp.worker import Body
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
 from sandbox.telemetry.metrics.collectors import INTAKE, PUSHED_BACK
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the exporter is told."""
+    """The HTTP response to an exporter."""
 
     status: int
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
-    #: Read from the body, written or rejected.
-    records: int = 0
-
-
-class Limited(SandboxError):
-    """Whoever sends has sent all that it may for now."""
-
-    code = "too_many_records"
-    kind = Kind.TOO_MANY
-
-    def __init__(self, message: str, *, hint: str, retry_after_seconds: int) -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class Receiver:
-    """Takes bodies. Of one event loop."""
+    """Passes bodies to the intake and counts the outcomes. Not thread-safe."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def take(
+    async def accept(
         self,
         what: RecordKind,
         body: bytes,
         content_type: str,
         encoding: str,
         owner: Owner | None,
-        most_records: int | None = None,
-    ) -> Answer:
-        """Write the records of a body; `owner` None lets them say whose they are. Refusals are answers.
+        max_records: int | None = None,
+    ) -> Outcome:
+        """Store the records of a body. With more than `max_records` it is refused with the code TOO_MANY_RECORDS.
 
-        Raises TooManyRecords if it has more than `most_records`; none is written then.
+        `owner` is the user whose records these are; None if the records themselves may name their user.
         """
         try:
-            kind = messages.media_type(content_type)
-            kept = await self._intake.keep(Body(what, body, kind, encoding, owner, most_records))
-        except TooManyRecords:
-            raise
-        except SandboxError as error:
-            if error.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE):
-                PUSHED_BACK.labels(what).inc()
-            return refusal(error, content_type)
-        INTAKE.labels(what, "written").inc(kept.written)
-        INTAKE.labels(what, "rejected").inc(kept.rejected)
-        records = kept.written + kept.rejected
-        return Answer(HTTPStatus.OK, messages.write(_success(what, kept), kind), kind, records=records)
+            media_type = messages.media_type(content_type)
+        except messages.EncodingUnknown as error:
+            return Refused.from_error(error)
+        outcome = await self._intake.store(Body(what, body, media_type, encoding, owner, max_records))
+        if isinstance(outcome, Stored):
+            INTAKE.labels(what, "written").inc(outcome.written)
+            INTAKE.labels(what, "rejected").inc(outcome.rejected)
+        elif outcome.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE) and outcome.code != TOO_MANY_RECORDS:
+            PUSHED_BACK.labels(what).inc()
+        return outcome
 
 
-def refusal(error: SandboxError, content_type: str) -> Answer:
-    """OTLP's own form of a failure, for a body of this type. Our own mistakes are raised."""
-    if error.kind is Kind.INTERNAL:
-        raise error
-    status = HTTPStatus.BAD_REQUEST if isinstance(error, messages.Malformed) else HTTPStatus(STATUS[error.kind])
+def answer(outcome: Outcome, what: RecordKind, content_type: str) -> Answer:
+    """The response to a request of this content type."""
+    media_type = messages.answer_type(content_type)
+    if isinstance(outcome, Stored):
+        return Answer(HTTPStatus.OK, messages.write(_success(what, outcome), media_type), media_type)
+    # OTLP asks for 400 where the rest of the API answers 422.
+    malformed = outcome.code == messages.Malformed.code
+    status = HTTPStatus.BAD_REQUEST if malformed else HTTPStatus(STATUS[outcome.kind])
     headers = {}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        seconds = error.retry_after_seconds if isinstance(error, Limited) else RETRY_AFTER_SECONDS
-        headers["Retry-After"] = str(seconds)
+        headers["Retry-After"] = str(outcome.retry_after_seconds or RETRY_AFTER_SECONDS)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="sandbox"'
-    kind = messages.answer_type(content_type)
-    text = f"{error.code}: {error.message} {error.hint}".strip()
-    return Answer(status, messages.write_error(text, kind), kind, headers)
+    text = f"{outcome.code}: {outcome.message} {outcome.hint}".strip()
+    return Answer(status, messages.write_error(text, media_type), media_type, headers)
 
 
-def _success(what: RecordKind, kept: Kept) -> Message:
+def _success(what: RecordKind, stored: Stored) -> Message:
     if what == "logs":
         logs = ExportLogsServiceResponse()
-        if kept.rejected:
-            logs.partial_success.rejected_log_records = kept.rejected
-            logs.partial_success.error_message = kept.reason
+        if stored.rejected:
+            logs.partial_success.rejected_log_records = stored.rejected
+            logs.partial_success.error_message = stored.reason
         return logs
     spans = ExportTraceServiceResponse()
-    if kept.rejected:
-        spans.partial_success.rejected_spans = kept.rejected
-        spans.partial_success.error_message = kept.reason
+    if stored.rejected:
+        spans.partial_success.rejected_spans = stored.rejected
+        spans.partial_success.error_message = stored.reason
     return spans

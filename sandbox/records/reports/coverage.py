@@ -1,4 +1,4 @@
-"""Coverage reports, Cobertura XML and coverage.py's JSON, as rows of `coverage`: one a package."""
+"""Reads coverage reports (Cobertura XML, coverage.py's JSON) as rows of `coverage`, one for each package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 from sandbox.records.reports.xml import ReportRefused, number, parse
 from sandbox.telemetry.rows import clean_text
 
-#: Rows of one report, at most.
+#: Most rows of one report.
 MAX_COMPONENTS = 5_000
 _MAX_COMPONENT = 100
 _CONDITIONS = re.compile(r"\(([0-9]{1,7})/([0-9]{1,7})\)")
@@ -29,7 +29,7 @@ class _Component:
 def read_cobertura(content: bytes) -> list[dict[str, Any]]:
     """The columns of `coverage` for each package of the report that has lines. Raises ReportRefused.
 
-    Figures are counted from the lines, since tools do not agree on what their totals mean.
+    Numbers are counted from the lines, because tools do not agree on what their totals mean.
     """
     root = parse(content, "Cobertura report")
     if root.tag != "coverage":
@@ -44,7 +44,7 @@ def read_cobertura(content: bytes) -> list[dict[str, Any]]:
             file = unit.get("filename") or unit.get("name") or "unnamed"
             name = package.get("name", "").strip() or _folder(file)
             if name == ".":
-                # coverage.py's name for the folder that was measured: every project has one.
+                # coverage.py's name for the measured folder, which is the same in every project.
                 name = source
             component = components.setdefault(name, _Component())
             component.files.add(file)
@@ -68,20 +68,20 @@ def read_cobertura(content: bytes) -> list[dict[str, Any]]:
 
 
 def read_coverage_json(content: bytes) -> list[dict[str, Any]]:
-    """The same of `coverage json`, whose files are taken together by folder. Raises ReportRefused."""
+    """The columns of `coverage` for each folder of a report of `coverage json`. Raises ReportRefused."""
     try:
         files = json.loads(content)["files"]
-        figures: dict[str, list[list[int]]] = {}
+        counts_by_folder: dict[str, list[list[int]]] = {}
         for path, file in files.items():
             counts = _counts(file["summary"])
             if counts[1]:
-                figures.setdefault(_folder(path), []).append(counts)
+                counts_by_folder.setdefault(_folder(path), []).append(counts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ReportRefused(
             "The body is not a JSON report of coverage.py.", hint="Send the file of `coverage json`."
         ) from error
     rows = []
-    for name, measured in figures.items():
+    for name, measured in counts_by_folder.items():
         lines, of_lines, branches, of_branches = (sum(column) for column in zip(*measured, strict=True))
         metadata = {"format": "coverage.py", "files": len(measured)}
         rows.append(_row(name, lines, of_lines, branches, of_branches, metadata))
@@ -89,20 +89,20 @@ def read_coverage_json(content: bytes) -> list[dict[str, Any]]:
 
 
 def _only_source(root: Element) -> str:
-    """The name of the folder that was measured, if it was one."""
+    """The name of the measured folder if there is exactly one, else `.`."""
     sources = [source.text.strip() for source in root.iterfind("sources/source") if source.text and source.text.strip()]
     return (PurePosixPath(sources[0].replace("\\", "/")).name if len(sources) == 1 else "") or "."
 
 
 def _count_lines(component: _Component, unit: Element, file: str) -> None:
     for line in unit.iter("line"):
-        # Methods repeat the lines of their class.
-        place = file, line.get("number", "")
-        component.lines[place] = component.lines.get(place, False) or number(line.get("hits")) > 0
+        # Lines of methods are listed again in their class.
+        key = file, line.get("number", "")
+        component.lines[key] = component.lines.get(key, False) or number(line.get("hits")) > 0
         conditions = _CONDITIONS.search(line.get("condition-coverage", ""))
         if conditions and line.get("branch", "").lower() == "true":
             total = int(conditions[2])
-            component.branches[place] = min(int(conditions[1]), total), total
+            component.branches[key] = min(int(conditions[1]), total), total
 
 
 def _row(
@@ -110,7 +110,7 @@ def _row(
 ) -> dict[str, Any]:
     name = clean_text(name, 10_000)
     return {
-        # The end of a long name says more than its beginning.
+        # The end of a long name is more specific than its beginning.
         "component": name if len(name) <= _MAX_COMPONENT else "…" + name[1 - _MAX_COMPONENT :],
         "coverage_percent": round(100 * lines / of_lines, 2),
         "lines_covered": lines,
@@ -123,7 +123,7 @@ def _row(
 
 def _checked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not rows:
-        raise ReportRefused("The report has no lines.", hint="Look whether anything was measured.")
+        raise ReportRefused("The report has no lines.", hint="Check that the run measured something.")
     if len(rows) > MAX_COMPONENTS:
         raise ReportRefused(f"The report has more than {MAX_COMPONENTS} packages.", hint="Send it in parts.")
     return rows

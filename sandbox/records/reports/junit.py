@@ -1,4 +1,4 @@
-"""JUnit XML, as pytest, Jest, Maven and Go's converters write it, as one row of `test_results`."""
+"""Reads JUnit XML of pytest, Jest, Maven and Go's converters as one row of `test_results`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sandbox.telemetry.rows import clean_text
 MAX_DETAILS = 1_000
 MAX_OUTPUT = 65_536
 _MAX_NAME, _MAX_ERROR, _MAX_STACK = 1_000, 2_000, 16_000
-#: Characters of all stack traces of a run together: what comes after them has none.
+#: Most characters of all stack traces of a run together; later failures have none.
 _MAX_STACKS = 262_144
 
-#: `file:line:` at the start of a line, as pytest and Go write the place of a failure.
-_PLACE_LINE = re.compile(r"^\s{0,8}([^\s:]{1,300}\.\w{1,5}):([0-9]{1,7}):", re.MULTILINE)
+#: `file:line:` at the start of a line, as pytest and Go write the location of a failure.
+_LOCATION_LINE = re.compile(r"^\s{0,8}([^\s:]{1,300}\.\w{1,5}):([0-9]{1,7}):", re.MULTILINE)
 #: `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
-_PLACE = re.compile(r"(?:file://(?=/))?([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
-#: What converters say where a tool gave no message; its text says more.
+_LOCATION = re.compile(r"(?:file://(?=/))?([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
+#: Messages that converters insert where a tool gave none; the text of the failure is better.
 _NO_MESSAGE = ("", "Failed", "Build error", "Runtime error", "No test result found")
 _FAILURES = ("failure", "error")
 
 
 def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
-    """The columns of `test_results` that the report tells of, with the run's console output if there is one.
+    """The columns of `test_results` that the report has values for. `console` is the output of the run, if it was sent.
 
-    `status` is `completed`: the run came to its end, whatever its tests say. A test that both failed and broke counts
-    once; one that is still to do counts as skipped. Raises ReportRefused.
+    `status` is `completed` even if tests failed, because the run reached its end. A test with a failure and an error
+    counts once; a `todo` test counts as skipped. Raises ReportRefused.
     """
     root = parse(content, "JUnit report")
     if root.tag not in ("testsuites", "testsuite"):
@@ -52,7 +52,7 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
                 room -= len(failed[-1].get("stack_trace", ""))
     captured = list(_outputs(root))
     printed = [console.decode("utf-8", "replace")] if console else []
-    warnings, told = _warnings(printed, captured)
+    warnings, count = _warnings(printed, captured)
     output = "\n".join(printed or captured)
     return {
         "status": "completed",
@@ -61,11 +61,11 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
         "passed": total - broken - skipped,
         "failed": broken,
         "skipped": skipped,
-        "warnings": told,
+        "warnings": count,
         "execution_time": _seconds(root),
         "failed_tests": failed,
         "warning_details": warnings[:MAX_DETAILS],
-        # How a run ended says more than how it began.
+        # The end of the output is more useful than its beginning.
         "test_output": clean_text(output[-MAX_OUTPUT:], MAX_OUTPUT) if output else None,
     }
 
@@ -75,12 +75,12 @@ def _failure(case: Element) -> Element | None:
 
 
 def _failed_test(case: Element, failure: Element, room: int) -> dict[str, Any]:
-    """The documented shape; of the stack trace no more than there is `room` for."""
+    """A failed test in the documented shape, with at most `room` characters of its stack trace."""
     stack = (failure.text or "").strip()
     error = (failure.get("message") or "").strip()
     if error in _NO_MESSAGE:
         error = stack.partition("\n")[0] or error or failure.get("type") or failure.tag
-    file, line = _place(case, stack)
+    file, line = _location(case, stack)
     test: dict[str, Any] = {
         "name": clean_text(case.get("name") or case.get("classname") or "unnamed", _MAX_NAME),
         "error": clean_text(error, _MAX_ERROR),
@@ -95,25 +95,25 @@ def _failed_test(case: Element, failure: Element, room: int) -> dict[str, Any]:
 
 
 def _warnings(printed: Iterable[str], captured: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
-    """What was warned of, and how often. The console repeats what some tests printed, but not what all did."""
-    found, told = list[dict[str, Any]](), 0
+    """Warnings and their number. The console output repeats the captured output of some tests, but not of all."""
+    found, total = list[dict[str, Any]](), 0
     for output in printed:
         details, count = warnings_in(output)
-        found, told = found + details, told + count
+        found, total = found + details, total + count
     known = {tuple(detail.items()) for detail in found}
     for output in captured:
         details = list(console_warnings(output)) or warnings_in(output)[0]
         new = [detail for detail in details if tuple(detail.items()) not in known]
-        found, told = found + new, told + len(new)
-    return found, told
+        found, total = found + new, total + len(new)
+    return found, total
 
 
-def _place(case: Element, stack: str) -> tuple[str | None, int | None]:
-    """Where it failed: the stack knows best, then the test itself."""
-    lines = _PLACE_LINE.findall(stack[-_MAX_STACK:])
+def _location(case: Element, stack: str) -> tuple[str | None, int | None]:
+    """File and line of a failure: from the stack trace, else from the test case."""
+    lines = _LOCATION_LINE.findall(stack[-_MAX_STACK:])
     if lines:
         return lines[-1][0], int(lines[-1][1])
-    match = _PLACE.search(stack[:_MAX_STACK])
+    match = _LOCATION.search(stack[:_MAX_STACK])
     if match:
         return match[1], int(match[2])
     line = case.get("line", "")
@@ -127,27 +127,27 @@ def _outputs(root: Element) -> Iterator[str]:
 
 
 def _seconds(of: Element) -> float:
-    """What the report says, or else the sum of what its parts say. Suites may hold suites."""
-    total, waiting = 0.0, [of]
-    while waiting:
-        element = waiting.pop()
-        told = number(element.get("time"))
-        total += told
-        if not told:
-            waiting += [child for child in element if child.tag in ("testsuite", "testcase")]
+    """The duration in the report, or the sum of the durations of its parts. Suites may be nested."""
+    total, stack = 0.0, [of]
+    while stack:
+        element = stack.pop()
+        seconds = number(element.get("time"))
+        total += seconds
+        if not seconds:
+            stack += [child for child in element if child.tag in ("testsuite", "testcase")]
     return total
 
 
 def _began(root: Element) -> datetime:
-    """When the first suite began; now, if no suite says so in a way that can be. Without a zone it is UTC."""
+    """The earliest valid start time of a suite that is not in the future, else now. A time without a zone is UTC."""
     now = datetime.now(UTC)
     times = [now]
     for suite in root.iter():
         if suite.tag not in ("testsuites", "testsuite"):
             continue
         try:
-            told = datetime.fromisoformat(suite.get("timestamp", ""))
-            times.append(told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC))
+            began = datetime.fromisoformat(suite.get("timestamp", ""))
+            times.append(began.replace(tzinfo=UTC) if began.tzinfo is None else began.astimezone(UTC))
         except (ValueError, OverflowError):
             continue
     return min(times)

@@ -1,6 +1,6 @@
-"""Reports to rows, off the event loop: in a process of their own, unless they are small.
+"""Reads reports off the event loop: large ones in a separate process, small ones in a thread.
 
-A report of some megabytes is seconds of pure Python and hundreds of megabytes of elements; see `otlp/worker`.
+To read a report of some megabytes takes seconds of pure Python and hundreds of megabytes of memory.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Final, TypeVar
 import anyio.to_process
 import anyio.to_thread
 
-#: Bytes of a report that is read in this process.
+#: Most bytes of a report that is read in this process.
 SMALL: Final = 65_536
-#: Reports that are read at once.
+#: Most processes that read reports at the same time.
 _PROCESSES: Final = 2
 
 ReadT = TypeVar("ReadT")
 
 
 class ReportReader:
-    """Reads reports. Of an event loop; the processes end with it, and with the service however that ends."""
+    """Reads reports. Not thread-safe. The processes end with the event loop, and with the service when it is killed."""
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(_PROCESSES)
 
     async def read(self, reader: Callable[..., ReadT], *parts: bytes | None) -> ReadT:
-        """What `reader`, a function of a module, makes of a report's parts. Raises what it raises."""
+        """The result of `reader(*parts)`. `reader` must be a module-level function; its exceptions are raised here."""
         if sum(len(part or b"") for part in parts) <= SMALL:
             return await anyio.to_thread.run_sync(reader, *parts)
         return await anyio.to_process.run_sync(reader, *parts, limiter=self._limiter)

@@ -1,4 +1,4 @@
-"""Warnings in what a run of tests printed: no report has a place of its own for them."""
+"""Finds warnings in the output of a test run: test reports have no field for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.telemetry.rows import clean_text
 _MAX_MESSAGE, _MAX_FILE = 2_000, 1_000
 _MAX_LINE = 4_000
 
-#: One line each; the first that matches says what it is.
+#: Forms of a warning, each one line; the first that matches is used.
 _FORMS = (
     # Python, and pytest's summary: `shop.py:5: DeprecationWarning: old() is deprecated`
     re.compile(r"\s{0,8}(?P<file>[^\s:]{1,300}):(?P<line>[0-9]{1,7}): (?P<message>\w{0,50}Warning: .+)"),
@@ -26,13 +26,13 @@ _FORMS = (
     re.compile(r"[0-9][0-9T:.,/ Z+-]{7,40}(?:\[[^\]]{0,200}\] {0,4})?(?:WARN|WARNING)\b[ :]{1,4}(?P<message>.+)"),
     re.compile(r"(?:\[WARNING\]|\[WARN\]|WARNING:|WARN:|[Ww]arning:) {1,8}(?P<message>.+)"),
 )
-#: How pytest ends: `== 1 failed, 2 passed, 3 warnings in 0.12s ==`
+#: The last line of pytest: `== 1 failed, 2 passed, 3 warnings in 0.12s ==`
 _PYTEST_END = re.compile(r"(?:=+ )?[0-9]+ \w+[^=]{0,300} in [0-9.]+s\b")
 _PYTEST_COUNT = re.compile(r"\b([0-9]{1,7}) warnings?\b")
 
 
 def warnings_in(output: str) -> tuple[list[dict[str, Any]], int]:
-    """What was warned of, in the documented shape, and how often: pytest tells the same one once, and counts it."""
+    """The warnings in the documented shape, and their number: pytest prints repeated ones once but counts them all."""
     found, counted = [], 0
     for line in output.splitlines():
         if "arn" not in line and "ARN" not in line:
@@ -41,13 +41,13 @@ def warnings_in(output: str) -> tuple[list[dict[str, Any]], int]:
         match = next((match for form in _FORMS if (match := form.match(cut))), None)
         if match is not None:
             found.append(_detail(match.groupdict()))
-        elif _PYTEST_END.match(cut) and (told := _PYTEST_COUNT.search(cut)):
-            counted = max(counted, int(told[1]))
+        elif _PYTEST_END.match(cut) and (count := _PYTEST_COUNT.search(cut)):
+            counted = max(counted, int(count[1]))
     return found, max(counted, len(found))
 
 
 def console_warnings(output: str) -> Iterator[dict[str, Any]]:
-    """What Jest's console was warned of, where jest-junit includes its output: a JSON array of messages."""
+    """Warnings in the console output that jest-junit includes: a JSON array of messages."""
     if not output.startswith("["):
         return
     try:
@@ -56,8 +56,8 @@ def console_warnings(output: str) -> Iterator[dict[str, Any]]:
         return
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and entry.get("type") == "warn" and isinstance(entry.get("message"), str):
-            place = re.search(r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?", str(entry.get("origin", "")))
-            file, line = (place[1], place[2]) if place else (None, None)
+            origin = re.search(r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?", str(entry.get("origin", "")))
+            file, line = (origin[1], origin[2]) if origin else (None, None)
             yield _detail({"message": entry["message"], "file": file, "line": line})
 
 

@@ -1,4 +1,4 @@
-"""XML from outside, read without what XML can do to its reader."""
+"""Parses XML from clients safely: entities and external references are refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sandbox.errors import InvalidInput
 
 
 class ReportRefused(InvalidInput):
-    """The report is not what it is said to be, or does what a report never does."""
+    """The report is malformed, of another format, or uses XML features that reports never use."""
 
     code = "report_refused"
 
 
 def parse(content: bytes, what: str) -> Element:
-    """The root of a document. Entities are refused, and nothing is fetched. Raises ReportRefused."""
+    """The root element of a document; `what` names the document in errors. Raises ReportRefused."""
     try:
         root: Element = fromstring(content, forbid_entities=True, forbid_external=True)
     except DefusedXmlException as error:
@@ -30,7 +30,7 @@ def parse(content: bytes, what: str) -> Element:
 
 
 def number(text: str | None) -> float:
-    """A figure of a report, 0 if it is none or makes no sense."""
+    """A number in a report; 0 if it is missing, not a number, negative or absurdly large."""
     try:
         value = float((text or "").replace(",", ""))
     except ValueError:

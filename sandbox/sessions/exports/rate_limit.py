@@ -11,26 +11,19 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from sandbox.errors import Kind, SandboxError
-from sandbox.records.otlp.receiver import Limited
+from sandbox.errors import Kind
+from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Refused
 
 #: When more sessions than this are in memory, those with a full bucket are dropped.
 _MAX_SESSIONS = 1_000
 _HINT = "raise SANDBOX_SESSION_RECORDS_PER_MINUTE."
 
 
-class BatchTooLarge(SandboxError):
-    """One request costs more than a session may send in a minute, so it can never be accepted."""
-
-    code = "too_many_records_at_once"
-    kind = Kind.TOO_LARGE
-
-
 class RateLimit:
     """The token bucket of one session. Not thread-safe.
 
     For each request, hold `lock`, call `admit` before the body is parsed and `charge` after it. If the body has more
-    records than `admit` returned, raise what `exceeded` returns instead.
+    records than `admit` returned, answer what `exceeded` returns instead.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
@@ -42,21 +35,19 @@ class RateLimit:
         self._updated = clock()
         self._refused_until = self._updated
 
-    def check(self) -> None:
-        """Raises Limited if the session sends again before the time given in the last refusal."""
-        if (seconds := self._refused_until - self._clock()) > 0:
-            raise self._limited(seconds)
+    def check(self) -> Refused | None:
+        """The refusal of a request that comes before the time given in the last refusal."""
+        seconds = self._refused_until - self._clock()
+        return self._limited(seconds) if seconds > 0 else None
 
-    def admit(self, body_bytes: int) -> int:
-        """Charge a request by its length, before it is parsed; how many records it may have.
-
-        Raises Limited or BatchTooLarge.
-        """
-        self.check()
+    def admit(self, body_bytes: int) -> int | Refused:
+        """Charge a request by its length, before it is parsed; how many records it may have."""
+        if (refused := self.check()) is not None:
+            return refused
         cost = _cost(body_bytes)
         left = self._refill()
         if cost > left:
-            raise self.exceeded(cost)
+            return self.exceeded(cost)
         self._left = left - cost
         return int(left)
 
@@ -64,12 +55,14 @@ class RateLimit:
         """Charge the records of an admitted request, as far as they exceed what `admit` charged."""
         self._left = self._refill() - max(0, records - _cost(body_bytes))
 
-    def exceeded(self, records: int) -> SandboxError:
-        """The error that refuses a request of so many records, of which more than are left in the bucket."""
+    def exceeded(self, records: int) -> Refused:
+        """The refusal of a request of so many records, of which more than are left in the bucket."""
         if records > self._capacity:
-            return BatchTooLarge(
+            return Refused(
+                "too_many_records_at_once",
+                Kind.TOO_LARGE,
                 f"{records} records at once are more than a session may send in a minute, {self._capacity}.",
-                hint=f"Send smaller batches, or {_HINT}",
+                f"Send smaller batches, or {_HINT}",
             )
         now = self._clock()
         self._refused_until = now + max(0.0, records - self._refill()) / self._per_second
@@ -86,10 +79,12 @@ class RateLimit:
         self._updated = now
         return self._left
 
-    def _limited(self, seconds: float) -> Limited:
-        return Limited(
+    def _limited(self, seconds: float) -> Refused:
+        return Refused(
+            TOO_MANY_RECORDS,
+            Kind.TOO_MANY,
             f"This session has sent its {self._capacity} records of the minute.",
-            hint=f"Send fewer: sample spans, raise the level of logs; or {_HINT}",
+            f"Send fewer: sample spans, raise the level of logs; or {_HINT}",
             retry_after_seconds=max(1, math.ceil(seconds)),
         )
 

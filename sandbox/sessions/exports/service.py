@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.db.connection import Database
-from sandbox.errors import SandboxError
-from sandbox.records.otlp.intake import NotWrittenYet
+from sandbox.errors import Kind, SandboxError
+from sandbox.records.otlp.intake import INTAKE_TIMEOUT
 from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
-from sandbox.records.otlp.receiver import Answer, Receiver, refusal
-from sandbox.records.otlp.worker import TooManyRecords
+from sandbox.records.otlp.receiver import Answer, Receiver, answer
 from sandbox.sessions.exports import store
 from sandbox.sessions.exports.rate_limit import RateLimit, RateLimits
 from sandbox.telemetry.metrics.collectors import SESSION_EXPORTS
 
 #: Longest that a request waits for earlier ones of its session. Exporters give up after ten seconds.
 LOCK_SECONDS = 8.0
+_LOCK_TIMED_OUT = Refused(
+    INTAKE_TIMEOUT,
+    Kind.UNAVAILABLE,
+    "What the session sent before is not written yet.",
+    "Send the same again after Retry-After seconds.",
+)
 
 
 class ExportService:
@@ -47,7 +51,7 @@ class ExportService:
     async def accept_from(
         self, source: store.Source, what: RecordKind, body: bytes, content_type: str, encoding: str, token: str
     ) -> Answer:
-        """Accept what an app in this container has sent, if the token is its session's. Refusals are answers."""
+        """Accept what an app in this container has sent, if the token is its session's."""
         try:
             session_id, user_id = self._signer.read_exports(token)
             if session_id != source.session_id:
@@ -55,44 +59,40 @@ class ExportService:
                     "This token is another session's.", hint="Leave OTEL_EXPORTER_OTLP_HEADERS as it is set."
                 )
         except SandboxError as error:
-            return _counted(what, refusal(error, content_type))
+            return _answer(Refused.from_error(error), what, content_type)
         return await self.accept(what, body, content_type, encoding, Owner(user_id, str(session_id)))
 
     async def accept(self, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner) -> Answer:
-        """Store the records of a body, unless the session exceeds its rate limit. Refusals are answers.
+        """Store the records of a body, unless the session exceeds its rate limit.
 
         Requests of one session are handled one after the other.
         """
+        limit = self._limits.of(UUID(owner.session_id))
+        outcome = limit.check() or await self._store_in_turn(limit, what, body, content_type, encoding, owner)
+        return _answer(outcome, what, content_type)
+
+    async def _store_in_turn(
+        self, limit: RateLimit, what: RecordKind, body: bytes, content_type: str, encoding: str, owner: Owner
+    ) -> Outcome:
         try:
-            limit = self._limits.of(UUID(owner.session_id))
-            limit.check()
-            async with _locked(limit):
-                most = limit.admit(len(body))
-                try:
-                    answer = await self._receiver.take(what, body, content_type, encoding, owner, most)
-                except TooManyRecords as error:
-                    raise limit.exceeded(error.records) from error
-                limit.charge(len(body), answer.records)
-        except SandboxError as error:
-            answer = refusal(error, content_type)
-        return _counted(what, answer)
+            async with asyncio.timeout(LOCK_SECONDS):
+                await limit.lock.acquire()
+        except TimeoutError:
+            return _LOCK_TIMED_OUT
+        try:
+            admitted = limit.admit(len(body))
+            if isinstance(admitted, Refused):
+                return admitted
+            outcome = await self._receiver.accept(what, body, content_type, encoding, owner, admitted)
+            if isinstance(outcome, Stored):
+                limit.charge(len(body), outcome.records)
+                return outcome
+            return limit.exceeded(outcome.records) if outcome.code == TOO_MANY_RECORDS else outcome
+        finally:
+            limit.lock.release()
 
 
-@asynccontextmanager
-async def _locked(limit: RateLimit) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(LOCK_SECONDS):
-            await limit.lock.acquire()
-    except TimeoutError:
-        raise NotWrittenYet(
-            "What the session sent before is not written yet.", hint="Send the same again after Retry-After seconds."
-        ) from None
-    try:
-        yield
-    finally:
-        limit.lock.release()
-
-
-def _counted(what: RecordKind, answer: Answer) -> Answer:
-    SESSION_EXPORTS.labels(what, str(answer.status)).inc()
-    return answer
+def _answer(outcome: Outcome, what: RecordKind, content_type: str) -> Answer:
+    given = answer(outcome, what, content_type)
+    SESSION_EXPORTS.labels(what, str(given.status)).inc()
+    return given

@@ -1,6 +1,6 @@
-"""What this process counts and times, in Prometheus's own library, named by its conventions.
+"""Metrics of this process, in the Prometheus client library and named by its conventions.
 
-One registry a process, as Prometheus scrapes processes: rates over several replicas are sums over what each counted.
+There is one registry per process, because Prometheus scrapes processes: rates of the deployment are sums over replicas.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy.engine import Connection
 
 from sandbox.db.connection import Database
 
-# When a series began is in the process's own start time already.
+# The start time of the process is a metric already; `_created` series would repeat it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY: Final = CollectorRegistry()
@@ -55,7 +55,7 @@ FAILURES: Final = Counter(
 )
 REQUESTS: Final = Histogram(
     "sandbox_http_request_duration_seconds",
-    "HTTP requests and WebSockets by route; streams last as long as somebody follows.",
+    "HTTP requests and WebSockets by route; streams count from open to close.",
     ["route", "status"],
     buckets=_FAST,
     registry=REGISTRY,
@@ -78,24 +78,24 @@ ENGINE: Final = Histogram(
 )
 INTAKE: Final = Counter(
     "sandbox_intake_records",
-    "Records that others sent, by kind and by what became of them.",
+    "Records received by OTLP, by kind and outcome.",
     ["kind", "outcome"],
     registry=REGISTRY,
 )
 SESSION_EXPORTS: Final = Counter(
     "sandbox_session_exports",
-    "Requests with records that apps in sessions sent, by kind and by the HTTP status of the answer.",
+    "Export requests that apps in sessions sent, by kind and by the HTTP status of the answer.",
     ["kind", "status"],
     registry=REGISTRY,
 )
 COLLECTED: Final = Gauge(
     "sandbox_collected_containers",
-    "Containers whose apps' records this replica fetches.",
+    "Containers whose apps' exports this replica fetches.",
     registry=REGISTRY,
 )
 PUSHED_BACK: Final = Counter(
     "sandbox_intake_pushed_back_requests",
-    "Requests with records that were answered 429 or 503: their senders try again.",
+    "Export requests that were answered 429 or 503: their senders try again.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -107,16 +107,17 @@ STRAYS: Final = Gauge(
 )
 STRAYS_REMOVED: Final = Counter(
     "sandbox_stray_resources_removed",
-    "Such resources that were removed, by the sweep or by an admin's recovery.",
+    "Stray resources that were removed, by the sweep or by an admin's recovery.",
     ["kind"],
     registry=REGISTRY,
 )
 
+#: Key of a statement's start time in the connection's `info`.
 _BEGAN: Final = "sandbox_statement_began"
 
 
 def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str, Any]) -> None:
-    """A span that ended: launches and their stages become figures."""
+    """Count a finished span, if it is of a launch or of one of its stages."""
     if name == "launch":
         LAUNCHES.labels(status).observe(seconds)
         code = attributes.get("error.code")
@@ -127,14 +128,14 @@ def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str
 
 
 def observe_request(method: str, route: str | None, status: str, seconds: float) -> None:
-    """A request that ended; `route` is the template that answered it."""
-    # Paths that are no route are not told apart: anybody could make up as many as there is memory.
+    """Count a finished request; `route` is the path template of the route that answered it."""
+    # Requests without a route share one series, because clients could invent any number of paths.
     REQUESTS.labels(f"{method} {route}" if route else "none", status).observe(seconds)
 
 
 @contextmanager
 def engine_call() -> Iterator[None]:
-    """Times the block as a call of the container engine."""
+    """Time the block as a call of the container engine."""
     began, status = time.perf_counter(), "error"
     try:
         yield
@@ -144,7 +145,7 @@ def engine_call() -> Iterator[None]:
 
 
 def watch(db: Database) -> None:
-    """Time every statement of this pool from now on."""
+    """Time all statements of this connection pool from now on."""
     engine = db.engine.sync_engine
 
     @event.listens_for(engine, "before_cursor_execute")

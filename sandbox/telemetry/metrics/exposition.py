@@ -1,4 +1,4 @@
-"""The answer to a scrape: what this process counted, its queues and pool now, and the deployment's state."""
+"""The answer to a scrape: the metrics of this process, its queues and pool, and the state of the deployment."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ _STATES: Final = {
     "leaked": ("sandbox_leaked_resources", "Resources of sessions that ended ten minutes ago or more.", "kind"),
     "alerts": ("sandbox_alerts_open", "Alerts that are not resolved.", "severity"),
     "agents": ("sandbox_agents", "Agents and components by status.", "status"),
-    "replicas": ("sandbox_replicas", "Replicas of the service that live.", None),
-    "deliveries": ("sandbox_alert_deliveries_waiting", "Alert changes the webhook was not told of yet.", None),
+    "replicas": ("sandbox_replicas", "Running replicas of the service.", None),
+    "deliveries": (
+        "sandbox_alert_deliveries_waiting",
+        "Alert changes not delivered to the webhook yet.",
+        None,
+    ),
     "database_bytes": ("sandbox_database_size_bytes", "Size of the database.", None),
 }
-#: Present with 0 even when there is none, so that a query finds them.
+#: Label values that are present with 0 even when there are none, so that queries find them.
 _ALWAYS: Final = {
     "sessions": ("creating", "ready", "running", "terminated", "error"),
     "resources": ("container", "network", "volume"),
@@ -38,18 +42,20 @@ _ALWAYS: Final = {
 
 
 async def exposition(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> bytes:
-    """Prometheus's text format. Without a database what the process knows by itself, and `sandbox_database_up` 0."""
+    """All metrics in Prometheus's text format. While the database is down, those of the process, and
+    `sandbox_database_up` 0.
+    """
     try:
-        figures, up = await store.state(db), True
+        values, up = await store.state(db), True
     except DatabaseUnavailable:
-        figures, up = [], False
+        values, up = [], False
     now = CollectorRegistry()
-    now.register(_Families([*_deployment(figures, up=up), *_process(db, recorder, intake_waiting_bytes)]))
+    now.register(_Families([*_deployment(values, up=up), *_process(db, recorder, intake_waiting_bytes)]))
     return generate_latest(REGISTRY) + generate_latest(now)
 
 
 class _Families(Collector):
-    """Families that were made already."""
+    """A collector of metric families that are complete already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
@@ -58,22 +64,22 @@ class _Families(Collector):
         return self._families
 
 
-def _deployment(figures: Iterable[store.Figure], *, up: bool) -> Iterable[Metric]:
+def _deployment(values: Iterable[store.StateValue], *, up: bool) -> Iterable[Metric]:
     yield GaugeMetricFamily("sandbox_database_up", "Whether PostgreSQL answered this scrape.", value=float(up))
     by_name = defaultdict[str, dict[str, float]](dict)
-    for figure in figures:
-        by_name[figure.name][figure.label] = figure.value
+    for value in values:
+        by_name[value.name][value.label] = value.value
     if up:
         for name, labels in _ALWAYS.items():
             by_name[name] = dict.fromkeys(labels, 0.0) | by_name[name]
-    for name, values in by_name.items():
+    for name, by_label in by_name.items():
         if name == "events":
-            yield CounterMetricFamily("sandbox_events", "Launch events written, ever.", value=values[""])
+            yield CounterMetricFamily("sandbox_events", "Launch events written, ever.", value=by_label[""])
             continue
         metric, documentation, label = _STATES[name]
         family = GaugeMetricFamily(metric, documentation, labels=[label] if label else [])
-        for value, count in values.items():
-            family.add_metric([value] if label else [], count)
+        for label_value, number in by_label.items():
+            family.add_metric([label_value] if label else [], number)
         yield family
 
 
@@ -87,7 +93,9 @@ def _process(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> Ite
         written.add_metric([kind], count.written)
     yield from (waiting, dropped, written)
     yield GaugeMetricFamily(
-        "sandbox_intake_waiting_bytes", "Bodies of others' records not written yet.", value=intake_waiting_bytes
+        "sandbox_intake_waiting_bytes",
+        "Bodies of export requests not written yet.",
+        value=intake_waiting_bytes,
     )
     pool = db.engine.pool
     if isinstance(pool, QueuePool):
@@ -99,6 +107,6 @@ def _process(db: Database, recorder: Recorder, intake_waiting_bytes: int) -> Ite
         yield connections
         yield GaugeMetricFamily(
             "sandbox_database_pool_max_connections",
-            "Connections the pool may have; who needs one more waits.",
+            "Most connections of the pool; requests beyond that wait.",
             value=db.max_connections,
         )

@@ -1,4 +1,4 @@
-"""What is asked of the database at a scrape: the state of the whole deployment, the same from every replica."""
+"""SQL for a scrape: the state of the whole deployment, which is the same from every replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sandbox.db.connection import Database
 
 _STATE = text("""
-    SELECT 'sessions' AS figure, status AS label, count(*) AS value FROM sandbox_sessions GROUP BY status
+    SELECT 'sessions' AS name, status AS label, count(*) AS value FROM sandbox_sessions GROUP BY status
     UNION ALL SELECT 'events', '', coalesce(sum(last_seq), 0) FROM sandbox_sessions
     UNION ALL SELECT 'resources', kind, count(*) FROM session_resources WHERE removed_at IS NULL GROUP BY kind
     UNION ALL SELECT 'leaked', resource.kind, count(*)
@@ -29,15 +29,15 @@ _STATE = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of the deployment's state."""
+class StateValue:
+    """One value of the deployment's state, for example the number of sessions with a status."""
 
     name: str
     label: str
     value: float
 
 
-async def state(db: Database) -> list[Figure]:
-    """All of them, in one question."""
+async def state(db: Database) -> list[StateValue]:
+    """All values, with one query. Raises DatabaseUnavailable."""
     async with db.read() as connection:
-        return [Figure(row.figure, row.label, float(row.value)) for row in await connection.execute(_STATE)]
+        return [StateValue(row.name, row.label, float(row.value)) for row in await connection.execute(_STATE)]

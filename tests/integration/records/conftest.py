@@ -1,4 +1,4 @@
-"""The record routes over a real database, called by an admin and by users."""
+"""The routes of the platform's records over a real database, with clients for an admin and for users."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
-from sandbox.api.direct import DirectRoutes
 from sandbox.api.http import problems
 from sandbox.api.routers import records_routers
-from sandbox.api.routes import otlp
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
@@ -58,8 +55,9 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     tail = LogTail(database)
     intake = Intake(
         dsn,
-        most_bytes=settings.max_intake_mb * 1024 * 1024,
+        max_body_bytes=settings.max_intake_mb * 1024 * 1024,
         max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
+        timeout_seconds=60,
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
@@ -75,45 +73,39 @@ def app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     for router in records_routers():
-        app.router.routes.extend(router.routes)
+        app.include_router(router)
     return app
 
 
-@pytest.fixture
-def front(app: FastAPI, services: Services) -> ASGIApp:
-    """What callers call."""
-    return DirectRoutes(otlp.router, app, services, otherwise=app)
-
-
-async def _caller(front: ASGIApp, services: Services, user_id: str, role: CallerRole) -> httpx.AsyncClient:
+async def _caller(app: FastAPI, services: Services, user_id: str, role: CallerRole) -> httpx.AsyncClient:
     token = (await services.tokens.create(user_id, role)).token
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(front), base_url="http://test", headers={"X-API-Key": token}, timeout=30
+        transport=httpx.ASGITransport(app), base_url="http://test", headers={"X-API-Key": token}, timeout=30
     )
 
 
 @pytest.fixture
-async def admin(front: ASGIApp, services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    async with await _caller(front, services, "root", CallerRole.ADMIN) as client:
+async def admin(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "root", CallerRole.ADMIN) as client:
         yield client
 
 
 @pytest.fixture
-async def ada(front: ASGIApp, services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    async with await _caller(front, services, "ada", CallerRole.USER) as client:
+async def ada(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "ada", CallerRole.USER) as client:
         yield client
 
 
 @pytest.fixture
-async def bob(front: ASGIApp, services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    async with await _caller(front, services, "bob", CallerRole.USER) as client:
+async def bob(app: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with await _caller(app, services, "bob", CallerRole.USER) as client:
         yield client
 
 
 @pytest.fixture
-async def server(front: ASGIApp) -> AsyncIterator[str]:
-    """The same over real HTTP; its URL."""
-    config = uvicorn.Config(front, port=0, log_config=None, lifespan="off")
+async def server(app: FastAPI) -> AsyncIterator[str]:
+    """The URL of the application served over HTTP."""
+    config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

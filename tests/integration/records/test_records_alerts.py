@@ -1,4 +1,4 @@
-"""Alerts by themselves: opened by rules, one a cause, resolved when it is gone, told to a webhook; Alertmanager's."""
+"""Alert rules, deliveries to the webhook, and notifications of Alertmanager."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ async def evaluator(database):
     async def disk():
         return [("/", 50.0)]
 
-    return Evaluator(database, Alerts(tell=True), {"disk_used_percent": disk})
+    return Evaluator(database, Alerts(notify=True), {"disk_used_percent": disk})
 
 
-async def test_a_cause_has_one_alert_and_is_resolved_when_it_is_gone(evaluator, database, admin):
+async def test_a_cause_has_one_alert_which_is_resolved_with_the_cause(evaluator, database, admin):
     await run(database, "UPDATE alert_rules SET resolve_seconds = 0")
     await evaluator.evaluate()
     assert await alerts_of(admin) == []
@@ -61,7 +61,7 @@ async def test_a_cause_has_one_alert_and_is_resolved_when_it_is_gone(evaluator, 
     assert sorted(row.event for row in events) == ["opened", "opened", "resolved"]
 
 
-async def test_each_measure_measures(evaluator, database, admin):
+async def test_each_measure_returns_its_value(evaluator, database, admin):
     await run(
         database,
         "INSERT INTO logs (level, service, message) SELECT 'ERROR', 'shop', 'no' FROM generate_series(1, 40)",
@@ -119,7 +119,7 @@ async def test_each_measure_measures(evaluator, database, admin):
     assert extra == set(rules.MEASURES) - {"agent_in_error"}
 
 
-async def test_a_condition_has_to_hold_for_some_time(evaluator, database, admin):
+async def test_an_alert_opens_after_the_condition_has_held_for_seconds(evaluator, database, admin):
     body = {"measure": "agent_in_error", "threshold": 1, "for_seconds": 60, "severity": "critical"}
     assert (await admin.put("/api/v1/alert-rules/agent-in-error", json=body)).json()["for_seconds"] == 60
     await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
@@ -134,7 +134,7 @@ async def test_a_condition_has_to_hold_for_some_time(evaluator, database, admin)
     assert (await alerts_of(admin))[0]["status"] == "resolved"
 
 
-async def test_what_comes_and_goes_is_one_alert(evaluator, database, admin):
+async def test_a_condition_that_comes_and_goes_has_one_alert(evaluator, database, admin):
     for _ in range(3):
         for status in ("error", "healthy"):
             await run(database, f"UPDATE agents SET status = '{status}' WHERE name = 'Redis'")
@@ -154,19 +154,19 @@ async def test_what_comes_and_goes_is_one_alert(evaluator, database, admin):
     assert [alert["status"] for alert in await alerts_of(admin)] == ["active", "resolved"]
 
 
-async def test_what_did_not_hold_long_enough_is_forgotten_at_once(evaluator, database, admin):
+async def test_a_condition_without_an_alert_is_removed_when_it_ends(evaluator, database, admin):
     await run(database, "UPDATE alert_rules SET for_seconds = 60")
     for _ in range(2):
         for status in ("error", "healthy"):
             await run(database, f"UPDATE agents SET status = '{status}' WHERE name = 'Redis'")
             await evaluator.evaluate()
-            # Had it held through, it would be due now.
+            # Without the interruption it would be due now.
             await run(database, "UPDATE alert_conditions SET since = since - INTERVAL '40 s'")
     assert await rows(database, "SELECT * FROM alert_conditions") == []
     assert await alerts_of(admin) == []
 
 
-async def test_an_edited_rule_judges_its_open_alerts_anew(evaluator, database, admin):
+async def test_open_alerts_are_evaluated_with_the_edited_rule(evaluator, database, admin):
     body = {"measure": "agent_in_error", "threshold": 1, "severity": "error"}
     await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
     await evaluator.evaluate()
@@ -181,7 +181,7 @@ async def test_an_edited_rule_judges_its_open_alerts_anew(evaluator, database, a
     assert {alert["status"] for alert in await alerts_of(admin)} == {"resolved"}
 
 
-async def test_a_rule_that_cannot_be_measured_silences_no_other(evaluator, database, admin, caplog):
+async def test_a_rule_that_cannot_be_measured_does_not_affect_others(evaluator, database, admin, caplog):
     await run(database, "UPDATE agents SET status = 'error' WHERE name = 'Redis'")
     await run(
         database,
@@ -193,7 +193,7 @@ async def test_a_rule_that_cannot_be_measured_silences_no_other(evaluator, datab
     assert "a-broken-one" in caplog.text
 
 
-async def test_rules_are_data(admin, ada):
+async def test_rules_are_listed_validated_and_deleted(admin, ada):
     listed = (await ada.get("/api/v1/alert-rules")).json()["items"]
     assert {rule["name"] for rule in listed} >= {"agent-in-error", "disk-full", "launches-failing"}
     refused = await admin.put("/api/v1/alert-rules/x", json={"measure": "; DROP TABLE logs", "threshold": 1})
@@ -207,7 +207,7 @@ async def test_rules_are_data(admin, ada):
 
 @pytest.fixture
 async def receiver():
-    """A webhook that answers what the test says; what it got."""
+    """A webhook that answers with the statuses in `answers`; `got` has the requests it received."""
     app = FastAPI()
     app.state.got, app.state.answers = [], []
 
@@ -226,8 +226,8 @@ async def receiver():
     await task
 
 
-async def test_the_webhook_is_told_signed_and_again_until_it_listens(database, receiver):
-    alerts, secret = Alerts(tell=True), "a secret of 16 or more"
+async def test_deliveries_are_signed_and_retried_until_accepted(database, receiver):
+    alerts, secret = Alerts(notify=True), "a secret of 16 or more"
     webhook = Webhook(database, receiver.url, secret)
     async with database.transaction() as connection:
         await alerts.open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
@@ -245,14 +245,14 @@ async def test_the_webhook_is_told_signed_and_again_until_it_listens(database, r
     time, signature = (part.split("=", 1)[1] for part in headers["x-sandbox-signature"].split(","))
     assert signature == hmac.new(secret.encode(), f"{time}.".encode() + body, hashlib.sha256).hexdigest()
     assert receiver.got[0][0]["x-sandbox-delivery"] == headers["x-sandbox-delivery"]
-    told = json.loads(body)
-    assert (told["event"], told["alert"]["title"], told["alert"]["status"]) == ("opened", "t", "active")
+    sent = json.loads(body)
+    assert (sent["event"], sent["alert"]["title"], sent["alert"]["status"]) == ("opened", "t", "active")
     (done,) = await rows(database, "SELECT delivered_at FROM alert_deliveries")
     assert done.delivered_at is not None
 
 
-async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
-    alerts, webhook = Alerts(tell=True), Webhook(database, receiver.url, "a secret of 16 or more")
+async def test_deliveries_of_one_alert_keep_their_order(database, receiver):
+    alerts, webhook = Alerts(notify=True), Webhook(database, receiver.url, "a secret of 16 or more")
     async with database.transaction() as connection:
         first, _ = await alerts.open(connection, {"severity": "info", "title": "first", "message": "m", "source": None})
         receiver.answers = [500]
@@ -260,7 +260,7 @@ async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
     async with database.transaction() as connection:
         await alerts.resolve(connection, first["alert_id"], "root")
         await alerts.open(connection, {"severity": "info", "title": "second", "message": "m", "source": None})
-    await webhook.deliver()  # the first alert's opening is not due yet, and its end waits for that
+    await webhook.deliver()  # the first alert's `opened` is not due yet, and its `resolved` comes after it
     assert [json.loads(body)["alert"]["title"] for _, body in receiver.got] == ["first", "second"]
     await run(database, "UPDATE alert_deliveries SET next_attempt_at = NOW()")
     await webhook.deliver()
@@ -268,7 +268,7 @@ async def test_of_one_alert_the_webhook_is_told_in_order(database, receiver):
 
 
 @pytest.mark.parametrize("answer", ["nothing", "trickle", "garbage", "redirect", "flood"])
-async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, answer):
+async def test_misbehaving_receivers_do_not_block_other_deliveries(database, monkeypatch, answer):
     monkeypatch.setattr("sandbox.records.alerts.webhook.TIMEOUT_SECONDS", 1.0)
 
     async def misbehave(reader, writer):
@@ -297,30 +297,30 @@ async def test_receivers_that_misbehave_hold_nobody_up(database, monkeypatch, an
         async with database.transaction() as connection:
             for number in range(8):
                 values = {"severity": "info", "title": str(number), "message": "m", "source": None}
-                await Alerts(tell=True).open(connection, values)
+                await Alerts(notify=True).open(connection, values)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with asyncio.timeout(30):
             await Webhook(database, url, "a secret of 16 or more").deliver()
     (found,) = await rows(
         database,
-        "SELECT count(*) FILTER (WHERE attempts = 1) AS tried, count(delivered_at) AS told,"
+        "SELECT count(*) FILTER (WHERE attempts = 1) AS tried, count(delivered_at) AS delivered,"
         " count(*) FILTER (WHERE last_error <> '') AS failed FROM alert_deliveries",
     )
-    assert (found.tried, found.told, found.failed) == ((8, 8, 0) if answer == "flood" else (8, 0, 8))
+    assert (found.tried, found.delivered, found.failed) == ((8, 8, 0) if answer == "flood" else (8, 0, 8))
 
 
-async def test_a_webhook_that_never_listens_is_given_up(database, caplog):
+async def test_a_delivery_is_given_up_after_the_last_attempt(database, caplog):
     async with database.transaction() as connection:
-        await Alerts(tell=True).open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
+        await Alerts(notify=True).open(connection, {"severity": "info", "title": "t", "message": "m", "source": None})
     webhook = Webhook(database, "http://127.0.0.1:1/none", "a secret of 16 or more")
     await run(database, "UPDATE alert_deliveries SET attempts = 14")
     await webhook.deliver()
     (gone,) = await rows(database, "SELECT attempts, given_up_at, last_error FROM alert_deliveries")
     assert (gone.attempts, gone.given_up_at is not None, bool(gone.last_error)) == (15, True, True)
-    assert "did not take" in caplog.text
+    assert "did not accept" in caplog.text
 
 
-async def test_alertmanager_opens_and_resolves(admin, ada, caplog):
+async def test_alertmanager_opens_and_resolves_alerts(admin, ada, caplog):
     def notification(status):
         return {
             "version": "4",

@@ -1,4 +1,4 @@
-"""Lists over many days' partitions, those made ahead and the default one; words, as PostgreSQL itself reads them."""
+"""Lists over day partitions, including future ones and the default partition; and full-text search."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sandbox.records import store
 NOW = datetime.now(UTC).replace(microsecond=0)
 TODAY = NOW.replace(hour=0, minute=0, second=0)
 DAY = timedelta(days=1)
-#: Days of the past that have partitions; the rest of the past is the default partition's.
+#: Past days that have partitions; other past days are in the default partition.
 PAST = (1, 2, 3, 4, 8, 9, 10, 25)
 IN_PARTITIONS = [NOW, *(TODAY - number * DAY + timedelta(hours=5) for number in PAST), TODAY - DAY, TODAY]
 AHEAD = [TODAY + DAY, TODAY + 5 * DAY + timedelta(hours=3)]
-#: Beyond the days ahead, in a gap between days, and before them all.
+#: Times after all partitions, in a gap between them, and before them.
 ELSEWHERE = [datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), TODAY + 40 * DAY, TODAY - 6 * DAY, TODAY - 300 * DAY]
 
 
 async def written(database, moments):
-    """Three lines at each of these moments, in partitions as a running service has them; their ids by place."""
+    """Three lines at each of these times, in the partitions of a running service; their ids in list order."""
     async with database.transaction() as connection:
         for number in PAST:
             day = TODAY - number * DAY
@@ -57,7 +57,7 @@ async def paged(database, limit, **asked):
     [IN_PARTITIONS, IN_PARTITIONS + AHEAD, IN_PARTITIONS + AHEAD + ELSEWHERE, ELSEWHERE, AHEAD, []],
     ids=["past", "ahead", "all", "elsewhere", "ahead only", "nothing"],
 )
-async def test_pages_hold_every_row_once_in_order(database, moments):
+async def test_pages_have_every_row_once_and_in_order(database, moments):
     there = await written(database, moments)
     for limit in (1, 4, 500):
         assert await paged(database, limit) == there
@@ -65,7 +65,7 @@ async def test_pages_hold_every_row_once_in_order(database, moments):
         assert await paged(database, 4, equal={"service": name}) == [row for row in there if row[2] == name]
 
 
-async def test_windows_hold_what_is_within_them(database):
+async def test_a_time_window_has_the_rows_within_it(database):
     there = await written(database, IN_PARTITIONS + AHEAD + ELSEWHERE)
     edges = [None, TODAY - 7 * DAY, TODAY - 3 * DAY, TODAY - DAY, NOW, TODAY + 2 * DAY, TODAY + 50 * DAY]
     for since in edges:
@@ -74,7 +74,7 @@ async def test_windows_hold_what_is_within_them(database):
             assert await paged(database, 5, since=since, until=until) == within, (since, until)
 
 
-async def test_days_count_from_their_first_row(database):
+async def test_days_include_their_first_row(database):
     async def filled():
         async with database.read() as connection:
             return await FilledDays.read(connection, "logs")
@@ -125,7 +125,7 @@ QUERIES = [
 ]
 
 
-async def test_words_are_found_as_postgresql_reads_them(database):
+async def test_words_are_matched_as_postgresql_splits_them(database):
     plain = text(
         "SELECT message FROM logs"
         " WHERE to_tsvector('simple', left(message, 4000)) @@ websearch_to_tsquery('simple', :query)"
@@ -140,7 +140,7 @@ async def test_words_are_found_as_postgresql_reads_them(database):
         assert sorted(row["message"] for row in found) == sorted(expected), query
 
 
-def test_most_of_those_words_are_looked_for_by_their_letters():
+def test_most_of_those_words_use_the_letter_filter():
     assert len(store.matching("Payment order")) == 3
     assert len(store.matching('"payment order" -user')) == 3
     assert len(store.matching("payment or order")) == 1

@@ -1,4 +1,4 @@
-"""Lists of records: paged without gap or double, filtered by what is indexed, by time and by words."""
+"""Lists of records: pages without gaps or duplicates; filters by column, time and words."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def everything(client, path, **params):
 
 @pytest.fixture
 async def logs(database):
-    """30 lines over three days, several in the same instant."""
+    """30 lines over three days, several of them with the same time."""
     rows = [
         {
             "timestamp": NOW - timedelta(hours=3 * (number // 2)),
@@ -70,7 +70,7 @@ async def logs(database):
     return rows
 
 
-async def test_pages_of_logs_have_neither_gap_nor_double(admin, logs):
+async def test_pages_of_logs_have_no_gaps_and_no_duplicates(admin, logs):
     items, pages = await everything(admin, "/api/v1/logs", limit=7)
     assert pages == 5
     assert len({item["log_id"] for item in items}) == len(items) == 30
@@ -100,7 +100,7 @@ async def test_logs_are_filtered(admin, logs, params, matches):
     assert sorted(item["message"] for item in items) == sorted(row["message"] for row in logs if matches(row))
 
 
-async def test_a_cursor_is_of_one_list(admin, logs):
+async def test_a_cursor_is_valid_for_its_own_list_only(admin, logs):
     cursor = (await admin.get("/api/v1/logs", params={"limit": 1})).json()["next_cursor"]
     for path in ("agents", "alerts", "coverage", "test-results", "traces", "alert-rules"):
         refused = await admin.get(f"/api/v1/{path}", params={"cursor": cursor})
@@ -138,7 +138,7 @@ async def test_users_see_their_own_logs_only(ada, bob, logs):
         ("documents", {"cursor": cursor(TIME, ["documents", "1"])}),
     ],
 )
-async def test_questions_that_make_no_sense_are_refused(admin, path, params):
+async def test_invalid_queries_are_refused(admin, path, params):
     answer = await admin.get(f"/api/v1/{path}", params=params)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
 
@@ -197,7 +197,7 @@ async def test_a_trace_is_a_tree_with_the_logs_of_its_requests(admin, ada, bob, 
     assert (await everything(bob, "/api/v1/traces", user_id="ada"))[0] == []
 
 
-async def test_each_documented_question_is_answered(admin, ada, logs, database):
+async def test_each_saved_query_returns_rows(admin, ada, logs, database):
     questions = (await admin.get("/api/v1/analytics")).json()
     assert len(questions) == 8
     await admin.post(

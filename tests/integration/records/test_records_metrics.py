@@ -1,4 +1,4 @@
-"""`/metrics` tells Prometheus what happened, in its own format."""
+"""`/metrics` in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(answer) -> dict[str, dict[tuple[str, ...], float]]:
     return samples
 
 
-async def test_metrics_tell_what_happened(admin, ada, database, services):
+async def test_metrics_count_what_happened(admin, ada, database, services):
     watch(database)
     async with database.transaction() as connection:
         await connection.execute(

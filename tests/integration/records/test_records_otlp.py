@@ -1,4 +1,4 @@
-"""Records as the OpenTelemetry SDK sends them, over real HTTP."""
+"""The OTLP intake over HTTP, with the OpenTelemetry SDK and with requests made by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import json
 import logging
+import subprocess
+import sys
 import time
 
 import httpx
@@ -25,8 +27,10 @@ from opentelemetry.trace import Status, StatusCode
 from sqlalchemy import text
 
 from sandbox.db.connection import Database
+from sandbox.errors import InvalidInput
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.otlp.worker import NICE
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -107,7 +111,7 @@ async def test_the_python_sdk_exports_logs(server, ada, bob):
     assert SeverityNumber.WARN.value == 13
 
 
-async def test_a_span_sent_again_is_not_doubled(ada, database):
+async def test_a_span_that_is_sent_twice_is_stored_once(ada, database):
     body = span_body(1)
     answers = await asyncio.gather(*(ada.post("/v1/traces", json=body) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
@@ -121,7 +125,7 @@ async def test_a_span_sent_again_is_not_doubled(ada, database):
         ]
 
 
-async def test_what_cannot_be_kept_is_a_partial_success(ada):
+async def test_records_that_cannot_be_stored_are_a_partial_success(ada):
     mixed = span_body(1)["resourceSpans"] + span_body(2, traceId="")["resourceSpans"]
     answer = await ada.post("/v1/traces", json={"resourceSpans": mixed})
     assert answer.status_code == 200
@@ -131,7 +135,7 @@ async def test_what_cannot_be_kept_is_a_partial_success(ada):
     assert logs.json()["partialSuccess"]["rejectedLogRecords"] == "1"
 
 
-async def test_refusals_are_in_kind(ada, app, settings):
+async def test_refusals_use_the_encoding_of_the_request(ada, app, settings):
     protobuf = {"Content-Type": "application/x-protobuf"}
     empty = await ada.post("/v1/traces", content=b"", headers=protobuf)
     assert (empty.status_code, empty.headers["content-type"]) == (200, "application/x-protobuf")
@@ -161,13 +165,20 @@ async def messages(database: Database) -> list[str]:
 
 
 def intake_with(services, dsn, **limits) -> Intake:
-    """An intake with these limits in the place of the usual one."""
-    intake = Intake(dsn, **{"most_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
+    """Replace the intake of the application by one with these limits."""
+    intake = Intake(dsn, **{"max_body_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
     services.intake, services.receiver = intake, Receiver(intake)
     return intake
 
 
-async def test_a_full_queue_pushes_back(services, ada, database, dsn):
+async def sent(client: httpx.AsyncClient, message: str) -> None:
+    """Send a line as exporters do: again until the answer is not 503."""
+    while (answer := await client.post("/v1/logs", json=log_body(message))).status_code == 503:
+        assert b"intake_waiting" in answer.content
+    assert answer.status_code == 200
+
+
+async def test_a_full_queue_answers_429(services, ada, database, dsn):
     one, other = log_body("one"), log_body("other")
     intake = intake_with(services, dsn, max_waiting_bytes=int(len(json.dumps(one)) * 1.5))
     async with database.connect_raw() as connection:
@@ -187,7 +198,7 @@ async def test_a_full_queue_pushes_back(services, ada, database, dsn):
     await intake.close()
 
 
-async def test_what_is_not_written_in_time_is_to_be_sent_again(services, ada, database, dsn):
+async def test_records_not_written_in_time_answer_503(services, ada, database, dsn):
     intake = intake_with(services, dsn, timeout_seconds=1.5)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
@@ -196,23 +207,21 @@ async def test_what_is_not_written_in_time_is_to_be_sent_again(services, ada, da
         assert (late.status_code, late.headers["retry-after"]) == (503, "2")
         assert b"intake_waiting" in late.content
         await connection.execute("ROLLBACK")
-    assert (await ada.post("/v1/logs", json=log_body("next"))).status_code == 200
+    await sent(ada, "next")
     await intake.close()
     assert "next" in await messages(database)
 
 
-async def test_whoever_waits_for_a_writer_that_cannot_begin_is_told_why(services, ada):
-    intake = intake_with(services, "postgresql://[")
-    answer = await ada.post("/v1/logs", json=log_body("for whom"))
-    assert answer.status_code == 422
-    assert "database_url_invalid" in answer.json()["message"]
-    await intake.close()
+async def test_a_dsn_that_cannot_be_parsed_is_refused_at_once(services):
+    with pytest.raises(InvalidInput) as refused:
+        intake_with(services, "postgresql://[")
+    assert refused.value.code == "database_url_invalid"
 
 
-async def test_a_record_that_postgresql_refuses_costs_no_other_its_place(services, ada, database, dsn):
+async def test_a_record_that_postgresql_refuses_does_not_affect_others(services, ada, database, dsn):
     async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE logs ADD CHECK (message <> 'poison')"))
-    # With one process all three wait together behind the first, and are written in one transaction.
+    # With one process the last three are queued behind the first, and are written in one transaction.
     intake = intake_with(services, dsn, processes=1)
     bodies = (log_body("first"), log_body("a", "b"), log_body("c", "poison", "d"), b"none at all")
     headers = {"Content-Type": "application/json"}
@@ -231,14 +240,81 @@ async def test_a_record_that_postgresql_refuses_costs_no_other_its_place(service
     await intake.close()
 
 
-async def test_a_writer_that_dies_is_replaced(services, ada, database, dsn):
+def workers(of: psutil.Process) -> list[psutil.Process]:
+    """The worker processes of a process's intakes."""
+    forked = [child for child in of.children(recursive=True) if "forkserver" in " ".join(child.cmdline())]
+    return [child for child in forked if child.nice() == NICE]
+
+
+async def test_a_worker_process_that_is_killed_is_replaced(services, ada, database, dsn):
     intake = intake_with(services, dsn, processes=1)
     assert (await ada.post("/v1/logs", json=log_body("before"))).status_code == 200
-    for child in psutil.Process().children():
-        if "anyio.to_process" in child.cmdline():
-            child.kill()
-    while (answer := await ada.post("/v1/logs", json=log_body("after"))).status_code == 503:
-        assert b"intake_waiting" in answer.content
-    assert answer.status_code == 200
+    (worker,) = workers(psutil.Process())
+    worker.kill()
+    await sent(ada, "after")
     assert await messages(database) == ["after", "before"]
     await intake.close()
+    assert workers(psutil.Process()) == []
+
+
+async def test_requests_of_a_killed_worker_process_answer_503(services, ada, database, dsn):
+    intake = intake_with(services, dsn, processes=1)
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(ada.post("/v1/logs", json=log_body("one")))
+        while not await waits_for_lock(database):
+            await asyncio.sleep(0.02)
+        (worker,) = workers(psutil.Process())
+        worker.kill()
+        answer = await waiting
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert b"intake_waiting" in answer.content
+        await connection.execute("ROLLBACK")
+    await sent(ada, "two")
+    await intake.close()
+
+
+async def waits_for_lock(database: Database) -> bool:
+    async with database.read() as connection:
+        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'logs'::regclass)"
+        return bool((await connection.execute(text(waiting))).scalar_one())
+
+
+async def test_closing_does_not_wait_longer_than_the_timeout(services, ada, database, dsn):
+    intake = intake_with(services, dsn, processes=1, timeout_seconds=1.5)
+    async with database.connect_raw() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        assert (await ada.post("/v1/logs", json=log_body("late"))).status_code == 503
+        async with asyncio.timeout(5):
+            await intake.close()
+    assert workers(psutil.Process()) == []
+
+
+SERVICE = """
+import asyncio, sys
+from sandbox.records.otlp.intake import Intake
+from sandbox.records.otlp.worker import Body
+
+async def main():
+    intake = Intake(sys.argv[1], max_body_bytes=2**20, max_waiting_bytes=2**20, processes=1)
+    await intake.store(Body("logs", b"{}", "application/json", "", None))
+    print("stored", flush=True)
+    await asyncio.sleep(60)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_worker_processes_end_with_a_service_that_is_killed(dsn, tmp_path):
+    script = tmp_path / "service.py"
+    script.write_text(SERVICE)
+    with subprocess.Popen([sys.executable, script, dsn], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == b"stored\n"
+        (worker,) = workers(psutil.Process(service.pid))
+        service.kill()
+    _, alive = psutil.wait_procs([worker], timeout=10)
+    assert alive == []

@@ -1,4 +1,4 @@
-"""Records as the OpenTelemetry SDK for JavaScript sends them."""
+"""The OTLP intake with the OpenTelemetry SDK for JavaScript."""
 
 from __future__ import annotations
 

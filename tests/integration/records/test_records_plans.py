@@ -30,7 +30,7 @@ WORDS = ["payment", "976", "order 77", "nowhere", '"payment order"', "payment -c
 
 @pytest.fixture(scope="module")
 async def month(postgres: str) -> str:
-    """A database with a month of logs and a week of spans; nobody changes it."""
+    """A database with a month of logs and a week of spans, which no test changes."""
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS month")
         connection.execute("CREATE DATABASE month")
@@ -49,7 +49,7 @@ async def records(month: str):
 
 @contextmanager
 def explained(database: Database, table: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Plans of the statements that the block sends about the table, made as they were sent; with what they did."""
+    """Plans (EXPLAIN ANALYZE) of the statements about the table that the block sends."""
     asked = []
     planned: list[dict[str, Any]] = []
 
@@ -81,13 +81,13 @@ def nodes(plans):
 
 
 def days_read(plans, table):
-    """Days of the table's partitions in the plans; those of no day by their names."""
+    """Days of the partitions in the plans; the default partition by its name."""
     names = {node["Relation Name"] for node in nodes(plans) if "Relation Name" in node}
     return {name.removeprefix(f"{table}_p") for name in names if name.startswith(table)}
 
 
 def read_in_turn(plans):
-    """Relations with rows that were read from one end to the other."""
+    """Relations with rows that were read by a sequential scan."""
     return {
         node["Relation Name"]
         for node in nodes(plans)
@@ -96,7 +96,7 @@ def read_in_turn(plans):
 
 
 def days(first, last):
-    """Names of the days from so many days ago up to so many days ago."""
+    """Names of the days between the two, which count back from today."""
     return {f"{TODAY - number * DAY:%Y%m%d}" for number in range(last, first + 1)}
 
 
@@ -120,7 +120,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("table", "equal", "where"), LISTS, ids=lambda value: getattr(value, "name", None))
-async def test_lists_leave_out_days_ahead_and_read_no_rows_in_turn(records, table, equal, where):
+async def test_lists_skip_future_days_and_scan_nothing_sequentially(records, table, equal, where):
     with explained(records, table.name) as plans:
         rows = await table.page(records, 50, equal=equal, where=where)
         if len(rows) == 50:
@@ -143,8 +143,8 @@ async def test_lists_leave_out_days_ahead_and_read_no_rows_in_turn(records, tabl
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-async def test_pages_of_what_is_common_read_one_day(records, table, equal, where):
-    # From the end of a past day on: how much there is of today depends on the hour.
+async def test_pages_of_common_values_read_one_day(records, table, equal, where):
+    # Pages start at the end of a past day, because the size of today's partition depends on the hour.
     with explained(records, table.name) as plans:
         rows = await table.page(records, 20, equal=equal, where=where, until=TODAY)
         later = await table.page(records, 20, equal=equal, where=where, until=TODAY, after=table.cursor(rows[-1]))
@@ -152,7 +152,7 @@ async def test_pages_of_what_is_common_read_one_day(records, table, equal, where
     assert days_read(await plans(), table.name) == days(1, 1)
 
 
-async def test_a_window_reads_its_days_only(records):
+async def test_a_time_window_reads_only_its_days(records):
     since, until = TODAY - 9 * DAY, TODAY - 8 * DAY + timedelta(hours=6)
     with explained(records, "logs") as plans:
         rows = await store.LOGS.page(records, 50, equal={"service": "service-rare"}, since=since, until=until)
@@ -160,28 +160,28 @@ async def test_a_window_reads_its_days_only(records):
     assert days_read(await plans(), "logs") == days(9, 8)
 
 
-async def test_a_later_page_leaves_out_the_days_that_were_read(records):
+async def test_a_later_page_skips_the_days_of_earlier_pages(records):
     with explained(records, "logs") as plans:
         place = store.LOGS.cursor({"timestamp": TODAY - 12 * DAY + timedelta(hours=1), "log_id": 1})
         await store.LOGS.page(records, 10, after=place)
     assert days_read(await plans(), "logs") == days(12, 12)
 
 
-async def test_plans_are_made_for_the_values_however_often_a_statement_is_sent(records):
-    """The driver prepares what it sends often; PostgreSQL's plan for any values would be the wrong one for these."""
+async def test_statements_have_custom_plans_however_often_they_are_sent(records):
+    """The driver prepares frequent statements, for which PostgreSQL may choose a generic plan that is wrong here."""
     for _ in range(12):
         await store.LOGS.page(records, 20, equal={"user_id": "user-nobody"})
     async with records.read() as connection:
-        kept = await connection.exec_driver_sql(
+        prepared = await connection.exec_driver_sql(
             "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%%FROM logs%%'"
         )
-        plans = [tuple(row) for row in kept]
+        plans = [tuple(row) for row in prepared]
     assert plans
     assert all(generic == 0 and custom > 0 for generic, custom in plans)
 
 
 @pytest.mark.parametrize("name", ["recent-error-logs", "slow-traces"])
-async def test_questions_about_a_time_read_the_days_of_that_time_only(records, name):
+async def test_saved_queries_with_a_window_read_only_its_days(records, name):
     question = questions.find(name)
     table = "logs" if name == "recent-error-logs" else "traces"
     with explained(records, f"{table}\n") as plans:
@@ -197,7 +197,7 @@ async def test_one_trace_is_found_by_its_key(records):
     assert not read_in_turn(await plans())
 
 
-async def test_a_services_spans_of_one_operation_are_told_by_the_index(records):
+async def test_spans_of_a_service_and_operation_are_found_by_the_index(records):
     with explained(records, "traces") as plans:
         asked = {"service_name": "service-1", "operation_name": "GET /order"}
         assert await store.TRACES.page(records, 50, equal=asked)

@@ -1,4 +1,4 @@
-"""Reports of CI over HTTP become rows."""
+"""Upload of test and coverage reports over HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_junit_report_is_a_test_result(ada, admin):
     assert answer.json()["items"][0]["test_name"] == "test_auth"
 
 
-async def test_coverage_reports_are_rows_a_component(ada):
+async def test_a_coverage_report_is_one_row_per_component(ada):
     made = await ada.post("/api/v1/coverage/cobertura", params={"test_type": "unit"}, content=COBERTURA)
     assert made.status_code == 201, made.text
     (row,) = made.json()["items"]
@@ -44,7 +44,7 @@ async def test_coverage_reports_are_rows_a_component(ada):
     assert len((await ada.get("/api/v1/coverage", params={"component": "a.b"})).json()["items"]) == 1
 
 
-async def test_what_is_no_report_is_refused(ada):
+async def test_invalid_reports_are_refused(ada):
     bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa">]><testsuite name="&a;"/>'
     for path in ("test-results/junit", "coverage/cobertura", "coverage/coverage-py"):
         for content in (bomb, b"", b"nonsense"):
@@ -65,7 +65,7 @@ async def test_a_run_with_a_thousand_failures_is_listed(ada):
     assert listed == made.json()
 
 
-async def test_a_report_may_be_packed_and_come_with_what_the_run_printed(ada):
+async def test_a_report_may_be_compressed_and_have_console_output(ada):
     packed = await ada.post(
         "/api/v1/test-results/junit", content=gzip.compress(JUNIT), headers={"Content-Encoding": "gzip"}
     )

@@ -1,4 +1,4 @@
-"""Records that the apps of sessions send with their session's token: whose they are, how many, and nothing else."""
+"""OTLP exports with the token of a session: ownership, limits, and what the token does not allow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def session_id(database) -> UUID:
 
 @pytest.fixture
 async def app_in_session(front, services, session_id) -> AsyncIterator[httpx.AsyncClient]:
-    """What an exporter sends, as it is configured by the environment of a session of Ada's."""
+    """A client with the headers of an exporter in a session of Ada."""
     headers = {"Authorization": f"Bearer {services.signer.sign_exports(session_id, 'ada')}"}
     transport = httpx.ASGITransport(front)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers, timeout=30) as client:
@@ -53,29 +53,31 @@ def attribute(key: str, value: str) -> dict[str, object]:
     return {"key": key, "value": {"stringValue": value}}
 
 
-def logs(count: int, *said: dict[str, object]) -> dict[str, object]:
-    record = {"body": {"stringValue": "hello"}, "attributes": list(said)}
-    return {"resourceLogs": [{"resource": {"attributes": list(said)}, "scopeLogs": [{"logRecords": [record] * count}]}]}
+def logs(count: int, *claims: dict[str, object]) -> dict[str, object]:
+    record = {"body": {"stringValue": "hello"}, "attributes": list(claims)}
+    return {
+        "resourceLogs": [{"resource": {"attributes": list(claims)}, "scopeLogs": [{"logRecords": [record] * count}]}]
+    }
 
 
-def spans(*said: dict[str, object]) -> dict[str, object]:
+def spans(*claims: dict[str, object]) -> dict[str, object]:
     span = {
         "traceId": os.urandom(16).hex(),
         "spanId": os.urandom(8).hex(),
         "name": "GET /",
         "startTimeUnixNano": str(time.time_ns()),
         "endTimeUnixNano": str(time.time_ns()),
-        "attributes": list(said),
+        "attributes": list(claims),
     }
-    return {"resourceSpans": [{"resource": {"attributes": list(said)}, "scopeSpans": [{"spans": [span]}]}]}
+    return {"resourceSpans": [{"resource": {"attributes": list(claims)}, "scopeSpans": [{"spans": [span]}]}]}
 
 
-async def test_they_are_the_sessions_and_its_users_whatever_they_say(app_in_session, ada, bob, session_id):
+async def test_records_belong_to_the_session_and_its_user_whatever_they_claim(app_in_session, ada, bob, session_id):
     others = str(uuid4())
-    said = [attribute("session_id", others), attribute("session.id", others)]
-    said += [attribute("user.id", "bob"), attribute("user_id", "bob"), attribute("enduser.id", "bob")]
-    assert (await app_in_session.post("/v1/logs", json=logs(1, *said))).status_code == 200
-    body = spans(*said)
+    claims = [attribute("session_id", others), attribute("session.id", others)]
+    claims += [attribute("user.id", "bob"), attribute("user_id", "bob"), attribute("enduser.id", "bob")]
+    assert (await app_in_session.post("/v1/logs", json=logs(1, *claims))).status_code == 200
+    body = spans(*claims)
     assert (await app_in_session.post("/v1/traces", json=body)).status_code == 200
 
     (line,) = (await ada.get("/api/v1/logs")).json()["items"]
@@ -88,8 +90,8 @@ async def test_they_are_the_sessions_and_its_users_whatever_they_say(app_in_sess
     assert (await bob.get(f"/api/v1/traces/{trace_id}")).status_code == 404
 
 
-async def test_the_token_opens_nothing_else(app, app_in_session):
-    """Every route there is, by the document of the API itself."""
+async def test_the_token_is_refused_by_all_other_routes(app, app_in_session):
+    """Tries every route in the OpenAPI document."""
     tried = 0
     for path, methods in app.openapi()["paths"].items():
         for method in methods:
@@ -106,7 +108,7 @@ async def test_the_token_opens_nothing_else(app, app_in_session):
 
 
 @pytest.mark.parametrize("how", ["of another deployment", "cut", "of another purpose", "of another session's user"])
-async def test_a_token_that_is_not_right_is_refused(services, app_in_session, session_id, how):
+async def test_an_invalid_token_is_refused(services, app_in_session, session_id, how):
     good = services.signer.sign_exports(session_id, "ada")
     other = services.signer.sign_exports(session_id, "bob")
     token = {
@@ -122,7 +124,7 @@ async def test_a_token_that_is_not_right_is_refused(services, app_in_session, se
 
 
 @pytest.mark.parametrize("change", ["work = 'terminate'", "status = 'terminated', work = NULL"])
-async def test_a_session_that_is_over_reports_nothing_more(app_in_session, database, session_id, change):
+async def test_the_token_of_an_ended_session_is_refused(app_in_session, database, session_id, change):
     assert (await app_in_session.post("/v1/logs", json=logs(1))).status_code == 200
     async with database.transaction() as connection:
         await connection.execute(
@@ -133,28 +135,26 @@ async def test_a_session_that_is_over_reports_nothing_more(app_in_session, datab
     assert "is over" in refused.json()["message"]
 
 
-async def test_a_session_that_never_was_reports_nothing(app_in_session, services):
+async def test_the_token_of_a_session_that_never_existed_is_refused(app_in_session, services):
     headers = {"Authorization": f"Bearer {services.signer.sign_exports(uuid4(), 'ada')}"}
     assert (await app_in_session.post("/v1/logs", json=logs(1), headers=headers)).status_code == 401
 
 
-async def test_more_at_once_than_in_a_minute_is_too_large(app_in_session):
+async def test_a_batch_larger_than_a_minutes_records_is_too_large(app_in_session):
     large = await app_in_session.post("/v1/logs", json=logs(MINUTE + 1))
     assert (large.status_code, "too_many_records_at_once" in large.json()["message"]) == (413, True)
     assert (await app_in_session.post("/v1/logs", json=logs(1))).status_code == 200
 
 
-async def test_a_session_may_send_so_many_and_keeps_nobody_else_from_it(
-    app_in_session, app, services, admin, database, ada
-):
-    """Refused whole, said so, counted; and another session's, and users', go on."""
+async def test_a_session_is_limited_without_affecting_others(app_in_session, app, services, admin, database, ada):
+    """Requests over the limit are refused as a whole and counted; other sessions and users are not limited."""
     for _ in range(4):
         assert (await app_in_session.post("/v1/logs", json=logs(MINUTE // 4))).status_code == 200
     for answer in await asyncio.gather(*[app_in_session.post("/v1/logs", json=logs(MINUTE // 4)) for _ in range(6)]):
         assert answer.status_code == 429
         assert "too_many_records" in answer.json()["message"]
         assert 1 <= int(answer.headers["retry-after"]) <= 60
-    # Refused before it is read: this is no OTLP at all.
+    # Refused before it is decoded: the body is not OTLP.
     early = await app_in_session.post("/v1/traces", content=b"{", headers={"Content-Type": "application/json"})
     assert early.status_code == 429
 
@@ -165,6 +165,6 @@ async def test_a_session_may_send_so_many_and_keeps_nobody_else_from_it(
     async with database.transaction() as connection:
         written = (await connection.execute(text("SELECT count(*) FROM logs"))).scalar_one()
     assert written == MINUTE + 10 + MINUTE * 2
-    figures = (await admin.get("/metrics")).text
-    assert 'sandbox_session_exports_total{kind="logs",status="429"}' in figures
-    assert 'sandbox_session_exports_total{kind="spans",status="429"}' in figures
+    metrics = (await admin.get("/metrics")).text
+    assert 'sandbox_session_exports_total{kind="logs",status="429"}' in metrics
+    assert 'sandbox_session_exports_total{kind="spans",status="429"}' in metrics

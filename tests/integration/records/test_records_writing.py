@@ -1,4 +1,4 @@
-"""Records written by JSON: kept as they were said, refused when they cannot be, and by whom."""
+"""Records written as JSON: stored values, validation, and permissions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 
-async def test_a_test_result_is_kept_as_documented(ada, bob):
+async def test_a_test_result_is_stored_as_documented(ada, bob):
     body = {
         "test_type": "e2e",
         "status": "failed",
@@ -27,12 +27,12 @@ async def test_a_test_result_is_kept_as_documented(ada, bob):
     }
     made = await ada.post("/api/v1/test-results", json=body)
     assert made.status_code == 201, made.text
-    kept = (await bob.get(f"/api/v1/test-results/{made.json()['test_id']}")).json()
-    assert kept == made.json()
-    assert {key: kept[key] for key in body} == body | {"timestamp": "2026-11-01T10:00:00Z"}
+    stored = (await bob.get(f"/api/v1/test-results/{made.json()['test_id']}")).json()
+    assert stored == made.json()
+    assert {key: stored[key] for key in body} == body | {"timestamp": "2026-11-01T10:00:00Z"}
     assert (await ada.get("/api/v1/test-results", params={"status": "completed"})).json()["items"] == []
     found = await ada.get("/api/v1/test-results", params={"test_type": "e2e", "to": "2026-11-02T00:00:00Z"})
-    assert [item["test_id"] for item in found.json()["items"]] == [kept["test_id"]]
+    assert [item["test_id"] for item in found.json()["items"]] == [stored["test_id"]]
     assert (await ada.get("/api/v1/test-results/99999")).json()["code"] == "test_result_not_found"
 
 
@@ -54,7 +54,7 @@ async def test_a_test_result_is_kept_as_documented(ada, bob):
         ("documents", {"title": "t", "content": "c", "unknown": 1}),
     ],
 )
-async def test_what_the_tables_cannot_hold_is_refused(admin, path, body):
+async def test_values_that_the_tables_cannot_hold_are_refused(admin, path, body):
     answer = await admin.post(f"/api/v1/{path}", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
 
@@ -89,7 +89,7 @@ async def test_only_admins_write_for_the_platform(ada):
         assert (answer.status_code, answer.json()["code"]) == (403, "admin_required"), path
 
 
-async def test_a_heartbeat_moves_an_agent(admin, ada):
+async def test_a_heartbeat_updates_an_agent(admin, ada):
     before = (await ada.get("/api/v1/agents/Unit Testing")).json()
     assert (before["status"], before["last_active"]) == ("unknown", None)
     beat = {"uptime": 99.5, "avg_response_time": 12, "success_rate": 98, "metadata": {"tests_run": 172}}
@@ -112,7 +112,7 @@ async def test_a_heartbeat_moves_an_agent(admin, ada):
     assert [agent["name"] for agent in listed] == ["New One"]
 
 
-async def test_lessons_their_applications_and_figures(admin, ada):
+async def test_lessons_applications_and_statistics(admin, ada):
     def lesson(text: str, severity: str, **more: object) -> dict[str, object]:
         return {"agent_name": "Coder", "lesson_text": text, "severity": severity, "category": "correctness", **more}
 
@@ -180,8 +180,8 @@ async def test_alerts_are_acknowledged_and_resolved(admin, ada):
     (alert_id,) = {answer.json()["alert_id"] for answer in opened}
     path = f"/api/v1/alerts/{alert_id}"
     for _ in range(2):
-        taken = (await admin.post(f"{path}/acknowledge")).json()
-        assert (taken["status"], taken["metadata"]["acknowledged_by"]) == ("acknowledged", "root")
+        changed = (await admin.post(f"{path}/acknowledge")).json()
+        assert (changed["status"], changed["metadata"]["acknowledged_by"]) == ("acknowledged", "root")
     assert (await admin.post("/api/v1/alerts", json=body)).json()["alert_id"] == alert_id
     for _ in range(2):
         over = (await admin.post(f"{path}/resolve")).json()
@@ -197,7 +197,7 @@ async def test_alerts_are_acknowledged_and_resolved(admin, ada):
     assert (await admin.post("/api/v1/alerts/99999/resolve")).json()["code"] == "alert_not_found"
 
 
-async def test_documents_are_found_by_their_owners(admin, ada, bob):
+async def test_documents_are_visible_to_their_owners(admin, ada, bob):
     guide = {
         "title": "Guide",
         "source": "docs/guide.md",
@@ -229,7 +229,7 @@ async def test_documents_are_found_by_their_owners(admin, ada, bob):
     assert (await ada.get(path)).status_code == 404
 
 
-async def test_memory_is_compared_and_set(admin, database):
+async def test_memory_is_written_by_compare_and_set(admin, database):
     path = "/api/v1/memory/team/plans/next"
     first = await admin.put(path, json={"value": {"step": "design the schema"}, "if_version": 0, "agent_name": "A"})
     assert (first.status_code, first.json()["version"]) == (200, 1)

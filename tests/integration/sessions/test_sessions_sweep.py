@@ -60,7 +60,7 @@ def metric(name: str, kind: str) -> float | None:
 
 
 def service(db: Database, engine: DockerEngine) -> RecoveryService:
-    return RecoveryService(db, engine, Alerts(tell=False), new_origin)
+    return RecoveryService(db, engine, Alerts(notify=False), new_origin)
 
 
 async def test_strays_are_removed_after_a_grace_period(

@@ -1,4 +1,4 @@
-"""A recorder on the test's database, and the rows it left."""
+"""A recorder that writes to the test's database, and access to the rows it wrote."""
 
 from __future__ import annotations
 

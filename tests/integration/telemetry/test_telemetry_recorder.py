@@ -1,4 +1,4 @@
-"""What the recorder is handed arrives, whatever it looks like and whatever happens to PostgreSQL meanwhile."""
+"""The recorder: all kinds of rows are written, also when PostgreSQL is down for a while."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ async def test_rows_arrive_with_every_column(recorder, records):
     assert (line.timestamp, line.level, line.service, line.message) == (START, "INFO", "test", "hello")
     assert (line.stack_trace, line.request_id, line.user_id) == ("Trace", "r-1", "ada")
     assert line.metadata == {"a": [1, {"b": "ü"}]}
-    (kept,) = await records.spans()
-    assert (kept.trace_id, kept.span_id, kept.parent_span_id) == ("a" * 32, "b" * 16, "c" * 16)
-    assert (kept.start_time, kept.end_time) == (START, START + timedelta(milliseconds=40))
-    assert (kept.duration_ms, kept.status, kept.tags, kept.logs) == (40, "success", {"n": 1}, [{"name": "x"}])
+    (stored,) = await records.spans()
+    assert (stored.trace_id, stored.span_id, stored.parent_span_id) == ("a" * 32, "b" * 16, "c" * 16)
+    assert (stored.start_time, stored.end_time) == (START, START + timedelta(milliseconds=40))
+    assert (stored.duration_ms, stored.status, stored.tags, stored.logs) == (40, "success", {"n": 1}, [{"name": "x"}])
     assert recorder.waiting == 0
 
 
-async def test_rows_are_written_without_being_asked_for(recorder, records):
+async def test_rows_are_written_without_a_flush(recorder, records):
     recorder.add_log(log("by itself"))
     while not await records.logs():
         await asyncio.sleep(0.05)
@@ -64,7 +64,7 @@ async def test_rows_are_written_without_being_asked_for(recorder, records):
         await asyncio.sleep(0.05)
 
 
-async def test_what_was_added_before_the_start_is_written(database, records):
+async def test_rows_added_before_the_start_are_written(database, records):
     recorder = Recorder(database)
     recorder.add_log(log("early"))
     recorder.start()
@@ -72,7 +72,7 @@ async def test_what_was_added_before_the_start_is_written(database, records):
     assert [line.message for line in await records.logs()] == ["early"]
 
 
-async def test_many_threads_add_at_once(recorder, records):
+async def test_many_threads_add_rows_at_once(recorder, records):
     def add(number: int) -> None:
         for index in range(400):
             recorder.add_log(log(f"{number}-{index}"))
@@ -108,8 +108,8 @@ async def test_text_that_postgresql_refuses_is_cleaned(recorder, records):
     assert first.metadata == {"nul\ufffd": "\ufffd", "nan": "nan", "huge": "an integer of 16610 bits", "what": "x"}
     assert second.message == "tab\tnewline\nbackslash\\N \\."
     assert len(third.message) == 65_536
-    (kept,) = await records.spans()
-    assert (len(kept.operation_name), len(kept.service_name), kept.duration_ms) == (200, 100, 2**31 - 1)
+    (stored,) = await records.spans()
+    assert (len(stored.operation_name), len(stored.service_name), stored.duration_ms) == (200, 100, 2**31 - 1)
     assert not recorder.dropped
 
 
@@ -117,7 +117,7 @@ def _nested(depth: int) -> dict[str, object]:
     return {"in": _nested(depth - 1)} if depth else {}
 
 
-async def test_a_row_that_is_refused_is_dropped_alone_and_said(recorder, records):
+async def test_only_a_refused_row_is_dropped_and_it_is_logged(recorder, records):
     for index in range(20):
         recorder.add_log(log(f"line {index}"))
     recorder.add_log(LogRow(timestamp=START, level="SHOUTED", service="test", message="no such level"))
@@ -125,11 +125,11 @@ async def test_a_row_that_is_refused_is_dropped_alone_and_said(recorder, records
     recorder.add_span(span("f" * 16, status="no such status"))
     assert await recorder.flush()
     assert [line.message for line in await records.logs()] == [f"line {index}" for index in range(20)]
-    assert [kept.span_id for kept in await records.spans()] == ["e" * 16]
+    assert [span.span_id for span in await records.spans()] == ["e" * 16]
     assert recorder.dropped == Dropped(logs=1, spans=1)
 
 
-async def test_a_span_that_is_there_already_is_left_and_costs_the_batch_nothing(recorder, records):
+async def test_a_span_that_is_stored_already_does_not_affect_its_batch(recorder, records):
     recorder.add_span(span("1" * 16, tags={"which": "first"}))
     assert await recorder.flush()
     recorder.add_log(log("with it"))
@@ -138,12 +138,12 @@ async def test_a_span_that_is_there_already_is_left_and_costs_the_batch_nothing(
     recorder.add_span(span("2" * 16))
     assert await recorder.flush()
     spans = await records.spans()
-    assert [(kept.span_id, kept.tags) for kept in spans] == [("1" * 16, {"which": "first"}), ("2" * 16, {})]
+    assert [(span.span_id, span.tags) for span in spans] == [("1" * 16, {"which": "first"}), ("2" * 16, {})]
     assert [line.message for line in await records.logs()] == ["with it"]
     assert not recorder.dropped
 
 
-async def test_rows_land_in_the_partition_of_their_day(recorder, database):
+async def test_rows_go_to_the_partition_of_their_day(recorder, database):
     recorder.add_log(LogRow(timestamp=datetime.now(UTC), level="INFO", service="test", message="today"))
     recorder.add_log(log("long ago"))
     assert await recorder.flush()
@@ -154,7 +154,7 @@ async def test_rows_land_in_the_partition_of_their_day(recorder, database):
     assert parts["today"].startswith("logs_p")
 
 
-async def test_nothing_is_lost_while_postgresql_is_away(short_folder: Path, caplog):
+async def test_no_row_is_lost_while_postgresql_is_down(short_folder: Path, caplog):
     cluster = EmbeddedPostgres(short_folder / "away")
     dsn = await cluster.start()
     await migrate(dsn)
@@ -178,15 +178,15 @@ async def test_nothing_is_lost_while_postgresql_is_away(short_folder: Path, capl
             count = await (await connection.execute("SELECT count(*) FROM traces")).fetchone()
         assert [line[0] for line in lines] == ["before", *(f"meanwhile {index}" for index in range(700))]
         assert count == (700,)
-        said = [record.getMessage() for record in caplog.records if record.name == "sandbox.telemetry.recorder"]
-        assert len([line for line in said if line.startswith("logs and spans wait in memory")]) == 1
+        messages = [record.getMessage() for record in caplog.records if record.name == "sandbox.telemetry.recorder"]
+        assert len([line for line in messages if line.startswith("logs and spans cannot be written")]) == 1
     finally:
         await recorder.close()
         await database.close()
         await cluster.stop()
 
 
-async def test_what_the_bound_does_not_hold_is_counted_and_said(database, records, caplog):
+async def test_rows_beyond_the_bound_are_counted_and_logged(database, records, caplog):
     recorder = Recorder(database, max_rows=50)
     for index in range(80):
         recorder.add_log(log(f"line {index}"))
@@ -199,7 +199,7 @@ async def test_what_the_bound_does_not_hold_is_counted_and_said(database, record
     assert "30 log lines and 30 spans were not recorded" in caplog.messages
 
 
-async def test_memory_is_bounded_by_bytes_too(database):
+async def test_the_queue_is_bounded_by_bytes(database):
     recorder = Recorder(database, max_bytes=1_000_000)
     for _ in range(30):
         recorder.add_log(log("x" * 50_000))
@@ -207,11 +207,11 @@ async def test_memory_is_bounded_by_bytes_too(database):
     assert recorder.dropped == Dropped(logs=11, spans=0)
 
 
-async def test_close_is_bounded_when_postgresql_is_not_there(caplog):
+async def test_close_ends_in_time_when_postgresql_is_down(caplog):
     database = Database("postgresql://nobody@127.0.0.1:1/none")
     recorder = Recorder(database)
     recorder.start()
-    recorder.add_log(log("for nobody"))
+    recorder.add_log(log("never written"))
     await recorder.close(timeout_seconds=0.3)
     assert recorder.dropped == Dropped(logs=1, spans=0)
     assert "1 log lines and 0 spans were not recorded" in caplog.messages
@@ -220,7 +220,7 @@ async def test_close_is_bounded_when_postgresql_is_not_there(caplog):
     await database.close()
 
 
-async def test_a_table_that_is_not_there_yet_is_waited_for(recorder, records, database):
+async def test_rows_wait_for_a_table_that_does_not_exist_yet(recorder, records, database):
     async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE logs RENAME TO logs_elsewhere"))
     recorder.add_log(log("patient"))

@@ -1,4 +1,4 @@
-"""What a request leaves behind: a span, log lines under its id, and an X-Request-ID on whatever is answered."""
+"""The request middleware: a span, log lines with the request id, and an X-Request-ID on every response."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def make_app(recorder) -> RequestMiddleware:
     async def broken() -> None:
         raise RuntimeError("a secret that nobody may see")
 
+    @router.get("/untraced")
+    async def untraced() -> dict[str, object]:
+        return {"ids": current_ids()}
+
     @router.get("/stream")
     async def stream() -> EventSourceResponse:
         async def events():
@@ -88,7 +92,7 @@ def make_app(recorder) -> RequestMiddleware:
     app = FastAPI()
     problems.install(app)
     app.include_router(router, prefix="/api")
-    return RequestMiddleware(app, tracing)
+    return RequestMiddleware(app, tracing, untraced={"/api/untraced"})
 
 
 @pytest.fixture
@@ -110,7 +114,7 @@ async def http(server):
         yield client
 
 
-async def test_request_leaves_span_and_lines_under_its_id(http, recorder, records):
+async def test_a_request_has_a_span_and_log_lines_with_its_id(http, recorder, records):
     response = await http.get("/api/things/7?token=secret", headers={"X-Request-ID": "mine-1"})
     assert response.headers["x-request-id"] == "mine-1"
     assert await recorder.flush()
@@ -137,17 +141,17 @@ async def test_request_leaves_span_and_lines_under_its_id(http, recorder, record
 
 
 @pytest.mark.parametrize("sent", ["", "with space", "x" * 101, "semi;colon", "a\tb"])
-async def test_request_id_that_is_not_sane_is_replaced(http, sent):
+async def test_an_invalid_request_id_is_replaced(http, sent):
     answered = (await http.get("/api/things/1", headers={"X-Request-ID": sent})).headers.get_list("x-request-id")
     assert len(answered) == 1
     assert answered[0] != sent
     assert len(answered[0]) == 32
 
 
-async def test_unexpected_error_is_a_problem_and_its_stack_is_in_the_log(http, recorder, records):
+async def test_an_unexpected_error_is_a_problem_and_is_logged_with_its_stack(http, recorder, records):
     response = await http.get("/api/broken")
     (stream,) = http._transport._pool.connections
-    assert not stream.is_closed()  # it was answered in full: the connection serves the next request
+    assert not stream.is_closed()  # the response was complete, so the connection can be used again
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
@@ -163,7 +167,7 @@ async def test_unexpected_error_is_a_problem_and_its_stack_is_in_the_log(http, r
     assert span.logs[0]["attributes"]["exception.type"] == "RuntimeError"
 
 
-async def test_trace_of_the_caller_is_continued_if_its_header_is_valid(http, recorder, records):
+async def test_a_valid_traceparent_is_continued(http, recorder, records):
     trace_id, span_id = "ab" * 16, "cd" * 8
     await http.get("/api/things/1", headers={"traceparent": f"00-{trace_id}-{span_id}-00"})
     for bad in (f"00-{'0' * 32}-{span_id}-01", "nonsense", f"00-{trace_id}-{span_id}", "00-" + "z" * 5000):
@@ -177,7 +181,16 @@ async def test_trace_of_the_caller_is_continued_if_its_header_is_valid(http, rec
     assert all(span.parent_span_id is None and span.trace_id != trace_id for span in unmatched)
 
 
-async def test_stream_passes_and_is_recorded_at_its_end(http, recorder, records):
+async def test_a_request_to_an_untraced_path_leaves_a_line_and_no_span(http, recorder, records):
+    response = await http.get("/api/untraced", headers={"X-Request-ID": "quiet"})
+    assert (response.json(), response.headers["x-request-id"]) == ({"ids": None}, "quiet")
+    await http.get("/api/things/1")
+    await wait_for_span(recorder, records, "GET /api/things/{thing_id}")
+    assert not any("untraced" in span.operation_name for span in await records.spans())
+    assert any(line.request_id == "quiet" for line in await records.logs())
+
+
+async def test_a_stream_is_recorded_when_it_ends(http, recorder, records):
     async with http.stream("GET", "/api/stream") as response:
         assert response.headers["x-request-id"]
         text = "".join([part async for part in response.aiter_text()])
@@ -186,14 +199,14 @@ async def test_stream_passes_and_is_recorded_at_its_end(http, recorder, records)
     await wait_for_span(recorder, records, "GET /api/stream")
 
 
-async def test_stream_that_breaks_is_broken_off(http, recorder, records):
+async def test_a_stream_that_fails_is_aborted(http, recorder, records):
     with pytest.raises(httpx.RemoteProtocolError):
         await http.get("/api/half")
     span = await wait_for_span(recorder, records, "GET /api/half")
     assert span.status == "error"
 
 
-async def test_websocket_is_recorded(server, recorder, records):
+async def test_a_websocket_is_recorded(server, recorder, records):
     async with websockets.connect(f"ws://{server}/api/echo", additional_headers={"X-Request-ID": "ws-1"}) as socket:
         assert socket.response.headers["x-request-id"] == "ws-1"
         await socket.send("hello")
@@ -206,7 +219,7 @@ async def test_websocket_is_recorded(server, recorder, records):
     ("path", "status", "code"),
     [("/api/refused", 404, "session_not_found"), ("/api/broken-socket", 500, "internal_error")],
 )
-async def test_websocket_is_refused_with_a_problem(server, recorder, records, path, status, code):
+async def test_a_websocket_is_refused_with_a_problem(server, recorder, records, path, status, code):
     with pytest.raises(websockets.InvalidStatus) as refusal:
         await websockets.connect(f"ws://{server}{path}")
     response = refusal.value.response
@@ -219,7 +232,7 @@ async def test_websocket_is_refused_with_a_problem(server, recorder, records, pa
 
 
 async def wait_for_span(recorder, records, name):
-    while True:  # the server ends the request after the client has seen the last byte
+    while True:  # the span is recorded after the client has read the last byte
         await recorder.flush()
         found = [span for span in await records.spans() if span.operation_name == name]
         if found:

@@ -1,4 +1,4 @@
-"""Spans as rows: what they are mapped to, and a launch's, which several processes write."""
+"""Spans as rows, including those of a launch that several processes worked on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def test_a_trace_is_written_by_several_processes(database, records):
     started = datetime.now(UTC)
 
     async def write(name: str, own: str, parent: str, status: str = "success", **more) -> None:
-        """In a process of its own, so to speak."""
+        """As another process would write them."""
         recorder = Recorder(database)
         recorder.start()
         ended = started + timedelta(seconds=2.5)
@@ -35,7 +35,7 @@ async def test_a_trace_is_written_by_several_processes(database, records):
 
     for stage in ("plan", "network"):
         await write(f"launch.{stage}", new_ids()[1], span_id, attributes={"stage": stage})
-    for _ in range(2):  # a process killed after this write writes it again when it is back
+    for _ in range(2):  # a process that is killed after the write repeats it
         await write(
             "launch",
             span_id,
@@ -64,7 +64,7 @@ async def test_a_trace_is_written_by_several_processes(database, records):
         (asyncio.CancelledError(), "error"),
     ],
 )
-async def test_exception_is_the_status_and_an_event(recorder, records, error, status):
+async def test_an_exception_sets_the_status_and_is_an_event(recorder, records, error, status):
     with pytest.raises(type(error)), Tracing(recorder).span("work"):
         raise error
     assert await recorder.flush()
@@ -79,17 +79,17 @@ async def test_status_can_be_set_without_an_exception(recorder, records):
         span.add_event("half way", {"percent": 50})
         set_status(span, "timeout", "took too long")
     assert await recorder.flush()
-    (kept,) = await records.spans()
-    assert kept.status == "timeout"
-    assert kept.tags["error.message"] == "took too long"
-    assert kept.tags["list"] == ["a", "b"]
-    assert kept.tags["flag"] is True
-    assert kept.logs[0]["event"] == "half way"
-    assert kept.logs[0]["attributes"] == {"percent": 50}
-    assert datetime.fromisoformat(kept.logs[0]["timestamp"]).tzinfo is not None
+    (stored,) = await records.spans()
+    assert stored.status == "timeout"
+    assert stored.tags["error.message"] == "took too long"
+    assert stored.tags["list"] == ["a", "b"]
+    assert stored.tags["flag"] is True
+    assert stored.logs[0]["event"] == "half way"
+    assert stored.logs[0]["attributes"] == {"percent": 50}
+    assert datetime.fromisoformat(stored.logs[0]["timestamp"]).tzinfo is not None
 
 
-def test_new_ids_are_what_opentelemetry_has():
+def test_new_ids_have_the_format_of_opentelemetry():
     trace_id, span_id = new_ids()
     assert (len(bytes.fromhex(trace_id)), len(bytes.fromhex(span_id))) == (16, 8)
     assert (trace_id, span_id) != new_ids()

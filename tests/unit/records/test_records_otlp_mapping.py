@@ -1,4 +1,4 @@
-"""OTLP bodies: unpacked within bounds, read in both encodings, mapped to the documented columns."""
+"""OTLP bodies: decompression limits, decoding of both encodings, and mapping to the documented columns."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def span(**more):
 
 
 def fields(columns, row):
-    """What COPY makes of a row."""
+    """The columns of a line as COPY reads them."""
     texts = row.decode().removesuffix("\n").split("\t")
     unescaped = {"\\\\": "\\", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
     values = [None if t == "\\N" else re.sub(r"\\.", lambda m: unescaped[m[0]], t) for t in texts]
@@ -116,18 +116,18 @@ def test_an_exception_event_names_a_timeout():
         {"startTimeUnixNano": str(NOW + 3 * 86_400 * 10**9)},
     ],
 )
-def test_spans_that_cannot_be_kept_are_counted(broken):
+def test_spans_that_cannot_be_stored_are_counted(broken):
     mapped = map_spans(spans(span(), span(**broken)), None)
     assert (len(mapped.rows), mapped.rejected) == (1, 1)
     assert mapped.reason
 
 
-def test_records_are_their_senders():
-    said = [attribute("user.id", stringValue="eve")]
-    assert json.loads(one_span(attributes=said)["tags"])["user_id"] == "eve"
-    assert json.loads(one_span(Owner("ada"), attributes=said)["tags"])["user_id"] == "ada"
-    assert one_log(attributes=said)["user_id"] == "eve"
-    assert one_log(Owner("ada"), attributes=said)["user_id"] == "ada"
+def test_records_belong_to_their_sender():
+    claims = [attribute("user.id", stringValue="eve")]
+    assert json.loads(one_span(attributes=claims)["tags"])["user_id"] == "eve"
+    assert json.loads(one_span(Owner("ada"), attributes=claims)["tags"])["user_id"] == "ada"
+    assert one_log(attributes=claims)["user_id"] == "eve"
+    assert one_log(Owner("ada"), attributes=claims)["user_id"] == "ada"
     assert one_log()["user_id"] is None
 
 
@@ -138,16 +138,16 @@ OTHERS = [
 SESSION = Owner("ada", "5e55")
 
 
-def test_records_of_a_session_do_not_say_otherwise():
+def test_records_of_a_session_cannot_claim_another_owner():
     tags = json.loads(one_span(SESSION, resource=OTHERS, attributes=OTHERS)["tags"])
     log = one_log(SESSION, resource=OTHERS, attributes=OTHERS)
     metadata = json.loads(log["metadata"])
     assert log["user_id"] == "ada"
-    for said in (tags, tags["resource"], metadata, metadata["resource"]):
-        assert {said["session_id"], said["session.id"]} == {"5e55"}
-        assert {said["user_id"], said["user.id"]} == {"ada"}
-        # An app's own users are its own business.
-        assert said["enduser.id"] == "somebody else's"
+    for values in (tags, tags["resource"], metadata, metadata["resource"]):
+        assert {values["session_id"], values["session.id"]} == {"5e55"}
+        assert {values["user_id"], values["user.id"]} == {"ada"}
+        # Attributes about an app's own users stay.
+        assert values["enduser.id"] == "somebody else's"
     assert json.loads(one_span(SESSION)["tags"])["session_id"] == json.loads(one_log(SESSION)["metadata"])["session_id"]
 
 
@@ -161,7 +161,7 @@ def test_records_of_a_session_do_not_say_otherwise():
     ],
     ids=["cut to some", "too long a text", "too much after cutting", "too many"],
 )
-def test_whose_records_are_stays_when_attributes_are_cut(attributes):
+def test_the_owner_stays_when_attributes_are_cut(attributes):
     tags = json.loads(one_span(SESSION, attributes=attributes)["tags"])
     assert (tags["user_id"], tags["session_id"]) == ("ada", "5e55")
     log = one_log(SESSION, attributes=attributes)
@@ -201,14 +201,14 @@ def test_a_log_record_maps_to_the_documented_columns():
 
 
 @pytest.mark.parametrize("text", ["a\tb", "line\nline", "c\\d", "\\N", "\\.", "e\r\nf", '"quoted"', "ü€😀", "nul\0"])
-def test_whatever_text_arrives_as_it_was(text):
+def test_any_text_is_stored_unchanged(text):
     row = one_log(body={"stringValue": text}, attributes=[attribute(text, stringValue=text)])
-    kept = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    assert row["message"] == kept
-    assert json.loads(row["metadata"]) == {kept: kept}
+    stored = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    assert row["message"] == stored
+    assert json.loads(row["metadata"]) == {stored: stored}
 
 
-def test_bodies_are_unpacked_within_bounds():
+def test_bodies_are_decompressed_up_to_the_limit():
     body = b"x" * 1000
     assert messages.unpack(body, "", 10) == body
     assert messages.unpack(gzip.compress(body), "gzip", 1000) == body
@@ -248,7 +248,7 @@ def test_deep_json_is_refused():
 
 
 @given(st.binary(max_size=300))
-def test_whatever_bytes_come_are_read_or_refused(body):
+def test_any_bytes_are_decoded_or_refused(body):
     for message, convert in ((ExportTraceServiceRequest, map_spans), (ExportLogsServiceRequest, map_logs)):
         try:
             mapped = convert(messages.read(body, messages.PROTOBUF, message), None)
@@ -257,6 +257,6 @@ def test_whatever_bytes_come_are_read_or_refused(body):
         assert all(row.size() > 0 for row in mapped.rows)
 
 
-def test_errors_are_in_kind():
+def test_errors_use_the_encoding_of_the_request():
     assert Status.FromString(messages.write_error("no", messages.PROTOBUF)).message == "no"
     assert json.loads(messages.write_error("no", messages.JSON)) == {"message": "no"}

@@ -1,4 +1,4 @@
-"""Reports of test tools, made by the tools themselves, and reports that no tool makes."""
+"""Parsing of reports: those that test tools write, and malformed or hostile ones."""
 
 import json
 import re
@@ -151,14 +151,14 @@ PRINTED = [
 ]
 
 
-def test_the_warnings_of_pytest_are_in_what_it_prints(python_run):
+def test_warnings_of_pytest_are_found_in_its_output(python_run):
     report, console = ((python_run / name).read_bytes() for name in ("junit.xml", "console.log"))
     result = read_junit(report, console)
     (own, *printed) = result["warning_details"]
     assert own["message"] == "DeprecationWarning: count is older"
     assert (Path(own["file"]).name, own["line"]) == ("test_shop.py", 17)
     assert printed == PRINTED
-    assert result["warnings"] == 4  # told once, counted twice
+    assert result["warnings"] == 4  # one of them is printed once and counted twice
     assert "warnings summary" in result["test_output"]
 
 
@@ -174,7 +174,7 @@ def test_node(tmp_path, name):
     (failed,) = result["failed_tests"]
     assert failed["name"] == "fails"
     assert (failed["file"], failed["line"]) == (str(tmp_path / name), 5)
-    # Tests outside any suite have their part in it, and so have those within one.
+    # The duration includes tests within suites and tests outside of them.
     cases = [float(case.get("time")) for case in ElementTree.fromstring(done.stdout).findall("testcase")]
     assert result["execution_time"] > sum(cases) + 0.01
 
@@ -313,7 +313,7 @@ def test_broken_coverage_json_is_refused(content):
         read_coverage_json(content)
 
 
-def test_odd_figures_do_no_harm():
+def test_absurd_numbers_are_ignored():
     result = read_junit(
         b'<testsuites><testsuite time="NaN" timestamp="9999-12-31T23:59:59-12:00"><testcase line="x"><failure/>'
         b"</testcase></testsuite></testsuites>"
@@ -323,7 +323,7 @@ def test_odd_figures_do_no_harm():
     assert result["timestamp"] <= datetime.now(UTC)
 
 
-def test_a_run_with_many_failures_stays_small():
+def test_a_run_with_many_failures_is_bounded():
     case = b'<testcase name="a"><failure message="m">' + b"t.py:1: no\n" * 2_000 + b"</failure></testcase>"
     result = read_junit(b"<testsuite>" + case * 1_500 + b"</testsuite>")
     assert (result["failed"], len(result["failed_tests"])) == (1_500, 1_000)
@@ -332,7 +332,7 @@ def test_a_run_with_many_failures_stays_small():
     assert result["failed_tests"][-1] == {"name": "a", "error": "m", "file": "t.py", "line": 1}
 
 
-def test_no_run_begins_in_the_future():
-    told = (datetime.now(UTC) + timedelta(hours=10)).strftime("%Y-%m-%dT%H:%M:%S")  # a local time without its zone
-    result = read_junit(f'<testsuite timestamp="{told}"><testcase name="a"/></testsuite>'.encode())
+def test_a_start_time_in_the_future_is_ignored():
+    local = (datetime.now(UTC) + timedelta(hours=10)).strftime("%Y-%m-%dT%H:%M:%S")  # a local time without its zone
+    result = read_junit(f'<testsuite timestamp="{local}"><testcase name="a"/></testsuite>'.encode())
     assert result["timestamp"] <= datetime.now(UTC)

@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sandbox.records.otlp.receiver import Limited
+from sandbox.records.otlp.outcome import Refused
 from sandbox.sessions.exports.collector import share
-from sandbox.sessions.exports.rate_limit import BatchTooLarge, RateLimit, RateLimits
+from sandbox.sessions.exports.rate_limit import RateLimit, RateLimits
 from sandbox.sessions.exports.store import Source
 
 SESSION, OTHER = uuid4(), uuid4()
@@ -27,27 +27,33 @@ def clock() -> Clock:
     return Clock()
 
 
-def send(limit: RateLimit, records: int, body_bytes: int = 0) -> None:
-    most = limit.admit(body_bytes)
-    if records > most:
-        raise limit.exceeded(records)
+def send(limit: RateLimit, records: int, body_bytes: int = 0) -> Refused | None:
+    admitted = limit.admit(body_bytes)
+    if isinstance(admitted, Refused):
+        return admitted
+    if records > admitted:
+        return limit.exceeded(records)
     limit.charge(body_bytes, records)
+    return None
+
+
+def code(outcome: Refused | int | None) -> str | None:
+    return outcome.code if isinstance(outcome, Refused) else None
 
 
 def test_a_refused_request_is_accepted_after_the_retry_time(clock: Clock) -> None:
     limits = RateLimits(600, clock=clock)
     limit = limits.of(SESSION)
-    send(limit, 590)
-    with pytest.raises(Limited) as refused:
-        send(limit, 54)  # one of them is charged by `admit`
-    assert refused.value.retry_after_seconds == 5
+    assert send(limit, 590) is None
+    refused = send(limit, 54)  # one of them is charged by `admit`
+    assert refused is not None
+    assert (refused.code, refused.retry_after_seconds) == ("too_many_records", 5)
     clock.now += 4.4
-    with pytest.raises(Limited):
-        limit.check()
-    send(limits.of(OTHER), 600)
+    assert code(limit.check()) == "too_many_records"
+    assert send(limits.of(OTHER), 600) is None
     clock.now += 0.2
-    limit.check()
-    send(limits.of(SESSION), 54)
+    assert limit.check() is None
+    assert send(limits.of(SESSION), 54) is None
 
 
 def test_accepted_records_stay_below_the_rate_plus_one_burst(clock: Clock) -> None:
@@ -55,34 +61,27 @@ def test_accepted_records_stay_below_the_rate_plus_one_burst(clock: Clock) -> No
     accepted = 0
     for _ in range(1_000):
         clock.now += 0.6
-        try:
-            send(limit, 37)
+        if send(limit, 37) is None:
             accepted += 37
-        except Limited:
-            pass
     assert 600 * 10 * 0.9 <= accepted <= 600 + 600 * 10
 
 
 def test_long_bodies_are_charged_by_length_before_they_are_parsed(clock: Clock) -> None:
     limits = RateLimits(600, clock=clock)
-    send(limits.of(SESSION), 100, 300 * 1024)
-    send(limits.of(SESSION), 299, 100 * 1024)
-    with pytest.raises(Limited):
-        limits.of(SESSION).admit(2 * 1024)
+    assert send(limits.of(SESSION), 100, 300 * 1024) is None
+    assert send(limits.of(SESSION), 299, 100 * 1024) is None
+    assert code(limits.of(SESSION).admit(2 * 1024)) == "too_many_records"
     # Requests without records are charged too.
     for _ in range(600):
-        send(limits.of(OTHER), 0)
-    with pytest.raises(Limited):
-        limits.of(OTHER).admit(0)
+        assert send(limits.of(OTHER), 0) is None
+    assert code(limits.of(OTHER).admit(0)) == "too_many_records"
 
 
 def test_a_batch_larger_than_the_bucket_is_too_large(clock: Clock) -> None:
     limit = RateLimits(600, clock=clock).of(SESSION)
-    with pytest.raises(BatchTooLarge):
-        send(limit, 601, 1024)
-    with pytest.raises(BatchTooLarge):
-        limit.admit(601 * 1024)
-    send(limit, 599)
+    assert code(send(limit, 601, 1024)) == "too_many_records_at_once"
+    assert code(limit.admit(601 * 1024)) == "too_many_records_at_once"
+    assert send(limit, 599) is None
 
 
 def test_only_full_buckets_are_dropped_from_memory(clock: Clock) -> None:
@@ -94,8 +93,7 @@ def test_only_full_buckets_are_dropped_from_memory(clock: Clock) -> None:
     for _ in range(1_200):
         clock.now += 0.01
         send(limits.of(uuid4()), 1)
-    with pytest.raises(Limited):
-        send(limits.of(SESSION), 600)
+    assert code(send(limits.of(SESSION), 600)) == "too_many_records"
     clock.now += 60
     limits.of(uuid4())
     assert len(limits._sessions) < 10

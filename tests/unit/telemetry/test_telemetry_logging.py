@@ -1,4 +1,4 @@
-"""The console's lines, the recording handler's rows, and what is cleaned on the way."""
+"""Console lines, rows of the recording handler, and the cleaning of their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.telemetry.rows import MAX_JSON, clean_json, clean_text
 
 
 class Rows:
-    """Takes rows as the recorder does, and keeps them."""
+    """A recorder that stores the rows in a list."""
 
     def __init__(self) -> None:
         self.rows = []
@@ -53,11 +53,11 @@ def test_console_line_names_request_and_session():
     assert "request" not in ConsoleFormatter(colour=False).format(record("hello"))
 
 
-def test_colour_is_for_terminals():
+def test_only_terminals_get_colours():
     assert "\x1b[33mWARNING \x1b[0m" in ConsoleFormatter(colour=True).format(record("x", level=logging.WARNING))
 
 
-def test_error_carries_its_stack(logger, rows):
+def test_an_error_is_recorded_with_its_stack(logger, rows):
     try:
         {}["lost"]
     except KeyError:
@@ -71,20 +71,20 @@ def test_error_carries_its_stack(logger, rows):
 @pytest.mark.parametrize(
     ("number", "level"), [(1, "DEBUG"), (15, "DEBUG"), (25, "INFO"), (35, "WARNING"), (45, "ERROR"), (99, "CRITICAL")]
 )
-def test_levels_are_the_documented_ones(logger, rows, number, level):
+def test_levels_are_mapped_to_the_documented_ones(logger, rows, number, level):
     logger.setLevel(1)
     logger.log(number, "x")
     assert rows.rows[0].level == level
 
 
-def test_message_that_cannot_be_formatted_fails_nobody(logger, rows, capsys):
+def test_a_message_that_cannot_be_formatted_does_not_raise(logger, rows, capsys):
     logger.info("%d", "no number")
     logger.info("still here")
     assert [row.message for row in rows.rows] == ["still here"]
     assert "Logging error" in capsys.readouterr().err
 
 
-def test_logging_while_a_record_is_made_does_not_go_round(logger, rows):
+def test_logging_while_a_record_is_handled_does_not_recurse(logger, rows):
     class Chatty:
         def __str__(self) -> str:
             logger.info("again %s", self)
@@ -94,14 +94,14 @@ def test_logging_while_a_record_is_made_does_not_go_round(logger, rows):
     assert [row.message for row in rows.rows] == ["chatty"]
 
 
-def test_what_the_recorder_logs_of_its_writing_is_not_recorded(logger, rows):
+def test_log_lines_of_the_writing_recorder_are_not_recorded(logger, rows):
     token = writing.set(True)
     logger.error("from the driver")
     writing.reset(token)
     assert rows.rows == []
 
 
-async def test_context_follows_tasks_and_threads_and_ends_with_its_block(logger, rows):
+async def test_the_context_follows_tasks_and_threads_and_ends_with_its_block(logger, rows):
     with context.bind(request_id="r-1"):
         task = asyncio.create_task(asyncio.to_thread(logger.info, "x"))
         context.set_user("ada")
@@ -115,7 +115,7 @@ async def test_context_follows_tasks_and_threads_and_ends_with_its_block(logger,
     assert (row.request_id, row.user_id) == ("r-1", "ada")
 
 
-def test_json_is_always_json_and_bounded():
+def test_json_columns_are_valid_and_bounded():
     class Hostile:
         def __str__(self) -> str:
             raise RuntimeError("no")

@@ -1,4 +1,4 @@
-"""What is done by itself: silent agents are noticed, components report, old rows go and nothing else does."""
+"""Periodic maintenance: agent health, heartbeats of components, and retention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.db.periodic import Periodic, exclusive
 from sandbox.records import retention
 from sandbox.records.agents import store as agents
 from sandbox.records.agents.components import Components
-from sandbox.records.maintenance import RETENTION, Upkeep
+from sandbox.records.maintenance import RETENTION, Maintenance
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
 
@@ -27,7 +27,7 @@ async def value(database, sql):
         return (await connection.execute(text(sql))).scalar_one()
 
 
-async def test_silent_agents_become_warning_then_error(database):
+async def test_agents_without_heartbeats_become_warning_then_error(database):
     await run(
         database,
         "UPDATE agents SET status = 'healthy', last_active = NOW() WHERE name = 'Redis'",
@@ -41,7 +41,7 @@ async def test_silent_agents_become_warning_then_error(database):
     assert back["status"] == "healthy"
 
 
-async def test_components_report_themselves(database):
+async def test_components_are_checked_and_get_heartbeats(database):
     answers = [{"version": "27"}, RuntimeError("no socket")]
 
     async def engine():
@@ -61,7 +61,7 @@ async def test_components_report_themselves(database):
 
 
 async def fill(database):
-    """A row too old and one young enough, of everything."""
+    """Insert a row that is too old and one that is not, into every table."""
     await run(
         database,
         """CREATE TABLE logs_p20260101 (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)""",
@@ -104,13 +104,13 @@ async def old_and_young(database):
     return found
 
 
-async def test_what_is_too_old_goes_and_nothing_else(database, admin):
+async def test_retention_removes_exactly_what_is_too_old(database, admin):
     await fill(database)
     before = await old_and_young(database)
     planned = (await admin.post("/api/v1/admin/retention", json={"dry_run": True})).json()
     assert await old_and_young(database) == before
     assert planned["steps"][0]["partitions"] == ["logs_p20260101"]
-    # Those of the partition, and one of the default partition.
+    # Two of the partition and one of the default partition.
     assert planned["steps"][0]["rows"] == 3
     done = (await admin.post("/api/v1/admin/retention", json={})).json()
     assert done["steps"] == planned["steps"]
@@ -139,7 +139,7 @@ async def test_retention_runs_once_at_a_time(database, admin, ada):
     assert (await ada.post("/api/v1/admin/retention", json={})).json()["code"] == "admin_required"
 
 
-async def test_a_table_in_use_is_left_for_the_next_run(database):
+async def test_a_locked_table_is_left_for_the_next_run(database):
     await fill(database)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
@@ -151,20 +151,20 @@ async def test_a_table_in_use_is_left_for_the_next_run(database):
     assert (await retention.run(database, Settings(), dry_run=False))[0].partitions == ("logs_p20260101",)
 
 
-async def test_long_work_keeps_its_turn(database, monkeypatch):
+async def test_long_work_keeps_its_lock(database, monkeypatch):
     monkeypatch.setattr("sandbox.db.periodic.KEEPALIVE_SECONDS", 0.2)
     async with database.transaction() as connection:
         await connection.execute(text("SET idle_in_transaction_session_timeout = '1s'"))
     async with exclusive(database, "long work") as ours:
         assert ours
-        await asyncio.sleep(2)  # longer than a transaction may rest
+        await asyncio.sleep(2)  # longer than the idle timeout of transactions
         async with exclusive(database, "long work") as another:
             assert not another
     async with exclusive(database, "long work") as again:
         assert again
 
 
-async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, caplog):
+async def test_periodic_work_runs_in_one_replica_and_continues_after_failures(database, caplog):
     done = asyncio.Event()
     calls = 0
 
@@ -184,43 +184,43 @@ async def test_periodic_work_is_done_by_one_and_survives_its_failures(database, 
     assert caplog.text.count("not today") == 1
 
 
-def make_upkeep(database, home, **settings):
+def make_maintenance(database, home, **settings):
     async def engine():
         return {"version": "27"}
 
-    return Upkeep(database, Settings(home=home, **settings), Recorder(database), engine)
+    return Maintenance(database, Settings(home=home, **settings), Recorder(database), engine)
 
 
 @pytest.fixture
-async def upkeep(database, tmp_path):
-    upkeep = make_upkeep(database, tmp_path)
-    upkeep.start()
-    yield upkeep
-    await upkeep.close()
+async def maintenance(database, tmp_path):
+    maintenance = make_maintenance(database, tmp_path)
+    maintenance.start()
+    yield maintenance
+    await maintenance.close()
 
 
-async def test_upkeep_does_all_of_it(upkeep, database):
+async def test_maintenance_runs_its_jobs(maintenance, database):
     reported = "SELECT count(*) FROM agents WHERE status = 'healthy' AND name IN ('PostgreSQL', 'Container Engine')"
     async with asyncio.timeout(30):
         while await value(database, reported) < 2:
             await asyncio.sleep(0.05)
 
 
-async def test_agents_are_not_late_for_a_service_that_was_down(database, tmp_path):
-    """It may have been down for long: they have as long again from its start on."""
+async def test_agents_get_their_full_time_after_a_start_of_the_service(database, tmp_path):
+    """While the service was down they could not send heartbeats."""
     await run(
         database, "UPDATE agents SET status = 'healthy', last_active = NOW() - INTERVAL '1 h' WHERE name = 'Redis'"
     )
     status = "SELECT status FROM agents WHERE name = 'Redis'"
-    await make_upkeep(database, tmp_path)._mark_silent()
+    await make_maintenance(database, tmp_path)._mark_silent()
     assert await value(database, status) == "healthy"
-    started = make_upkeep(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
+    started = make_maintenance(database, tmp_path, agent_warning_seconds=1, agent_error_seconds=2)
     await asyncio.sleep(1.1)
     await started._mark_silent()
     assert await value(database, status) == "error"
 
 
 @pytest.mark.parametrize("warning", [6, 300])
-def test_no_setting_takes_a_component_for_silent(database, tmp_path, warning):
-    upkeep = make_upkeep(database, tmp_path, agent_warning_seconds=warning)
-    assert upkeep._periodic["components"].interval_seconds <= min(30, warning / 3)
+def test_components_get_heartbeats_often_enough_for_every_setting(database, tmp_path, warning):
+    maintenance = make_maintenance(database, tmp_path, agent_warning_seconds=warning)
+    assert maintenance._periodic["components"].interval_seconds <= min(30, warning / 3)
