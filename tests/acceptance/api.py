@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Api:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def upload(self, project_id: str, files: dict[str, str | bytes]) -> dict[str, Any]:
+    def upload(self, project_id: str, files: Mapping[str, str | bytes]) -> dict[str, Any]:
         return self.put_archive(project_id, tar_of(files))
 
     def upload_folder(self, project_id: str, folder: Path) -> dict[str, Any]:
@@ -90,7 +90,8 @@ class Api:
 def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
     """Events of a stream of lines; comments are left out."""
     ident: str | None = None
-    event, data = "message", []
+    event = "message"
+    data: list[str] = []
     for line in lines:
         if line == "":
             if data:
@@ -107,7 +108,7 @@ def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
                 data.append(value)
 
 
-def tar_of(files: dict[str, str | bytes]) -> bytes:
+def tar_of(files: Mapping[str, str | bytes]) -> bytes:
     """A .tar.gz of the given files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:

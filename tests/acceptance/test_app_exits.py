@@ -40,12 +40,12 @@ GET = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/{}').r
 
 @pytest.fixture(scope="module")
 def home(make_service: Callable[..., Service]) -> Path:
-    return make_service(quick=True).home
+    return make_service().home
 
 
 @pytest.fixture(scope="module")
 def replica(make_service: Callable[..., Service], home: Path) -> Iterator[Service]:
-    service = make_service(home, quick=True)
+    service = make_service(home)
     service.start()
     yield service
     service.stop()
@@ -158,7 +158,7 @@ def test_an_app_that_exits_while_the_service_is_away(api: Api, replica: Service,
 def test_another_replica_takes_over_what_is_waited_for(
     api: Api, make_service: Callable[..., Service], home: Path, replica: Service, running: str
 ) -> None:
-    other = make_service(home, quick=True)
+    other = make_service(home)
     other.start()
     replica.kill()
     there = Api(other.url, ADMIN_TOKEN)

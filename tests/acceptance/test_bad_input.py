@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.acceptance.api import SESSIONS, Api, problem, tar_of
-from tests.acceptance.service import SESSIONS_EACH
+from tests.acceptance.service import SESSIONS_PER_USER
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_what_does_not_exist(new_user: Callable[[], Api]) -> None:
 
 def test_a_user_has_so_many_sessions_and_no_more(new_user: Callable[[], Api]) -> None:
     user = new_user()
-    made = [user.create()["session_id"] for _ in range(SESSIONS_EACH)]
+    made = [user.create()["session_id"] for _ in range(SESSIONS_PER_USER)]
     told = problem(user.http.post(SESSIONS, json={}), 429, "too_many_sessions")
-    assert f"{SESSIONS_EACH} sessions" in told["detail"]
+    assert f"{SESSIONS_PER_USER} sessions" in told["detail"]
     user.end(made.pop())
     made.append(user.create()["session_id"])
     for session_id in made:

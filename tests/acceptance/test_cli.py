@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service, free_port
+from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.ports import reserve_port
 
 PROGRAM = str(Path(sys.executable).parent / "sandbox")
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -224,7 +225,7 @@ def test_tokens(sandbox: Run, session_id: str) -> None:
 
 
 def test_errors_have_their_exit_codes(sandbox: Run, tmp_path: Path) -> None:
-    away = f"http://127.0.0.1:{free_port()}"
+    away = f"http://127.0.0.1:{reserve_port()}"
     for arguments, env, code, said in (
         (("list",), {"SANDBOX_URL": away}, 5, f"error: {away} does not answer"),
         (("list",), {"SANDBOX_TOKEN": "mistyped"}, 4, "[token_unknown]"),
@@ -254,7 +255,7 @@ def test_doctor(sandbox: Run, service: Service, tmp_path: Path) -> None:
     assert "migrations applied" in found["database"]["detail"]
     assert found["engine"]["verdict"] == "ok"
 
-    ill = sandbox("doctor", DOCKER_HOST="unix:///nowhere/docker.sock", SANDBOX_PORT=str(free_port()))
+    ill = sandbox("doctor", DOCKER_HOST="unix:///nowhere/docker.sock", SANDBOX_PORT=str(reserve_port()))
     assert ill.returncode == 1
     assert re.search(r"^engine +fail ", ill.stdout, re.MULTILINE)
     assert re.search(r"^service +warn +nothing answers .* sandbox up", ill.stdout, re.MULTILINE)

@@ -28,7 +28,7 @@ def networks(client: docker.DockerClient, deployment_id: str) -> list[Any]:
 def test_sandboxes_outlive_down_and_end_with_it_if_asked(
     make_service: Callable[..., Service], docker_client: docker.DockerClient
 ) -> None:
-    service = make_service()
+    service = make_service(quick=False)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     session, _ = api.launch()

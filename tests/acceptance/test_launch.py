@@ -286,7 +286,7 @@ def test_delete_in_the_middle_of_an_install(
     admin: Api, docker_client: docker.DockerClient, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     files = {"sandbox.toml": '[app]\nruntime = "node20"\ninstall = "echo under way; sleep 3600"\nstart = "false"\n'}
-    admin.upload("long-install", files)  # type: ignore[arg-type]
+    admin.upload("long-install", files)
     session_id = admin.create(project_id="long-install")["session_id"]
     seen: list[SseEvent] = []
     for event in admin.events(session_id):

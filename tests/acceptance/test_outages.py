@@ -27,7 +27,7 @@ from tests.acceptance.service import ADMIN_TOKEN, Service
 @pytest.fixture(scope="module")
 def own(make_service: Callable[..., Service]) -> Iterator[Service]:
     """A service whose database may be stopped."""
-    service = make_service(quick=True)
+    service = make_service()
     service.start()
     yield service
     service.stop()
@@ -151,7 +151,7 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
 
 
 def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
-    service = make_service(quick=True, DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)

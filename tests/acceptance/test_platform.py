@@ -55,7 +55,6 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def impatient(make_service: Callable[..., Service], told: tuple[str, list[dict[str, Any]]]) -> Service:
     """A service that takes a guest agent for silent after seconds, and tells of it."""
     service = make_service(
-        quick=True,
         SANDBOX_AGENT_WARNING_SECONDS="3",
         SANDBOX_AGENT_ERROR_SECONDS="5",
         SANDBOX_ALERT_INTERVAL_SECONDS="1",
@@ -149,7 +148,7 @@ def test_retention_by_hand(impatient: Service) -> None:
 
 
 def test_a_service_that_stops_ends_its_streams_quietly(make_service: Callable[..., Service]) -> None:
-    service = make_service(quick=True)
+    service = make_service()
     service.start()
     headers = {"X-API-Key": ADMIN_TOKEN}
     ended: list[bool] = []

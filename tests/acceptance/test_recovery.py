@@ -39,7 +39,7 @@ GET = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/{}').r
 @pytest.fixture(scope="module")
 def small(make_service: Callable[..., Service]) -> Iterator[Service]:
     """A service whose containers have little memory."""
-    service = make_service(quick=True, SANDBOX_MEMORY_MB="128")
+    service = make_service(SANDBOX_MEMORY_MB="128")
     service.start()
     yield service
     service.stop()

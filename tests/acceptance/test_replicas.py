@@ -19,7 +19,7 @@ Replicas = tuple[Service, Service]
 @pytest.fixture(scope="module")
 def home(make_service: Callable[..., Service]) -> Path:
     """The data folder of these tests' deployment."""
-    return make_service(quick=True).home
+    return make_service().home
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def make_replicas(make_service: Callable[..., Service], home: Path) -> Iterator[
     made: list[Service] = []
 
     def make(lease: int) -> Replicas:
-        first = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        first = make_service(home, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         first.start()
-        second = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        second = make_service(home, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         second.start()
         made.extend((first, second))
         return first, second

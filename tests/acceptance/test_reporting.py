@@ -183,7 +183,7 @@ def test_commands_in_a_blank_session_report_and_cannot_pretend_to_be_others(user
 def test_a_sessions_token_opens_nothing_and_ends_with_it(user: Api, service: Service) -> None:
     session, _ = user.launch()
     token = token_of(user, session["session_id"])
-    empty = {"resourceLogs": []}
+    empty: dict[str, list[Any]] = {"resourceLogs": []}
     with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as http:
         assert http.post("/v1/logs", json=empty).status_code == 200
         paths = user.http.get("/openapi.json").json()["paths"]
@@ -210,7 +210,7 @@ def test_a_sessions_token_opens_nothing_and_ends_with_it(user: Api, service: Ser
 @pytest.fixture(scope="module")
 def mortal(make_service: Callable[..., Service]) -> Iterator[Service]:
     """A service of this module's own, which may be killed; every test finds it running."""
-    service = make_service(quick=True, SANDBOX_REPLICA_LEASE_SECONDS="3", SANDBOX_SESSION_RECORDS_PER_MINUTE="1000")
+    service = make_service(SANDBOX_REPLICA_LEASE_SECONDS="3", SANDBOX_SESSION_RECORDS_PER_MINUTE="1000")
     service.start()
     yield service
     service.stop()
@@ -266,7 +266,7 @@ def collected(service: Service) -> int:
 def test_another_replica_takes_over_from_one_that_dies_or_hangs(
     mortal: Service, make_service: Callable[..., Service], api: Api, shop: str, docker_client: docker.DockerClient
 ) -> None:
-    second = make_service(mortal.home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS="3")
+    second = make_service(mortal.home, SANDBOX_REPLICA_LEASE_SECONDS="3")
     try:
         for hangs in (False, True):
             second.start()
@@ -330,7 +330,7 @@ def test_a_session_that_sends_too_much_is_pushed_back_and_others_are_not(api: Ap
 
 def test_where_agents_are_reached_by_the_engines_exec(make_service: Callable[..., Service]) -> None:
     """As with a remote engine: nothing is shared with the containers at all."""
-    service = make_service(quick=True, SANDBOX_AGENT_TRANSPORT="exec")
+    service = make_service(SANDBOX_AGENT_TRANSPORT="exec")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     session_id = api.launch()[0]["session_id"]

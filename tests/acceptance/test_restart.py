@@ -30,7 +30,7 @@ POINTS = [
 @pytest.fixture(scope="module")
 def mortal(make_service: Callable[..., Service]) -> Iterator[Service]:
     """A service of this module's own, which may be killed; every test finds it running."""
-    service = make_service(quick=True)
+    service = make_service()
     service.start()
     yield service
     service.stop()

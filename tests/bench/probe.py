@@ -18,7 +18,7 @@ PROBES = 500
 def main() -> None:
     """A fixed number of requests one after the other, or as many as there are until stdin closes."""
     url, token, mode = sys.argv[1:]
-    taken = []
+    taken: list[float] = []
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     headers = {"Authorization": f"Bearer {token}"}
     print("ready", flush=True)

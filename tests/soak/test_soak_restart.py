@@ -24,7 +24,7 @@ def test_nothing_is_lost_over_hundreds_of_kills(
     make_service: Callable[..., Service], docker_client: docker.DockerClient
 ) -> None:
     chance = random.Random(SEED)
-    service = make_service(quick=True)
+    service = make_service()
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)
