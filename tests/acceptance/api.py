@@ -1,4 +1,4 @@
-"""A thin caller of the HTTP contract, for tests that check the contract itself rather than the SDK."""
+"""A thin HTTP client of the service, for tests that check the HTTP contract itself rather than the SDK."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SseEvent:
 
 
 class Api:
-    """HTTP with one caller's token."""
+    """An HTTP client that sends one token."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -57,7 +57,7 @@ class Api:
         return answer.json()
 
     def events(self, session_id: str, last_event_id: int | None = None) -> Iterator[SseEvent]:
-        """Events until the stream ends; nothing at 204."""
+        """Yield events until the stream ends; none if the answer is 204."""
         headers = {"Last-Event-ID": str(last_event_id)} if last_event_id is not None else {}
         path = f"/api/v1/sessions/{session_id}/events"
         with self.http.stream("GET", path, headers=headers, timeout=300) as answer:
@@ -67,10 +67,10 @@ class Api:
             yield from parse_sse(answer.iter_lines())
 
     def launch(self, **body: Any) -> tuple[dict[str, Any], list[SseEvent]]:
-        """Create a session and follow its launch to the end; the session then, and all events."""
+        """Create a session and follow its launch to the end. Return the session as it is then, and all events."""
         session = self.create(**body)
-        seen = list(self.events(session["session_id"]))
-        return self.get(session["session_id"]), seen
+        events = list(self.events(session["session_id"]))
+        return self.get(session["session_id"]), events
 
     def exec(self, session_id: str, command: str | list[str], **more: Any) -> dict[str, Any]:
         answer = self.http.post(f"/api/v1/sessions/{session_id}/exec", json={"command": command, **more})
@@ -78,7 +78,7 @@ class Api:
         return answer.json()
 
     def end(self, session_id: str) -> None:
-        """Terminate, and wait until it is over."""
+        """Terminate the session and wait until its status is `terminated`."""
         answer = self.http.delete(f"/api/v1/sessions/{session_id}")
         assert answer.status_code == 202, answer.text
         deadline = time.monotonic() + 60
@@ -88,7 +88,7 @@ class Api:
 
 
 def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
-    """Events of a stream of lines; comments are left out."""
+    """Parse the lines of a server-sent event stream. Comments are left out."""
     ident: str | None = None
     event = "message"
     data: list[str] = []
@@ -109,7 +109,7 @@ def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
 
 
 def tar_of(files: Mapping[str, str | bytes]) -> bytes:
-    """A .tar.gz of the given files."""
+    """Return a .tar.gz of the given files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in files.items():
@@ -122,7 +122,7 @@ def tar_of(files: Mapping[str, str | bytes]) -> bytes:
 
 
 def tar_of_folder(folder: Path) -> bytes:
-    """A .tar.gz of a folder, without what installing made."""
+    """Return a .tar.gz of a folder without its node_modules."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(folder, arcname=".", filter=lambda m: None if "node_modules" in m.name.split("/") else m)
@@ -130,7 +130,7 @@ def tar_of_folder(folder: Path) -> bytes:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The body of a refusal, which must be a problem with a cause and the request's id."""
+    """Check that the answer is this problem, with a detail, a hint and the request's id; return its body."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     body: dict[str, Any] = answer.json()
     assert (body["code"], body["status"]) == (code, status), body
