@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from sandbox.engine.base import ContainerSpec, ContainerState, ExecResult, Guest, Limits
@@ -30,7 +31,7 @@ class Sandbox:
         result = await self.run("bash", "-c", f"exec 2>&1\n{script}")
         return result.stdout.decode()
 
-    async def python(self, source: str, *arguments: object) -> object:
+    async def python(self, source: str, *arguments: object) -> Any:
         """What a Python program prints as JSON."""
         result = await self.run("python3", "-c", source, *map(str, arguments))
         assert result.exit_code == 0, result.stderr.decode()

@@ -5,14 +5,15 @@ the disk that containers and volumes share.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 from pathlib import Path
 
-from isolated_world import MEMORY, PIDS, SECRET, World
-
 from sandbox.engine import labels
+from sandbox.engine.guest_client.client import GuestClient
+from tests.integration.engine.isolated_world import MEMORY, PIDS, SECRET, World
 
 STATUS = """
 import json
@@ -180,6 +181,7 @@ async def test_killing_everything_leaves_the_agent_and_its_processes_ends_known(
         assert (await world.one.guest.wait("killer")).running is False
     await world.one.answers()
     state = await world.engine.inspect_container(world.one.session_id, "main")
+    assert state is not None
     assert (state.status, state.id, state.started_at) == ("running", world.one.state.id, world.one.state.started_at)
 
 
@@ -206,18 +208,20 @@ async def test_no_secret_of_the_service_is_inside(world: World):
 
 
 async def test_a_fork_bomb_stays_in_its_container_and_can_be_ended(world: World):
-    await world.one.guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
+    guest = world.one.guest
+    assert isinstance(guest, GuestClient)
+    await guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
     async with asyncio.timeout(60):
-        while (await world.one.guest.stats()).pids < PIDS * 3 // 4:
+        while (await guest.stats()).pids < PIDS * 3 // 4:
             await asyncio.sleep(0.05)
     # The guest agent answers while it goes on (what needs a new process is refused there), and the others notice
     # nothing.
-    assert "bomb" in [process.name for process in await world.one.guest.processes()]
+    assert "bomb" in [process.name for process in await guest.processes()]
     await world.neighbour.answers()
     async with asyncio.timeout(60):
-        await world.one.guest.kill_all()
-        while (await world.one.guest.stats()).pids > 20:
-            await world.one.guest.kill_all()
+        await guest.kill_all()
+        while (await guest.stats()).pids > 20:
+            await guest.kill_all()
             await asyncio.sleep(0.1)
     await world.one.answers()
 
@@ -226,21 +230,21 @@ HOG = "b = bytearray()\nwhile True: b += bytes(8 << 20)"
 
 
 async def test_a_memory_hog_is_ended_alone_and_told(world: World):
-    events = world.engine.events()
-    result = await world.one.run("python3", "-c", HOG)
-    assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
-    await world.one.guest.start("hog", ["python3", "-c", HOG])
-    async with asyncio.timeout(30):
-        hog = await world.one.guest.wait("hog")
-        assert (hog.signal, hog.out_of_memory) == (9, True)
-        async for event in events:
-            if event.action == "oom":
-                assert (event.session_id, event.role) == (world.one.session_id, "main")
-                break
-    await events.aclose()
+    async with contextlib.aclosing(world.engine.events()) as events:
+        result = await world.one.run("python3", "-c", HOG)
+        assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
+        await world.one.guest.start("hog", ["python3", "-c", HOG])
+        async with asyncio.timeout(30):
+            hog = await world.one.guest.wait("hog")
+            assert (hog.signal, hog.out_of_memory) == (9, True)
+            async for event in events:
+                if event.action == "oom":
+                    assert (event.session_id, event.role) == (world.one.session_id, "main")
+                    break
     await world.one.answers()
     await world.neighbour.answers()
     state = await world.engine.inspect_container(world.one.session_id, "main")
+    assert state is not None
     assert (state.status, state.started_at) == ("running", world.one.state.started_at)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from isolated_world import Sandbox, World
+from tests.integration.engine.isolated_world import Sandbox, World
 
 SERVER_PORT = 8123
 CONNECT = """

@@ -6,7 +6,7 @@ Never by a stopwatch, and without forbidding the planner anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,7 +48,7 @@ async def records(month: str):
 
 
 @contextmanager
-def explained(database: Database, table: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def explained(database: Database, table: str) -> Iterator[Callable[[], Awaitable[list[dict[str, Any]]]]]:
     """Plans of the statements that the block sends about the table, made as they were sent; with what they did."""
     asked = []
     planned: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -58,7 +59,7 @@ def logs(count: int, *said: dict[str, object]) -> dict[str, object]:
     return {"resourceLogs": [{"resource": {"attributes": list(said)}, "scopeLogs": [{"logRecords": [record] * count}]}]}
 
 
-def spans(*said: dict[str, object]) -> dict[str, object]:
+def spans(*said: dict[str, object]) -> dict[str, Any]:
     span = {
         "traceId": os.urandom(16).hex(),
         "spanId": os.urandom(8).hex(),

@@ -195,6 +195,7 @@ async def test_stream_that_breaks_is_broken_off(http, recorder, records):
 
 async def test_websocket_is_recorded(server, recorder, records):
     async with websockets.connect(f"ws://{server}/api/echo", additional_headers={"X-Request-ID": "ws-1"}) as socket:
+        assert socket.response is not None
         assert socket.response.headers["x-request-id"] == "ws-1"
         await socket.send("hello")
         assert await socket.recv() == "hello"

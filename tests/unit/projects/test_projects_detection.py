@@ -1,9 +1,9 @@
 """What other small projects are taken for: static pages, several roles, and what is not recognised."""
 
 import pytest
-from small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
 
 from sandbox.projects.detection.detect import PlanUndetected
+from tests.unit.projects.small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What small Node projects are taken for."""
 
 import pytest
-from small_projects import EXPRESS, VITE, PlanOf, only, package
+
+from tests.unit.projects.small_projects import EXPRESS, VITE, PlanOf, only, package
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """OTLP bodies: unpacked within bounds, read in both encodings, mapped to the documented columns."""
 
+import contextlib
 import gzip
 import json
 import re
@@ -249,12 +250,10 @@ def test_deep_json_is_refused():
 
 @given(st.binary(max_size=300))
 def test_whatever_bytes_come_are_read_or_refused(body):
-    for message, convert in ((ExportTraceServiceRequest, map_spans), (ExportLogsServiceRequest, map_logs)):
-        try:
-            mapped = convert(messages.read(body, messages.PROTOBUF, message), None)
-        except messages.Malformed:
-            continue
-        assert all(row.size() > 0 for row in mapped.rows)
+    with contextlib.suppress(messages.Malformed):
+        assert all(map_spans(messages.read(body, messages.PROTOBUF, ExportTraceServiceRequest), None).rows)
+    with contextlib.suppress(messages.Malformed):
+        assert all(map_logs(messages.read(body, messages.PROTOBUF, ExportLogsServiceRequest), None).rows)
 
 
 def test_errors_are_in_kind():

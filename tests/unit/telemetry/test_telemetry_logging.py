@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 
 import pytest
 
 from sandbox.telemetry import context
 from sandbox.telemetry.logging import ConsoleFormatter, RecordingHandler
 from sandbox.telemetry.recorder import writing
-from sandbox.telemetry.rows import MAX_JSON, clean_json, clean_text
+from sandbox.telemetry.rows import MAX_JSON, LogRow, clean_json, clean_text
 
 
 class Rows:
     """Takes rows as the recorder does, and keeps them."""
 
     def __init__(self) -> None:
-        self.rows = []
+        self.rows: list[LogRow] = []
 
     def add_log(self, row) -> None:
         self.rows.append(row)
@@ -59,7 +60,7 @@ def test_colour_is_for_terminals():
 
 def test_error_carries_its_stack(logger, rows):
     try:
-        {}["lost"]
+        os.environ["lost"]
     except KeyError:
         logger.exception("failed")
     (row,) = rows.rows
