@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 import sandbox.guest
 from sandbox.engine.guest_client.client import GuestClient
+from tests.ports import reserve_port
 
 GUEST = Path(sandbox.guest.__file__).parent
 USER = 1000
@@ -34,15 +35,9 @@ class RunningAgent:
     exports_port: int
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start_agent(folder: Path, exports_port: int | None = None) -> RunningAgent:
     """A guest agent on its own socket, workspace and spool below the folder. `exports_port` None: any that is free."""
-    port = exports_port or free_port()
+    port = exports_port or reserve_port()
     workspace = folder / "workspace"
     workspace.mkdir()
     path = folder / "run" / "agent.sock"
@@ -68,7 +63,11 @@ class BridgeConnector:
     async def __call__(self) -> socket.socket:
         ours, near = socket.socketpair()
         command = [sys.executable, "-I", "-S", str(GUEST), "connect", "--socket", str(self._path)]
-        bridge = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=near)
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=near.fileno())
+
+        bridge = await asyncio.to_thread(start)
         self.bridges.append(bridge)
         threading.Thread(target=self._send, args=(near, bridge), daemon=True).start()
         ours.setblocking(False)

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from running_guests import RunningAgent
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import RunningAgent
 
 
 def alive(pid: int) -> bool:

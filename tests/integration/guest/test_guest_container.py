@@ -8,9 +8,9 @@ import json
 import signal
 
 import pytest
-from running_guests import MEMORY, PIDS, AgentContainer
 
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import MEMORY, PIDS, AgentContainer
 
 HOG = ["python3", "-c", "held = []\nwhile True: held.append(bytearray(8 << 20))"]
 #: Processes that do nothing but start more, and start again what cannot be started.

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_guests import RunningAgent, start_agent
 
 from sandbox.engine.base import Export, ExportAnswer, Exports
 from sandbox.engine.guest_client.client import GuestClient
@@ -21,6 +20,7 @@ from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
 from sandbox.guest import exporters
 from sandbox.guest.exports import WAITING_LIMIT
+from tests.integration.guest.running_guests import RunningAgent, start_agent
 
 PROTOBUF = {"Content-Type": "application/x-protobuf", "Authorization": "Bearer t"}
 

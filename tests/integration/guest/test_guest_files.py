@@ -11,10 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningAgent
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import RunningAgent
 
 
 @pytest.fixture

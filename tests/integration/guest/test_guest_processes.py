@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningAgent
 
 from sandbox.engine.base import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
@@ -18,6 +17,7 @@ from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
 from sandbox.guest.children import Children, User
 from sandbox.guest.launcher import Launcher
+from tests.integration.guest.running_guests import RunningAgent
 
 
 @pytest.fixture
@@ -201,6 +201,7 @@ def test_an_order_to_a_launcher_that_has_just_died_goes_to_its_successor(tmp_pat
             pids.add(pid := launcher._process.pid)
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # nobody has told the launcher's owner yet
+    assert launcher._socket is not None
     launcher._socket.close()
     assert len(pids) == 3
     for pid in pids:

@@ -82,7 +82,7 @@ def app(services: Services) -> FastAPI:
 @pytest.fixture
 def front(app: FastAPI, services: Services) -> ASGIApp:
     """What callers call."""
-    return DirectRoutes(otlp.router, app, services, otherwise=app)
+    return DirectRoutes(otlp.router, app, services, otherwise=app)  # type: ignore[arg-type]
 
 
 async def _caller(front: ASGIApp, services: Services, user_id: str, role: CallerRole) -> httpx.AsyncClient:
