@@ -60,13 +60,13 @@ def test_colour_is_for_terminals():
 
 def test_error_carries_its_stack(logger, rows):
     try:
-        os.environ["lost"]
+        os.environ["LOST"]
     except KeyError:
         logger.exception("failed")
     (row,) = rows.rows
     assert row.level == "ERROR"
     assert row.stack_trace.startswith("Traceback")
-    assert row.stack_trace.endswith("KeyError: 'lost'")
+    assert row.stack_trace.endswith("KeyError: 'LOST'")
 
 
 @pytest.mark.parametrize(
