@@ -1,4 +1,4 @@
-"""Configuration of all tests: the search path for programs, the PostgreSQL fixtures, and markers by location.
+"""Configuration of all tests: the environment of their processes, the PostgreSQL fixtures, and markers by location.
 
 A test that needs a container engine, root's privileges or a browser carries the marker of that name, so that
 `pytest -m "not engine"` runs what a plain machine can. Markers are set here by path, because it is whole files and
@@ -16,6 +16,10 @@ import pytest
 pytest_plugins = ["tests.postgres"]
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+# The tests start Python hundreds of times. Where this variable is set, as in many container images, every start would
+# compile the service and its dependencies anew, which takes several seconds of processor time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _TESTS = Path(__file__).parent
 #: Files and directories below tests/, and the markers of the tests in them.

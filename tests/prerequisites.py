@@ -1,7 +1,7 @@
-"""Runs a command with everything that the tests need: engine, runtime images, PostgreSQL's programs, Chromium.
+"""Sets up what the tests need, then runs a command: a container engine, runtime images, PostgreSQL and Chromium.
 
-`python tests/prerequisites.py pytest tests/unit` - a container engine that had to be started for it is stopped at its
-end, however it ends. The exit code is the command's.
+Example: `python tests/prerequisites.py pytest tests/acceptance`. The exit code is that of the command. If the container
+engine had to be started, it is stopped when the command has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLUSTER_SETTINGS = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.
 
 
 def main(command: list[str]) -> int:
-    """Set everything up, run the command, and clean up. Answers the command's exit code."""
+    """Set everything up, run the command and clean up. Return the exit code of the command."""
     if not command:
         print(__doc__, file=sys.stderr)
         return 2
@@ -40,59 +40,59 @@ def main(command: list[str]) -> int:
         ensure_packages()
         asyncio.run(ensure_images())
         if not shutil.which("docker"):
-            need("docker-cli")
+            install("docker-cli")
         return subprocess.run(command, check=False).returncode
     except SandboxError as error:
         print(f"prerequisites: {error}\n{error.hint}", file=sys.stderr)
         return 1
     finally:
         if stop_engine(HOME):
-            say("Stopped the container engine that was started for the tests")
+            show("Stopped the container engine that was started for the tests")
 
 
-def say(line: str) -> None:
+def show(line: str) -> None:
     print(line, flush=True)
 
 
 async def ensure_images() -> None:
-    """A container engine, and every runtime's image on it."""
+    """Make sure that a container engine runs and has the images of all runtimes."""
     settings = Settings(home=HOME)
-    facts = await ensure_engine(settings, say)
-    say(f"Container engine {facts.version}")
+    facts = await ensure_engine(settings, show)
+    show(f"Container engine {facts.version}")
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
     for runtime in catalog.list():
-        say(f"Runtime image {await images.ensure(runtime.name, say)}")
+        show(f"Runtime image {await images.ensure(runtime.name, show)}")
 
 
 def ensure_packages() -> None:
-    """The browser and the database server that tests use, from the distribution where they are missing."""
+    """Install Chromium and PostgreSQL from the distribution if they are missing."""
     if not any(map(shutil.which, BROWSERS)):
-        need("chromium")
+        install("chromium")
     if not has_postgres():
-        with no_cluster_of_its_own(), apt.services_not_started():
-            need("postgresql")
+        with without_default_cluster(), apt.services_not_started():
+            install("postgresql")
 
 
-def need(package: str) -> None:
+def install(package: str) -> None:
     if not apt.can_install():
         raise SandboxError(
             f"The tests need {package}, which is not installed",
             hint=f"Type: sudo apt-get update && sudo apt-get install -y {package}",
             code="test_prerequisite_missing",
         )
-    apt.install([package], say)
+    apt.install([package], show)
 
 
 def has_postgres() -> bool:
-    """Whether the programs of a PostgreSQL server are there, of a version that we support."""
+    """Whether the programs of a PostgreSQL server of a supported version are installed."""
     versions = [int(folder.name) for folder in POSTGRES.glob("*") if folder.name.isdigit()]
     return any(v >= OLDEST_POSTGRES and (POSTGRES / str(v) / "bin" / "initdb").exists() for v in versions)
 
 
 @contextmanager
-def no_cluster_of_its_own() -> Iterator[None]:
-    """Only the programs are wanted: keep the package from making and starting a database."""
+def without_default_cluster() -> Iterator[None]:
+    """Prevent the package from creating and starting a database, because only its programs are used."""
     CLUSTER_SETTINGS.parent.mkdir(parents=True, exist_ok=True)
     CLUSTER_SETTINGS.write_text("create_main_cluster = false\n")
     try:

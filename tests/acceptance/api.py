@@ -1,4 +1,4 @@
-"""A thin caller of the HTTP contract, for tests that check the contract itself rather than the SDK."""
+"""A thin HTTP client of the service, for tests that check the HTTP contract itself rather than the SDK."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class SseEvent:
 
 
 class Api:
-    """HTTP with one caller's token."""
+    """An HTTP client that sends one token."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -43,7 +43,7 @@ class Api:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def upload(self, project_id: str, files: dict[str, str | bytes]) -> dict[str, Any]:
+    def upload(self, project_id: str, files: Mapping[str, str | bytes]) -> dict[str, Any]:
         return self.put_archive(project_id, tar_of(files))
 
     def upload_folder(self, project_id: str, folder: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Api:
         return answer.json()
 
     def events(self, session_id: str, last_event_id: int | None = None) -> Iterator[SseEvent]:
-        """Events until the stream ends; nothing at 204."""
+        """Yield events until the stream ends; none if the answer is 204."""
         headers = {"Last-Event-ID": str(last_event_id)} if last_event_id is not None else {}
         path = f"/api/v1/sessions/{session_id}/events"
         with self.http.stream("GET", path, headers=headers, timeout=300) as answer:
@@ -67,10 +67,10 @@ class Api:
             yield from parse_sse(answer.iter_lines())
 
     def launch(self, **body: Any) -> tuple[dict[str, Any], list[SseEvent]]:
-        """Create a session and follow its launch to the end; the session then, and all events."""
+        """Create a session and follow its launch to the end. Return the session as it is then, and all events."""
         session = self.create(**body)
-        seen = list(self.events(session["session_id"]))
-        return self.get(session["session_id"]), seen
+        events = list(self.events(session["session_id"]))
+        return self.get(session["session_id"]), events
 
     def exec(self, session_id: str, command: str | list[str], **more: Any) -> dict[str, Any]:
         answer = self.http.post(f"/api/v1/sessions/{session_id}/exec", json={"command": command, **more})
@@ -78,7 +78,7 @@ class Api:
         return answer.json()
 
     def end(self, session_id: str) -> None:
-        """Terminate, and wait until it is over."""
+        """Terminate the session and wait until its status is `terminated`."""
         answer = self.http.delete(f"/api/v1/sessions/{session_id}")
         assert answer.status_code == 202, answer.text
         deadline = time.monotonic() + 60
@@ -88,9 +88,10 @@ class Api:
 
 
 def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
-    """Events of a stream of lines; comments are left out."""
+    """Parse the lines of a server-sent event stream. Comments are left out."""
     ident: str | None = None
-    event, data = "message", []
+    event = "message"
+    data: list[str] = []
     for line in lines:
         if line == "":
             if data:
@@ -107,8 +108,8 @@ def parse_sse(lines: Iterator[str]) -> Iterator[SseEvent]:
                 data.append(value)
 
 
-def tar_of(files: dict[str, str | bytes]) -> bytes:
-    """A .tar.gz of the given files."""
+def tar_of(files: Mapping[str, str | bytes]) -> bytes:
+    """Return a .tar.gz of the given files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in files.items():
@@ -121,7 +122,7 @@ def tar_of(files: dict[str, str | bytes]) -> bytes:
 
 
 def tar_of_folder(folder: Path) -> bytes:
-    """A .tar.gz of a folder, without what installing made."""
+    """Return a .tar.gz of a folder without its node_modules."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.add(folder, arcname=".", filter=lambda m: None if "node_modules" in m.name.split("/") else m)
@@ -129,7 +130,7 @@ def tar_of_folder(folder: Path) -> bytes:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The body of a refusal, which must be a problem with a cause and the request's id."""
+    """Check that the answer is this problem, with a detail, a hint and the request's id; return its body."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     body: dict[str, Any] = answer.json()
     assert (body["code"], body["status"]) == (code, status), body

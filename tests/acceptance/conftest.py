@@ -1,4 +1,7 @@
-"""One running service for all acceptance tests; tests that kill it start their own."""
+"""Fixtures of the acceptance tests: a running service that they share, and a factory for services of their own.
+
+With pytest-xdist every worker has a shared service, a strict service and a blank session of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import pytest
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_EACH, QuickService, Service
+from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_PER_USER, QuickService, Service
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +32,19 @@ def docker_client() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def make_service() -> Iterator[Callable[..., Service]]:
-    """Services with a (short) data folder of their own; everything of theirs is removed at the end."""
+    """Return a function that makes a service, not started, with these environment variables.
+
+    Without `home` it gets a new data folder; two services of one `home` are replicas of one deployment. With
+    `quick=False` it is started by the command that users type instead of being forked. At the end every service is
+    stopped and all that it made is removed.
+    """
     made: list[Service] = []
 
-    def make(home: Path | None = None, *, quick: bool = False, **env: str) -> Service:
+    def make(home: Path | None = None, *, quick: bool = True, **env: str) -> Service:
         if home is None:
             home = Path(tempfile.mkdtemp(prefix="sbx-"))
-            home.chmod(0o711)  # else the database, whose user is another, goes elsewhere
+            # PostgreSQL runs as another user, which must be able to pass through; otherwise its data is put elsewhere.
+            home.chmod(0o711)
         service = (QuickService if quick else Service)(home, env=env)
         made.append(service)
         return service
@@ -48,7 +57,7 @@ def make_service() -> Iterator[Callable[..., Service]]:
 
 
 def _remove_everything(home: Path) -> None:
-    """End the sessions that tests left; remove the deployment's network, its database and its folder."""
+    """End the sessions that tests did not end; remove the deployment's networks, its database and its data folder."""
     if (home / "postgres").exists():
         with psycopg.connect(asyncio.run(EmbeddedPostgres(home).start())) as connection:
             left = connection.execute("SELECT 1 FROM sandbox_sessions WHERE status <> 'terminated'").fetchone()
@@ -63,7 +72,7 @@ def _remove_everything(home: Path) -> None:
 
 
 def _end_sessions(home: Path) -> None:
-    cleaner = Service(home)
+    cleaner = QuickService(home)
     cleaner.start()
     api = Api(cleaner.url, ADMIN_TOKEN)
     for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
@@ -75,7 +84,8 @@ def _end_sessions(home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def service(make_service: Callable[..., Service]) -> Service:
-    running = make_service()
+    """A running service with the default settings, which no test may stop."""
+    running = make_service(quick=False)
     running.start()
     return running
 
@@ -89,7 +99,7 @@ def admin(service: Service) -> Iterator[Api]:
 
 @pytest.fixture
 def make_user(admin: Api, service: Service) -> Iterator[Callable[[], Api]]:
-    """Callers of role `user`, each somebody new."""
+    """Return a function that makes a client with the token of a new user, who is not an admin."""
     made: list[Api] = []
 
     def make() -> Api:
@@ -109,7 +119,7 @@ def user(make_user: Callable[[], Api]) -> Api:
 
 @pytest.fixture(scope="session")
 def blank(admin: Api) -> Iterator[str]:
-    """A blank Python session that many tests share."""
+    """The id of a blank Python session that many tests share."""
     session, _ = admin.launch()
     assert session["status"] == "ready", session
     yield session["session_id"]
@@ -118,7 +128,7 @@ def blank(admin: Api) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def strict_service(make_service: Callable[..., Service]) -> Service:
-    """A service that waits for little and gives little."""
+    """A running service with short timeouts and small limits."""
     running = make_service(
         SANDBOX_INSTALL_TIMEOUT_SECONDS="30",
         SANDBOX_HEALTH_TIMEOUT_SECONDS="30",
@@ -127,7 +137,7 @@ def strict_service(make_service: Callable[..., Service]) -> Service:
         SANDBOX_MAX_PROJECT_MB="8",
         SANDBOX_MAX_PROJECT_FILES="200",
         SANDBOX_MAX_BODY_KB="64",
-        SANDBOX_MAX_SESSIONS_PER_USER=str(SESSIONS_EACH),
+        SANDBOX_MAX_SESSIONS_PER_USER=str(SESSIONS_PER_USER),
     )
     running.start()
     return running
@@ -142,6 +152,7 @@ def strict_admin(strict_service: Service) -> Iterator[Api]:
 
 @pytest.fixture(scope="session")
 def new_user(strict_admin: Api) -> Iterator[Callable[[], Api]]:
+    """The same as `make_user`, for the strict service."""
     made: list[Api] = []
 
     def make() -> Api:

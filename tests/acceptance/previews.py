@@ -1,4 +1,4 @@
-"""Previews as a browser that has opened the session's link sees them."""
+"""Access to previews as a browser has it that has opened the session's link."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from tests.acceptance.api import Api
 
 @contextmanager
 def preview(api: Api, session: dict[str, Any]) -> Iterator[httpx.Client]:
-    """A client of the session's preview, signed in by its link. It asks the service on loopback and names the preview
-    in `Host`, since not every resolver knows names below `localhost`."""
+    """Yield a client of the session's preview that is signed in by its link.
+
+    It connects to the service's address and names the preview in `Host`, because not every resolver knows names below
+    `localhost`.
+    """
     link = urlsplit(session["preview_url"])
     with httpx.Client(base_url=api.url, headers={"Host": link.netloc}, timeout=60, trust_env=False) as client:
         opened = client.get(f"{link.path}?{link.query}")
@@ -25,7 +28,7 @@ def preview(api: Api, session: dict[str, Any]) -> Iterator[httpx.Client]:
 
 
 def page(client: httpx.Client, path: str = "/") -> str:
-    """The text that a path of the preview answers, which must be a 200."""
+    """Return the body at a path of the preview. The status must be 200."""
     answer = client.get(path)
     assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:500]}"
     return answer.text

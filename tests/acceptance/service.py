@@ -1,4 +1,4 @@
-"""The service as a process of its own, for tests that use it from outside."""
+"""Starts, stops and kills the service as a separate process, for tests that use it from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,21 +16,16 @@ from typing import Any, Protocol
 import httpx
 
 from sandbox.db.embedded import EmbeddedPostgres
+from tests.ports import reserve_port
 
 ADMIN_TOKEN = "acceptance-admin-token-0123456789"
-READY_SECONDS = 60
-#: Sessions a user of the strict service may have.
-SESSIONS_EACH = 3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+READY_SECONDS = 120
+#: The number of sessions that one user of the strict service may have.
+SESSIONS_PER_USER = 3
 
 
 class Process(Protocol):
-    """What is used here of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that is used here."""
 
     @property
     def pid(self) -> int: ...
@@ -42,10 +36,10 @@ class Process(Protocol):
 
 @dataclass
 class Service:
-    """One replica. `kill` is SIGKILL; `start` again continues where it was."""
+    """One replica of the service, with its data folder `home`. It can be started again after `stop` or `kill`."""
 
     home: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserve_port)
     env: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
 
@@ -58,7 +52,7 @@ class Service:
         return self.home / f"test-service-{self.port}.log"
 
     def start(self, **extra: str) -> None:
-        """Start it and wait until it answers ready."""
+        """Start the process and wait until `/readyz` answers 200. `extra` are environment variables for this start."""
         self.spawn(**extra)
         try:
             self.wait_ready()
@@ -71,17 +65,17 @@ class Service:
         self.process = self._run(self._environment() | extra)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `sandbox ...` to its end, as one who types it on the service's machine."""
+        """Run `sandbox ARGUMENTS` to its end in the service's own environment."""
         command = [sys.executable, "-m", "sandbox.cli.main", *arguments]
         return subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
 
     def _environment(self) -> dict[str, str]:
-        own = {
+        settings = {
             "SANDBOX_HOME": str(self.home),
             "SANDBOX_PORT": str(self.port),
             "SANDBOX_ADMIN_TOKEN": ADMIN_TOKEN,
         }
-        return {**os.environ, **own, **self.env}
+        return {**os.environ, **settings, **self.env}
 
     def _run(self, env: dict[str, str]) -> Process:
         with self.log.open("ab") as out:
@@ -92,8 +86,9 @@ class Service:
     def wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            if self.process is not None and self.process.poll() is not None:
-                raise AssertionError(f"the service ended with {self.process.returncode}:\n{self.tail()}")
+            exit_code = None if self.process is None else self.process.poll()
+            if exit_code is not None:
+                raise AssertionError(f"the service ended with {exit_code}:\n{self.tail()}")
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
                     return
@@ -103,14 +98,16 @@ class Service:
         raise AssertionError(f"the service was not ready after {READY_SECONDS} s:\n{self.tail()}")
 
     def wait_dead(self, seconds: float = 60) -> int:
+        """Wait for the process to end; return its exit code, which is negative after a signal."""
         assert self.process is not None
         return self.process.wait(seconds)
 
     def freeze(self) -> None:
-        """SIGSTOP: it does nothing at all until it is thawed or killed."""
+        """Send SIGSTOP: the process does not run until `thaw` or `kill`."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Send SIGCONT to a process that was frozen."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -118,20 +115,20 @@ class Service:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash."""
+        """End the process with SIGKILL, as a crash would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, as an operator."""
+        """End the process with SIGTERM, as an operator would."""
         self._end(signal.SIGTERM)
 
     def stop_database(self) -> None:
-        """Stop the embedded database, which outlives the service."""
+        """Stop the embedded database, which goes on running after the service has ended."""
         asyncio.run(EmbeddedPostgres(self.home).stop())
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(number)
             self.process.wait(30)
         self.process = None
 
@@ -140,9 +137,9 @@ class Service:
 
 
 class QuickService(Service):
-    """The same, started in a tenth of the time: forked off a process that has imported everything and done nothing.
+    """A service that starts in a tenth of the time, because it is forked from a process that has imported everything.
 
-    For tests that start the service dozens of times; most of a start is importing.
+    Most of a start is the import of modules. For tests that do not test the start of the program itself.
     """
 
     def _run(self, env: dict[str, str]) -> Process:
@@ -154,6 +151,8 @@ class QuickService(Service):
 
 
 class _Forked:
+    """Gives a `multiprocessing` process the methods of `Process`."""
+
     def __init__(self, process: Any) -> None:
         self._process = process
         self.pid: int = process.pid
@@ -172,8 +171,8 @@ class _Forked:
 
 
 def _serve(env: dict[str, str], log: Path) -> None:
-    """`sandbox serve`, in a process of its own."""
-    from sandbox.cli.main import app  # noqa: PLC0415 - once, in the process that all others are forked off
+    """Run `sandbox serve` in this process, which was forked for it."""
+    from sandbox.cli.main import app  # noqa: PLC0415 - imported once, in the fork server
 
     os.environ.clear()
     os.environ.update(env)

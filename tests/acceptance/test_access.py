@@ -1,4 +1,4 @@
-"""Who may do what: no token, a bad one, another user's things, an admin."""
+"""Authorization: requests without a token, with a wrong one, for another user's resources, and by an admin."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ def filled(path: str, session_id: str, project_id: str) -> str:
 
 
 def test_every_route_needs_a_token(admin: Api, service: Service, blank: str) -> None:
-    nobody = Api(service.url, "sbx_" + "x" * 43)
+    anonymous = Api(service.url, "sbx_" + "x" * 43)
     for method, path in routes(admin):
         if path in OPEN or path.startswith("/console/"):
             continue
         for headers in ({}, {"Authorization": "Bearer sbx_wrong"}, {"X-API-Key": "wrong"}):
-            request = nobody.http.build_request(method, filled(path, blank, "p"))
+            request = anonymous.http.build_request(method, filled(path, blank, "p"))
             request.headers.pop("authorization", None)
             request.headers.update(headers)
-            answer = nobody.http.send(request)
+            answer = anonymous.http.send(request)
             assert answer.status_code == 401, (method, path, answer.text)
             assert "token_missing" in answer.text or "token_unknown" in answer.text
-    nobody.http.close()
+    anonymous.http.close()
 
 
-def test_another_users_session_does_not_exist_on_any_route(
+def test_another_users_session_is_not_found_on_any_route(
     admin: Api, user: Api, make_user: Callable[[], Api], service: Service
 ) -> None:
     user.upload("mine", {"index.html": "<h1>mine</h1>"})
     session, _ = user.launch(project_id="mine")
     session_id, stranger = session["session_id"], make_user()
     bodies: dict[str, Any] = {"exec": {"command": "true"}, "renew": {"seconds": 60}}
-    seen = 0
+    checked = 0
     for method, path in routes(admin):
         if "{session_id}" not in path and "{project_id}" not in path:
             continue
         if method == "PUT" and path.endswith("{project_id}"):
-            continue  # makes a project of the stranger's own
+            continue  # creates a project of the stranger's own
         body = bodies.get(path.rsplit("/", 1)[-1])
         answer = stranger.http.request(method, filled(path, session_id, "mine"), json=body, params={"path": "x"})
         assert answer.status_code == 404, (method, path, answer.text)
         assert answer.headers["content-type"] == "application/problem+json"
-        seen += 1
-    assert seen >= 12
+        checked += 1
+    assert checked >= 12
 
     async def terminal() -> int:
         headers = {"Authorization": f"Bearer {stranger.token}"}
@@ -82,7 +82,7 @@ def test_another_users_session_does_not_exist_on_any_route(
     assert user.http.get("/", headers={**host, "Accept": "application/json"}).status_code == 410
 
 
-def test_tokens_are_the_admins_affair(admin: Api, user: Api, service: Service) -> None:
+def test_only_an_admin_manages_tokens(admin: Api, user: Api, service: Service) -> None:
     assert user.http.get("/api/v1/tokens").json()["code"] == "admin_required"
     made = admin.http.post(
         "/api/v1/tokens", json={"user_id": "temp", "role": "user", "expires_in_seconds": 3600}
@@ -95,7 +95,7 @@ def test_tokens_are_the_admins_affair(admin: Api, user: Api, service: Service) -
     temp.http.close()
 
 
-def test_a_request_id_comes_back_and_errors_carry_it(user: Api) -> None:
+def test_the_request_id_is_returned_and_is_in_errors(user: Api) -> None:
     mine = f"test-{uuid.uuid4().hex}"
     answer = user.http.get(f"/api/v1/sessions/{uuid.uuid4()}", headers={"X-Request-ID": mine})
     assert answer.headers["x-request-id"] == mine
@@ -103,7 +103,7 @@ def test_a_request_id_comes_back_and_errors_carry_it(user: Api) -> None:
     assert user.http.get("/healthz", headers={"X-Request-ID": "bad id"}).headers["x-request-id"] != "bad id"
 
 
-def test_same_name_of_two_users_are_two_projects(make_user: Callable[[], Api]) -> None:
+def test_two_users_may_have_projects_of_the_same_name(make_user: Callable[[], Api]) -> None:
     first, second = make_user(), make_user()
     for api, text in ((first, "one"), (second, "two")):
         answer = api.put_archive("site", tar_of({"index.html": text}))

@@ -1,4 +1,4 @@
-"""Apps that run well and end later, by themselves: said at once with their last lines, and brought back."""
+"""Apps that exit after their launch: the session gets status `error` with the last lines, and can be recovered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import assert_nothing_left
+from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.previews import page, preview
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
@@ -40,12 +40,12 @@ GET = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/{}').r
 
 @pytest.fixture(scope="module")
 def home(make_service: Callable[..., Service]) -> Path:
-    return make_service(quick=True).home
+    return make_service().home
 
 
 @pytest.fixture(scope="module")
 def replica(make_service: Callable[..., Service], home: Path) -> Iterator[Service]:
-    service = make_service(home, quick=True)
+    service = make_service(home)
     service.start()
     yield service
     service.stop()
@@ -61,7 +61,7 @@ def api(replica: Service) -> Iterator[Api]:
 
 @pytest.fixture
 def running(api: Api, docker_client: docker.DockerClient) -> Iterator[str]:
-    """A session whose apps run and whose note its user has edited."""
+    """The id of a session whose apps run and in which the user has edited `note.txt`."""
     session, _ = api.launch(project_id="mortal-app")
     session_id = session["session_id"]
     assert session["status"] == "running", session
@@ -78,9 +78,9 @@ def write(api: Api, session_id: str, path: str, text: str, role: str = "backend"
 
 
 def end_app(api: Api, session_id: str, code: int) -> None:
-    """Have the app end itself, at a request."""
+    """Send the app the request that makes it exit with this code."""
     done = api.exec(session_id, ["python3", "-c", GET.format(f"exit?code={code}")], role="backend")
-    assert done["exit_code"] != 0, "it answered"
+    assert done["exit_code"] != 0, "the app did not exit"
 
 
 def wait_for(api: Api, session_id: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def in_error(session: dict[str, Any]) -> bool:
     return bool(session["status"] == "error")
 
 
-def assert_brought_back(api: Api, session_id: str) -> None:
+def assert_recovered(api: Api, session_id: str) -> None:
     list(api.events(session_id, last_event_id=0))
     session = api.get(session_id)
     assert (session["status"], session["error"]) == ("running", None), session
@@ -104,11 +104,11 @@ def assert_brought_back(api: Api, session_id: str) -> None:
     }
     with preview(api, session) as client:
         assert page(client, "/note.txt") == "edited"
-    seen = list(api.events(session_id, last_event_id=0))
-    assert [int(event.id or 0) for event in seen] == list(range(1, len(seen) + 1))
+    events = list(api.events(session_id, last_event_id=0))
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
 
 
-def test_an_app_that_exits_is_told_of_and_brought_back(api: Api, running: str) -> None:
+def test_an_app_that_exits_is_reported_and_recovered(api: Api, running: str) -> None:
     before = len(list(api.events(running, last_event_id=0)))
     end_app(api, running, 3)
     session = wait_for(api, running, in_error)
@@ -121,10 +121,10 @@ def test_an_app_that_exits_is_told_of_and_brought_back(api: Api, running: str) -
     assert (session["containers"]["backend"]["app"], session["containers"]["backend"]["exit_code"]) == ("exited", 3)
     assert (session["containers"]["worker"]["app"], session["containers"]["worker"]["status"]) == (None, "running")
 
-    told = list(api.events(running, last_event_id=before))
-    assert [event.event for event in told] == ["problem", "status", "end"]
-    assert {key: told[0].data[key] for key in error} == error
-    assert (told[1].data["previous"], told[1].data["status"]) == ("running", "error")
+    reported = list(api.events(running, last_event_id=before))
+    assert [event.event for event in reported] == ["problem", "status", "end"]
+    assert {key: reported[0].data[key] for key in error} == error
+    assert (reported[1].data["previous"], reported[1].data["status"]) == ("running", "error")
     log = api.http.get(f"/api/v1/sessions/{running}/pipeline-log").text
     assert "problem: app_exited: backend: `python3 app.py` ended with exit code 3" in log
     with preview(api, session) as client:
@@ -132,21 +132,21 @@ def test_an_app_that_exits_is_told_of_and_brought_back(api: Api, running: str) -
         assert (refused.status_code, refused.json()["code"]) == (502, "app_exited")
 
     assert api.http.post(f"/api/v1/sessions/{running}/recover").status_code == 202
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
     end_app(api, running, 0)
     assert "ended with exit code 0" in wait_for(api, running, in_error)["error"]["message"]
 
 
-def test_an_admin_brings_it_back_among_others(api: Api, running: str) -> None:
+def test_an_admin_recovers_the_session_by_a_bulk_recovery(api: Api, running: str) -> None:
     end_app(api, running, 1)
     wait_for(api, running, in_error)
     body = {"session_ids": [running]}
     (done,) = api.http.post("/api/v1/admin/recovery", json=body).raise_for_status().json()["items"]
     assert (done["action"], done["outcome"]) == ("restart", "done")
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
-def test_an_app_that_exits_while_the_service_is_away(api: Api, replica: Service, running: str) -> None:
+def test_an_app_that_exits_while_the_service_is_down(api: Api, replica: Service, running: str) -> None:
     command = "(sleep 2; python3 -c \"import urllib.request as u; u.urlopen('http://127.0.0.1:8000/exit?code=5')\") &"
     api.exec(running, command, role="backend")
     replica.kill()
@@ -155,10 +155,10 @@ def test_an_app_that_exits_while_the_service_is_away(api: Api, replica: Service,
     assert "ended with exit code 5" in session["error"]["message"]
 
 
-def test_another_replica_takes_over_what_is_waited_for(
+def test_another_replica_takes_over_the_watch_for_exits(
     api: Api, make_service: Callable[..., Service], home: Path, replica: Service, running: str
 ) -> None:
-    other = make_service(home, quick=True)
+    other = make_service(home)
     other.start()
     replica.kill()
     there = Api(other.url, ADMIN_TOKEN)
@@ -172,24 +172,24 @@ def test_another_replica_takes_over_what_is_waited_for(
         replica.start()
 
 
-def test_an_app_that_is_started_anew_by_hand_has_lost_nothing(api: Api, running: str) -> None:
+def test_an_app_that_the_user_restarts_keeps_the_session_running(api: Api, running: str) -> None:
     before = len(list(api.events(running, last_event_id=0)))
     end_app(api, running, 0)
     api.exec(running, "setsid python3 app.py >/dev/null 2>&1 < /dev/null &", role="backend")
     session = wait_for(api, running, lambda session: session["containers"]["backend"]["app"] == "exited")
     assert (session["status"], session["error"]) == ("running", None)
-    (told,) = api.events(running, last_event_id=before)
-    assert (told.event, told.data["stage"], told.data["role"]) == ("log", "app", "backend")
-    assert "port 8000 still answers" in told.data["line"]
+    (reported,) = api.events(running, last_event_id=before)
+    assert (reported.event, reported.data["stage"], reported.data["role"]) == ("log", "app", "backend")
+    assert "port 8000 still answers" in reported.data["line"]
     with preview(api, session) as client:
         assert page(client, "/note.txt") == "edited"
-    # That one is nobody's to wait for; it is looked for now and then.
+    # The service did not start this process, so it cannot wait for it; it probes the port periodically.
     end_app(api, running, 0)
     assert wait_for(api, running, in_error)["error"]["code"] == "app_exited"
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, "running"), (9, "error")])
-def test_a_role_without_a_port_may_have_done_its_work(api: Api, running: str, code: int, status: str) -> None:
+def test_a_role_without_a_port_may_exit_with_code_0(api: Api, running: str, code: int, status: str) -> None:
     write(api, running, "stop", str(code), role="worker")
     session = wait_for(api, running, lambda session: session["containers"]["worker"]["app"] == "exited")
     assert (session["status"], session["containers"]["worker"]["exit_code"]) == (status, code)
@@ -201,16 +201,14 @@ def test_a_role_without_a_port_may_have_done_its_work(api: Api, running: str, co
         assert session["error"]["message"].endswith(" and printed nothing")
 
 
-def test_a_container_that_is_started_anew_has_lost_its_app(
-    api: Api, docker_client: docker.DockerClient, running: str
-) -> None:
+def test_a_restart_of_the_container_ends_its_app(api: Api, docker_client: docker.DockerClient, running: str) -> None:
     label = [f"sandbox.session_id={running}", "sandbox.role=backend"]
     (container,) = docker_client.containers.list(filters={"label": label})
     container.restart(timeout=5)
     error = wait_for(api, running, in_error)["error"]
     assert error["code"] in ("app_exited", "container_exited"), error
     api.http.post(f"/api/v1/sessions/{running}/recover").raise_for_status()
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
 def test_the_command_line(api: Api, replica: Service, running: str) -> None:
@@ -231,5 +229,5 @@ def test_the_command_line(api: Api, replica: Service, running: str) -> None:
     assert "python312, running, its app exited with 3" in shown
     assert '"app_exited"' in sandbox("show", running[:8], "--json")
     sandbox("recover", running[:8])
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
     assert "app_exited" not in sandbox("show", running[:8])

@@ -1,4 +1,4 @@
-"""Bad input: a clear cause with a stable code, and nothing of it kept."""
+"""Invalid input is refused with a stable code and a clear cause, and none of it is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.acceptance.api import SESSIONS, Api, problem, tar_of
-from tests.acceptance.service import SESSIONS_EACH
+from tests.acceptance.service import SESSIONS_PER_USER
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ from tests.acceptance.service import SESSIONS_EACH
 )
 def test_a_wrong_field_is_named(new_user: Callable[[], Api], body: Any, field_name: str, message: str) -> None:
     user = new_user()
-    told = problem(user.http.post(SESSIONS, json=body), 422, "invalid_input")
-    (error,) = told["errors"]
+    refusal = problem(user.http.post(SESSIONS, json=body), 422, "invalid_input")
+    (error,) = refusal["errors"]
     assert error["field"] == field_name
     assert message in error["message"]
-    assert field_name in told["detail"]
+    assert field_name in refusal["detail"]
     assert user.http.get(SESSIONS).json()["items"] == []
 
 
@@ -53,28 +53,28 @@ def test_a_wrong_field_is_named(new_user: Callable[[], Api], body: Any, field_na
         (b"[" * 60_000, 400, "malformed_request"),
     ],
 )
-def test_a_body_that_is_none(new_user: Callable[[], Api], content: bytes, status: int, code: str) -> None:
+def test_a_body_that_is_not_json(new_user: Callable[[], Api], content: bytes, status: int, code: str) -> None:
     headers = {"Content-Type": "application/json"}
     problem(new_user().http.post(SESSIONS, content=content, headers=headers), status, code)
 
 
-def test_a_large_body_in_pieces_is_cut_off(new_user: Callable[[], Api]) -> None:
+def test_a_large_body_in_chunks_is_refused(new_user: Callable[[], Api]) -> None:
     pieces = (b'{"project_id": "', *(b"x" * 1024 for _ in range(200)), b'"}')
     headers = {"Content-Type": "application/json"}
-    told = new_user().http.post(SESSIONS, content=iter(pieces), headers=headers)
-    assert "65,536 bytes" in problem(told, 413, "body_too_large")["detail"]
+    refusal = new_user().http.post(SESSIONS, content=iter(pieces), headers=headers)
+    assert "65,536 bytes" in problem(refusal, 413, "body_too_large")["detail"]
 
 
-def test_what_does_not_exist(new_user: Callable[[], Api]) -> None:
+def test_unknown_projects_runtimes_and_sessions(new_user: Callable[[], Api]) -> None:
     user = new_user()
-    told = problem(user.http.post(SESSIONS, json={"project_id": "nowhere"}), 404, "project_not_found")
-    assert "'nowhere'" in told["detail"]
-    told = problem(user.http.post(SESSIONS, json={"runtime_type": "cobol85"}), 422, "runtime_unknown")
-    assert "node20" in told["hint"]
-    nobody = uuid.uuid4()
+    refusal = problem(user.http.post(SESSIONS, json={"project_id": "nowhere"}), 404, "project_not_found")
+    assert "'nowhere'" in refusal["detail"]
+    refusal = problem(user.http.post(SESSIONS, json={"runtime_type": "cobol85"}), 422, "runtime_unknown")
+    assert "node20" in refusal["hint"]
+    unknown_id = uuid.uuid4()
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/relaunch"), ("GET", "/events"), ("GET", "/logs")):
-        answer = user.http.request(method, f"{SESSIONS}/{nobody}{path}")
-        assert str(nobody) in problem(answer, 404, "session_not_found")["detail"]
+        answer = user.http.request(method, f"{SESSIONS}/{unknown_id}{path}")
+        assert str(unknown_id) in problem(answer, 404, "session_not_found")["detail"]
     assert problem(user.http.get(f"{SESSIONS}/not-a-uuid"), 422, "invalid_input")["errors"][0]["field"] == "session_id"
     problem(user.http.get("/api/v1/nothing"), 404, "route_not_found")
     problem(user.http.patch(SESSIONS), 405, "method_not_allowed")
@@ -82,11 +82,11 @@ def test_what_does_not_exist(new_user: Callable[[], Api]) -> None:
         problem(stranger.post(SESSIONS, json={}), 401, "token_missing")
 
 
-def test_a_user_has_so_many_sessions_and_no_more(new_user: Callable[[], Api]) -> None:
+def test_the_number_of_sessions_per_user_is_limited(new_user: Callable[[], Api]) -> None:
     user = new_user()
-    made = [user.create()["session_id"] for _ in range(SESSIONS_EACH)]
-    told = problem(user.http.post(SESSIONS, json={}), 429, "too_many_sessions")
-    assert f"{SESSIONS_EACH} sessions" in told["detail"]
+    made = [user.create()["session_id"] for _ in range(SESSIONS_PER_USER)]
+    refusal = problem(user.http.post(SESSIONS, json={}), 429, "too_many_sessions")
+    assert f"{SESSIONS_PER_USER} sessions" in refusal["detail"]
     user.end(made.pop())
     made.append(user.create()["session_id"])
     for session_id in made:
@@ -150,7 +150,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_is_refused_and_nothing_of_it_kept(new_user: Callable[[], Api], name: str) -> None:
+def test_a_hostile_archive_is_refused_and_not_stored(new_user: Callable[[], Api], name: str) -> None:
     user = new_user()
     content_type, archive, status, code = HOSTILE[name]
     answer = user.http.put("/api/v1/projects/p", content=archive, headers={"Content-Type": content_type})
@@ -159,10 +159,10 @@ def test_a_hostile_archive_is_refused_and_nothing_of_it_kept(new_user: Callable[
     problem(user.http.post(SESSIONS, json={"project_id": "p"}), 404, "project_not_found")
 
 
-def test_a_refused_archive_leaves_the_project_as_it_was(new_user: Callable[[], Api]) -> None:
+def test_a_refused_archive_does_not_change_the_project(new_user: Callable[[], Api]) -> None:
     user = new_user()
-    before = user.upload("kept", {"index.html": "<h1>kept</h1>"})
+    before = user.upload("unchanged", {"index.html": "<h1>unchanged</h1>"})
     content_type, archive, status, code = HOSTILE["above"]
-    answer = user.http.put("/api/v1/projects/kept", content=archive, headers={"Content-Type": content_type})
+    answer = user.http.put("/api/v1/projects/unchanged", content=archive, headers={"Content-Type": content_type})
     problem(answer, status, code)
-    assert user.http.get("/api/v1/projects/kept").json() == before
+    assert user.http.get("/api/v1/projects/unchanged").json() == before

@@ -1,4 +1,4 @@
-"""The console and previews in a real browser: a launch watched to its end, hot reload, restarts, strangers."""
+"""The console and previews in a real browser: following a launch, hot reload, restarts, and access of strangers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAUNCH_MS = 180_000
 STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-#: Each of the two servers listens on one loopback address of its container and nowhere else.
+#: Each of the two servers listens on a single loopback address of its container.
 HOT = {
     "sandbox.toml": """
 [frontend]
@@ -40,7 +40,7 @@ port = 8000
 health = "/"
 """,
     "frontend/package.json": '{"name": "hot", "private": true, "type": "module", "devDependencies": {"vite": "6.4.6"}}',
-    # Vite's own news of the connection may come before the page listens for it.
+    # Vite may report the connection before the page listens for it.
     "frontend/vite.config.js": """
 const answering = { name: "answering", configureServer(server) {
   server.ws.on("question", (_, client) => client.send("answer"));
@@ -49,18 +49,18 @@ export default { plugins: [answering] };
 """,
     "frontend/index.html": '<!doctype html><h1></h1><p></p><script type="module" src="/main.js"></script>',
     "frontend/main.js": """
-import { said } from "./said.js";
+import { text } from "./text.js";
 const show = (text) => { document.querySelector("h1").textContent = text; };
-show(said);
+show(text);
 import.meta.hot.on("answer", () => { document.querySelector("p").textContent = "connected"; });
 import.meta.hot.send("question");
-import.meta.hot.accept("./said.js", (module) => show(module.said));
+import.meta.hot.accept("./text.js", (module) => show(module.text));
 """,
-    "frontend/said.js": 'export const said = "first";\n',
+    "frontend/text.js": 'export const text = "first";\n',
     "backend/index.html": "<h1>from 127.0.0.1</h1>",
 }
 
-#: Its installation prints a line, and goes on once somebody puts a file there.
+#: Its installation prints a line and then waits until the test writes a file.
 GATED = {
     "sandbox.toml": """
 [backend]
@@ -73,7 +73,7 @@ health = "/"
     "index.html": "<h1>after the gate</h1>",
 }
 
-#: Notes every state that a stage of the list takes on, as it takes it on.
+#: A script that records every change of state of the stages in the list.
 NOTE_STATES = """
 window.states = [];
 new MutationObserver((changes) => {
@@ -93,7 +93,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
-    """Pages of browsers that have been nowhere before."""
+    """Return a function that opens a page in a new browser context, without cookies."""
     contexts = []
 
     async def make() -> Page:
@@ -107,7 +107,7 @@ async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
 
 @dataclass
 class Watched:
-    """A launch as the console showed it."""
+    """A launch and the states that the console showed."""
 
     session_id: str
     states: list[list[str]]
@@ -129,14 +129,14 @@ def _stage(page: Page, name: str) -> Locator:
 
 
 async def _running(page: Page) -> None:
-    """Wait until the launch is over, well or not, and see that it went well."""
+    """Wait until the launch has ended, and check that it succeeded."""
     await expect(page.locator("#detail-status")).not_to_have_text("creating", timeout=LAUNCH_MS)
     assert await page.locator("#detail-status").inner_text() == "running", await page.locator("#detail").inner_text()
 
 
 @pytest.fixture(scope="module")
 async def watched(browser: Browser, service: Service, admin: Api) -> AsyncIterator[Watched]:
-    """The project HOT, launched and watched in the console."""
+    """The project HOT, launched in the console and followed there."""
     await asyncio.to_thread(admin.upload, "hot", HOT)
     context = await browser.new_context()
     page = await context.new_page()
@@ -157,9 +157,7 @@ async def test_the_console_shows_every_stage_as_it_happens(watched: Watched) -> 
     assert "added" in watched.log
 
 
-async def test_preview_in_the_console_and_in_a_tab_of_its_own(
-    watched: Watched, service: Service, new_page: NewPage
-) -> None:
+async def test_preview_in_the_console_and_in_another_tab(watched: Watched, service: Service, new_page: NewPage) -> None:
     page = await new_page()
     await page.goto(f"{service.url}/?token={ADMIN_TOKEN}")
     assert ADMIN_TOKEN not in page.url
@@ -189,20 +187,22 @@ async def test_a_changed_file_reaches_the_page_without_a_reload(
     shown = [tab.locator("body"), console.frame_locator("#preview-frame").locator("body")]
     for body in shown:
         await expect(body.locator("p")).to_have_text("connected")
-        await body.evaluate("() => { window.kept = 'as it was'; }")
+        await body.evaluate("() => { window.marker = 'as it was'; }")
 
-    said = f"/api/v1/sessions/{watched.session_id}/files"
-    params = {"path": "frontend/said.js", "role": "frontend"}
+    files_path = f"/api/v1/sessions/{watched.session_id}/files"
+    params = {"path": "frontend/text.js", "role": "frontend"}
     try:
-        assert admin.http.put(said, params=params, content='export const said = "second";\n').is_success
+        assert admin.http.put(files_path, params=params, content='export const text = "second";\n').is_success
         for body in shown:
             await expect(body.locator("h1")).to_have_text("second", timeout=30_000)
-            assert await body.evaluate("() => window.kept") == "as it was"
+            assert await body.evaluate("() => window.marker") == "as it was"
     finally:
-        admin.http.put(said, params=params, content=HOT["frontend/said.js"])
+        admin.http.put(files_path, params=params, content=HOT["frontend/text.js"])
 
 
-async def test_servers_on_one_loopback_address_only(watched: Watched, service: Service, admin: Api) -> None:
+async def test_previews_of_servers_that_listen_on_one_loopback_address(
+    watched: Watched, service: Service, admin: Api
+) -> None:
     listening = {
         role: admin.exec(watched.session_id, "cat /proc/net/tcp /proc/net/tcp6", role=role)["stdout"]
         for role in ("frontend", "backend")
@@ -217,12 +217,14 @@ async def test_servers_on_one_loopback_address_only(watched: Watched, service: S
         assert text in answer.text
 
 
-async def test_a_stranger_finds_no_preview(watched: Watched, service: Service, admin: Api, new_page: NewPage) -> None:
+async def test_a_preview_is_not_found_without_a_valid_link(
+    watched: Watched, service: Service, admin: Api, new_page: NewPage
+) -> None:
     page = await new_page()
     there = f"http://{watched.session_id}.preview.localhost:{service.port}"
     nowhere = f"http://{'0' * 8}-0000-4000-8000-{'0' * 12}.preview.localhost:{service.port}"
     signed = admin.get(watched.session_id)["preview_url"]
-    for address in (f"{there}/", f"{there}/said.js", f"{signed[:-4]}AAAA", f"{nowhere}/", f"{nowhere}/?x={signed}"):
+    for address in (f"{there}/", f"{there}/text.js", f"{signed[:-4]}AAAA", f"{nowhere}/", f"{nowhere}/?x={signed}"):
         answer = await page.goto(address)
         assert answer is not None
         assert answer.status == 404, address
@@ -247,7 +249,7 @@ async def test_a_wrong_token_leads_to_the_login_form(service: Service, new_page:
     await expect(page.get_by_label("Access token")).to_be_visible()
 
 
-async def test_watching_goes_on_across_a_restart_of_the_service(
+async def test_following_a_launch_goes_on_across_a_restart_of_the_service(
     make_service: Callable[..., Service],
     new_page: NewPage,
 ) -> None:
@@ -283,12 +285,10 @@ async def test_watching_goes_on_across_a_restart_of_the_service(
             ended = "skipped" if stage == "network" else "completed"
             await expect(_stage(page, stage)).to_have_attribute("data-state", ended)
     states = [tuple(state) for state in await watching.evaluate("window.states") if state[0]]
-    assert states == list(dict.fromkeys(states)), "a stage was told twice"
+    assert states == list(dict.fromkeys(states)), "a state was shown twice"
 
 
-async def test_an_app_that_ends_later_is_told_of_and_brought_back(
-    service: Service, admin: Api, new_page: NewPage
-) -> None:
+async def test_an_app_that_exits_is_shown_and_recovered(service: Service, admin: Api, new_page: NewPage) -> None:
     start = 'start = "echo $$ > pid; exec python3 -m http.server 8000"'
     files = {"sandbox.toml": f'[backend]\nruntime = "python312"\n{start}\nport = 8000\n', "index.html": "<h1>up</h1>"}
     await asyncio.to_thread(admin.upload, "ends-later", files)
@@ -313,5 +313,5 @@ async def test_an_app_that_ends_later_is_told_of_and_brought_back(
 
 
 def _printed(page: Page, line: str) -> Locator:
-    """Where the launch log shows what the project printed: not the command that has the same words in it."""
+    """Locate a line that the project printed in the launch log, not the command that contains the same text."""
     return page.locator("#launch-output .stdout").filter(has_text=line)

@@ -1,4 +1,4 @@
-"""The `sandbox` command as people and scripts call it: a process of its own against the running service."""
+"""The `sandbox` command as users and scripts run it: a separate process against the running service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service, free_port
+from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.ports import reserve_port
 
 PROGRAM = str(Path(sys.executable).parent / "sandbox")
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -38,7 +39,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def environment(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a caller on another machine has: the address and a token."""
+    """The environment of a caller on another machine, who has only the address and a token."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_")}
     home = str(tmp_path_factory.mktemp("caller"))
     return ours | {"SANDBOX_URL": service.url, "SANDBOX_TOKEN": ADMIN_TOKEN, "SANDBOX_HOME": home}
@@ -71,7 +72,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def created(sandbox: Run, web: Path, admin: Api) -> Iterator[subprocess.CompletedProcess[str]]:
-    """`sandbox create` of a project that works."""
+    """The finished `sandbox create` of a project whose launch succeeds."""
     made = sandbox("create", str(web), "--env", "GREETING=gladly")
     assert made.returncode == 0, made.stderr
     yield made
@@ -90,8 +91,8 @@ def _session_of(printed: str) -> str:
 def test_create_shows_progress_and_ends_with_the_url(
     created: subprocess.CompletedProcess[str], session_id: str, admin: Api
 ) -> None:
-    told = re.findall(r"^\[(\d)/8\] (\w+) (\w+)", created.stderr, re.MULTILINE)
-    assert [(name, state) for _, name, state in told if state == "started"] == [
+    progress = re.findall(r"^\[(\d)/8\] (\w+) (\w+)", created.stderr, re.MULTILINE)
+    assert [(name, state) for _, name, state in progress if state == "started"] == [
         (name, "started")
         for name in ("plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview")
     ]
@@ -116,7 +117,7 @@ def test_create_prints_one_json_document_for_scripts(sandbox: Run, web: Path, ad
     assert (again.returncode, again.stdout) == (0, f"terminated {session['session_id']}\n")
 
 
-def test_a_failed_launch_tells_its_cause_and_can_be_recovered(sandbox: Run, admin: Api, tmp_path: Path) -> None:
+def test_a_failed_launch_shows_its_cause_and_can_be_recovered(sandbox: Run, admin: Api, tmp_path: Path) -> None:
     (tmp_path / "sandbox.toml").write_text(UNFINISHED)
     failed = sandbox("create", str(tmp_path), "--project", "unfinished")
     assert (failed.returncode, failed.stdout) == (1, "")
@@ -154,7 +155,7 @@ def test_list(sandbox: Run, session_id: str) -> None:
     assert session_id in [item["session_id"] for item in items]
 
 
-def test_exec_is_the_command(sandbox: Run, session_id: str) -> None:
+def test_exec_has_the_output_and_exit_code_of_the_command(sandbox: Run, session_id: str) -> None:
     ended = sandbox("exec", session_id[:13], "--", "sh", "-c", "echo out; echo err >&2; exit 42")
     assert (ended.returncode, ended.stdout, ended.stderr) == (42, "out\n", "err\n")
     text = "ünïcode\n" * 3
@@ -170,11 +171,11 @@ def test_exec_is_the_command(sandbox: Run, session_id: str) -> None:
 
 
 def test_logs_of_the_app_and_of_the_launch(sandbox: Run, session_id: str) -> None:
-    sandbox("exec", session_id, "python3 -c 'import urllib.request as r; r.urlopen(\"http://127.0.0.1:8000/?said\")'")
+    sandbox("exec", session_id, "python3 -c 'import urllib.request as r; r.urlopen(\"http://127.0.0.1:8000/?marker\")'")
     printed = sandbox("logs", session_id)
     assert printed.returncode == 0
     assert "backend │ Serving HTTP on" in printed.stdout
-    assert '"GET /?said HTTP/1.1" 200' in printed.stdout
+    assert '"GET /?marker HTTP/1.1" 200' in printed.stdout
     lines = [
         json.loads(line) for line in sandbox("logs", session_id, "--role", "backend", "--json").stdout.splitlines()
     ]
@@ -187,7 +188,7 @@ def test_logs_of_the_app_and_of_the_launch(sandbox: Run, session_id: str) -> Non
 
 
 def test_logs_are_followed_until_interrupted(environment: dict[str, str], sandbox: Run, session_id: str) -> None:
-    # Whoever runs the tests in the background has them, and all they start, ignore this signal.
+    # A shell that runs the tests in the background makes them and their children ignore SIGINT.
     command = ["env", "--default-signal=INT", PROGRAM, "logs", "-f", session_id]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as follow:
         assert follow.stdout is not None
@@ -224,8 +225,8 @@ def test_tokens(sandbox: Run, session_id: str) -> None:
 
 
 def test_errors_have_their_exit_codes(sandbox: Run, tmp_path: Path) -> None:
-    away = f"http://127.0.0.1:{free_port()}"
-    for arguments, env, code, said in (
+    away = f"http://127.0.0.1:{reserve_port()}"
+    for arguments, env, code, message in (
         (("list",), {"SANDBOX_URL": away}, 5, f"error: {away} does not answer"),
         (("list",), {"SANDBOX_TOKEN": "mistyped"}, 4, "[token_unknown]"),
         (("list",), {"SANDBOX_TOKEN": ""}, 4, "SANDBOX_TOKEN"),
@@ -240,7 +241,7 @@ def test_errors_have_their_exit_codes(sandbox: Run, tmp_path: Path) -> None:
     ):
         ended = sandbox(*arguments, **env)
         assert (ended.returncode, ended.stdout) == (code, ""), (arguments, ended.stderr)
-        assert said in ended.stderr
+        assert message in ended.stderr
         assert "Traceback" not in ended.stderr
     problem = json.loads(sandbox("logs", NOWHERE, "--json").stderr)
     assert (problem["code"], problem["status"]) == ("session_not_found", 404)
@@ -254,7 +255,7 @@ def test_doctor(sandbox: Run, service: Service, tmp_path: Path) -> None:
     assert "migrations applied" in found["database"]["detail"]
     assert found["engine"]["verdict"] == "ok"
 
-    ill = sandbox("doctor", DOCKER_HOST="unix:///nowhere/docker.sock", SANDBOX_PORT=str(free_port()))
+    ill = sandbox("doctor", DOCKER_HOST="unix:///nowhere/docker.sock", SANDBOX_PORT=str(reserve_port()))
     assert ill.returncode == 1
     assert re.search(r"^engine +fail ", ill.stdout, re.MULTILINE)
     assert re.search(r"^service +warn +nothing answers .* sandbox up", ill.stdout, re.MULTILINE)
@@ -269,7 +270,7 @@ def test_runtimes(sandbox: Run) -> None:
     assert "not built" not in listed.stdout
 
 
-def test_the_installed_program_explains_itself(sandbox: Run) -> None:
+def test_the_installed_program_has_help(sandbox: Run) -> None:
     whole = sandbox("--help")
     assert whole.returncode == 0
     commands = re.findall(r"^│ ([a-z]+) ", whole.stdout, re.MULTILINE)
@@ -280,7 +281,7 @@ def test_the_installed_program_explains_itself(sandbox: Run) -> None:
 
 
 class Screen:
-    """What a program prints on a terminal of its own."""
+    """The terminal of a program that runs in it."""
 
     def __init__(self, master: int) -> None:
         self.master = master
@@ -290,7 +291,7 @@ class Screen:
         os.write(self.master, text.encode())
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Read until the pattern is shown, and forget what was up to there."""
+        """Read until the pattern appears; drop the output up to its end."""
         deadline = time.monotonic() + 60
         while (found := re.search(pattern, self.shown)) is None:
             ready, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
@@ -305,7 +306,7 @@ def _on_a_terminal(arguments: list[str], env: dict[str, str]) -> Iterator[tuple[
     master, slave = pty.openpty()
     os.set_blocking(master, True)
     subprocess.run(["stty", "rows", "40", "cols", "120"], stdin=slave, check=True)
-    # The terminal says how large it is; who runs the tests may have said it of theirs.
+    # These variables of the process that runs the tests would override the size of this terminal.
     own = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [PROGRAM, *arguments],

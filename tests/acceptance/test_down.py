@@ -1,4 +1,4 @@
-"""`sandbox down`: sandboxes go on and are told of, or are ended first and leave nothing."""
+"""`sandbox down`: sandboxes go on running and are counted, or are terminated first with `--sandboxes`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import assert_nothing_left
+from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 
@@ -25,10 +25,10 @@ def networks(client: docker.DockerClient, deployment_id: str) -> list[Any]:
     return client.networks.list(filters={"label": f"sandbox.deployment_id={deployment_id}"})
 
 
-def test_sandboxes_outlive_down_and_end_with_it_if_asked(
+def test_down_leaves_sandboxes_running_unless_it_is_asked_to_end_them(
     make_service: Callable[..., Service], docker_client: docker.DockerClient
 ) -> None:
-    service = make_service()
+    service = make_service(quick=False)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     session, _ = api.launch()
@@ -36,9 +36,9 @@ def test_sandboxes_outlive_down_and_end_with_it_if_asked(
     (container,) = docker_client.containers.list(filters={"label": f"sandbox.session_id={session_id}"})
     deployment_id = container.labels["sandbox.deployment_id"]
 
-    said = service.command("down")
-    assert said.returncode == 0
-    assert "1 sandbox left running" in said.stderr
+    stopped = service.command("down")
+    assert stopped.returncode == 0
+    assert "1 sandbox left running" in stopped.stderr
     with pytest.raises(httpx.TransportError):
         api.http.get("/healthz")
     container.reload()

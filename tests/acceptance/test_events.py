@@ -1,4 +1,4 @@
-"""The launch over SSE: the same events for every viewer, resumed anywhere, over at the end."""
+"""The events of a launch by SSE: the same for every viewer, resumable at any id, ended by the event `end`."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def chatty(admin: Api) -> str:
 
 
 async def _view(client: httpx.AsyncClient, path: str, after: int = 0) -> list[dict[str, Any]]:
-    seen = []
+    events = []
     async with client.stream("GET", path, headers={"Last-Event-ID": str(after)}) as answer:
         assert answer.status_code == 200
         async for line in answer.aiter_lines():
             if line.startswith("data: "):
-                seen.append(json.loads(line[6:]))
-    return seen
+                events.append(json.loads(line[6:]))
+    return events
 
 
-async def test_200_viewers_see_the_same_while_one_stopped_reading(service: Service, admin: Api, chatty: str) -> None:
+async def test_200_viewers_get_the_same_events_while_another_stopped_reading(
+    service: Service, admin: Api, chatty: str
+) -> None:
     session_id = admin.create(project_id=chatty)["session_id"]
     path = f"/api/v1/sessions/{session_id}/events"
     stalled = socket.create_connection(("127.0.0.1", service.port))
@@ -59,7 +61,7 @@ async def test_200_viewers_see_the_same_while_one_stopped_reading(service: Servi
         stalled.close()
 
     first = everyone[0]
-    assert all(seen == first for seen in everyone)
+    assert all(events == first for events in everyone)
     assert [event["seq"] for event in first] == list(range(1, len(first) + 1))
     lines = [
         event["line"] for event in first if event.get("stage") == "dependencies" and event.get("stream") == "stdout"
@@ -70,13 +72,13 @@ async def test_200_viewers_see_the_same_while_one_stopped_reading(service: Servi
     admin.end(session_id)
 
 
-def test_ids_that_are_none_are_refused(admin: Api, blank: str) -> None:
+def test_an_invalid_last_event_id_is_refused(admin: Api, blank: str) -> None:
     answer = admin.http.get(f"/api/v1/sessions/{blank}/events", headers={"Last-Event-ID": "x-1"})
     assert answer.status_code == 422
     assert answer.json()["code"] == "event_id_invalid"
 
 
-def test_relaunch_goes_on_in_the_same_log(admin: Api, chatty: str) -> None:
+def test_a_relaunch_continues_the_same_event_log(admin: Api, chatty: str) -> None:
     session, first = admin.launch(project_id=chatty)
     session_id = session["session_id"]
     assert session["status"] == "running"
@@ -90,7 +92,7 @@ def test_relaunch_goes_on_in_the_same_log(admin: Api, chatty: str) -> None:
     admin.end(session_id)
 
 
-def test_app_output_is_resumed_where_it_stopped(admin: Api, chatty: str) -> None:
+def test_app_output_is_resumed_after_the_last_event_id(admin: Api, chatty: str) -> None:
     session, _ = admin.launch(project_id=chatty)
     session_id = session["session_id"]
     for path in ("one", "two"):
@@ -116,7 +118,7 @@ def _logs(admin: Api, path: str, last_event_id: str | None) -> list[Any]:
         return list(parse_sse(answer.iter_lines()))
 
 
-def test_a_strangers_launch_does_not_exist(make_user: Callable[[], Api], blank: str) -> None:
+def test_another_users_events_are_not_found(make_user: Callable[[], Api], blank: str) -> None:
     answer = make_user().http.get(f"/api/v1/sessions/{blank}/events")
     assert answer.status_code == 404
     assert answer.json()["code"] == "session_not_found"

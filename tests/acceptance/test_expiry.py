@@ -1,4 +1,4 @@
-"""Sessions end when they are not used, or too old; they are warned before, and can be renewed."""
+"""Sessions end when they are idle or too old; a warning is logged before, and they can be renewed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import assert_nothing_left
+from tests.acceptance.crashed_launches import assert_nothing_left
 
 
-def wait_until_over(api: Api, session_id: str) -> dict[str, Any]:
+def wait_until_terminated(api: Api, session_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + 90
     while (session := api.get(session_id))["status"] != "terminated":
         assert time.monotonic() < deadline, session
@@ -24,35 +24,35 @@ def wait_until_over(api: Api, session_id: str) -> dict[str, Any]:
     return session
 
 
-def test_sessions_end_in_time_and_say_so_before(admin: Api, docker_client: docker.DockerClient) -> None:
+def test_idle_and_old_sessions_are_warned_and_then_terminated(admin: Api, docker_client: docker.DockerClient) -> None:
     idle, _ = admin.launch(idle_timeout_seconds=12)
     old, _ = admin.launch(max_lifetime_seconds=12)
     for session in (idle, old):
         session_id = session["session_id"]
         ends = datetime.fromisoformat(session["expires_at"])
-        over = wait_until_over(admin, session_id)
+        over = wait_until_terminated(admin, session_id)
         assert datetime.fromisoformat(over["terminated_at"]) >= ends
-        seen = list(admin.events(session_id, last_event_id=0))
-        assert [int(event.id or 0) for event in seen] == list(range(1, len(seen) + 1))
-        (warning,) = [event for event in seen if event.event == "log" and event.data["stage"] == "expiry"]
+        events = list(admin.events(session_id, last_event_id=0))
+        assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
+        (warning,) = [event for event in events if event.event == "log" and event.data["stage"] == "expiry"]
         assert f"{ends:%Y-%m-%d %H:%M:%S}" in warning.data["line"]
         assert_nothing_left(docker_client, session_id)
 
 
-def chatter(start: str) -> dict[str, str]:
-    """A project that is served silently, beside what `start` does."""
+def project(start: str) -> dict[str, str]:
+    """Return a project with a silent server; `start` is run before it."""
     serve = "exec python3 -m http.server $PORT > /dev/null 2>&1"
     return {"sandbox.toml": f'[main]\nruntime = "python312"\nstart = "{start} {serve}"\nport = 8000\n'}
 
 
-def test_what_an_app_prints_is_activity(admin: Api) -> None:
-    admin.upload("silent", chatter("echo starting;"))
-    admin.upload("talking", chatter("(while sleep 0.5; do echo tick; done) &"))
+def test_output_of_an_app_is_activity(admin: Api) -> None:
+    admin.upload("silent", project("echo starting;"))
+    admin.upload("talking", project("(while sleep 0.5; do echo tick; done) &"))
     talking, _ = admin.launch(project_id="talking", idle_timeout_seconds=12)
     silent, _ = admin.launch(project_id="silent", idle_timeout_seconds=12)
     assert (talking["status"], silent["status"]) == ("running", "running"), (talking, silent)
-    # The talking one was there first, has the same time and was left alone as well.
-    over = wait_until_over(admin, silent["session_id"])
+    # The one with output was launched first, has the same idle timeout and was not used otherwise either.
+    over = wait_until_terminated(admin, silent["session_id"])
     stays = admin.get(talking["session_id"])
     assert stays["status"] == "running"
     assert stays["last_active"] > over["last_active"]
@@ -61,7 +61,7 @@ def test_what_an_app_prints_is_activity(admin: Api) -> None:
 
 
 def moved_by(api: Api, session_id: str, use: Callable[[], object]) -> bool:
-    """Whether the session's `last_active` moves once it was used so."""
+    """Whether the session's `last_active` changes within 20 seconds after `use` was called."""
     before = api.get(session_id)["last_active"]
     use()
     deadline = time.monotonic() + 20
@@ -72,7 +72,7 @@ def moved_by(api: Api, session_id: str, use: Callable[[], object]) -> bool:
     return True
 
 
-def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
+def test_use_and_renewal_postpone_the_expiry(admin: Api) -> None:
     admin.upload("page", {"index.html": "<h1>here</h1>"})
     session, _ = admin.launch(project_id="page", idle_timeout_seconds=600, max_lifetime_seconds=1000)
     session_id = session["session_id"]
@@ -84,7 +84,7 @@ def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
 
     link = httpx.URL(session["preview_url"])
     with httpx.Client(trust_env=False, follow_redirects=False) as browser:
-        # By address and Host header: not every machine resolves names below localhost.
+        # By address and Host header, because not every machine resolves names below localhost.
         host = {"Host": f"{link.host}:{link.port}"}
         address = httpx.URL(admin.url)
         opened = browser.get(address.copy_with(raw_path=link.raw_path), headers=host)
@@ -99,11 +99,11 @@ def test_use_and_renewal_put_the_end_off(admin: Api) -> None:
     admin.end(session_id)
 
 
-def test_a_terminal_is_use(admin: Api, blank: str) -> None:
+def test_a_terminal_is_activity(admin: Api, blank: str) -> None:
     url = f"{admin.url.replace('http', 'ws', 1)}/api/v1/sessions/{blank}/terminal"
     with connect(url, additional_headers={"Authorization": f"Bearer {admin.token}"}, proxy=None) as terminal:
         assert moved_by(admin, blank, lambda: terminal.send('{"resize": [100, 30]}'))
-        # What it shows counts as well, such as a long build that nobody types at; typing this moves it twice at most.
+        # Output counts as well, for example that of a long build. The input alone moves `last_active` twice at most.
         terminal.send(b"while sleep 1; do echo building; done\n")
         for _ in range(4):
             assert moved_by(admin, blank, lambda: None)

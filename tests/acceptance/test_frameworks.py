@@ -1,7 +1,7 @@
-"""Real projects, made by the frameworks' own generators where they have one: uploaded, launched, previewed.
+"""Projects of common frameworks, made by their own generators where they have one, are launched and previewed.
 
-The generators run in blank sandboxes, so nothing of Node.js or Django is needed on the machine itself. All launches are
-started first and then waited for one by one.
+The generators run in blank sandboxes, so that the machine needs neither Node.js nor Django. All launches are started
+at once; then each test waits for its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.acceptance.previews import page, preview
 
 @dataclass(frozen=True)
 class Generator:
-    """A command that makes projects in folders of a blank sandbox's workspace."""
+    """A command that makes projects in folders of the workspace of a blank sandbox."""
 
     runtime: str
     command: str
@@ -37,17 +37,17 @@ class Generator:
 
 @dataclass(frozen=True)
 class Project:
-    """One project: where its files come from, what it is recognised as, and what its preview answers."""
+    """A project: the source of its files, the plan that is expected, and what its preview answers."""
 
     framework: str
     runtime: str
     port: int
     install: str | None
-    #: Path of the preview -> text that its answer has.
+    #: Maps paths of the preview to a text that the answer contains.
     answers: dict[str, str]
     files: dict[str, str | bytes] = field(default_factory=dict)
     generator: str | None = None
-    #: What a browser shows once the page's own scripts have run.
+    #: A text that a browser shows once the scripts of the page have run.
     shows: str | None = None
 
 
@@ -197,7 +197,7 @@ PROJECTS = {
         files={"index.html": "<!doctype html><h1>Just a page</h1>", "css/main.css": "h1 { color: rebeccapurple }"},
     ),
 }
-#: What a generated full-stack project is: a page that asks its own server, which passes `/api` on to localhost.
+#: Like a generated full-stack project: the server of the front end forwards `/api` to the back end on localhost.
 PROXIED = "proxied"
 PROXIED_FILES = {
     "frontend/vite.config.js": """
@@ -243,9 +243,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def launched(admin: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """All selected projects, uploaded and on their way; call it with a name for what its upload and POST answered."""
-    here = [item for item in request.session.items if item.path == request.path]
-    names = sorted({item.callspec.params["name"] for item in here if hasattr(item, "callspec")})
+    """Upload and launch all selected projects; return a function that maps a name to the plan and the session id."""
+    selected = [item for item in request.session.items if item.path == request.path]
+    names = sorted({item.callspec.params["name"] for item in selected if hasattr(item, "callspec")})
     plans, sessions = {}, {}
 
     def launch(name: str, archive: bytes) -> None:
@@ -257,8 +257,8 @@ def launched(admin: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[s
             launch(name, tar_of_folder(EXAMPLE))
         elif name in PROJECTS and PROJECTS[name].generator is None:
             launch(name, tar_of(PROJECTS[name].files))
-    wanted = {generator for name in names if name in PROJECTS and (generator := PROJECTS[name].generator)}
-    made = _generate(admin, wanted | ({"vite"} if PROXIED in names else set()))
+    requested = {generator for name in names if name in PROJECTS and (generator := PROJECTS[name].generator)}
+    made = _generate(admin, requested | ({"vite"} if PROXIED in names else set()))
     if PROXIED in names:
         made[PROXIED] = tar_of(_files(made["vite-vanilla"], "frontend") | PROXIED_FILES)
     for name, archive in made.items():
@@ -269,9 +269,9 @@ def launched(admin: Api, request: pytest.FixtureRequest) -> Iterator[Callable[[s
         admin.end(session_id)
 
 
-def _generate(api: Api, wanted: set[str]) -> dict[str, bytes]:
-    """Archives by project name, of what the generators made in one blank sandbox a runtime."""
-    runtimes = {GENERATORS[name].runtime for name in wanted}
+def _generate(api: Api, requested: set[str]) -> dict[str, bytes]:
+    """Run the generators in one blank sandbox per runtime; return the archives by project name."""
+    runtimes = {GENERATORS[name].runtime for name in requested}
     blank = {runtime: api.launch(runtime_type=runtime)[0]["session_id"] for runtime in runtimes}
 
     def generate(name: str) -> dict[str, bytes]:
@@ -289,7 +289,7 @@ def _generate(api: Api, wanted: set[str]) -> dict[str, bytes]:
 
     try:
         with ThreadPoolExecutor() as pool:
-            made = pool.map(generate, sorted(wanted))
+            made = pool.map(generate, sorted(requested))
             return {project: archive for archives in made for project, archive in archives.items()}
     finally:
         for session_id in blank.values():
@@ -365,14 +365,14 @@ def test_a_front_end_that_proxies_to_localhost_reaches_the_back_end(
 
 
 def _files(archive: bytes, folder: str) -> dict[str, str | bytes]:
-    """The files of a .tar.gz, moved into a folder."""
+    """Return the files of a .tar.gz with their paths below `folder`."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         members = {os.path.normpath(f"{folder}/{member.name}"): member for member in tar if member.isfile()}
         return {path: file.read() for path, member in members.items() if (file := tar.extractfile(member))}
 
 
 def _running(api: Api, session_id: str) -> dict[str, Any]:
-    """The session at the end of its launch, which must have succeeded."""
+    """Wait for the end of the launch, which must succeed; return the session."""
     events = list(api.events(session_id))
     session = api.get(session_id)
     assert session["status"] == "running", (session["error"], [event.data for event in events if event.event == "log"])

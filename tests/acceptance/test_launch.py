@@ -1,4 +1,4 @@
-"""The launch pipeline: what it records, several roles side by side, relaunch, and an end that leaves nothing."""
+"""The launch pipeline: what it records, several roles at once, relaunch, and a termination that leaves nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.acceptance.service import Service
 
 STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
 
-#: Each role's install ends only once it has met the other's: one after the other they would wait for ever.
+#: Each role's install waits for the other's, so the launch ends only if both run at the same time.
 MEET = """
 import socket, sys, time
 listener = socket.create_server(("", 7000))
@@ -97,7 +97,7 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def two_roles(admin: Api) -> Iterator[Launched]:
-    """A running session of two roles that many tests look at."""
+    """A running session of two roles, which many tests read."""
     plan = admin.upload("two-roles", TWO_ROLES)["plan"]
     assert set(plan) == {"backend", "frontend"}
     session, events = admin.launch(project_id="two-roles", env={"GREETING": "hello there"})
@@ -120,25 +120,25 @@ def row_of(database: psycopg.Connection[dict[str, Any]], session_id: str) -> dic
 
 
 def test_every_stage_is_recorded(two_roles: Launched, database: psycopg.Connection[dict[str, Any]]) -> None:
-    told = two_roles.of("stage")
-    assert [(event["stage"], event["state"]) for event in told] == [
+    stage_events = two_roles.of("stage")
+    assert [(event["stage"], event["state"]) for event in stage_events] == [
         (stage, state) for stage in STAGES for state in ("started", "completed")
     ]
-    assert all((event["index"], event["total"]) == (STAGES.index(event["stage"]) + 1, 8) for event in told)
+    assert all((event["index"], event["total"]) == (STAGES.index(event["stage"]) + 1, 8) for event in stage_events)
 
-    run_id = told[0]["run_id"]
+    run_id = stage_events[0]["run_id"]
     rows = database.execute("SELECT * FROM session_stages WHERE run_id = %s ORDER BY started_at", [run_id]).fetchall()
     assert [(row["stage"], row["state"], row["error_code"]) for row in rows] == [(s, "completed", None) for s in STAGES]
     assert all(row["started_at"] <= row["ended_at"] for row in rows)
     assert all(before["ended_at"] <= after["started_at"] for before, after in itertools.pairwise(rows))
-    assert [row["duration_ms"] for row in rows] == [e["duration_ms"] for e in told if e["state"] == "completed"]
+    assert [row["duration_ms"] for row in rows] == [e["duration_ms"] for e in stage_events if e["state"] == "completed"]
     run = database.execute("SELECT * FROM session_runs WHERE run_id = %s", [run_id]).fetchone()
     assert run is not None
     assert (run["outcome"], run["failure_code"]) == ("completed", None)
     assert run["started_at"] <= rows[0]["started_at"] <= rows[-1]["ended_at"] <= run["ended_at"]
 
 
-def test_the_session_is_what_the_engine_has(
+def test_the_session_matches_the_engine(
     two_roles: Launched, docker_client: docker.DockerClient, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     session, row = two_roles.session, row_of(database, two_roles.id)
@@ -155,16 +155,16 @@ def test_the_session_is_what_the_engine_has(
         role: container["id"] for role, container in session["containers"].items()
     }
     for container in found:
-        kept = session["containers"][container.labels["sandbox.role"]]
+        recorded = session["containers"][container.labels["sandbox.role"]]
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-        assert (kept["ip"], kept["status"]) == (network["IPAddress"], container.status)
-    assert {role: kept["runtime"] for role, kept in session["containers"].items()} == {
+        assert (recorded["ip"], recorded["status"]) == (network["IPAddress"], container.status)
+    assert {role: recorded["runtime"] for role, recorded in session["containers"].items()} == {
         "backend": "python312",
         "frontend": "node20",
     }
 
 
-def test_the_pipeline_log_is_the_events(
+def test_the_pipeline_log_is_made_of_the_events(
     admin: Api, two_roles: Launched, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     log = admin.http.get(f"/api/v1/sessions/{two_roles.id}/pipeline-log").text
@@ -185,7 +185,7 @@ def _log_line(event: SseEvent) -> str:
     return f"{time} preview: {data['url']}" if event.event == "preview" else f"{time} end: {data['status']}"
 
 
-def test_roles_are_launched_side_by_side(two_roles: Launched) -> None:
+def test_roles_are_launched_at_the_same_time(two_roles: Launched) -> None:
     met = {(event["role"], event["line"]) for event in two_roles.of("log") if event["line"].startswith("met ")}
     assert met == {("backend", "met frontend"), ("frontend", "met backend")}
 
@@ -202,7 +202,7 @@ def test_roles_reach_each_other_by_name_and_get_their_environment(admin: Api, tw
     }
 
 
-def test_relaunch_takes_the_replaced_project(admin: Api, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_a_relaunch_uses_the_replaced_project(admin: Api, database: psycopg.Connection[dict[str, Any]]) -> None:
     def version(number: int) -> dict[str, str | bytes]:
         return {"index.html": f"<h1>Version {number}</h1>"}
 
@@ -239,7 +239,7 @@ def test_relaunch_takes_the_replaced_project(admin: Api, database: psycopg.Conne
     assert row_of(database, session_id)["pipeline_log"].count("[plan] started") == 2
 
 
-def test_the_end_leaves_nothing(
+def test_termination_leaves_nothing(
     admin: Api,
     service: Service,
     docker_client: docker.DockerClient,
@@ -267,7 +267,7 @@ def test_the_end_leaves_nothing(
     assert over["terminated_at"] is not None
     last = list(admin.events(session_id, last_event_id=int(events[-1].id or 0)))
     assert [(event.event, event.data["status"]) for event in last] == [("status", "terminated"), ("end", "terminated")]
-    # Asking again is success; everything else is told that it is over.
+    # A second DELETE succeeds; every other request is refused because the session is over.
     assert admin.http.delete(f"/api/v1/sessions/{session_id}").status_code == 202
     for path in ("relaunch", "exec"):
         answer = admin.http.post(
@@ -286,21 +286,21 @@ def test_delete_in_the_middle_of_an_install(
     admin: Api, docker_client: docker.DockerClient, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     files = {"sandbox.toml": '[app]\nruntime = "node20"\ninstall = "echo under way; sleep 3600"\nstart = "false"\n'}
-    admin.upload("long-install", files)  # type: ignore[arg-type]
+    admin.upload("long-install", files)
     session_id = admin.create(project_id="long-install")["session_id"]
-    seen: list[SseEvent] = []
+    events: list[SseEvent] = []
     for event in admin.events(session_id):
-        seen.append(event)
+        events.append(event)
         if event.event == "log" and event.data["line"] == "under way":
             assert admin.http.delete(f"/api/v1/sessions/{session_id}").status_code == 202
-    assert (seen[-1].event, seen[-1].data["status"]) == ("end", "terminated")
-    assert [event for event in seen if event.event == "problem"] == []
+    assert (events[-1].event, events[-1].data["status"]) == ("end", "terminated")
+    assert [event for event in events if event.event == "problem"] == []
     assert _resources(docker_client, session_id) == (0, 0, 0)
     run = database.execute("SELECT outcome FROM session_runs WHERE session_id = %s", [session_id]).fetchone()
     assert run == {"outcome": "cancelled"}
 
 
-def test_an_idempotency_key_makes_one_session(admin: Api, make_user: Callable[[], Api]) -> None:
+def test_requests_with_one_idempotency_key_make_one_session(admin: Api, make_user: Callable[[], Api]) -> None:
     one, other = make_user(), make_user()
     headers = {"Idempotency-Key": f"key-{uuid.uuid4()}"}
 
@@ -325,7 +325,7 @@ def test_an_idempotency_key_makes_one_session(admin: Api, make_user: Callable[[]
     ):
         refused = post(one, **other_body)
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_conflict"), other_body
-    assert post(one, env={}).json()["session_id"] == session_id  # what is not said and its default are the same
+    assert post(one, env={}).json()["session_id"] == session_id  # an absent field equals its default
     theirs = post(other).json()["session_id"]
     assert theirs != session_id
     one.end(session_id)

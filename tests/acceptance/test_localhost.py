@@ -1,5 +1,5 @@
-"""The apps of a session find each other on localhost, as they do where all is on one machine; a port that one of them
-listens on itself is its own."""
+"""Port forwarding between roles: apps of a session reach each other on localhost, as on one machine, except on ports
+on which they listen themselves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from tests.acceptance.api import Api, SseEvent
 from tests.acceptance.previews import page, preview
 
-#: `store` is found by the others, though it listens on its own localhost only; `own` has a server of its own on the
-#: store's port, which the store waits for; `late` waits for the store before it opens its port; `idle` starts nothing.
+#: `store` listens on its own localhost only, and the others reach it there. `own` has another server on the port of
+#: `store`, which `store` waits for. `late` waits for `store` before it opens its port. `idle` starts nothing.
 MANIFEST = '''
 [store]
 runtime = "python312"
@@ -59,34 +59,36 @@ def get(api: Api, session_id: str, role: str, url: str) -> str:
 
 @pytest.mark.parametrize("role", ["late", "idle", "store"])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_another_roles_app_is_at_localhost(
+def test_the_app_of_another_role_is_reached_on_localhost(
     admin: Api, launched: tuple[str, list[SseEvent]], role: str, host: str
 ) -> None:
     assert get(admin, launched[0], role, f"http://{host}:8000/name") == "the store"
 
 
-def test_every_other_role_is_there(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:
+def test_all_other_roles_are_reached_on_localhost(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:
     for port in (8001, 8002):
         assert "name" in get(admin, launched[0], "idle", f"http://localhost:{port}/" + "own/" * (port == 8002))
 
 
-def test_a_port_of_its_own_stays_its_own_and_that_is_said(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:
+def test_a_port_that_the_role_uses_itself_is_not_forwarded_and_a_line_says_so(
+    admin: Api, launched: tuple[str, list[SseEvent]]
+) -> None:
     session_id, events = launched
     assert get(admin, session_id, "own", "http://localhost:8000/name") == "its own"
     assert get(admin, session_id, "own", "http://store:8000/name") == "the store"
-    said = [event.data for event in events if event.event == "log" and event.data["stage"] == "health"]
-    refused = [data["role"] for data in said if data["line"].startswith("localhost:8000 is not forwarded to store: ")]
+    lines = [event.data for event in events if event.event == "log" and event.data["stage"] == "health"]
+    refused = [data["role"] for data in lines if data["line"].startswith("localhost:8000 is not forwarded to store: ")]
     assert refused == ["own"]
 
 
-def test_a_preview_of_a_port_is_its_roles(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:
+def test_a_preview_of_a_port_shows_the_role_with_that_port(admin: Api, launched: tuple[str, list[SseEvent]]) -> None:
     session = admin.get(launched[0])
     session["preview_url"] = session["preview_url"].replace("://", "://8000-", 1)
     with preview(admin, session) as client:
         assert page(client, "/name") == "the store"
 
 
-def test_it_is_so_after_a_recovery(
+def test_ports_are_forwarded_after_a_recovery(
     admin: Api, launched: tuple[str, list[SseEvent]], docker_client: docker.DockerClient
 ) -> None:
     session_id = launched[0]

@@ -1,4 +1,4 @@
-"""What the service stands on goes away and comes back: PostgreSQL, the container engine. And it is told to end."""
+"""PostgreSQL or the container engine stop and come back, or the service itself is stopped by SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages
 from tests.acceptance.api import Api
-from tests.acceptance.launches import PROJECT, Viewer, assert_nothing_left, assert_whole
+from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 
 @pytest.fixture(scope="module")
 def own(make_service: Callable[..., Service]) -> Iterator[Service]:
-    """A service whose database may be stopped."""
-    service = make_service(quick=True)
+    """A service of this module, whose database may be stopped."""
+    service = make_service()
     service.start()
     yield service
     service.stop()
@@ -41,7 +41,7 @@ def api(own: Service) -> Iterator[Api]:
     api.http.close()
 
 
-def test_postgresql_stops_in_the_middle_of_launches(own: Service, api: Api, docker_client: docker.DockerClient) -> None:
+def test_postgresql_stops_during_launches(own: Service, api: Api, docker_client: docker.DockerClient) -> None:
     sessions = [api.create(project_id="mortal")["session_id"] for _ in range(2)]
     viewers = [Viewer(api, session_id) for session_id in sessions]
     for viewer in viewers:
@@ -59,10 +59,10 @@ def test_postgresql_stops_in_the_middle_of_launches(own: Service, api: Api, dock
     finally:
         asyncio.run(EmbeddedPostgres(own.home).start())
     for session_id, viewer in zip(sessions, viewers, strict=True):
-        assert_whole(api, session_id, viewer.finish())
+        assert_complete(api, session_id, viewer.finish())
     own.wait_ready()
-    kept = api.http.get("/api/v1/logs", params={"limit": 500, "level": "WARNING"}).json()["items"]
-    assert any("wait in memory" in row["message"] for row in kept)
+    stored = api.http.get("/api/v1/logs", params={"limit": 500, "level": "WARNING"}).json()["items"]
+    assert any("wait in memory" in row["message"] for row in stored)
     for session_id in sessions:
         api.end(session_id)
         assert_nothing_left(docker_client, session_id)
@@ -82,13 +82,13 @@ def test_sigterm_leaves_sandboxes_and_installs_running(
     print(f"ended in {time.monotonic() - began:.1f} s")
     assert len(docker_client.containers.list(filters={"label": f"sandbox.session_id={session_id}"})) == 2
     own.start()
-    assert_whole(api, session_id, viewer.finish())
+    assert_complete(api, session_id, viewer.finish())
     api.end(session_id)
     assert_nothing_left(docker_client, session_id)
 
 
 class Dockerd:
-    """A daemon of its own: its own socket, data, network and bridges."""
+    """A second Docker daemon with a socket, a data folder and a network namespace of its own."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -108,7 +108,7 @@ class Dockerd:
             "ip-masq": "false",
         }
         with (self.home / "log").open("ab") as out:
-            # In a network of its own: a daemon without a bridge takes away the machine's own daemon's.
+            # In a network namespace of its own, because a daemon without a bridge removes that of the machine's daemon.
             command = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
             self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + 60
@@ -118,7 +118,7 @@ class Dockerd:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        # By hand, since the libraries leave the socket of a refused connection open.
+        # Not by a library, because those leave the socket of a refused connection open.
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(str(self.home / "docker.sock"))
@@ -136,7 +136,7 @@ class Dockerd:
 
 @pytest.fixture
 def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
-    """An engine that may be restarted, with the runtime's image on it."""
+    """A container engine that may be restarted, with the image of the Python runtime."""
     home = Path(tempfile.mkdtemp(prefix="sbx-dockerd-"))
     daemon = Dockerd(home)
     reference = asyncio.run(RuntimeImages(RuntimeCatalog()).ensure("python312"))
@@ -151,7 +151,7 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
 
 
 def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
-    service = make_service(quick=True, DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)

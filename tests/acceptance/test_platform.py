@@ -1,4 +1,4 @@
-"""The platform's records as CI, Prometheus, Alertmanager and people use them, on the running service."""
+"""The platform's records as CI, Prometheus, webhooks and operators use them, on a running service."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_fails():
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook's URL, and what it is told."""
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The URL of a webhook, and the list of what was posted to it."""
     got: list[dict[str, Any]] = []
 
     class Receiver(BaseHTTPRequestHandler):
@@ -52,14 +52,13 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="module")
-def impatient(make_service: Callable[..., Service], told: tuple[str, list[dict[str, Any]]]) -> Service:
-    """A service that takes a guest agent for silent after seconds, and tells of it."""
+def quick_alerts(make_service: Callable[..., Service], webhook: tuple[str, list[dict[str, Any]]]) -> Service:
+    """A service that reports an agent as silent after a few seconds and posts this to the webhook."""
     service = make_service(
-        quick=True,
         SANDBOX_AGENT_WARNING_SECONDS="3",
         SANDBOX_AGENT_ERROR_SECONDS="5",
         SANDBOX_ALERT_INTERVAL_SECONDS="1",
-        SANDBOX_ALERT_WEBHOOK_URL=told[0],
+        SANDBOX_ALERT_WEBHOOK_URL=webhook[0],
         SANDBOX_ALERT_WEBHOOK_SECRET="a-secret-of-sixteen",
     )
     service.start()
@@ -67,8 +66,8 @@ def impatient(make_service: Callable[..., Service], told: tuple[str, list[dict[s
 
 
 @pytest.fixture(scope="module")
-def root(impatient: Service) -> Iterator[Api]:
-    api = Api(impatient.url, ADMIN_TOKEN)
+def root(quick_alerts: Service) -> Iterator[Api]:
+    api = Api(quick_alerts.url, ADMIN_TOKEN)
     yield api
     api.http.close()
 
@@ -81,7 +80,7 @@ def until(holds: Callable[[], Any]) -> Any:
     return found
 
 
-def test_ci_records_its_reports(impatient: Service, root: Api, tmp_path: Path) -> None:
+def test_ci_sends_its_reports(quick_alerts: Service, root: Api, tmp_path: Path) -> None:
     (tmp_path / "test_shop.py").write_text(TESTS)
     run = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=junit.xml"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, check=False)
@@ -89,7 +88,7 @@ def test_ci_records_its_reports(impatient: Service, root: Api, tmp_path: Path) -
     for report in ("xml", "json"):
         subprocess.run([sys.executable, "-m", "coverage", report, "-q"], cwd=tmp_path, check=True)
 
-    junit = impatient.command(
+    junit = quick_alerts.command(
         "ingest", "junit", str(tmp_path / "junit.xml"), "-o", str(tmp_path / "console.log"), "--branch", "main"
     )
     assert (junit.returncode, "2 tests, 1 passed, 1 failed, 0 skipped, 1 warnings" in junit.stdout) == (0, True), junit
@@ -98,19 +97,19 @@ def test_ci_records_its_reports(impatient: Service, root: Api, tmp_path: Path) -
     assert warning["message"] == "DeprecationWarning: old() is deprecated"
     assert (result["branch_name"], result["failed_tests"][0]["name"]) == ("main", "test_fails")
     for report in ("coverage.xml", "coverage.json"):
-        assert impatient.command("ingest", "coverage", str(tmp_path / report)).returncode == 0
+        assert quick_alerts.command("ingest", "coverage", str(tmp_path / report)).returncode == 0
     assert len(root.http.get("/api/v1/coverage").json()["items"]) == 2
-    refused = impatient.command("ingest", "junit", str(tmp_path / "test_shop.py"))
+    refused = quick_alerts.command("ingest", "junit", str(tmp_path / "test_shop.py"))
     assert (refused.returncode, "report_refused" in refused.stderr or "not XML" in refused.stderr) == (2, True), refused
 
 
-def test_an_agent_that_falls_silent_is_one_alert(root: Api, told: tuple[str, list[dict[str, Any]]]) -> None:
+def test_a_silent_agent_is_one_alert(root: Api, webhook: tuple[str, list[dict[str, Any]]]) -> None:
     def agent() -> dict[str, Any]:
         found: dict[str, Any] = root.http.get("/api/v1/agents/Unit Testing").json()
         return found
 
     def events() -> list[str]:
-        return [event["event"] for event in told[1] if event["alert"]["metadata"].get("subject") == "Unit Testing"]
+        return [event["event"] for event in webhook[1] if event["alert"]["metadata"].get("subject") == "Unit Testing"]
 
     assert root.http.put("/api/v1/agents/Unit Testing/heartbeat", json={"uptime": 99}).json()["status"] == "healthy"
     until(lambda: agent()["status"] == "warning")
@@ -118,19 +117,19 @@ def test_an_agent_that_falls_silent_is_one_alert(root: Api, told: tuple[str, lis
     until(events)
     root.http.put("/api/v1/agents/Unit Testing/heartbeat", json={})
     assert (agent()["status"], agent()["uptime"]) == ("healthy", 99)
-    until(lambda: agent()["status"] == "error")  # again, before the alert was over
+    until(lambda: agent()["status"] == "error")  # silent again before the alert was resolved
     assert events() == ["opened"]
     (alert,) = root.http.get("/api/v1/alerts", params={"source": "rules", "status": "active"}).json()["items"]
     assert alert["title"] == "agent-in-error: Unit Testing"
     root.http.post(f"/api/v1/alerts/{alert['alert_id']}/acknowledge")
     until(lambda: events() == ["opened", "acknowledged"])
-    # The service's own parts are never silent, however short the settings.
+    # The service's own components are never silent, however short the settings are.
     parts = root.http.get("/api/v1/agents", params={"category": "infrastructure", "status": "healthy"}).json()["items"]
     assert {"PostgreSQL", "Container Engine", "Sandbox Manager"} <= {part["name"] for part in parts}
-    assert {event["alert"]["metadata"].get("subject") for event in told[1]} == {"Unit Testing"}
+    assert {event["alert"]["metadata"].get("subject") for event in webhook[1]} == {"Unit Testing"}
 
 
-def test_prometheus_scrapes(root: Api) -> None:
+def test_prometheus_metrics(root: Api) -> None:
     families = list(text_string_to_metric_families(root.http.get("/metrics").text))
     for family in families:
         assert family.documentation, family.name
@@ -140,16 +139,16 @@ def test_prometheus_scrapes(root: Api) -> None:
     }
 
 
-def test_retention_by_hand(impatient: Service) -> None:
-    planned = impatient.command("retention", "run", "--dry-run", "--json")
+def test_retention_by_command(quick_alerts: Service) -> None:
+    planned = quick_alerts.command("retention", "run", "--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     steps = json.loads(planned.stdout)["steps"]
     assert [step["table"] for step in steps[:3]] == ["logs", "traces", "logs"]
-    assert json.loads(impatient.command("retention", "run", "--json").stdout)["dry_run"] is False
+    assert json.loads(quick_alerts.command("retention", "run", "--json").stdout)["dry_run"] is False
 
 
-def test_a_service_that_stops_ends_its_streams_quietly(make_service: Callable[..., Service]) -> None:
-    service = make_service(quick=True)
+def test_a_stopping_service_ends_its_streams_without_errors(make_service: Callable[..., Service]) -> None:
+    service = make_service()
     service.start()
     headers = {"X-API-Key": ADMIN_TOKEN}
     ended: list[bool] = []

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a trace, logs with the request's id, and what its guest agents' lessons were worth."""
+"""The records of a run: a trace, logs with the request's id, and the outcome of the lessons applied to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sql(service: Service) -> Iterator[psycopg.Connection[dict[str, Any]]]:
 def eventually(
     sql: psycopg.Connection[dict[str, Any]], query: str, values: list[Any], least: int
 ) -> list[dict[str, Any]]:
-    """Rows of a query, once there are at least so many: records are written in batches."""
+    """Return the rows of a query once there are at least `least`, because records are written in batches."""
     deadline = time.monotonic() + 20
     while True:
         rows = sql.execute(query, values).fetchall()
@@ -64,14 +64,14 @@ def test_a_launch_leaves_one_trace_and_logs_of_its_request(sql: psycopg.Connecti
     user.end(session["session_id"])
 
 
-def test_what_brings_records_leaves_a_line_and_no_span(
+def test_a_request_that_sends_records_leaves_a_log_line_and_no_span(
     sql: psycopg.Connection[dict[str, Any]], service: Service, user: Api
 ) -> None:
     request_id, trace_id = f"test-{uuid.uuid4().hex}", uuid.uuid4().hex
     headers = {"X-Request-ID": request_id, "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
     record = {"body": {"stringValue": request_id}}
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
-    # The hosts of previews are the sandboxes', whatever the path: nothing is kept of this one.
+    # Requests to the host of a preview go to the sandbox, whatever the path is, so this one is not stored.
     host = {"Host": f"nobody.preview.localhost:{service.port}"}
     assert user.http.post("/v1/logs", json=body, headers=host).status_code == 404
     sent = user.http.post("/v1/logs", json=body, headers=headers)
@@ -98,7 +98,7 @@ def lesson(sql: psycopg.Connection[dict[str, Any]], agent: str, issue: str | Non
     return int(row["id"])
 
 
-def test_lessons_are_applied_and_judged_by_how_the_run_ended(
+def test_lessons_are_applied_and_scored_by_the_outcome_of_the_run(
     sql: psycopg.Connection[dict[str, Any]], user: Api
 ) -> None:
     agent = f"agent-{uuid.uuid4().hex[:8]}"

@@ -1,4 +1,4 @@
-"""Containers that die, are killed for memory or vanish behind our back: said at once, and brought back."""
+"""Containers that exit, run out of memory or are removed by others: reported at once, and recovered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import assert_nothing_left
+from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 APP = """\
@@ -39,7 +39,7 @@ GET = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/{}').r
 @pytest.fixture(scope="module")
 def small(make_service: Callable[..., Service]) -> Iterator[Service]:
     """A service whose containers have little memory."""
-    service = make_service(quick=True, SANDBOX_MEMORY_MB="128")
+    service = make_service(SANDBOX_MEMORY_MB="128")
     service.start()
     yield service
     service.stop()
@@ -55,7 +55,7 @@ def api(small: Service) -> Iterator[Api]:
 
 @pytest.fixture
 def running(api: Api, docker_client: docker.DockerClient) -> Iterator[str]:
-    """A session whose app runs and whose note its user has edited."""
+    """The id of a session whose app runs and in which the user has edited `note.txt`."""
     session, _ = api.launch(project_id="lossy")
     session_id = session["session_id"]
     assert session["status"] == "running", session
@@ -79,15 +79,15 @@ def wait_for_status(api: Api, session_id: str, *statuses: str) -> dict[str, Any]
     return session
 
 
-def assert_brought_back(api: Api, session_id: str) -> None:
-    """It runs, with the files as its user left them, and says so in one gapless log."""
+def assert_recovered(api: Api, session_id: str) -> None:
+    """Check that the session runs with the files as the user left them, and that its event log has no gap."""
     list(api.events(session_id, last_event_id=0))
     session = wait_for_status(api, session_id, "running", "error")
     assert session["status"] == "running", session["error"]
     assert session["error"] is None
     assert api.exec(session_id, ["python3", "-c", GET.format("note.txt")])["stdout"].strip() == "edited"
-    seen = list(api.events(session_id, last_event_id=0))
-    assert [int(event.id or 0) for event in seen] == list(range(1, len(seen) + 1))
+    events = list(api.events(session_id, last_event_id=0))
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
 
 
 def recovery(api: Api, **body: Any) -> list[dict[str, Any]]:
@@ -97,19 +97,19 @@ def recovery(api: Api, **body: Any) -> list[dict[str, Any]]:
     return items
 
 
-def test_a_container_that_dies(api: Api, docker_client: docker.DockerClient, running: str) -> None:
+def test_a_container_that_exits(api: Api, docker_client: docker.DockerClient, running: str) -> None:
     container_of(docker_client, running).kill()
     session = wait_for_status(api, running, "error")
     assert session["error"]["code"] == "container_exited"
     assert session["error"]["message"].endswith("exited 137")
     assert session["error"]["hint"]
     assert session["containers"]["backend"]["status"] == "exited"
-    said = list(api.events(running, last_event_id=0))[-3:]
-    assert [event.event for event in said] == ["problem", "status", "end"]
-    assert (said[1].data["previous"], said[1].data["status"]) == ("running", "error")
+    last_events = list(api.events(running, last_event_id=0))[-3:]
+    assert [event.event for event in last_events] == ["problem", "status", "end"]
+    assert (last_events[1].data["previous"], last_events[1].data["status"]) == ("running", "error")
 
     assert api.http.post(f"/api/v1/sessions/{running}/recover").status_code == 202
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
 def test_a_container_that_is_removed(api: Api, docker_client: docker.DockerClient, running: str) -> None:
@@ -124,7 +124,7 @@ def test_a_container_that_is_removed(api: Api, docker_client: docker.DockerClien
     assert api.get(running)["status"] == "error"
     (done,) = recovery(api, session_ids=[running])
     assert (done["action"], done["outcome"]) == ("recreate", "done")
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
     assert container_of(docker_client, running).id != before
     assert any(
         "recovery:" in event.data["line"] for event in api.events(running, last_event_id=0) if event.event == "log"
@@ -133,22 +133,22 @@ def test_a_container_that_is_removed(api: Api, docker_client: docker.DockerClien
     assert [alert["severity"] for alert in alerts if running in alert["title"]] == ["warning"]
 
 
-def test_an_app_that_is_killed_for_memory(api: Api, running: str) -> None:
+def test_an_app_that_runs_out_of_memory(api: Api, running: str) -> None:
     api.exec(running, ["python3", "-c", GET.format("eat")])
     session = wait_for_status(api, running, "error")
     assert session["error"]["code"] == "out_of_memory"
     assert api.http.post(f"/api/v1/sessions/{running}/recover").status_code == 202
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
-def test_a_command_that_is_killed_for_memory_leaves_the_session_well(api: Api, running: str) -> None:
+def test_a_command_that_runs_out_of_memory_leaves_the_session_running(api: Api, running: str) -> None:
     result = api.exec(running, ["python3", "-c", "bytearray(10**9)"])
     assert result["exit_code"] != 0
     assert api.exec(running, ["python3", "-c", GET.format("note.txt")])["stdout"].strip() == "edited"
     assert api.get(running)["status"] == "running"
 
 
-def test_a_volume_that_is_gone_is_said_to_be_lost(api: Api, docker_client: docker.DockerClient, running: str) -> None:
+def test_a_removed_volume_is_reported_as_lost(api: Api, docker_client: docker.DockerClient, running: str) -> None:
     container = container_of(docker_client, running)
     name = container.name
     container.remove(force=True)
@@ -167,7 +167,7 @@ def test_a_volume_that_is_gone_is_said_to_be_lost(api: Api, docker_client: docke
     assert api.exec(running, ["python3", "-c", GET.format("note.txt")])["stdout"].strip() == "as uploaded"
 
 
-def test_what_died_while_the_service_was_away_is_found(
+def test_a_container_that_exits_while_the_service_is_down_is_found(
     small: Service, api: Api, docker_client: docker.DockerClient, running: str
 ) -> None:
     small.kill()
@@ -176,10 +176,10 @@ def test_what_died_while_the_service_was_away_is_found(
     assert wait_for_status(api, running, "error")["error"]["code"] == "container_exited"
     (done,) = recovery(api, session_ids=[running])
     assert (done["action"], done["outcome"]) == ("restart", "done")
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
-def test_strays_are_shown_and_removed(api: Api, docker_client: docker.DockerClient, running: str) -> None:
+def test_stray_resources_are_listed_and_removed(api: Api, docker_client: docker.DockerClient, running: str) -> None:
     deployment = container_of(docker_client, running).labels["sandbox.deployment_id"]
     session_id = str(uuid.uuid4())
     labels = {"sandbox.deployment_id": deployment, "sandbox.session_id": session_id, "sandbox.role": "main"}
@@ -197,15 +197,15 @@ def test_strays_are_shown_and_removed(api: Api, docker_client: docker.DockerClie
         of_others.remove()
 
 
-def test_recovery_is_for_admins(api: Api, small: Service) -> None:
-    token = api.http.post("/api/v1/tokens", json={"user_id": "somebody", "role": "user"}).json()["token"]
+def test_only_an_admin_may_use_bulk_recovery(api: Api, small: Service) -> None:
+    token = api.http.post("/api/v1/tokens", json={"user_id": "a-user", "role": "user"}).json()["token"]
     user = Api(small.url, token)
     assert user.http.get("/api/v1/admin/recovery").status_code == 403
     assert user.http.post("/api/v1/admin/recovery", json={}).status_code == 403
     user.http.close()
 
 
-def test_a_session_that_is_over_cannot_be_recovered(api: Api) -> None:
+def test_a_terminated_session_cannot_be_recovered(api: Api) -> None:
     session_id = api.create()["session_id"]
     api.end(session_id)
     answer = api.http.post(f"/api/v1/sessions/{session_id}/recover")
@@ -226,10 +226,10 @@ def test_the_command_line(api: Api, small: Service, docker_client: docker.Docker
     assert "restart" in sandbox("recover", "--dry-run")
     assert api.get(running)["status"] == "error"
     assert "done" in sandbox("recover")
-    assert_brought_back(api, running)
+    assert_recovered(api, running)
 
 
-def test_deletes_in_the_middle_of_launches_leave_nothing(api: Api, docker_client: docker.DockerClient) -> None:
+def test_deletes_during_launches_leave_nothing(api: Api, docker_client: docker.DockerClient) -> None:
     made = []
     for pause in (0, 0.05, 0.1, 0.2, 0.3):
         made.append(api.create(project_id="lossy")["session_id"])

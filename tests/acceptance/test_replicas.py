@@ -1,4 +1,4 @@
-"""Several replicas on one database and engine: what one leaves undone, by death or by freezing, another does."""
+"""Several replicas with one database and engine: when one is killed or hangs, another continues its work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import PROJECT, Viewer, assert_nothing_left, assert_whole
+from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 Replicas = tuple[Service, Service]
@@ -18,19 +18,19 @@ Replicas = tuple[Service, Service]
 
 @pytest.fixture(scope="module")
 def home(make_service: Callable[..., Service]) -> Path:
-    """The data folder of these tests' deployment."""
-    return make_service(quick=True).home
+    """The data folder of the deployment of this module."""
+    return make_service().home
 
 
 @pytest.fixture
 def make_replicas(make_service: Callable[..., Service], home: Path) -> Iterator[Callable[[int], Replicas]]:
-    """Two replicas of one deployment with this lease, in seconds."""
+    """Return a function that starts two replicas of one deployment with this lease in seconds."""
     made: list[Service] = []
 
     def make(lease: int) -> Replicas:
-        first = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        first = make_service(home, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         first.start()
-        second = make_service(home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
+        second = make_service(home, SANDBOX_REPLICA_LEASE_SECONDS=str(lease))
         second.start()
         made.extend((first, second))
         return first, second
@@ -41,12 +41,12 @@ def make_replicas(make_service: Callable[..., Service], home: Path) -> Iterator[
 
 
 def launch_on(first: Service, second: Service) -> tuple[str, Viewer]:
-    """A launch that the first replica works on, watched at the second; returns in the middle of its install."""
+    """Start a launch on the first replica, followed by a viewer at the second. Return during its install."""
     api = Api(first.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)
     second.freeze()
     session_id = api.create(project_id="mortal")["session_id"]
-    # Its first event of a stage shows that it has taken the launch.
+    # The first event of a stage shows that this replica has claimed the launch.
     next(event for event in api.events(session_id) if event.event == "stage")
     second.thaw()
     api.http.close()
@@ -55,26 +55,26 @@ def launch_on(first: Service, second: Service) -> tuple[str, Viewer]:
     return session_id, viewer
 
 
-def test_a_killed_replicas_launch_goes_on_elsewhere_long_before_its_lease_ends(
+def test_the_launch_of_a_killed_replica_is_taken_over_before_its_lease_ends(
     make_replicas: Callable[[int], Replicas], docker_client: docker.DockerClient
 ) -> None:
     first, second = make_replicas(3600)
     session_id, viewer = launch_on(first, second)
     first.kill()
     api = Api(second.url, ADMIN_TOKEN)
-    assert_whole(api, session_id, viewer.finish())
+    assert_complete(api, session_id, viewer.finish())
     api.end(session_id)
     assert_nothing_left(docker_client, session_id)
     api.http.close()
 
 
-def test_a_frozen_replicas_launch_goes_on_elsewhere_and_it_writes_nothing_when_it_wakes(
+def test_the_launch_of_a_hung_replica_is_taken_over_and_it_writes_nothing_afterwards(
     make_replicas: Callable[[int], Replicas], docker_client: docker.DockerClient
 ) -> None:
     first, second = make_replicas(3)
     session_id, viewer = launch_on(first, second)
     first.freeze()
-    seen = viewer.finish()
+    events = viewer.finish()
     first.thaw()
     first.wait_ready()
     deadline = time.monotonic() + 30
@@ -83,7 +83,7 @@ def test_a_frozen_replicas_launch_goes_on_elsewhere_and_it_writes_nothing_when_i
         time.sleep(0.05)
     for service in (first, second):
         api = Api(service.url, ADMIN_TOKEN)
-        assert_whole(api, session_id, seen)
+        assert_complete(api, session_id, events)
         api.http.close()
     api = Api(first.url, ADMIN_TOKEN)
     api.end(session_id)
@@ -95,9 +95,9 @@ def test_any_replica_serves_any_session(
     make_replicas: Callable[[int], Replicas], docker_client: docker.DockerClient
 ) -> None:
     first, second = (Api(service.url, ADMIN_TOKEN) for service in make_replicas(15))
-    session, seen = first.launch()
+    session, events = first.launch()
     session_id = session["session_id"]
-    assert [event.data for event in second.events(session_id, last_event_id=0)] == [event.data for event in seen]
+    assert [event.data for event in second.events(session_id, last_event_id=0)] == [event.data for event in events]
     assert second.exec(session_id, "echo here")["stdout"] == "here\n"
     second.end(session_id)
     assert first.get(session_id)["status"] == "terminated"

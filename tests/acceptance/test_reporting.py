@@ -1,4 +1,4 @@
-"""Instrumented apps in sandboxes report by themselves: unmodified SDKs, no endpoint and no token in their code."""
+"""Instrumented apps in sandboxes export telemetry with unmodified SDKs, without an endpoint or token in their code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import assert_nothing_left
+from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 PYTHON = Path(__file__).resolve().parents[2] / "examples" / "instrumented"
@@ -41,7 +41,7 @@ const { trace } = require("@opentelemetry/api");
 const { logs, SeverityNumber } = require("@opentelemetry/api-logs");
 require("http").createServer((request, response) => {
   logs.getLogger("shop").emit({
-    severityNumber: SeverityNumber.WARN, body: `asked for ${request.url.slice(1)}`,
+    severityNumber: SeverityNumber.WARN, body: `answer for ${request.url.slice(1)}`,
     attributes: { "user.id": "somebody else", session_id: "another" },
   });
   const { traceId } = trace.getActiveSpan().spanContext();
@@ -57,17 +57,18 @@ port = 3000
 env = { OTEL_BSP_SCHEDULE_DELAY = "200", OTEL_BLRP_SCHEDULE_DELAY = "200" }
 """,
 }
-#: Asks the app for a page, in its container.
+#: Gets a page of the app, inside its container.
 GET = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{}{}').read().decode())"
-#: Sends as many log records as it is told, so often, by what the environment says; prints what it was answered.
+#: Sends log records to the endpoint in the environment. Arguments: records per request, requests, text, token. Prints
+#: the status and `Retry-After` of each answer.
 SEND = """
 import json, os, sys, urllib.error, urllib.parse, urllib.request
 records, times, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 name, _, value = os.environ["OTEL_EXPORTER_OTLP_HEADERS"].partition("=")
 token = sys.argv[4] if len(sys.argv) > 4 else urllib.parse.unquote(value)
-said = [{"key": key, "value": {"stringValue": "another"}} for key in ("session_id", "user.id")]
-record = {"body": {"stringValue": text}, "attributes": said}
-body = {"resourceLogs": [{"resource": {"attributes": said}, "scopeLogs": [{"logRecords": [record] * records}]}]}
+attributes = [{"key": key, "value": {"stringValue": "another"}} for key in ("session_id", "user.id")]
+record = {"body": {"stringValue": text}, "attributes": attributes}
+body = {"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [{"logRecords": [record] * records}]}]}
 for _ in range(times):
     request = urllib.request.Request(
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/logs",
@@ -81,20 +82,20 @@ for _ in range(times):
 
 
 def trace_of(api: Api, trace_id: str) -> list[dict[str, Any]]:
-    """The trace's root spans, once there are any."""
+    """Wait until the trace is stored; return its root spans."""
     deadline = time.monotonic() + 60
     while (answer := api.http.get(f"/api/v1/traces/{trace_id}")).status_code != 200:
-        assert time.monotonic() < deadline, f"trace {trace_id} never came: {answer.text}"
+        assert time.monotonic() < deadline, f"trace {trace_id} was not stored: {answer.text}"
         time.sleep(0.1)
     spans: list[dict[str, Any]] = answer.json()["spans"]
     return spans
 
 
 def log_lines(api: Api, text: str, **filters: str) -> list[dict[str, Any]]:
-    """Lines with this text, once there are any."""
+    """Wait until log lines with this text are stored; return them."""
     deadline = time.monotonic() + 60
     while not (items := api.http.get("/api/v1/logs", params={"q": text, **filters}).json()["items"]):
-        assert time.monotonic() < deadline, f"no line says {text!r}"
+        assert time.monotonic() < deadline, f"no line has {text!r}"
         time.sleep(0.1)
     lines: list[dict[str, Any]] = items
     return lines
@@ -136,13 +137,13 @@ def test_a_flask_app_and_the_python_sdk(user: Api, make_user: Callable[[], Api])
         assert said["resource"]["sandbox.session.id"] == session_id
     assert {root["tags"]["user_id"], line["user_id"]} == {session["user_id"]}
     assert make_user().http.get(f"/api/v1/traces/{bought['trace_id']}").status_code == 404
-    # From the first moment: the launch's own look at whether it answers is told of as well.
+    # Telemetry is exported from the start, so the health check of the launch is in it as well.
     names = {
         item["operation_name"]
         for item in user.http.get("/api/v1/traces", params={"service_name": "shop"}).json()["items"]
     }
     assert "GET /" in names
-    # And nothing that the SDK would complain of.
+    # The SDK had no reason to log an error.
     printed = user.http.get(f"/api/v1/sessions/{session_id}/logs", params={"follow": "false"}).text
     assert "sold out" in printed
     assert "Failed to export" not in printed
@@ -152,22 +153,22 @@ def test_a_flask_app_and_the_python_sdk(user: Api, make_user: Callable[[], Api])
 
 def test_a_node_app_and_the_javascript_sdk(user: Api) -> None:
     user.upload("js-shop", NODE)
-    session, seen = user.launch(project_id="js-shop")
+    session, events = user.launch(project_id="js-shop")
     session_id = session["session_id"]
-    assert session["status"] == "running", [event.data for event in seen][-20:]
+    assert session["status"] == "running", [event.data for event in events][-20:]
     get = "fetch('http://127.0.0.1:3000/nut').then(r => r.text()).then(console.log)"
-    asked = json.loads(user.exec(session_id, ["node", "-e", get])["stdout"])
-    (root,) = trace_of(user, asked["trace_id"])
+    answer = json.loads(user.exec(session_id, ["node", "-e", get])["stdout"])
+    (root,) = trace_of(user, answer["trace_id"])
     assert (root["service_name"], root["tags"]["session_id"]) == ("js-shop", session_id)
     assert root["tags"]["user_id"] == session["user_id"]
-    (line,) = log_lines(user, "asked for nut")
+    (line,) = log_lines(user, "answer for nut")
     assert (line["level"], line["user_id"]) == ("WARNING", session["user_id"])
-    # What it claims to be is not believed.
+    # The session and user that the app claims in its records are replaced.
     assert (line["metadata"]["session_id"], line["metadata"]["user.id"]) == (session_id, session["user_id"])
     user.end(session_id)
 
 
-def test_commands_in_a_blank_session_report_and_cannot_pretend_to_be_others(user: Api, admin: Api, blank: str) -> None:
+def test_commands_in_a_blank_session_export_and_cannot_pretend_to_be_others(user: Api, admin: Api, blank: str) -> None:
     text = f"said{uuid.uuid4().hex}"
     assert send(admin, blank, text) == [["200", "-"]]
     (line,) = log_lines(admin, text)
@@ -180,10 +181,10 @@ def test_commands_in_a_blank_session_report_and_cannot_pretend_to_be_others(user
     user.end(other["session_id"])
 
 
-def test_a_sessions_token_opens_nothing_and_ends_with_it(user: Api, service: Service) -> None:
+def test_the_token_of_a_session_is_valid_for_exports_only_and_until_it_ends(user: Api, service: Service) -> None:
     session, _ = user.launch()
     token = token_of(user, session["session_id"])
-    empty = {"resourceLogs": []}
+    empty: dict[str, list[Any]] = {"resourceLogs": []}
     with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as http:
         assert http.post("/v1/logs", json=empty).status_code == 200
         paths = user.http.get("/openapi.json").json()["paths"]
@@ -197,7 +198,7 @@ def test_a_sessions_token_opens_nothing_and_ends_with_it(user: Api, service: Ser
                     answer = http.request(method, route, json={})
                     if answer.status_code not in (401, 403):
                         open_to_all.add((route, answer.status_code))
-                        # Nothing but what anybody is told who has no token at all.
+                        # The answer must be that to a request without any token.
                         plain = httpx.request(method, f"{service.url}{route}", json={}, trust_env=False)
                         assert plain.status_code == answer.status_code, route
         assert len(paths) > 30
@@ -209,8 +210,8 @@ def test_a_sessions_token_opens_nothing_and_ends_with_it(user: Api, service: Ser
 
 @pytest.fixture(scope="module")
 def mortal(make_service: Callable[..., Service]) -> Iterator[Service]:
-    """A service of this module's own, which may be killed; every test finds it running."""
-    service = make_service(quick=True, SANDBOX_REPLICA_LEASE_SECONDS="3", SANDBOX_SESSION_RECORDS_PER_MINUTE="1000")
+    """A service of this module, which tests may kill and must leave running."""
+    service = make_service(SANDBOX_REPLICA_LEASE_SECONDS="3", SANDBOX_SESSION_RECORDS_PER_MINUTE="1000")
     service.start()
     yield service
     service.stop()
@@ -225,7 +226,7 @@ def api(mortal: Service) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def shop(api: Api, docker_client: docker.DockerClient) -> Iterator[str]:
-    """A session of the instrumented example, with an exporter that tries for a minute."""
+    """The id of a session of the instrumented example, whose exporter retries for a minute."""
     api.upload_folder("shop", PYTHON)
     session, _ = api.launch(project_id="shop", env={"OTEL_EXPORTER_OTLP_TIMEOUT": "60"})
     assert session["status"] == "running", session["error"]
@@ -235,14 +236,14 @@ def shop(api: Api, docker_client: docker.DockerClient) -> Iterator[str]:
 
 
 def buy(client: docker.DockerClient, session_id: str) -> str:
-    """Buy something with no help of the service's; the trace it makes."""
+    """Call the app through the engine instead of the service; return the id of the trace."""
     done = container_of(client, session_id).exec_run(["python3", "-c", GET.format(8000, "/buy/nut")])
     assert done.exit_code == 0, done.output
     trace_id: str = json.loads(done.output)["trace_id"]
     return trace_id
 
 
-def test_what_is_reported_while_the_service_is_away_comes_when_it_is_back(
+def test_telemetry_exported_while_the_service_is_down_arrives_after_its_start(
     mortal: Service, api: Api, shop: str, docker_client: docker.DockerClient
 ) -> None:
     mortal.kill()
@@ -250,7 +251,7 @@ def test_what_is_reported_while_the_service_is_away_comes_when_it_is_back(
     mortal.start()
     (root,) = trace_of(api, trace_id)
     assert root["tags"]["session_id"] == shop
-    # Stopped in order, and back.
+    # The same for an orderly stop.
     mortal.stop()
     trace_id = buy(docker_client, shop)
     mortal.start()
@@ -258,20 +259,20 @@ def test_what_is_reported_while_the_service_is_away_comes_when_it_is_back(
 
 
 def collected(service: Service) -> int:
-    """From how many containers this replica fetches."""
-    figures = httpx.get(f"{service.url}/metrics", headers={"X-API-Key": ADMIN_TOKEN}, trust_env=False, timeout=30).text
-    return int(float(figures.partition("\nsandbox_collected_containers ")[2].split()[0]))
+    """Return from how many containers this replica collects telemetry."""
+    metrics = httpx.get(f"{service.url}/metrics", headers={"X-API-Key": ADMIN_TOKEN}, trust_env=False, timeout=30).text
+    return int(float(metrics.partition("\nsandbox_collected_containers ")[2].split()[0]))
 
 
 def test_another_replica_takes_over_from_one_that_dies_or_hangs(
     mortal: Service, make_service: Callable[..., Service], api: Api, shop: str, docker_client: docker.DockerClient
 ) -> None:
-    second = make_service(mortal.home, quick=True, SANDBOX_REPLICA_LEASE_SECONDS="3")
+    second = make_service(mortal.home, SANDBOX_REPLICA_LEASE_SECONDS="3")
     try:
         for hangs in (False, True):
             second.start()
             deadline = time.monotonic() + 30
-            # One of them and not the other: who it is follows from their numbers.
+            # One of the two collects and the other does not; which one depends on the numbers of the replicas.
             while sorted([collected(mortal), collected(second)]) != [0, 1]:
                 assert time.monotonic() < deadline, (collected(mortal), collected(second))
                 time.sleep(0.1)
@@ -297,7 +298,7 @@ def test_another_replica_takes_over_from_one_that_dies_or_hangs(
         second.stop()
 
 
-def test_an_app_reports_again_after_its_container_was_lost(
+def test_an_app_exports_again_after_its_container_was_lost(
     api: Api, shop: str, docker_client: docker.DockerClient
 ) -> None:
     container_of(docker_client, shop).kill()
@@ -315,22 +316,22 @@ def test_an_app_reports_again_after_its_container_was_lost(
     assert root["tags"]["session_id"] == shop
 
 
-def test_a_session_that_sends_too_much_is_pushed_back_and_others_are_not(api: Api) -> None:
+def test_a_session_over_its_limit_gets_429_and_others_do_not(api: Api) -> None:
     flooding, other = (api.launch()[0]["session_id"] for _ in range(2))
     text = f"flood{uuid.uuid4().hex}"
     answers = send(api, flooding, text, records=300, times=5)
     assert [status for status, _ in answers] == ["200", "200", "200", "429", "429"]
     assert all(1 <= int(retry_after) <= 60 for _, retry_after in answers[3:])
     assert send(api, other, text, records=500) == [["200", "-"]]
-    figures = api.http.get("/metrics").text
-    assert 'sandbox_session_exports_total{kind="logs",status="429"} 2.0' in figures
+    metrics = api.http.get("/metrics").text
+    assert 'sandbox_session_exports_total{kind="logs",status="429"} 2.0' in metrics
     for session_id in (flooding, other):
         api.end(session_id)
 
 
-def test_where_agents_are_reached_by_the_engines_exec(make_service: Callable[..., Service]) -> None:
-    """As with a remote engine: nothing is shared with the containers at all."""
-    service = make_service(quick=True, SANDBOX_AGENT_TRANSPORT="exec")
+def test_export_over_the_exec_transport(make_service: Callable[..., Service]) -> None:
+    """With a remote engine there is no socket that the containers share with the service."""
+    service = make_service(SANDBOX_AGENT_TRANSPORT="exec")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     session_id = api.launch()[0]["session_id"]

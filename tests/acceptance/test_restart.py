@@ -1,4 +1,4 @@
-"""SIGKILL of the service in the middle of launches: the same run goes on and ends as it would have."""
+"""The service is killed during launches: the same run continues and ends as it would have without the kill."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ import pytest
 
 from sandbox.domain.stages import PROJECT_STAGES
 from tests.acceptance.api import Api
-from tests.acceptance.launches import PROJECT, TICKS, Viewer, assert_nothing_left, assert_whole, create_surely
+from tests.acceptance.crashed_launches import (
+    PROJECT,
+    TICKS,
+    Viewer,
+    assert_complete,
+    assert_nothing_left,
+    create_with_retries,
+)
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
-#: Every named point of a launch, in the order in which it comes to them.
+#: Every named crash point of a launch, in order.
 POINTS = [
     *(
         f"{stage}:{point}"
@@ -29,8 +36,8 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def mortal(make_service: Callable[..., Service]) -> Iterator[Service]:
-    """A service of this module's own, which may be killed; every test finds it running."""
-    service = make_service(quick=True)
+    """A service of this module, which tests may kill and must leave running."""
+    service = make_service()
     service.start()
     yield service
     service.stop()
@@ -44,7 +51,7 @@ def api(mortal: Service) -> Iterator[Api]:
     api.http.close()
 
 
-def test_one_launch_through_a_kill_at_every_crash_point(
+def test_one_launch_is_killed_at_every_crash_point(
     mortal: Service, api: Api, docker_client: docker.DockerClient
 ) -> None:
     mortal.stop()
@@ -59,47 +66,47 @@ def test_one_launch_through_a_kill_at_every_crash_point(
             mortal.spawn(SANDBOX_CRASH_AT=following)
     assert len(died) == len(POINTS)
     mortal.start()
-    assert_whole(api, session_id, viewer.finish())
+    assert_complete(api, session_id, viewer.finish())
     api.end(session_id)
     assert_nothing_left(docker_client, session_id)
 
 
-def test_an_install_goes_on_while_the_service_is_away(
+def test_an_install_continues_while_the_service_is_down(
     mortal: Service, api: Api, docker_client: docker.DockerClient
 ) -> None:
     session_id = api.create(project_id="mortal")["session_id"]
     viewer = Viewer(api, session_id)
     viewer.wait_for("tick 2")
     mortal.kill()
-    told = len(viewer.seen)
+    received = len(viewer.events)
     (container,) = docker_client.containers.list(
         filters={"label": [f"sandbox.session_id={session_id}", "sandbox.role=backend"]}
     )
     deadline = time.monotonic() + 60
     while container.exec_run("cat /workspace/ticks").output.split()[-1] != str(TICKS).encode():
         assert time.monotonic() < deadline, "the install did not go on"
-    assert not any(f"tick {TICKS}" in str(event.data) for event in viewer.seen[:told])
+    assert not any(f"tick {TICKS}" in str(event.data) for event in viewer.events[:received])
     mortal.start()
-    assert_whole(api, session_id, viewer.finish())
+    assert_complete(api, session_id, viewer.finish())
     api.end(session_id)
     assert_nothing_left(docker_client, session_id)
 
 
-def test_kills_at_random_moments(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
+def test_kills_at_random_times(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
     chance = random.Random(3)
-    sessions = [create_surely(api, project_id="mortal") for _ in range(2)]
+    sessions = [create_with_retries(api, project_id="mortal") for _ in range(2)]
     viewers = [Viewer(api, session_id) for session_id in sessions]
     for _ in range(4):
         time.sleep(chance.uniform(0, 1.5))
         mortal.kill()
         mortal.start()
     for session_id, viewer in zip(sessions, viewers, strict=True):
-        assert_whole(api, session_id, viewer.finish())
+        assert_complete(api, session_id, viewer.finish())
         api.end(session_id)
         assert_nothing_left(docker_client, session_id)
 
 
-def test_a_termination_cut_short_is_finished(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
+def test_an_interrupted_termination_is_finished(mortal: Service, api: Api, docker_client: docker.DockerClient) -> None:
     session_id = api.create()["session_id"]
     Viewer(api, session_id).finish()
     assert api.http.delete(f"/api/v1/sessions/{session_id}").status_code == 202
@@ -112,10 +119,10 @@ def test_a_termination_cut_short_is_finished(mortal: Service, api: Api, docker_c
     assert_nothing_left(docker_client, session_id)
 
 
-def test_a_create_that_is_repeated_after_a_crash_makes_one_session(mortal: Service, api: Api) -> None:
-    first = create_surely(api, key="once")
+def test_a_create_repeated_after_a_crash_makes_one_session(mortal: Service, api: Api) -> None:
+    first = create_with_retries(api, key="once")
     mortal.kill()
     mortal.start()
-    assert create_surely(api, key="once") == first
+    assert create_with_retries(api, key="once") == first
     Viewer(api, first).finish()
     api.end(first)

@@ -1,4 +1,4 @@
-"""The SDK as a program uses it, without and with an event loop, and across a crash of the service."""
+"""The synchronous and the asynchronous SDK, and the SDK across a crash of the service."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ health = "/"
 GATED = (
     WEB + 'install = "for i in $(seq 100); do echo line $i; done; until [ -e gate ]; do sleep 0.1; done; echo open"\n'
 )
-#: Prints something, and more once there is a file.
+#: Prints something, waits for a file, and prints more.
 TALKS = "echo first; echo problem >&2; until [ -e /tmp/go-on ]; do sleep 0.05; done; echo second"
 
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox(config: ClientConfig, folder: Path, admin: Api) -> Iterator[Sandbox]:
-    """A folder, launched."""
+    """A sandbox launched from a folder."""
     made = Sandbox.create(folder, config=config)
     yield made
     admin.end(made.session_id)
@@ -54,18 +54,18 @@ def sandbox(config: ClientConfig, folder: Path, admin: Api) -> Iterator[Sandbox]
 
 @pytest.fixture
 async def same(sandbox: Sandbox, config: ClientConfig) -> AsyncIterator[AsyncSandbox]:
-    """The same sandbox, for a program with an event loop."""
+    """The same sandbox through the asynchronous SDK."""
     connected = await AsyncSandbox.connect(sandbox.session_id, config=config)
     yield connected
     await connected.aclose()
 
 
 def test_create_connect_list_and_kill(config: ClientConfig, folder: Path, admin: Api) -> None:
-    seen: list[EventType] = []
-    with Sandbox.create(folder, config=config, on_event=lambda event: seen.append(event.type)) as made:
+    events: list[EventType] = []
+    with Sandbox.create(folder, config=config, on_event=lambda event: events.append(event.type)) as made:
         assert made.info.status is SessionStatus.RUNNING
-        assert seen[-1] is EventType.END
-        assert EventType.PREVIEW in seen
+        assert events[-1] is EventType.END
+        assert EventType.PREVIEW in events
         again = Sandbox.connect(made.session_id, config=config)
         assert again.info.session_id == made.session_id
         listed = Sandbox.list(project_id=made.info.project_id, config=config)
@@ -78,7 +78,7 @@ def test_create_connect_list_and_kill(config: ClientConfig, folder: Path, admin:
     over.close()
 
 
-async def test_create_and_kill_with_an_event_loop(config: ClientConfig, admin: Api) -> None:
+async def test_create_and_kill_asynchronously(config: ClientConfig, admin: Api) -> None:
     async with await AsyncSandbox.create(config=config) as made:
         assert made.info.status is SessionStatus.READY
         assert [event.seq async for event in made.events(after=3)][:2] == [4, 5]
@@ -87,7 +87,7 @@ async def test_create_and_kill_with_an_event_loop(config: ClientConfig, admin: A
     await asyncio.to_thread(admin.end, made.session_id)
 
 
-def test_what_is_not_there(config: ClientConfig, tmp_path: Path) -> None:
+def test_an_unknown_session_and_an_unknown_folder(config: ClientConfig, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as nowhere:
         Sandbox.connect("00000000-0000-4000-8000-000000000000", config=config)
     assert nowhere.value.code == "session_not_found"
@@ -102,9 +102,9 @@ def test_a_failed_launch(config: ClientConfig, tmp_path: Path, admin: Api) -> No
     assert (failed.value.code, failed.value.stage) == ("dependency_install_failed", "dependencies")
     assert "no such package" in failed.value.log_tail
     assert failed.value.hint
-    kept = Sandbox.connect(failed.value.session_id, config=config)
-    assert kept.info.status is SessionStatus.ERROR
-    kept.close()
+    after_failure = Sandbox.connect(failed.value.session_id, config=config)
+    assert after_failure.info.status is SessionStatus.ERROR
+    after_failure.close()
     admin.end(failed.value.session_id)
 
 
@@ -116,30 +116,30 @@ def test_commands(sandbox: Sandbox) -> None:
     assert (late.timed_out, late.stdout) == (True, "before\n")
 
 
-def test_what_a_command_prints_comes_as_it_is_printed(sandbox: Sandbox) -> None:
-    heard = threading.Event()
+def test_the_output_of_a_command_is_streamed(sandbox: Sandbox) -> None:
+    printed_first = threading.Event()
     printed: list[str] = []
-    complained: list[str] = []
+    errors: list[str] = []
 
-    def hear(text: str) -> None:
+    def on_output(text: str) -> None:
         printed.append(text)
-        heard.set()
+        printed_first.set()
 
-    def let_it_go_on() -> None:
-        heard.wait(60)
+    def write_the_file() -> None:
+        printed_first.wait(60)
         sandbox.files.write("/tmp/go-on", "")
 
-    helper = threading.Thread(target=let_it_go_on)
+    helper = threading.Thread(target=write_the_file)
     helper.start()
-    result = sandbox.commands.run(TALKS, on_stdout=hear, on_stderr=complained.append)
+    result = sandbox.commands.run(TALKS, on_stdout=on_output, on_stderr=errors.append)
     helper.join()
     assert printed == ["first\n", "second\n"]
-    assert complained == ["problem\n"]
+    assert errors == ["problem\n"]
     assert (result.exit_code, result.stdout, result.stderr) == (0, "first\nsecond\n", "problem\n")
     sandbox.files.remove("/tmp/go-on")
 
 
-async def test_commands_side_by_side(same: AsyncSandbox) -> None:
+async def test_concurrent_commands(same: AsyncSandbox) -> None:
     results = await asyncio.gather(*(same.commands.run(f"echo {i}") for i in range(20)))
     assert [result.stdout for result in results] == [f"{i}\n" for i in range(20)]
 
@@ -161,14 +161,14 @@ def test_files(sandbox: Sandbox) -> None:
         sandbox.files.read(".")
 
 
-async def test_files_with_an_event_loop(same: AsyncSandbox) -> None:
+async def test_files_asynchronously(same: AsyncSandbox) -> None:
     await same.files.write("async.txt", "written")
     assert await same.files.read("async.txt") == "written"
     assert "async.txt" in [entry.path.rsplit("/", 1)[-1] for entry in await same.files.list()]
     await same.files.remove("async.txt")
 
 
-def test_hosts_lead_to_the_app(sandbox: Sandbox, service: Service, admin: Api) -> None:
+def test_the_host_of_a_port_reaches_the_app(sandbox: Sandbox, service: Service, admin: Api) -> None:
     host = sandbox.get_host(8000)
     assert host == f"8000-{sandbox.session_id}.preview.localhost:{service.port}"
     assert "hello from the SDK" in admin.http.get("/", headers={"Host": host}).text
@@ -179,7 +179,7 @@ def test_hosts_lead_to_the_app(sandbox: Sandbox, service: Service, admin: Api) -
     assert "_sbx" not in asked.headers["location"]
 
 
-def test_logs_end_with_the_app(config: ClientConfig, tmp_path: Path, admin: Api) -> None:
+def test_followed_logs_end_when_the_app_exits(config: ClientConfig, tmp_path: Path, admin: Api) -> None:
     (tmp_path / "sandbox.toml").write_text(WEB.replace("python3 -u", "echo $$ > app.pid; exec python3 -u"))
     with Sandbox.create(tmp_path, config=config) as made:
         assert any("Serving HTTP" in line.line for line in made.logs())

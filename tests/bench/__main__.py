@@ -1,4 +1,4 @@
-"""`make bench`: each figure a ratio against its reference, taken in turns in one run; bounded in count and time."""
+"""Runs benchmarks (`make bench`). Each prints ratios to a reference that is measured alternately in the same run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the benchmarks named on the command line, or all: the modules `bench_*.py` beside this file."""
+    """Run the benchmarks that are named on the command line, or all modules `bench_*.py` of this folder."""
     names = sys.argv[1:] or sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
     for name in names:
         print(f"== {name.removeprefix('bench_')}", flush=True)

@@ -1,4 +1,4 @@
-"""The API against the raw engine: commands, session creation, and the launch of a blank session."""
+"""Compares the API with the container engine alone: commands, and the creation and launch of a blank session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import docker
 
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, Service
-from tests.bench.measure import in_turns, line, p50, ratio
+from tests.bench.measure import alternately, p50, print_durations, print_ratio
 
 COMMANDS = 100
 SESSIONS = 20
@@ -47,12 +47,12 @@ def _commands(api: Api, engine: docker.APIClient) -> None:
         made = engine.exec_create(container, ["true"], user="1000")
         engine.exec_start(made["Id"])
 
-    taken = in_turns(
+    durations = alternately(
         COMMANDS, api=lambda: api.http.post(path, json={"command": ["true"]}).raise_for_status(), docker=raw
     )
-    line("exec of `true` through the API", taken["api"])
-    line("docker exec of `true`", taken["docker"])
-    ratio("API / docker exec", p50(taken["api"]) / p50(taken["docker"]), "under 0.1")
+    print_durations("exec of `true` through the API", durations["api"])
+    print_durations("docker exec of `true`", durations["docker"])
+    print_ratio("API / docker exec", p50(durations["api"]) / p50(durations["docker"]), "under 0.1")
 
 
 def _creation(api: Api, engine: docker.APIClient) -> None:
@@ -72,7 +72,7 @@ def _creation(api: Api, engine: docker.APIClient) -> None:
         launched.append(api.launch()[0]["session_id"])
 
     def idle_post() -> None:
-        """The last launch is over before the next begins: the figure is the request's, not the queue's."""
+        """Wait for the end of the last launch, so that only the request is measured and not the queue before it."""
         if launched:
             list(api.events(launched[-1]))
 
@@ -82,9 +82,9 @@ def _creation(api: Api, engine: docker.APIClient) -> None:
         start = time.perf_counter()
         post()
         posts.append(time.perf_counter() - start)
-    line("POST /sessions", sorted(posts))
+    print_durations("POST /sessions", sorted(posts))
     idle_post()
-    taken = in_turns(SESSIONS, launch=launch, docker=raw)
-    line("POST to the end of a blank launch", taken["launch"])
-    line("docker create + start + remove, bare", taken["docker"])
-    ratio("launch / docker", p50(taken["launch"]) / p50(taken["docker"]), "(for comparison)")
+    durations = alternately(SESSIONS, launch=launch, docker=raw)
+    print_durations("POST to the end of a blank launch", durations["launch"])
+    print_durations("docker create + start + remove, bare", durations["docker"])
+    print_ratio("launch / docker", p50(durations["launch"]) / p50(durations["docker"]), "(for comparison)")

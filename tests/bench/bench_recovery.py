@@ -1,4 +1,4 @@
-"""Comparing 500 sessions with the engine: what an admin waits for at the recovery view."""
+"""Measures the comparison of 500 sessions with the engine, which an admin waits for in the recovery view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sandbox.records.alerts.store import Alerts
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import new_origin
 from sandbox.settings import Settings
-from tests.bench.measure import line, ratio
+from tests.bench.measure import print_durations, print_ratio
 
 SESSIONS = 500
 TIMES = 10
@@ -52,7 +52,7 @@ async def _measure(home: Path) -> None:
     async with db.transaction() as conn:
         ids = (await conn.execute(_INSERT, {"count": SESSIONS})).scalars().all()
     try:
-        # Volumes stand for everything a session has: each is one entry of what the engine lists.
+        # A volume is enough to represent a session, because the comparison reads lists of resources.
         for session_id in ids:
             name = labels.container_name(session_id, "main")
             client.create_volume(name, labels=labels.resource_labels(deployment_id, session_id, "main"))
@@ -60,10 +60,10 @@ async def _measure(home: Path) -> None:
         for _ in range(TIMES):
             began = time.perf_counter()
             findings = await recovery.findings()
-            taken.append(time.perf_counter() - began)
+            durations.append(time.perf_counter() - began)
         assert len(findings) == SESSIONS
-        line(f"comparison of {SESSIONS} sessions", sorted(taken))
-        ratio("slowest comparison / 2 s", max(taken) / 2, "under 1")
+        print_durations(f"comparison of {SESSIONS} sessions", sorted(durations))
+        print_ratio("slowest comparison / 2 s", max(durations) / 2, "under 1")
     finally:
         for resource in await engine.list_resources():
             await engine.remove(resource)

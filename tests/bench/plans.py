@@ -59,7 +59,7 @@ class Plans:
                 self.partitions.add(relation)
             if "Index Name" in node:
                 self.indexes.add(re.sub(r"_p[0-9]{8}|_default", "", node["Index Name"]))
-            if node["Node Type"] == "Seq Scan" and node.get("Actual Loops", 1):
+            if node["Node Type"] == "Seq Scan" and relation is not None and node.get("Actual Loops", 1):
                 read = node.get("Actual Rows", 0) or node.get("Rows Removed by Filter", 0)
                 (self.sequential if read else self.empty).add(relation)
 

@@ -1,4 +1,4 @@
-"""What the benchmark runs in: a PostgreSQL and a service of its own, and rows as a busy platform has them."""
+"""Sets up what benchmarks run in: a service with its own PostgreSQL, and OTLP requests of a busy platform."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.bench import plans
 from tests.bench.rows import WORDS
 
 HEADERS = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-#: Records of one request: the OpenTelemetry SDKs' default.
+#: Records per request, the default of the OpenTelemetry SDKs.
 BATCH = 512
 
 
@@ -32,13 +32,13 @@ BATCH = 512
 class World:
     service: Service
     dsn: str
-    #: Where PostgreSQL's own logs are.
+    #: The folder of PostgreSQL's log files.
     logs: Path
-    #: There are records in it from another run.
+    #: Whether a previous run has left records in the database.
     filled: bool
 
 
-#: Nothing but what is asked happens to the records meanwhile, and a world that is kept does not grow old.
+#: The service neither evaluates alerts nor removes old records during a benchmark.
 _QUIET = {
     "SANDBOX_LOG_LEVEL": "WARNING",
     "SANDBOX_ALERT_INTERVAL_SECONDS": "86400",
@@ -47,25 +47,25 @@ _QUIET = {
 
 
 @asynccontextmanager
-async def world(kept: Path | None = None) -> AsyncIterator[World]:
-    """A running service and its database; nothing is left of them, unless they are in a folder that is to be `kept`."""
-    home = kept or Path(tempfile.mkdtemp(prefix="sbx-bench-"))
-    home.chmod(0o711)  # else the database, whose user is another, goes elsewhere, and stays there
+async def world(folder: Path | None = None) -> AsyncIterator[World]:
+    """Start a service and its database. They are removed at the end, except with `folder`, which is used again."""
+    home = folder or Path(tempfile.mkdtemp(prefix="sbx-bench-"))
+    home.chmod(0o711)  # PostgreSQL's user must be able to pass through; otherwise its data is put elsewhere
     service = Service(home, env=_QUIET)
     postgres = EmbeddedPostgres(home)
     try:
         dsn = await postgres.start()
         plans.prepare(dsn)
         await asyncio.to_thread(service.start)
-        folder = (await postgres.status()).folder
-        assert folder is not None
+        cluster = (await postgres.status()).folder
+        assert cluster is not None
         with psycopg.connect(dsn) as connection:
             filled = connection.execute("SELECT EXISTS (SELECT FROM coverage)").fetchone() == (True,)
-        yield World(service, dsn, folder / "data" / "log", filled)
+        yield World(service, dsn, cluster / "data" / "log", filled)
     finally:
         await asyncio.to_thread(service.stop)
         await postgres.stop()
-        if kept is None:
+        if folder is None:
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -85,7 +85,7 @@ def _attribute(key: str, value: str | int) -> KeyValue:
 
 
 def log_bodies(rows: int) -> list[bytes]:
-    """Export requests of so many log records altogether."""
+    """Return bodies of OTLP export requests with this number of log records in total."""
     chance = random.Random(4)
     bodies = []
     for first in range(0, rows, BATCH):
@@ -114,7 +114,7 @@ def log_bodies(rows: int) -> list[bytes]:
 
 
 def span_bodies(rows: int) -> list[bytes]:
-    """Export requests of so many spans altogether."""
+    """Return bodies of OTLP export requests with this number of spans in total."""
     chance = random.Random(5)
     bodies = []
     for first in range(0, rows, BATCH):

@@ -155,7 +155,7 @@ async def test_the_life_of_a_container_is_published(engine_under_test: EngineUnd
     engine_under_test.kill(spec, state.id)
     await engine.remove_session(spec.session_id)
     observed: list[EngineEvent] = []
-    async with asyncio.timeout(30), aclosing(events):  # type: ignore[type-var]
+    async with asyncio.timeout(30), aclosing(events):
         async for event in events:
             # The stream of the real engine begins with what happened in the same second.
             if event.session_id == spec.session_id:

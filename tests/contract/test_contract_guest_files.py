@@ -114,7 +114,7 @@ async def test_a_broken_archive_is_refused(guest: Guest, folder: str, data: byte
 
 async def test_changes_below_a_folder_are_watched(guest: Guest, folder: str) -> None:
     await guest.write_file(f"{folder}/there", b"1")
-    async with asyncio.timeout(20), contextlib.aclosing(guest.watch(folder)) as watching:  # type: ignore[type-var]
+    async with asyncio.timeout(20), contextlib.aclosing(guest.watch(folder)) as watching:
         first = asyncio.ensure_future(anext(watching))
         await asyncio.sleep(0.5)
         await guest.write_file(f"{folder}/new", b"1")

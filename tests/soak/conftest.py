@@ -1,4 +1,4 @@
-"""The same services as in the acceptance tests."""
+"""The fixtures of the acceptance tests that the soak test uses."""
 
 from tests.acceptance.conftest import docker_client, make_service
 

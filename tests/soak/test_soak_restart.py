@@ -1,4 +1,7 @@
-"""Hundreds of kills: `make soak`. Prints what it counted; SOAK_KILLS and SOAK_SEED say how many, and which moments."""
+"""Kills the service hundreds of times during launches (`make soak`) and prints the counts.
+
+SOAK_KILLS sets the number of kills, SOAK_SEED the seed of their random times.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import docker
 import pytest
 
 from tests.acceptance.api import Api
-from tests.acceptance.launches import PROJECT, Viewer, assert_nothing_left, assert_whole, create_surely
+from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left, create_with_retries
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 KILLS = int(os.environ.get("SOAK_KILLS", "200"))
@@ -24,25 +27,25 @@ def test_nothing_is_lost_over_hundreds_of_kills(
     make_service: Callable[..., Service], docker_client: docker.DockerClient
 ) -> None:
     chance = random.Random(SEED)
-    service = make_service(quick=True)
+    service = make_service()
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)
     kills = launches = events = 0
     began = time.monotonic()
     while kills < KILLS:
-        sessions = [create_surely(api, project_id="mortal") for _ in range(SESSIONS_AT_ONCE)]
+        sessions = [create_with_retries(api, project_id="mortal") for _ in range(SESSIONS_AT_ONCE)]
         viewers = [Viewer(api, session_id) for session_id in sessions]
         while not all(viewer.ended for viewer in viewers):
-            # Also while it starts: it has taken its runs up before it is ready.
+            # A kill may also come during the start, because the service claims its runs before it is ready.
             time.sleep(chance.uniform(0, 2))
             service.kill()
             service.spawn()
             kills += 1
         service.wait_ready()
         for session_id, viewer in zip(sessions, viewers, strict=True):
-            assert_whole(api, session_id, viewer.finish())
-            events += len(viewer.seen)
+            assert_complete(api, session_id, viewer.finish())
+            events += len(viewer.events)
             api.end(session_id)
             assert_nothing_left(docker_client, session_id)
         launches += len(sessions)

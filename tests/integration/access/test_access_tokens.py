@@ -148,6 +148,7 @@ async def test_admin_token_of_the_environment_replaces_the_previous_one(database
     assert given == "second-of-the-environment"
     tokens = TokenService(database, signer)
     assert (await tokens.authenticate(given)).is_admin
+    assert made is not None
     for old in (made, "first-of-the-environment"):
         with pytest.raises(TokenUnknown):
             await tokens.authenticate(old)

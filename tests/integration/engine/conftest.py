@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from isolated_world import SECRET, World, world_of
 
 from sandbox.engine.base import ContainerSpec, Limits
 from sandbox.engine.docker.engine import DockerEngine
@@ -13,6 +13,7 @@ from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import Settings
+from tests.integration.engine.isolated_world import SECRET, World, world_of
 
 MakeEngine = Callable[..., DockerEngine]
 
@@ -28,7 +29,7 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[MakeEngine]:
     """`make_engine(deployment_id=..., **settings)` creates an engine, whose resources are removed after the test."""
     made: list[DockerEngine] = []
 
-    def make(deployment_id: UUID | None = None, **settings: object) -> DockerEngine:
+    def make(deployment_id: UUID | None = None, **settings: Any) -> DockerEngine:
         settings = {"home": tmp_path / "home", **settings}
         engine = DockerEngine(Settings(**settings), deployment_id or uuid4(), guest_factory=GuestClient)
         made.append(engine)
@@ -56,8 +57,8 @@ def engine(make_engine: MakeEngine) -> DockerEngine:
 
 @pytest.fixture
 def make_spec(image: str) -> Callable[..., ContainerSpec]:
-    def make(session_id: UUID, role: str = "main", **changes: object) -> ContainerSpec:
-        given = {
+    def make(session_id: UUID, role: str = "main", **changes: Any) -> ContainerSpec:
+        given: dict[str, Any] = {
             "image": image,
             "runtime": "python312",
             "network": None,

@@ -8,13 +8,14 @@ from uuid import uuid4
 
 import pytest
 
+from sandbox.engine.base import EngineEvent
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import EngineError
 from sandbox.settings import Settings
 
 
-async def until(events, action: str) -> list:
+async def until(events, action: str) -> list[EngineEvent]:
     seen = []
     async with asyncio.timeout(30), aclosing(events):
         async for event in events:

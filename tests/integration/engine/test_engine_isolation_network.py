@@ -5,7 +5,7 @@ Each refused connection is also tried where it is allowed, to show that the test
 
 import asyncio
 
-from isolated_world import Sandbox, World
+from tests.integration.engine.isolated_world import Sandbox, World
 
 SERVER_PORT = 8123
 CONNECT = """

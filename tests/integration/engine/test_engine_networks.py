@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from ipaddress import IPv4Network
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.errors import EngineError
 
 
-def inspect(name: str) -> dict:
+def inspect(name: str) -> dict[str, Any]:
     printed = subprocess.run(["docker", "network", "inspect", name], check=True, capture_output=True, text=True).stdout
     return json.loads(printed)[0]
 

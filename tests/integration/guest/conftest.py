@@ -13,7 +13,12 @@ from uuid import uuid4
 
 import docker
 import pytest
-from running_guests import (
+
+from sandbox.engine.guest_client.client import GuestClient
+from sandbox.engine.guest_client.http import UnixConnector
+from sandbox.engine.runtimes import RuntimeCatalog
+from sandbox.images.runtime_images import RuntimeImages
+from tests.integration.guest.running_guests import (
     CAPABILITIES,
     GUEST,
     MEMORY,
@@ -23,11 +28,6 @@ from running_guests import (
     RunningGuest,
     start_guest,
 )
-
-from sandbox.engine.guest_client.client import GuestClient
-from sandbox.engine.guest_client.http import UnixConnector
-from sandbox.engine.runtimes import RuntimeCatalog
-from sandbox.images.runtime_images import RuntimeImages
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 import sandbox.guest
 from sandbox.engine.guest_client.client import GuestClient
+from tests.ports import reserve_port
 
 GUEST = Path(sandbox.guest.__file__).parent
 USER = 1000
@@ -68,7 +69,11 @@ class BridgeConnector:
     async def __call__(self) -> socket.socket:
         ours, near = socket.socketpair()
         command = [sys.executable, "-I", "-S", str(GUEST), "connect", "--socket", str(self._path)]
-        bridge = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=near)
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=near.fileno())
+
+        bridge = await asyncio.to_thread(start)
         self.bridges.append(bridge)
         threading.Thread(target=self._send, args=(near, bridge), daemon=True).start()
         ours.setblocking(False)

@@ -11,6 +11,7 @@ from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import RunningAgent
 
 
 def alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from running_guests import MEMORY, PIDS, GuestContainer
 
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import MEMORY, PIDS, AgentContainer
 
 HOG = ["python3", "-c", "held = []\nwhile True: held.append(bytearray(8 << 20))"]
 #: A fork bomb that retries when the limit of processes is reached.

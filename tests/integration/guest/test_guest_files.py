@@ -15,6 +15,7 @@ from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
+from tests.integration.guest.running_guests import RunningAgent
 
 
 @pytest.fixture

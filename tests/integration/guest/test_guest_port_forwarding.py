@@ -14,6 +14,7 @@ from running_guests import RunningGuest
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
 from sandbox.guest.port_forwarding import CONNECTIONS
+from tests.integration.guest.running_guests import RunningAgent
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 

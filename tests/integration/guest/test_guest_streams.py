@@ -18,6 +18,7 @@ from running_guests import RunningGuest
 from sandbox.engine.guest_client.client import GuestClient, PtyStream
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError, Kind
+from tests.integration.guest.running_guests import RunningAgent
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

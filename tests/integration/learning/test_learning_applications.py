@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -73,14 +74,15 @@ async def outcomes(database: Database, run: str = RUN) -> dict[str | None, bool 
 async def test_active_unexpired_lessons_of_the_runs_agents_are_recorded(database: Database) -> None:
     now = datetime.now(UTC)
     async with database.transaction() as connection:
-        for issue, options in {
+        lessons: dict[str, dict[str, Any]] = {
             "port_not_opened": {},
             "app_exited": {"expires_at": now + timedelta(hours=1)},
             "disk_full": {"agent": "Frontend"},
             "expired": {"expires_at": now - timedelta(seconds=1)},
             "put out of use": {"active": False},
             "another agent's": {"agent": "Audit"},
-        }.items():
+        }
+        for issue, options in lessons.items():
             await add_lesson(connection, issue, **options)
     assert await record(database, "Backend", "Frontend", "Nobody") == 3
     assert await outcomes(database) == {"port_not_opened": None, "app_exited": None, "disk_full": None}
@@ -110,11 +112,11 @@ async def test_a_failed_run_verifies_lessons_of_the_stages_it_reached(database: 
     async with database.transaction() as connection:
         for issue in ("plan_invalid", "dependency_install_failed", "dependency_install_timeout", "port_not_opened"):
             await add_lesson(connection, issue)
-        for issue in ("out_of_memory", "sql_injection", None):
-            await add_lesson(connection, issue)
+        for other in ("out_of_memory", "sql_injection", None):
+            await add_lesson(connection, other)
     await record(database, "Backend")
     reached = {S.PLAN, S.NETWORK, S.CONTAINERS, S.WORKSPACE, S.DEPENDENCIES}
-    end = {"failure": "dependency_install_failed", "failed_stage": S.DEPENDENCIES, "reached": reached}
+    end: dict[str, Any] = {"failure": "dependency_install_failed", "failed_stage": S.DEPENDENCIES, "reached": reached}
     assert await verify(database, **end) == 2
     assert await verify(database, **end) == 0
     assert await outcomes(database) == {

@@ -56,6 +56,7 @@ async def test_a_message_beyond_the_limit_closes_with_1009(world):
         await opened.send(bytes(17 * MIB))
         with pytest.raises(ConnectionClosed) as closed:
             await opened.recv()
+    assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009
 
 
@@ -71,6 +72,7 @@ async def test_the_apps_close_code_reaches_the_client(world, code):
         await opened.send(f"close {code}")
         with pytest.raises(ConnectionClosed) as closed:
             await opened.recv()
+    assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "as asked")
 
 
@@ -96,6 +98,7 @@ async def test_an_app_that_vanishes_closes_with_1011(world):
         guest.sockets[-1].shutdown(2)
         with pytest.raises(ConnectionClosed) as closed:
             await opened.recv()
+    assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
 
 

@@ -53,9 +53,11 @@ async def test_components_are_checked_and_get_heartbeats(database):
     components = Components(database, {"Container Engine": engine})
     await components.report()
     up = await agents.AGENTS.one(database, {"name": "Container Engine"})
+    assert up is not None
     assert (up["status"], up["uptime"], up["metadata"]["version"]) == ("healthy", 100, "27")
     await components.report()
     down = await agents.AGENTS.one(database, {"name": "Container Engine"})
+    assert down is not None
     assert (down["status"], down["success_rate"]) == ("error", 50)
     assert down["metadata"]["error"] == "RuntimeError: no socket"
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from sandbox.telemetry.metrics.collectors import engine_call, watch
-from sandbox.telemetry.tracing import Tracing, new_ids
+from sandbox.telemetry.tracing import SpanStatus, Tracing, new_ids
 
 
 def read(answer) -> dict[str, dict[tuple[str, ...], float]]:
@@ -40,7 +40,11 @@ async def test_metrics_count_what_happened(admin, ada, database, services):
     before = read(await admin.get("/metrics"))
     tracing = Tracing(services.recorder)
     end = datetime.now(UTC)
-    for name, status, code in (("launch", "error", "install_failed"), ("launch.plan", "success", None)):
+    spans: list[tuple[str, SpanStatus, str | None]] = [
+        ("launch", "error", "install_failed"),
+        ("launch.plan", "success", None),
+    ]
+    for name, status, code in spans:
         trace_id, span_id = new_ids()
         tracing.record_span(
             name,

@@ -9,11 +9,11 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import ContainerError
-from runtimes_support import Run
 
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages
+from tests.integration.runtimes.runtimes_support import Run
 
 
 @pytest.fixture(scope="session")

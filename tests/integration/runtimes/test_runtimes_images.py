@@ -10,8 +10,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from runtimes_registry import registry
-from runtimes_support import Run, image_exists
 
 from sandbox.engine.docker.build_context import digest_tree
 from sandbox.engine.docker.image_builder import ImageBuildFailed
@@ -20,6 +18,8 @@ from sandbox.engine.runtimes import RuntimeCatalog, RuntimeUnknown, default_fold
 from sandbox.errors import EngineError
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.provision.local_bases import BaseUnavailable
+from tests.integration.runtimes.runtimes_registry import registry
+from tests.integration.runtimes.runtimes_support import Run, image_exists
 
 RUNTIMES = ("python312", "node20")
 

@@ -208,6 +208,7 @@ async def test_a_stream_that_fails_is_aborted(http, recorder, records):
 
 async def test_a_websocket_is_recorded(server, recorder, records):
     async with websockets.connect(f"ws://{server}/api/echo", additional_headers={"X-Request-ID": "ws-1"}) as socket:
+        assert socket.response is not None
         assert socket.response.headers["x-request-id"] == "ws-1"
         await socket.send("hello")
         assert await socket.recv() == "hello"

@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry.recorder import Recorder
-from sandbox.telemetry.tracing import Tracing, new_ids, set_status
+from sandbox.telemetry.tracing import SpanStatus, Tracing, new_ids, set_status
 
 
 async def test_a_trace_is_written_by_several_processes(database, records):

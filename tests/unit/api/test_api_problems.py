@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -22,6 +22,7 @@ from sandbox.errors import (
     SandboxError,
     StageFailed,
 )
+from sandbox.statuses import STATUS
 from sandbox.telemetry import context
 
 
@@ -112,7 +113,7 @@ async def test_sandbox_errors(http, name, status, code):
 
 
 def test_every_kind_has_a_status():
-    assert set(problems.STATUS) == set(Kind)
+    assert set(STATUS) == set(Kind)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ async def test_a_client_that_disconnects_is_not_logged_as_an_error(caplog):
 )
 async def test_websockets(path, extensions, expected):
     sent = []
-    incoming = asyncio.Queue()
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     incoming.put_nowait({"type": "websocket.connect"})
 
     async def send(message):

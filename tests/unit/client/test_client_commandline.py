@@ -179,7 +179,8 @@ async def test_shell_passes_on_input_and_size_and_restores_the_terminal(launched
             stdout=inner,
             stderr=inner,
             env={**_env(launched), "SANDBOX_TOKEN": "secret-token"},
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         seen = await _read_until(outer, b"[100x30]")
         _resize(outer, 120, 40)

@@ -19,7 +19,9 @@ def test_what_is_made_is_read_back(session_id, port, upper, service_port):
     name = PreviewHost(session_id, port).name(DOMAIN)
     assert max(map(len, name.split("."))) <= 63
     authority = (name.upper() if upper else name) + (f":{service_port}" if service_port is not None else "")
-    assert parse_preview_host(host_name(authority), DOMAIN) == PreviewHost(session_id, port)
+    host = host_name(authority)
+    assert host is not None
+    assert parse_preview_host(host, DOMAIN) == PreviewHost(session_id, port)
 
 
 @given(st.uuids(), st.none() | st.integers(1, 65535))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,8 +21,8 @@ from sandbox.preview.target import PreviewTarget
 ID = UUID("0b5e1c9e-7d2f-4a57-9d1c-3f9a6f1e2b44")
 
 
-def target(**changes: object) -> PreviewTarget:
-    fields: dict[str, object] = {
+def target(**changes: Any) -> PreviewTarget:
+    fields: dict[str, Any] = {
         "session_id": ID,
         "user_id": "ann",
         "status": SessionStatus.RUNNING,
@@ -110,6 +111,7 @@ HOSTILE = st.text(alphabet=st.characters(codec="utf-8"), max_size=40).map(lambda
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_nothing_in_a_page_is_markup_but_its_own(message, hint, stage):
     answer = pages.of_status(target(status=SessionStatus.ERROR, error=SessionError("c", message, hint, stage)))
+    assert answer is not None
     _, body = render(answer, b"text/html")
     assert "<script" not in body
     assert body.count("$title") == 3
@@ -125,6 +127,7 @@ def test_nothing_in_a_page_is_markup_but_its_own(message, hint, stage):
 )
 def test_answers_by_status(status, expected):
     answer = pages.of_status(target(status=status))
+    assert answer is not None
     assert (answer.status, answer.code) == expected
 
 
@@ -167,9 +170,12 @@ async def test_the_router_keeps_the_service_off_preview_hosts(hosts, to):
 
         return run
 
+    async def unused(*_):
+        raise AssertionError("the router itself neither receives nor sends")
+
     router = HostRouter(app("main"), app("preview"), "Preview.Localhost")
     headers = [(b"host", host.encode()) for host in hosts]
     for kind in ("http", "websocket"):
-        await router({"type": kind, "headers": headers}, None, None)
-    await router({"type": "lifespan"}, None, None)
+        await router({"type": kind, "headers": headers}, unused, unused)
+    await router({"type": "lifespan"}, unused, unused)
     assert called == [to, to, "main"]

@@ -9,11 +9,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hostile_archives import listing, refused, run, special, tar_gz, zip_link, zipped
 
 from sandbox.errors import InvalidInput, Kind
 from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_tree import ArchiveRefused
+from tests.unit.projects.hostile_archives import listing, refused, run, special, tar_gz, zip_link, zipped
 
 
 async def test_the_result_is_deterministic(tmp_path: Path) -> None:

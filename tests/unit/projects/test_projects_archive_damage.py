@@ -8,13 +8,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hostile_archives import NO_RATIO, listing, refused, run, special, tar_gz, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox.errors import Kind
 from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_tree import ArchiveRefused
+from tests.unit.projects.hostile_archives import NO_RATIO, listing, refused, run, special, tar_gz, zipped
 
 
 async def test_too_many_files(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Detection of static pages and of projects with several roles, and projects that are not recognised."""
 
 import pytest
-from small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
 
 from sandbox.projects.detection.detect import PlanUndetected
+from tests.unit.projects.small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Detection of small Node projects."""
 
 import pytest
-from small_projects import EXPRESS, VITE, PlanOf, only, package
+
+from tests.unit.projects.small_projects import EXPRESS, VITE, PlanOf, only, package
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import warnings
 
 import pytest
-from small_projects import FASTAPI, FLASK, VENV, PlanOf, only
 
 from sandbox.projects.detection.detect import PlanUndetected
+from tests.unit.projects.small_projects import FASTAPI, FLASK, VENV, PlanOf, only
 
 
 @pytest.mark.parametrize(

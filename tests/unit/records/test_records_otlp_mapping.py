@@ -1,5 +1,6 @@
 """OTLP bodies: decompression limits, decoding of both encodings, and mapping to the documented columns."""
 
+import contextlib
 import gzip
 import json
 import re

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,7 +20,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROLES = ("backend", "frontend")
 
 
-def make_session(**changes: object) -> Session:
+def make_session(**changes: Any) -> Session:
     session = Session(
         session_id=uuid4(),
         user_id="u",

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 
 import pytest
 
 from sandbox.telemetry import context
 from sandbox.telemetry.logging import ConsoleFormatter, RecordingHandler
 from sandbox.telemetry.recorder import writing
-from sandbox.telemetry.rows import MAX_JSON, clean_json, clean_text
+from sandbox.telemetry.rows import MAX_JSON, LogRow, clean_json, clean_text
 
 
 class Rows:
     """A recorder that stores the rows in a list."""
 
     def __init__(self) -> None:
-        self.rows = []
+        self.rows: list[LogRow] = []
 
     def add_log(self, row) -> None:
         self.rows.append(row)
@@ -59,13 +60,13 @@ def test_only_terminals_get_colours():
 
 def test_an_error_is_recorded_with_its_stack(logger, rows):
     try:
-        {}["lost"]
+        os.environ["LOST"]
     except KeyError:
         logger.exception("failed")
     (row,) = rows.rows
     assert row.level == "ERROR"
     assert row.stack_trace.startswith("Traceback")
-    assert row.stack_trace.endswith("KeyError: 'lost'")
+    assert row.stack_trace.endswith("KeyError: 'LOST'")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The thinnest real walk: POST, events, a container that runs commands, and nothing left of it afterwards."""
+"""The shortest way through the service: POST, events, a container that runs commands, and its removal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import docker
 from tests.acceptance.api import Api
 
 
-def test_blank_session_from_post_to_nothing_left(admin: Api, docker_client: docker.DockerClient) -> None:
-    session, seen = admin.launch(runtime_type="python312")
+def test_blank_session_from_post_to_removal(admin: Api, docker_client: docker.DockerClient) -> None:
+    session, events = admin.launch(runtime_type="python312")
     session_id = session["session_id"]
     label = {"label": f"sandbox.session_id={session_id}"}
 
     assert session["status"] == "ready"
     assert session["pipeline_stage"] == "workspace"
-    assert [int(event.id or 0) for event in seen] == list(range(1, len(seen) + 1))
-    assert seen[-1].event == "end"
-    stages = [(e.data["stage"], e.data["state"]) for e in seen if e.event == "stage"]
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
+    assert events[-1].event == "end"
+    stages = [(e.data["stage"], e.data["state"]) for e in events if e.event == "stage"]
     assert stages == [
         ("plan", "started"),
         ("plan", "completed"),

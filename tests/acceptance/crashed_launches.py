@@ -1,4 +1,5 @@
-"""Launches that are crashed: a project with a long install, a viewer that never gives up, and what must hold after."""
+"""For tests that kill the service during a launch: a project with a long install, a viewer that reconnects, and the
+checks of what must hold at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from sandbox.domain.stages import PROJECT_STAGES
 from tests.acceptance.api import Api, SseEvent
 
 TICKS = 12
-#: Two roles, so that there is a network; each leaves a mark whenever it installs or starts.
+#: There are two roles so that the session has a network. Each appends to the file `marks` when it installs or starts.
 ROLES = ("backend", "frontend")
 _ROLE = """
 [{role}]
@@ -28,53 +29,53 @@ PROJECT = {
     "sandbox.toml": "".join(_ROLE.format(role=role, ticks=TICKS, port=8000 + n) for n, role in enumerate(ROLES)),
     "index.html": "<h1>here</h1>",
 }
-#: A viewer that does not see the end of a launch by then has found a launch that is stuck.
-PATIENCE = 180
+#: A launch that has not ended by then is stuck.
+TIMEOUT_SECONDS = 180
 
 
 class Viewer:
-    """Watches a launch to its end, whatever happens to the service; reconnects with the last id it saw."""
+    """Follows a launch in a thread until it ends. Reconnects with the last event's id when the connection breaks."""
 
     def __init__(self, api: Api, session_id: str) -> None:
         self._api = Api(api.url, api.token)
         self._session_id = session_id
-        self.seen: list[SseEvent] = []
+        self.events: list[SseEvent] = []
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not self.ended and time.monotonic() < deadline:
-            last = int(self.seen[-1].id or 0) if self.seen else 0
+            last = int(self.events[-1].id or 0) if self.events else 0
             try:
                 for event in self._api.events(self._session_id, last_event_id=last):
-                    self.seen.append(event)
+                    self.events.append(event)
             except (httpx.TransportError, AssertionError):
-                time.sleep(0.05)  # the service is away, or is just coming up
+                time.sleep(0.05)  # the service is down, or is not ready yet
 
     @property
     def ended(self) -> bool:
-        return bool(self.seen) and self.seen[-1].event == "end"
+        return bool(self.events) and self.events[-1].event == "end"
 
     def wait_for(self, what: str) -> None:
-        """Return once an event that has this text was seen."""
-        deadline = time.monotonic() + PATIENCE
-        while not any(what in str(event.data) for event in list(self.seen)):
-            assert time.monotonic() < deadline, f"{what!r} was not seen: {self.seen[-3:]}"
+        """Return once an event with this text has arrived."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not any(what in str(event.data) for event in list(self.events)):
+            assert time.monotonic() < deadline, f"{what!r} did not arrive: {self.events[-3:]}"
             time.sleep(0.01)
 
     def finish(self) -> list[SseEvent]:
-        """Everything that was seen, once the launch has ended."""
-        self._thread.join(PATIENCE)
+        """Wait for the end of the launch; return all events."""
+        self._thread.join(TIMEOUT_SECONDS)
         self._api.http.close()
-        assert self.ended, f"the launch did not end: {[str(event.data)[:200] for event in self.seen[-5:]]}"
-        return self.seen
+        assert self.ended, f"the launch did not end: {[str(event.data)[:200] for event in self.events[-5:]]}"
+        return self.events
 
 
-def create_surely(api: Api, key: str | None = None, **body: Any) -> str:
-    """Create a session by a service that may die meanwhile: the same request again until it is answered."""
+def create_with_retries(api: Api, key: str | None = None, **body: Any) -> str:
+    """Create a session on a service that may be killed meanwhile: repeat the same request until it is answered."""
     headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             answer = api.http.post("/api/v1/sessions", json=body, headers=headers)
@@ -85,16 +86,16 @@ def create_surely(api: Api, key: str | None = None, **body: Any) -> str:
             time.sleep(0.05)
 
 
-def assert_whole(api: Api, session_id: str, seen: list[SseEvent]) -> None:
-    """The launch of `PROJECT` ended as it does undisturbed: every event once, every stage once, every command once."""
-    assert [int(event.id or 0) for event in seen] == list(range(1, len(seen) + 1))
+def assert_complete(api: Api, session_id: str, events: list[SseEvent]) -> None:
+    """Check that the launch of `PROJECT` ended as without a crash: every event, stage and command exactly once."""
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
     assert [(e.id, e.event, e.data) for e in api.events(session_id, last_event_id=0)] == [
-        (e.id, e.event, e.data) for e in seen
+        (e.id, e.event, e.data) for e in events
     ]
-    assert len({event.data["run_id"] for event in seen}) == 1
-    stages = [(e.data["stage"], e.data["state"]) for e in seen if e.event == "stage"]
+    assert len({event.data["run_id"] for event in events}) == 1
+    stages = [(e.data["stage"], e.data["state"]) for e in events if e.event == "stage"]
     assert stages == [(stage.value, state) for stage in PROJECT_STAGES for state in ("started", "completed")]
-    assert Counter(e.event for e in seen if e.event in ("status", "preview", "problem", "end")) == {
+    assert Counter(e.event for e in events if e.event in ("status", "preview", "problem", "end")) == {
         "status": 2,
         "preview": 1,
         "end": 1,
@@ -102,16 +103,16 @@ def assert_whole(api: Api, session_id: str, seen: list[SseEvent]) -> None:
     session = api.get(session_id)
     assert session["status"] == "running", session
     for role in ROLES:
-        lines = [e.data["line"] for e in seen if e.event == "log" and e.data["role"] == role]
+        lines = [e.data["line"] for e in events if e.event == "log" and e.data["role"] == role]
         assert [line for line in lines if line.startswith("tick")] == [f"tick {i}" for i in range(1, TICKS + 1)]
-        # But for the probes, which the app tells of one by one, no line is there twice.
+        # The app logs every probe, so only the lines of probes may be repeated.
         assert not [line for line, times in Counter(lines).items() if times > 1 and "GET /" not in line], lines
         marks = api.exec(session_id, "cat marks", role=role)["stdout"].split()
         assert marks == ["install", "start"]
 
 
 def assert_nothing_left(client: docker.DockerClient, session_id: str) -> None:
-    """The engine has nothing of the session any more."""
+    """Check that the engine has no container, network or volume of the session."""
     label = {"label": f"sandbox.session_id={session_id}"}
     left = [
         *client.containers.list(all=True, filters=label),

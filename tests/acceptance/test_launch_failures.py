@@ -1,4 +1,4 @@
-"""Bad days: a launch that cannot succeed names its cause, leaves nothing half-made, and the service goes on."""
+"""Projects whose launch fails: the error names the cause, nothing is left behind, and the service goes on."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.acceptance.service import Service
 
 
 @dataclass(frozen=True)
-class BadDay:
-    """A project whose launch cannot succeed, and what is said of it."""
+class FailingProject:
+    """A project whose launch fails, and the error that is expected."""
 
     files: dict[str, str | bytes]
     code: str
     stage: str
-    #: Patterns that the message matches.
-    says: tuple[str, ...]
+    #: Regular expressions that the message matches.
+    patterns: tuple[str, ...]
     hint: str
-    #: A line that the launch told before it failed.
+    #: A line of output that the launch logged before it failed.
     line: str | None = None
-    never: tuple[str, ...] = field(default=())
+    absent: tuple[str, ...] = field(default=())
 
 
 def python(start: str, install: str = "", **files: str) -> dict[str, str | bytes]:
-    """A project of one role on port 8000."""
+    """Return the files of a project with one role on port 8000."""
     plan = {"runtime": "python312", "install": install, "start": start}
     lines = [f"{key} = {json.dumps(value)}" for key, value in plan.items()]
     named = {f"{name}.py": text for name, text in files.items()}
@@ -42,8 +42,8 @@ def python(start: str, install: str = "", **files: str) -> dict[str, str | bytes
 
 HOG = "held = []\nwhile True:\n    held.append(bytearray(10_000_000))\n"
 EXPRESS = {"server.js": "require('express')().listen(3000)"}
-BAD_DAYS = {
-    "a Python package that is not there": BadDay(
+FAILING = {
+    "a Python package that is not there": FailingProject(
         {
             "main.py": "from fastapi import FastAPI\n\napp = FastAPI()\n",
             "requirements.txt": "fastapi\nno-such-package-of-anybody==9.9\n",
@@ -53,15 +53,15 @@ BAD_DAYS = {
         (r"backend: `uv venv .*` ended with exit code 1", r"Because no-such-package-of-anybody was not found"),
         "Correct what these lines name",
     ),
-    "an npm package that is not there": BadDay(
+    "an npm package that is not there": FailingProject(
         {"package.json": '{"dependencies": {"no-such-package-of-anybody": "1.0.0", "express": "4"}}', **EXPRESS},
         "dependency_install_failed",
         "dependencies",
         (r"`npm install` ended with exit code 1", r"404 .*no-such-package-of-anybody@1\.0\.0"),
         "Correct what these lines name",
-        never=("A complete log of this run",),
+        absent=("A complete log of this run",),
     ),
-    "a lock file that does not fit": BadDay(
+    "a lock file that does not fit": FailingProject(
         {
             "package.json": '{"name": "a", "version": "1.0.0", "dependencies": {"express": "4.18.2"}}',
             "package-lock.json": '{"name": "a", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": {}}}',
@@ -71,9 +71,9 @@ BAD_DAYS = {
         "dependencies",
         (r"`npm ci` ended", r"in sync", r"Missing: express@4\.18\.2 from lock file"),
         "Correct what these lines name",
-        never=("npm help", "--workspace"),
+        absent=("npm help", "--workspace"),
     ),
-    "an install that hangs": BadDay(
+    "an install that hangs": FailingProject(
         python("true", install="echo downloading the moon; sleep 3600"),
         "dependency_install_timeout",
         "dependencies",
@@ -81,14 +81,14 @@ BAD_DAYS = {
         "SANDBOX_INSTALL_TIMEOUT_SECONDS",
         line="downloading the moon",
     ),
-    "an install that needs too much memory": BadDay(
+    "an install that needs too much memory": FailingProject(
         python("true", install="python3 hog.py", hog=HOG),
         "out_of_memory",
         "dependencies",
         (r"`python3 hog\.py` was killed because the container ran out of memory",),
         "SANDBOX_MEMORY_MB",
     ),
-    "an app that exits at once": BadDay(
+    "an app that exits at once": FailingProject(
         python("python3 app.py", app="import nothing_of_that_name\n"),
         "app_exited",
         "health",
@@ -96,21 +96,21 @@ BAD_DAYS = {
         "Correct the app",
         line="ModuleNotFoundError: No module named 'nothing_of_that_name'",
     ),
-    "an app that comes to its end": BadDay(
+    "an app that comes to its end": FailingProject(
         python("true"),
         "app_exited",
         "health",
         (r"`true` ended with exit code 0 before it answered and printed nothing",),
         "in the foreground",
     ),
-    "a program that is not installed": BadDay(
+    "a program that is not installed": FailingProject(
         python("gunicorn app:app"),
         "app_exited",
         "health",
         (r"gunicorn: command not found",),
         "Add the missing program",
     ),
-    "an app that fails under a reloader": BadDay(
+    "an app that fails under a reloader": FailingProject(
         {
             "main.py": "import os\nfrom fastapi import FastAPI\n\napp = FastAPI()\nURL = os.environ['NOT_SET']\n",
             "requirements.txt": "fastapi\n",
@@ -120,7 +120,7 @@ BAD_DAYS = {
         (r"waits for its code to change", r"KeyError: 'NOT_SET'"),
         "Correct the app",
     ),
-    "an app that never opens its port": BadDay(
+    "an app that never opens its port": FailingProject(
         python("echo thinking about it; sleep 3600"),
         "port_not_opened",
         "health",
@@ -128,7 +128,7 @@ BAD_DAYS = {
         "Have the app listen on $PORT",
         line="thinking about it",
     ),
-    "an app that opens another port": BadDay(
+    "an app that opens another port": FailingProject(
         python("python3 -m http.server 9123"),
         "other_port_opened",
         "health",
@@ -136,7 +136,7 @@ BAD_DAYS = {
         "set port=9123 for [app]",
         line="waiting for port 8000; open so far: 9123",
     ),
-    "an app that answers with errors only": BadDay(
+    "an app that answers with errors only": FailingProject(
         python(
             "python3 app.py",
             app="from http.server import *\n\n\nclass H(BaseHTTPRequestHandler):\n    def do_GET(self):\n"
@@ -147,7 +147,7 @@ BAD_DAYS = {
         (r"GET / on port 8000 failed for 30 s: status 503",),
         "another `health` path",
     ),
-    "an app that needs too much memory": BadDay(
+    "an app that needs too much memory": FailingProject(
         python("python3 hog.py", hog=HOG),
         "out_of_memory",
         "health",
@@ -157,7 +157,7 @@ BAD_DAYS = {
 }
 
 SERVE = "HTTPServer(('127.0.0.1', 8000), SimpleHTTPRequestHandler).serve_forever()\n"
-TALKATIVE = {
+VERBOSE = {
     "100,000 lines": python(
         "python3 app.py",
         install="seq 1 100000",
@@ -171,74 +171,74 @@ TALKATIVE = {
 
 
 @dataclass(frozen=True)
-class Under:
-    """A launch under way, and who asked for it."""
+class Launch:
+    """A launch in progress, and the user who started it."""
 
     user: Api
     session_id: str
 
     def follow(self) -> tuple[dict[str, Any], list[SseEvent]]:
-        """Wait for its end; the session then, and all events."""
+        """Wait until the launch ends. Return the session as it is then, and all events."""
         events = list(self.user.events(self.session_id))
         return self.user.get(self.session_id), events
 
 
 @pytest.fixture(scope="module")
-def launched(new_user: Callable[[], Api], request: pytest.FixtureRequest) -> Iterator[dict[str, Under]]:
-    """The selected projects, all on their way at once, each of a user of its own."""
-    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    days = {day for item in here if (day := item.callspec.params.get("day"))}
-    projects = {day: BAD_DAYS[day].files if day in BAD_DAYS else TALKATIVE[day] for day in sorted(days)}
-    under: dict[str, Under] = {}
-    for day, files in projects.items():
+def launched(new_user: Callable[[], Api], request: pytest.FixtureRequest) -> Iterator[dict[str, Launch]]:
+    """The launches of all selected projects, started at once, each by a user of its own."""
+    selected = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    cases = {case for item in selected if (case := item.callspec.params.get("case"))}
+    projects = {case: FAILING[case].files if case in FAILING else VERBOSE[case] for case in sorted(cases)}
+    launches: dict[str, Launch] = {}
+    for case, files in projects.items():
         user = new_user()
-        user.upload("bad-day", files)
-        under[day] = Under(user, user.create(project_id="bad-day")["session_id"])
-    yield under
-    for each in under.values():
+        user.upload("failing", files)
+        launches[case] = Launch(user, user.create(project_id="failing")["session_id"])
+    yield launches
+    for each in launches.values():
         each.user.end(each.session_id)
 
 
-@pytest.mark.parametrize("day", BAD_DAYS)
-def test_a_bad_day_names_its_cause_and_leaves_nothing(
-    launched: dict[str, Under], docker_client: docker.DockerClient, day: str
+@pytest.mark.parametrize("case", FAILING)
+def test_a_failed_launch_names_its_cause_and_leaves_nothing(
+    launched: dict[str, Launch], docker_client: docker.DockerClient, case: str
 ) -> None:
-    expected = BAD_DAYS[day]
-    session, events = launched[day].follow()
+    expected = FAILING[case]
+    session, events = launched[case].follow()
     error = session["error"]
     assert session["status"] == "error", events[-5:]
     assert (error["code"], error["stage"]) == (expected.code, expected.stage), error
-    for pattern in expected.says:
+    for pattern in expected.patterns:
         assert re.search(pattern, error["message"], re.MULTILINE), error["message"]
     assert expected.hint in error["hint"]
-    assert all(words not in error["message"] for words in expected.never), error["message"]
+    assert all(words not in error["message"] for words in expected.absent), error["message"]
     assert len(error["message"]) < 5000
 
-    told, end = events[-3], events[-1]
-    assert (told.event, {key: told.data[key] for key in error}) == ("problem", error)
+    reported, end = events[-3], events[-1]
+    assert (reported.event, {key: reported.data[key] for key in error}) == ("problem", error)
     assert (end.event, end.data["status"]) == ("end", "error")
     failed = [event.data for event in events if event.event == "stage" and event.data["state"] == "failed"]
     assert [data["stage"] for data in failed] == [expected.stage]
     lines = [event.data["line"] for event in events if event.event == "log"]
     assert expected.line is None or expected.line in lines
-    log = launched[day].user.http.get(f"{SESSIONS}/{session['session_id']}/pipeline-log").text
+    log = launched[case].user.http.get(f"{SESSIONS}/{session['session_id']}/pipeline-log").text
     assert f"problem: {expected.code}: " in log
 
-    launched[day].user.end(session["session_id"])
+    launched[case].user.end(session["session_id"])
     label = {"label": f"sandbox.session_id={session['session_id']}"}
     assert docker_client.containers.list(all=True, filters=label) == []
     assert docker_client.volumes.list(filters=label) == []
 
 
-@pytest.mark.parametrize("day", TALKATIVE)
-def test_an_app_may_print_what_it_likes(launched: dict[str, Under], day: str) -> None:
-    user = launched[day].user
-    session, events = launched[day].follow()
+@pytest.mark.parametrize("case", VERBOSE)
+def test_an_app_with_much_output_is_launched_and_its_output_is_cut(launched: dict[str, Launch], case: str) -> None:
+    user = launched[case].user
+    session, events = launched[case].follow()
     assert session["status"] == "running", session["error"]
     app = [event.data for event in events if event.event == "log" and event.data["stage"] == "health"]
     printed = [data["line"] for data in app if data["stream"] == "stdout"]
-    if day == "100,000 lines":
-        # Of each command the first 5,000, then a word that there is more.
+    if case == "100,000 lines":
+        # Of each command the first 5,000 lines are shown, then a line which says that there were more.
         assert printed == [f"line {number}" for number in range(5000)]
         assert "more output than is shown here" in next(data["line"] for data in app if data["stream"] == "system")
         install = [e.data["line"] for e in events if e.event == "log" and e.data["stage"] == "dependencies"]
@@ -251,8 +251,8 @@ def test_an_app_may_print_what_it_likes(launched: dict[str, Under], day: str) ->
     user.end(session["session_id"])
 
 
-def test_after_all_that_the_service_goes_on(
-    launched: dict[str, Under], new_user: Callable[[], Api], strict_service: Service
+def test_the_service_goes_on_after_all_failed_launches(
+    launched: dict[str, Launch], new_user: Callable[[], Api], strict_service: Service
 ) -> None:
     for each in launched.values():
         each.follow()
