@@ -56,7 +56,8 @@ async def _measure(home: Path) -> None:
         for session_id in ids:
             name = labels.container_name(session_id, "main")
             client.create_volume(name, labels=labels.resource_labels(deployment_id, session_id, "main"))
-        recovery, taken = RecoveryService(db, engine, Alerts(notify=False), new_origin), []
+        recovery = RecoveryService(db, engine, Alerts(notify=False), new_origin)
+        durations: list[float] = []
         for _ in range(TIMES):
             began = time.perf_counter()
             findings = await recovery.findings()

@@ -18,7 +18,7 @@ PROBES = 500
 def main() -> None:
     """Send requests one after the other: PROBES of them in the mode `idle`, else until stdin is closed."""
     url, token, mode = sys.argv[1:]
-    times = []
+    times: list[float] = []
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     headers = {"Authorization": f"Bearer {token}"}
     print("ready", flush=True)

@@ -31,7 +31,7 @@ class Sandbox:
         result = await self.run("bash", "-c", f"exec 2>&1\n{script}")
         return result.stdout.decode()
 
-    async def python(self, source: str, *arguments: object) -> object:
+    async def python(self, source: str, *arguments: object) -> Any:
         """Run a Python program and return the JSON that it prints."""
         result = await self.run("python3", "-c", source, *map(str, arguments))
         assert result.exit_code == 0, result.stderr.decode()

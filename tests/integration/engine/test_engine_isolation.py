@@ -210,16 +210,18 @@ async def test_no_secret_of_the_service_is_in_the_container(world: World):
 
 
 async def test_a_fork_bomb_is_limited_to_its_container_and_can_be_killed(world: World):
-    await world.one.guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
+    guest = world.one.guest
+    assert isinstance(guest, GuestClient)
+    await guest.start("bomb", "bomb() { bomb | bomb & }; bomb; sleep 600")
     async with asyncio.timeout(60):
-        while (await guest.stats()).pids < PIDS * 3 // 4:
+        while (await world.one.guest.stats()).pids < PIDS * 3 // 4:
             await asyncio.sleep(0.05)
     # Meanwhile the guest agent answers, although it cannot start processes, and other sandboxes are not affected.
     assert "bomb" in [process.name for process in await world.one.guest.processes()]
     await world.neighbour.answers()
     async with asyncio.timeout(60):
         await guest.kill_all()
-        while (await guest.stats()).pids > 20:
+        while (await world.one.guest.stats()).pids > 20:
             await guest.kill_all()
             await asyncio.sleep(0.1)
     await world.one.answers()
@@ -229,18 +231,17 @@ HOG = "b = bytearray()\nwhile True: b += bytes(8 << 20)"
 
 
 async def test_only_the_process_that_exceeds_the_memory_limit_is_killed(world: World):
-    events = world.engine.events()
-    result = await world.one.run("python3", "-c", HOG)
-    assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
-    await world.one.guest.start("hog", ["python3", "-c", HOG])
-    async with asyncio.timeout(30):
-        hog = await world.one.guest.wait("hog")
-        assert (hog.signal, hog.out_of_memory) == (9, True)
-        async for event in events:
-            if event.action == "oom":
-                assert (event.session_id, event.role) == (world.one.session_id, "main")
-                break
-    await events.aclose()
+    async with contextlib.aclosing(world.engine.events()) as events:
+        result = await world.one.run("python3", "-c", HOG)
+        assert (result.exit_code, result.signal, result.out_of_memory) == (137, 9, True)
+        await world.one.guest.start("hog", ["python3", "-c", HOG])
+        async with asyncio.timeout(30):
+            hog = await world.one.guest.wait("hog")
+            assert (hog.signal, hog.out_of_memory) == (9, True)
+            async for event in events:
+                if event.action == "oom":
+                    assert (event.session_id, event.role) == (world.one.session_id, "main")
+                    break
     await world.one.answers()
     await world.neighbour.answers()
     state = await world.engine.inspect_container(world.one.session_id, "main")

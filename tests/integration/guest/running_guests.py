@@ -15,7 +15,6 @@ from docker.models.containers import Container
 
 import sandbox.guest
 from sandbox.engine.guest_client.client import GuestClient
-from tests.ports import reserve_port
 
 GUEST = Path(sandbox.guest.__file__).parent
 USER = 1000

@@ -8,10 +8,9 @@ import json
 import signal
 
 import pytest
-from running_guests import MEMORY, PIDS, GuestContainer
 
 from sandbox.errors import GuestError
-from tests.integration.guest.running_guests import MEMORY, PIDS, AgentContainer
+from tests.integration.guest.running_guests import MEMORY, PIDS, GuestContainer
 
 HOG = ["python3", "-c", "held = []\nwhile True: held.append(bytearray(8 << 20))"]
 #: A fork bomb that retries when the limit of processes is reached.

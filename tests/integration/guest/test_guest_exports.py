@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_guests import RunningGuest, start_guest
 
 from sandbox.engine.base import Export, ExportAnswer, Exports
 from sandbox.engine.guest_client.client import GuestClient
@@ -21,6 +20,7 @@ from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError
 from sandbox.guest import otlp_server
 from sandbox.guest.export_queue import WAITING_LIMIT
+from tests.integration.guest.running_guests import RunningGuest, start_guest
 
 PROTOBUF = {"Content-Type": "application/x-protobuf", "Authorization": "Bearer t"}
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
-from tests.integration.guest.running_guests import RunningAgent
+from tests.integration.guest.running_guests import RunningGuest
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
 from sandbox.guest.port_forwarding import CONNECTIONS
-from tests.integration.guest.running_guests import RunningAgent
+from tests.integration.guest.running_guests import RunningGuest
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningGuest
 
 from sandbox.engine.base import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
@@ -19,6 +18,7 @@ from sandbox.errors import GuestError
 from sandbox.guest.children import Children
 from sandbox.guest.launcher import Launcher
 from sandbox.guest.user import User
+from tests.integration.guest.running_guests import RunningGuest
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from running_guests import RunningGuest
 
 from sandbox.engine.guest_client.client import GuestClient, PtyStream
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError, Kind
-from tests.integration.guest.running_guests import RunningAgent
+from tests.integration.guest.running_guests import RunningGuest
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import os
 import subprocess
 import sys
 import time

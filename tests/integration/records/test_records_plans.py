@@ -17,8 +17,7 @@ from sqlalchemy import event
 
 from sandbox.db.connection import Database
 from sandbox.db.migrations import migrate
-from sandbox.records import saved_queries as questions
-from sandbox.records import store
+from sandbox.records import saved_queries, store
 from tests.bench.rows import fill
 from tests.postgres import other_database
 
@@ -48,7 +47,7 @@ async def records(month: str):
 
 
 @contextmanager
-def explained(database: Database, table: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def explained(database: Database, table: str) -> Iterator[Callable[[], Awaitable[list[dict[str, Any]]]]]:
     """Plans (EXPLAIN ANALYZE) of the statements about the table that the block sends."""
     asked = []
     planned: list[dict[str, Any]] = []
@@ -182,10 +181,10 @@ async def test_statements_have_custom_plans_however_often_they_are_sent(records)
 
 @pytest.mark.parametrize("name", ["recent-error-logs", "slow-traces"])
 async def test_saved_queries_with_a_window_read_only_its_days(records, name):
-    question = questions.find(name)
+    query = saved_queries.find(name)
     table = "logs" if name == "recent-error-logs" else "traces"
     with explained(records, f"{table}\n") as plans:
-        await questions.answer(records, question)
+        await saved_queries.run(records, query)
     found = await plans()
     assert not days_read(found, table) & days(30, 3)
     assert not read_in_turn(found)

@@ -78,7 +78,7 @@ async def test_records_belong_to_the_session_and_its_user_whatever_they_claim(ap
     claims = [attribute("session_id", others), attribute("session.id", others)]
     claims += [attribute("user.id", "bob"), attribute("user_id", "bob"), attribute("enduser.id", "bob")]
     assert (await app_in_session.post("/v1/logs", json=logs(1, *claims))).status_code == 200
-    body = spans(*claims)
+    body: dict[str, Any] = spans(*claims)
     assert (await app_in_session.post("/v1/traces", json=body)).status_code == 200
 
     (line,) = (await ada.get("/api/v1/logs")).json()["items"]

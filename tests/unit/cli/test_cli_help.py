@@ -27,7 +27,7 @@ WANTED = "up down demo serve migrate doctor create watch list show logs exec she
 
 
 def test_all_commands_exist() -> None:
-    expected = {(name,) for name in WANTED.split()}
+    expected: set[tuple[str, ...]] = {(name,) for name in WANTED.split()}
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("retention", "run")}

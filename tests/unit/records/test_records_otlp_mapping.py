@@ -1,11 +1,11 @@
 """OTLP bodies: decompression limits, decoding of both encodings, and mapping to the documented columns."""
 
-import contextlib
 import gzip
 import json
 import re
 import time
 import zlib
+from typing import Any
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -250,7 +250,11 @@ def test_deep_json_is_refused():
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_decoded_or_refused(body):
-    for message, convert in ((ExportTraceServiceRequest, map_spans), (ExportLogsServiceRequest, map_logs)):
+    converters: tuple[tuple[Any, Any], ...] = (
+        (ExportTraceServiceRequest, map_spans),
+        (ExportLogsServiceRequest, map_logs),
+    )
+    for message, convert in converters:
         try:
             mapped = convert(messages.read(body, messages.PROTOBUF, message), None)
         except messages.Malformed:

@@ -175,7 +175,7 @@ def test_node(tmp_path, name):
     assert failed["name"] == "fails"
     assert (failed["file"], failed["line"]) == (str(tmp_path / name), 5)
     # The duration includes tests within suites and tests outside of them.
-    cases = [float(case.get("time")) for case in ElementTree.fromstring(done.stdout).findall("testcase")]
+    cases = [float(case.attrib["time"]) for case in ElementTree.fromstring(done.stdout).findall("testcase")]
     assert result["execution_time"] > sum(cases) + 0.01
 
 
