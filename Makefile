@@ -21,7 +21,7 @@ down: ## Stop what was started; data stays
 	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
 
 unit: environment ## Run the tests that need neither a container engine nor root nor a browser: under a minute
-	@$(BIN)/pytest tests/unit tests/contract -m "not engine and not root and not browser"
+	@$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract -m "not engine and not root and not browser"
 
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
