@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import (
+    commands,
     demo,
     doctor,
     down,
@@ -84,7 +85,7 @@ for name, session_command in (
     ("list", sessions.list_sessions),
     ("show", show.show_session),
     ("logs", sessions.logs),
-    ("exec", sessions.exec_command),
+    ("exec", commands.exec_command),
     ("shell", shell.shell),
     ("open", sessions.open_preview),
     ("relaunch", sessions.relaunch),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
-from sandbox.engine.base import EXPORTS_PORT
+from sandbox.engine.guest import EXPORTS_PORT
 
 _HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 _SERVICE = "OTEL_SERVICE_NAME"

@@ -14,7 +14,7 @@ from collections import deque
 from sandbox.concurrency import uninterrupted
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Guest, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import Guest, OutputChunk, ProcessInfo, Stream
 from sandbox.launch.stage import StageJournal
 
 MAX_LINE = 4_096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
 
 TIMEOUT_SECONDS = 5.0

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from sandbox.access.tokens import TokenService, TokenUnknown
-from sandbox.engine.base import Engine, Guest
+from sandbox.engine.base import Engine
+from sandbox.engine.guest import Guest
 from sandbox.preview.target import PreviewTarget
 from sandbox.sessions.service import SessionService
 

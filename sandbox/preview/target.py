@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from sandbox.domain.session import SessionError, SessionStatus
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 
 
 @dataclass(frozen=True, slots=True)

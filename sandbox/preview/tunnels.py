@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpcore
 
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.socket_stream import ConnectBackend
 from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.target import PreviewResolver

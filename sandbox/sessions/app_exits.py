@@ -19,7 +19,8 @@ from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session, SessionError
-from sandbox.engine.base import Engine, Guest, ProcessInfo
+from sandbox.engine.base import Engine
+from sandbox.engine.guest import Guest, ProcessInfo
 from sandbox.errors import GuestError, SandboxError
 from sandbox.launch.output import last_lines
 from sandbox.launch.process_exit import describe_exit

@@ -17,7 +17,8 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.session import Session, SessionStatus, Work
-from sandbox.engine.base import Engine, Guest
+from sandbox.engine.base import Engine
+from sandbox.engine.guest import Guest
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log

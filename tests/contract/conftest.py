@@ -17,8 +17,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sandbox.engine.base import ContainerSpec, Engine, Guest, Limits
+from sandbox.engine.base import ContainerSpec, Engine, Limits
 from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from sandbox.engine.base import Export, ExportAnswer
+from sandbox.engine.guest import Export, ExportAnswer
 from tests.fakes.errors import guest_unreachable
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.engine.base import FileInfo
+from sandbox.engine.guest import FileInfo
 from tests.fakes.errors import guest_error
 
 WORKSPACE = "/workspace"

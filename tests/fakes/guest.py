@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandbox.engine.base import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
 from sandbox.errors import GuestError
 from tests.fakes.errors import ScriptedFailures, guest_error, guest_unreachable
 from tests.fakes.exports import ExportQueue, FakeExports

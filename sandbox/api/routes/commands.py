@@ -19,7 +19,7 @@ from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
 from sandbox.api.http.streams import event_stream
 from sandbox.domain.plan import Environment
-from sandbox.engine.base import Guest, Stream
+from sandbox.engine.guest import Guest, Stream
 from sandbox.errors import GuestError, SandboxError
 from sandbox.events.sse import encode_event
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
-from sandbox.engine.base import FileInfo
+from sandbox.engine.guest import FileInfo
 from sandbox.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["files"])

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
-from sandbox.engine.base import PtySession
+from sandbox.engine.guest import PtySession
 from sandbox.errors import GuestError
 from sandbox.sessions.service import SessionService
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.engine import labels
-from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Guest, Resource, ResourceKind
+from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
@@ -20,6 +20,7 @@ from sandbox.engine.docker.removal import DockerRemoval
 from sandbox.engine.docker.socket_folders import SocketFolders
 from sandbox.engine.docker.states import container_state
 from sandbox.engine.docker.transport import GuestTransport
+from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.http import Connector
 from sandbox.errors import EngineError, Kind
 from sandbox.settings import Settings

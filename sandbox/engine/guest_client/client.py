@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sandbox.engine.base import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
 from sandbox.engine.guest_client.exports import ExportsConnection
 from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
 from sandbox.errors import GuestError

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from sandbox.engine.base import Export, ExportAnswer
+from sandbox.engine.guest import Export, ExportAnswer
 from sandbox.engine.guest_client.http import unreachable
 
 _HEAD = struct.Struct(">II")

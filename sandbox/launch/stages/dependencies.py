@@ -14,7 +14,7 @@ import time
 from sandbox.concurrency import for_each
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import ProcessInfo
+from sandbox.engine.guest import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.output import OutputFollower, offending_lines

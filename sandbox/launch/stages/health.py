@@ -14,7 +14,7 @@ from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Guest, ProcessInfo
+from sandbox.engine.guest import Guest, ProcessInfo
 from sandbox.errors import StageFailed
 from sandbox.launch.crash_detection import IDLE_SECONDS, CrashDetector
 from sandbox.launch.output import OutputFollower, offending_lines

@@ -7,7 +7,7 @@ import signal
 from sandbox.concurrency import for_each
 from sandbox.domain.processes import ProcessKind, is_app
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.port_forwarding import stop_forwarding

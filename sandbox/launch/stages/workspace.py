@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sandbox.concurrency import for_each
 from sandbox.domain.stages import StageName
-from sandbox.engine.base import Guest
+from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.stage import StageContext, StageResult
 

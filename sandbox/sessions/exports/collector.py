@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from sandbox.db.connection import Database
-from sandbox.engine.base import Engine, Export, ExportAnswer, Exports
+from sandbox.engine.base import Engine
+from sandbox.engine.guest import Export, ExportAnswer, Exports
 from sandbox.errors import DatabaseUnavailable, GuestError
 from sandbox.records.otlp.messages import RecordKind
 from sandbox.sessions.exports import store

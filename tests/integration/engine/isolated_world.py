@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sandbox.engine.base import ContainerSpec, ContainerState, ExecResult, Guest, Limits
+from sandbox.engine.base import ContainerSpec, ContainerState, Limits
 from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.guest import ExecResult, Guest
 
 SECRET = "the-services-own-secret-51c7"
 MEMORY = 192 << 20

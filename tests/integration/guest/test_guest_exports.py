@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.engine.base import Export, ExportAnswer, Exports
+from sandbox.engine.guest import Export, ExportAnswer, Exports
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.base import OutputChunk, Stream
+from sandbox.engine.guest import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError

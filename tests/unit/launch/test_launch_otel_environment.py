@@ -10,7 +10,7 @@ from opentelemetry.util.re import parse_env_headers
 
 from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
 from sandbox.domain.session import Session, SessionStatus
-from sandbox.engine.base import EXPORTS_PORT
+from sandbox.engine.guest import EXPORTS_PORT
 from sandbox.guest.options import Options
 from sandbox.launch.environment import role_environment
 from sandbox.launch.otel_environment import otel_environment

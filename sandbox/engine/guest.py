@@ -1,0 +1,312 @@
+"""The contract of the guest agent: the program inside every container that runs commands and serves files.
+
+Calls may be repeated after a crash at any point. Absence is a result, not an error. The client of the real guest agent
+is `guest_client/`; it translates every error into `GuestError`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+#: Port on a container's loopback interface where its guest agent accepts the app's telemetry (OTLP over HTTP).
+EXPORTS_PORT: Final = 14318
+
+
+class Stream(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """The result of a finished command."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration_ms: int
+    timed_out: bool
+    #: Whether the command printed more than the limit, so that the rest is missing.
+    truncated: bool
+    #: Number of the signal that ended the command, if one did.
+    signal: int | None = None
+    #: Whether the kernel killed one of the command's processes for lack of memory.
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of a process's output. `offset` is the position of its first byte in the process's combined log of
+    stdout and stderr, in bytes."""
+
+    stream: Stream
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A named process of a container, running or finished."""
+
+    name: str
+    pid: int
+    command: str
+    running: bool
+    #: None while the process runs.
+    exit_code: int | None
+    #: Number of the signal that ended the process, if one did.
+    signal: int | None
+    #: Unix time, in seconds.
+    started_at: float
+    ended_at: float | None
+    #: Number of bytes printed so far, which is the offset after the last one.
+    output_end: int
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file or folder in a container."""
+
+    path: str
+    #: file, directory, symlink, other
+    type: str
+    size: int
+    mode: int
+    modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStats:
+    """Resource usage of a container, as measured from inside. Network counters and processor time count from the start
+    of the container."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    pids: int
+    disk_used_bytes: int
+    disk_total_bytes: int
+    network_received_bytes: int
+    network_sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An OTLP request that an app has sent and that waits for its response."""
+
+    #: Identifies the request on its connection; the `ExportAnswer` repeats it.
+    number: int
+    #: /v1/traces or /v1/logs
+    path: str
+    media_type: str
+    #: The `Content-Encoding` header; empty if there is none.
+    encoding: str
+    #: The `Authorization` header; empty if there is none.
+    authorization: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAnswer:
+    """The response to the export of the same number."""
+
+    number: int
+    #: HTTP status code.
+    status: int
+    media_type: str
+    body: bytes
+    #: The `Retry-After` header, in seconds.
+    retry_after: int | None = None
+
+
+class Exports(Protocol):
+    """A connection that receives the OTLP exports of a container's apps. Call `fetch`, then `answer`, and repeat.
+
+    Every method raises `GuestError` `agent_unreachable` once the connection is closed, either because the container has
+    ended or because a later call of `Guest.exports` has replaced it. Exports that were fetched and not answered by then
+    are delivered again on the next connection. Not for use by several tasks at once.
+    """
+
+    async def arrived(self) -> None:
+        """Return once there is something to fetch. There is no timeout."""
+
+    async def fetch(self) -> list[Export]:
+        """Return all exports that wait, up to some megabytes. Waits for one if there is none.
+
+        Further exports are delivered only after these are answered.
+        """
+
+    async def answer(self, answers: Sequence[ExportAnswer]) -> None:
+        """Answer all exports of the last `fetch`. Answers to apps that have disconnected are discarded."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+class PtySession(Protocol):
+    """A terminal in a container."""
+
+    async def read(self) -> bytes:
+        """Return what the terminal prints next, or b"" once its command or the container has ended."""
+
+    async def write(self, data: bytes) -> None:
+        """Send keyboard input."""
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Change the terminal's size, in characters."""
+
+    async def close(self) -> None:
+        """Close the terminal. What runs in it receives SIGHUP."""
+
+
+class Guest(Protocol):
+    """The guest agent in one container.
+
+    Commands run as the unprivileged user (uid 1000), in `/workspace` unless `cwd` names another folder. Relative paths
+    are below `/workspace`. Named processes and their output outlive the connection and this service's process; they end
+    with the container.
+
+    Every method may raise `GuestError`, with one of these codes: `agent_unreachable` (no socket, connection refused or
+    closed), `process_not_found`, `process_exists`, `file_not_found`, `file_refused` (no permission, is a folder, ...),
+    `port_not_open`, `command_not_found`, and `agent_refused` for anything else, with the guest agent's own message.
+    """
+
+    async def wait_ready(self, timeout_seconds: float) -> None:
+        """Return once the guest agent answers. Raises GuestError `agent_unreachable` after the timeout."""
+
+    async def exec(
+        self,
+        command: str | list[str],
+        *,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        stdin: bytes | None = None,
+        timeout_seconds: float | None = None,
+        max_output_bytes: int = 1_048_576,
+    ) -> ExecResult:
+        """Run a command, wait for its end and return its output.
+
+        A str is run by a shell (bash if the image has it, else sh), a list without one. After `timeout_seconds` the
+        whole process group is killed and `timed_out` is True; None means no timeout. Output beyond `max_output_bytes`
+        is dropped and `truncated` is True.
+        """
+
+    async def start(
+        self,
+        name: str,
+        command: str | list[str],
+        *,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        restart_finished: bool = True,
+    ) -> ProcessInfo:
+        """Start a named process whose output is stored in the container.
+
+        If a process of this name is running, it is returned and no second one is started. If one has finished, it is
+        started again, or returned if `restart_finished` is False.
+        """
+
+    async def process(self, name: str) -> ProcessInfo | None:
+        """Return the named process, running or finished, or None if there never was one."""
+
+    async def processes(self) -> list[ProcessInfo]:
+        """Return all named processes."""
+
+    def output(self, name: str, *, offset: int = 0, follow: bool = True) -> AsyncIterator[OutputChunk]:
+        """Return the process's output from `offset` on, in the order in which it was printed.
+
+        With `follow` the iterator ends once the process has ended and everything has been read. Without it, it ends
+        after the output so far. If the log's rotation has removed `offset`, it starts at the oldest byte still stored.
+        """
+
+    async def wait(self, name: str) -> ProcessInfo:
+        """Wait for the named process to end and return it. There is no timeout."""
+
+    async def signal(self, name: str, signal: int) -> None:
+        """Send a signal to the whole process group of a named process. Does nothing if it has already ended."""
+
+    async def forget(self, name: str) -> None:
+        """Kill the named process if it runs, and delete it and its output. Does nothing if there is none."""
+
+    async def write_stdin(self, name: str, data: bytes, *, close: bool = False) -> None:
+        """Write to the standard input of a named process, and close it afterwards if `close` is True."""
+
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        """Open a file and return its content in pieces. Errors of opening are raised here, before the first piece."""
+
+    async def write_file(self, path: str, data: AsyncIterator[bytes] | bytes, *, mode: int | None = None) -> FileInfo:
+        """Write a file atomically: a temporary file beside it is renamed. Creates missing parent folders. The file
+        belongs to uid 1000."""
+
+    async def stat(self, path: str) -> FileInfo | None:
+        """Return the file's metadata, or None if it does not exist."""
+
+    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
+        """Return the entries of a folder, and those of its subfolders down to `depth` levels."""
+
+    async def make_directory(self, path: str) -> None:
+        """Create a folder and its missing parents. Does nothing if it exists."""
+
+    async def move(self, source: str, target: str) -> None:
+        """Rename a file or folder. Creates missing parent folders of the target."""
+
+    async def remove(self, path: str) -> bool:
+        """Remove a file or a whole folder. Return False if it was already gone."""
+
+    def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """Return the changes below a folder, from now on: {"type": created|modified|removed, "path": ...}."""
+
+    async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
+        """Unpack a tar, gzipped or not, into a folder. The files belong to uid 1000. Links and paths that lead out of
+        the folder are refused."""
+
+    def get_tar(self, path: str) -> AsyncIterator[bytes]:
+        """Return the folder as a gzipped tar."""
+
+    async def stats(self) -> GuestStats:
+        """Return the container's current resource usage."""
+
+    async def listening_ports(self) -> list[int]:
+        """Return the TCP ports on which a process of the container listens, on any IPv4 or IPv6 address. Ports that
+        `forward_ports` has opened are not among them."""
+
+    async def tunnel(self, port: int) -> socket.socket:
+        """Return a connected, non-blocking socket to a port on the container's loopback (127.0.0.1, else ::1).
+
+        The caller closes it. Raises GuestError `port_not_open` if nothing listens there.
+        """
+
+    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+        """Forward ports of the container's localhost to the same ports of other hosts, by port.
+
+        Replaces the ports of the call before. The port `own` is opened to the other containers, too, if its app
+        listens on the loopback only.
+
+        Returns:
+            By port, the reason why it is not forwarded: a process listens on it already, or the host is unknown.
+        """
+
+    async def pty(
+        self,
+        command: str | list[str] | None = None,
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+    ) -> PtySession:
+        """Open a terminal that runs the command, or a login shell if there is none."""
+
+    async def exports(self) -> Exports:
+        """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.
+
+        Raises GuestError `agent_refused` if the guest agent is of an older image that accepts no exports.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connections to the guest agent. Its processes go on."""
