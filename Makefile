@@ -20,11 +20,14 @@ up: environment ## Start everything: container engine, runtime images, database,
 down: ## Stop what was started; data stays
 	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
 
+# A file is never split, because its tests may share a fixture; the order is that of the command line.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 unit: environment ## Run the tests that need neither a container engine nor root nor a browser: under a minute
-	@$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract -m "not engine and not root and not browser"
+	@$(BIN)/pytest $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
 
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
-	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(TESTS)
+	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
 
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak

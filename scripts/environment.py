@@ -28,7 +28,13 @@ def main() -> None:
             "Install one and name it, for example: make PYTHON=python3.12"
         )
     uv = find_uv() or install_uv()
-    env = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT), "UV_PYTHON_DOWNLOADS": "never"}
+    env = {
+        **os.environ,
+        "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT),
+        "UV_PYTHON_DOWNLOADS": "never",
+        # Without this, where PYTHONDONTWRITEBYTECODE is set, every start compiles all libraries again.
+        "UV_COMPILE_BYTECODE": "1",
+    }
     env.pop("VIRTUAL_ENV", None)
     # uv does not read pip's settings. The index matters for the build backend, which the lock does not cover.
     for name, source in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("SSL_CERT_FILE", "PIP_CERT")):
