@@ -237,7 +237,7 @@ async def test_pages_are_read_from_the_index_of_the_last_days(database, writers)
     async with database.read() as connection:
         explain = text(f"EXPLAIN (ANALYZE, COSTS OFF) {store._LOGS_AFTER}")
         plan = "\n".join((await connection.execute(explain, values | filters)).scalars())
-    assert f"using logs_p{datetime.now(UTC):%Y%m%d}_transaction_idx" in plan, plan
+    assert f"logs_p{datetime.now(UTC):%Y%m%d}_transaction_idx" in plan, plan
 
 
 def line(message: str) -> dict[str, object]:
