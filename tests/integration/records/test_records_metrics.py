@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from sandbox.api.http.middleware import RequestMiddleware
+from sandbox.api.routes import otlp
 from sandbox.telemetry.metrics.collectors import engine_call, watch
 from sandbox.telemetry.tracing import SpanStatus, Tracing, new_ids
 
@@ -21,7 +24,7 @@ def read(answer) -> dict[str, dict[tuple[str, ...], float]]:
     return samples
 
 
-async def test_metrics_count_what_happened(admin, ada, database, services):
+async def test_metrics_count_what_happened(app, admin, ada, database, services):
     watch(database)
     async with database.transaction() as connection:
         await connection.execute(
@@ -58,9 +61,10 @@ async def test_metrics_count_what_happened(admin, ada, database, services):
         )
     with pytest.raises(RuntimeError), engine_call():
         raise RuntimeError
-    await ada.post(
-        "/v1/logs", json={"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}]}
-    )
+    record = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}]}
+    transport = httpx.ASGITransport(RequestMiddleware(app, tracing, untraced=otlp.PATHS))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=ada.headers) as client:
+        await client.post("/v1/logs", json=record)
     assert await services.recorder.flush()
     answer = await admin.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")

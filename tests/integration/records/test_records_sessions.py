@@ -42,10 +42,10 @@ async def session_id(database) -> UUID:
 
 
 @pytest.fixture
-async def app_in_session(front, services, session_id) -> AsyncIterator[httpx.AsyncClient]:
+async def app_in_session(app, services, session_id) -> AsyncIterator[httpx.AsyncClient]:
     """A client with the headers of an exporter in a session of Ada."""
     headers = {"Authorization": f"Bearer {services.signer.sign_exports(session_id, 'ada')}"}
-    transport = httpx.ASGITransport(front)
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers, timeout=30) as client:
         yield client
 
