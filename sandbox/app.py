@@ -33,6 +33,8 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.migrations import migrate
+from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
@@ -260,8 +262,9 @@ class Application:
     the API; each gets a request id and a span.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, edge: bool) -> None:
         self._settings = settings
+        self._edge = edge
         self.api = DocumentedApi(
             title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
         )
@@ -273,7 +276,7 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        async with running(self._settings) as parts:
+        async with running(self._settings) as parts, self._edge_in_front():
             app.state.services = parts.services
             self._requests = self._route_by_host(app, parts)
             # Exclude the objects built so far from garbage collection: scanning them delays requests by some 50 ms.
@@ -281,6 +284,18 @@ class Application:
             gc.freeze()
             yield
             gc.unfreeze()
+
+    @asynccontextmanager
+    async def _edge_in_front(self) -> AsyncIterator[None]:
+        if not self._edge:
+            yield
+            return
+        supervisor = EdgeSupervisor(EdgeProcess(self._settings), edge_configuration(self._settings))
+        await supervisor.start()
+        try:
+            yield
+        finally:
+            await supervisor.close()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
         limited = BodyLimit(api, self._settings.max_body_kb * 1024)
@@ -292,9 +307,9 @@ class Application:
         await (self.api if scope["type"] == "lifespan" else self._requests)(scope, receive, send)
 
 
-def create_app(settings: Settings) -> Application:
-    """The service. Its parts are started by the application's lifespan."""
-    return Application(settings)
+def create_app(settings: Settings, *, edge: bool = False) -> Application:
+    """The service. Its parts are started by the application's lifespan, with `edge` the proxy in front too."""
+    return Application(settings, edge=edge)
 
 
 _DESCRIPTION = """\

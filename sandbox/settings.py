@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     public_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the preview links; default the service's"
     )
+    edge_program: Path | None = Field(
+        None, description="Caddy, the program of the edge; without it the one installed with the service"
+    )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
     agent_transport: Literal["auto", "socket", "exec"] = Field(
         "auto",
@@ -126,6 +129,7 @@ class Settings(BaseSettings):
         "database_url",
         "docker_host",
         "admin_token",
+        "edge_program",
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",

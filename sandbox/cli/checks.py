@@ -15,6 +15,8 @@ import httpx
 from sandbox.cli import process
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.edge.process import EdgeProcess
+from sandbox.edge.program import find_program
 from sandbox.engine.docker.connection import default_bridge_mtu, engine_version
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
@@ -124,6 +126,14 @@ async def _port(settings: Settings) -> Finding:
     return Finding("port", Verdict.OK, f"{where} is free")
 
 
+async def _edge(settings: Settings) -> Finding:
+    program, version = await asyncio.to_thread(find_program, settings)
+    pid = await asyncio.to_thread(EdgeProcess(settings).pid)
+    if pid is None:
+        return Finding("edge", Verdict.WARN, f"Caddy {version} at {program} does not run", "Start it: sandbox up")
+    return Finding("edge", Verdict.OK, f"Caddy {version} at {program}, pid {pid}")
+
+
 async def _service(settings: Settings) -> Finding:
     url = process.base_url(settings)
     try:
@@ -171,6 +181,7 @@ _CHECKS: dict[str, Check] = {
     "network": _network,
     "database": _database,
     "port": _port,
+    "edge": _edge,
     "service": _service,
     "disk": _disk,
     "mtu": _mtu,

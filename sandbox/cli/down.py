@@ -47,9 +47,22 @@ def down(
             console.print(Text.assemble(("✓ ", "green"), f"service stopped (pid {pid})"))
     if not stopped:
         console.print(Text("- no service was running", style="dim"))
+    _stop_edges(settings)
     left = output.run(_stop_database_and_engine(settings))
     if as_json:
         output.print_json({"stopped": stopped, "sandboxes": left})
+
+
+def _stop_edges(settings: Settings) -> None:
+    """Stop the proxies in front of the services of this data folder."""
+    from sandbox.edge.process import EdgeProcess
+
+    for folder in sorted(settings.home.glob("edge-*")):
+        port = folder.name.removeprefix("edge-")
+        if port.isdecimal():
+            pid = EdgeProcess(settings.model_copy(update={"port": int(port)})).stop()
+            if pid is not None:
+                output.err().print(Text.assemble(("✓ ", "green"), f"edge stopped (pid {pid})"))
 
 
 async def _terminate_sandboxes(settings: Settings) -> int:

@@ -144,7 +144,11 @@ def _start_failed(cause: str, log: Path) -> Unavailable:
 
 
 def check_port(settings: Settings) -> None:
-    """Raise Conflict if the service's address is in use."""
+    """Raise Conflict if something other than this data folder's edge listens where the service is to listen."""
+    from sandbox.edge.process import EdgeProcess
+
+    if EdgeProcess(settings).pid() is not None:
+        return
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(found[0], socket.SOCK_STREAM) as probe:

@@ -14,34 +14,42 @@ from sandbox.cli.setup import ensure_database, set_up, step
 from sandbox.settings import Settings
 
 
-def serve() -> None:
+def serve(
+    edge: Annotated[
+        bool, typer.Option("--edge/--no-edge", help="Whether to run the proxy in front. Without it: no previews.")
+    ] = True,
+) -> None:
     """Run the service in the foreground. `sandbox up` starts it in the background.
+
+    The service listens on a unix socket behind the edge, a proxy that listens on SANDBOX_HOST and SANDBOX_PORT. With
+    --no-edge, which is for development, the service listens there itself.
 
     Example: sandbox serve
     """
     import uvicorn
 
     from sandbox.app import create_app
+    from sandbox.edge.folder import EdgeFolder
 
     settings = load_settings()
     with process.claim(settings):
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(settings),
+                create_app(settings, edge=edge),
                 host=settings.host,
                 port=settings.port,
                 log_level=settings.log_level.lower(),
                 access_log=False,
                 log_config=None,
-                # No proxy in front is trusted to set the client's address.
-                proxy_headers=False,
-                # Responses of previews have these headers already.
+                # Only the edge can reach the unix socket, and it replaces what clients send in these headers.
+                proxy_headers=edge,
+                forwarded_allow_ips="*",
                 server_header=False,
                 date_header=False,
                 timeout_graceful_shutdown=5,
             )
         )
-        server.run()
+        server.run(sockets=[EdgeFolder.of(settings).listen()] if edge else None)
         if not server.started:
             raise typer.Exit(output.Exit.FAILED)
 
@@ -63,7 +71,7 @@ def up(
     settings = load_settings()
     output.run(set_up(settings, output.err()))
     if foreground:
-        serve()
+        serve(edge=True)
         return
     start(settings)
     if as_json:

@@ -52,6 +52,7 @@ def make_service() -> Iterator[Callable[..., Service]]:
     yield make
     for service in made:
         service.stop()
+        service.stop_edge()
     for home in {service.home for service in made}:
         _remove_everything(home)
 
@@ -80,6 +81,7 @@ def _end_sessions(home: Path) -> None:
             api.end(session["session_id"])
     api.http.close()
     cleaner.stop()
+    cleaner.stop_edge()
 
 
 @pytest.fixture(scope="session")

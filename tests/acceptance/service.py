@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import httpx
 
 from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.edge.process import EdgeProcess
+from sandbox.settings import Settings
 from tests.ports import reserve_port
 
 ADMIN_TOKEN = "acceptance-admin-token-0123456789"
@@ -121,6 +123,10 @@ class Service:
     def stop(self) -> None:
         """End the process with SIGTERM, as an operator would."""
         self._end(signal.SIGTERM)
+
+    def stop_edge(self) -> None:
+        """Stop the proxy in front, which outlives the service."""
+        EdgeProcess(Settings(home=self.home, port=self.port)).stop()
 
     def stop_database(self) -> None:
         """Stop the embedded database, which goes on running after the service has ended."""

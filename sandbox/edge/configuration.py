@@ -1,0 +1,86 @@
+"""The edge's configuration: the service's settings as Caddy's JSON. Pure: no I/O.
+
+All paths in it are relative to the edge's folder, in which the edge runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
+from sandbox.settings import Settings
+
+Json = dict[str, Any]
+
+#: Whole heads must arrive within this time.
+HEADER_TIMEOUT = "10s"
+HEADER_BYTES = 32 * 1024
+#: A body that is being sent, or an answer that is being read, must go on within these times.
+READ_IDLE_TIMEOUT = "30s"
+WRITE_IDLE_TIMEOUT = "60s"
+#: Longest between two requests on one connection.
+IDLE_TIMEOUT = "120s"
+#: A new configuration does not close the streams and WebSockets that are open.
+STREAM_CLOSE_DELAY = "8760h"
+_SERVICE = f"unix/{SERVICE_SOCKET}"
+_UNAVAILABLE = (
+    '{"type":"about:blank","title":"Service Unavailable","status":503,"code":"service_unavailable",'
+    '"detail":"The service does not answer.","message":"The service does not answer.",'
+    '"hint":"It is starting, or has ended. Try again; on its machine: sandbox doctor",'
+    '"request_id":"{http.request.uuid}"}'
+)
+
+
+def edge_configuration(settings: Settings) -> Json:
+    """Everything that the edge is told."""
+    return {
+        "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
+        "storage": {"module": "file_system", "root": STORAGE},
+        "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}}},
+        "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}},
+    }
+
+
+def _server(settings: Settings) -> Json:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "listen": [f"{host}:{settings.port}"],
+        "automatic_https": {"disable": True},
+        "protocols": ["h1", "h2"],
+        "read_header_timeout": HEADER_TIMEOUT,
+        "max_header_bytes": HEADER_BYTES,
+        "read_idle_timeout": READ_IDLE_TIMEOUT,
+        "write_idle_timeout": WRITE_IDLE_TIMEOUT,
+        "idle_timeout": IDLE_TIMEOUT,
+        "routes": [{"handle": [_to_service()]}],
+        "errors": {"routes": [_service_unavailable()]},
+    }
+
+
+def _to_service() -> Json:
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": _SERVICE}],
+        "transport": {"protocol": "http", "compression": False},
+        "flush_interval": -1,
+        "stream_close_delay": STREAM_CLOSE_DELAY,
+    }
+
+
+def _service_unavailable() -> Json:
+    return {
+        "match": [{"vars": {"{http.error.status_code}": ["502", "503", "504"]}}],
+        "handle": [
+            {
+                "handler": "static_response",
+                "status_code": 503,
+                "headers": {
+                    "Retry-After": ["1"],
+                    "Cache-Control": ["no-store"],
+                    "Content-Type": ["application/problem+json"],
+                    "X-Request-Id": ["{http.request.uuid}"],
+                },
+                "body": _UNAVAILABLE,
+            }
+        ],
+    }

@@ -1,0 +1,73 @@
+"""The edge's folder: its configuration, its sockets, its log."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.settings import Settings
+
+ADMIN_SOCKET = "admin.sock"
+SERVICE_SOCKET = "service.sock"
+ACCESS_LOG = "access.log"
+STORAGE = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeFolder:
+    """`{home}/edge-{port}`, mode 0700. The edge runs in it and its configuration has relative paths only, so that the
+    length of the data folder's path does not count towards the 107 bytes that a unix socket's address may have."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> EdgeFolder:
+        return cls(settings.home / f"edge-{settings.port}")
+
+    @property
+    def configuration(self) -> Path:
+        return self.path / "caddy.json"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.path / "caddy.pid"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "caddy.log"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.path / ADMIN_SOCKET
+
+    def make(self) -> None:
+        """Create the folder if it is missing."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def listen(self) -> socket.socket:
+        """The socket that the service listens on behind the edge, mode 0600. Replaces one that was left behind."""
+        self.make()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        new = f"{SERVICE_SOCKET}.{os.getpid()}"
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # The path through the descriptor is short, however long the folder's own is.
+            address = f"/proc/self/fd/{directory}/{new}"
+            (self.path / new).unlink(missing_ok=True)
+            listener.bind(address)
+            os.chmod(address, 0o600)
+            listener.listen(2048)
+            os.replace(self.path / new, self.path / SERVICE_SOCKET)
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.close(directory)
+        return listener

@@ -1,0 +1,197 @@
+"""The edge as a process of its own: started, found, given a configuration, stopped.
+
+It outlives the service, as the embedded database does, so that open previews do not notice a restart of the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psutil
+
+from sandbox.edge.folder import EdgeFolder
+from sandbox.edge.program import EdgeUnavailable, find_program
+from sandbox.settings import Settings
+
+_START_SECONDS = 30.0
+#: Caddy closes its listeners at once and gives requests under way the `grace_period` of its configuration.
+_STOP_SECONDS = 10.0
+_CHECK_SECONDS = 0.5
+_KEPT_LOG_BYTES = 4 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class EdgeProcess:
+    """The edge of one data folder and port. Blocking calls, safe between processes: a file lock serializes them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.folder = EdgeFolder.of(settings)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def pid(self) -> int | None:
+        """The running edge's process id; None if it does not run."""
+        if self._child is not None:
+            self._child.poll()  # else a child that has ended stays as a zombie
+        try:
+            pid = int(self.folder.pid_file.read_text())
+            process = psutil.Process(pid)
+            # After a crash the number in the file may be another process's.
+            ours = process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(self.folder.path.resolve())
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+        return pid if ours else None
+
+    def ensure(self, configuration: Mapping[str, Any]) -> int:
+        """Start the edge, or load the configuration into the one that runs; its process id.
+
+        Raises EdgeUnavailable if it does not start, or refuses the configuration.
+        """
+        self.folder.make()
+        text = json.dumps(configuration, indent=1)
+        with self._locked():
+            pid = self.pid()
+            if pid is None:
+                self._write(text)
+                return self._start()
+            if self.folder.configuration.read_text() != text:
+                self._load(text)
+                self._write(text)
+            return pid
+
+    def stop(self) -> int | None:
+        """Stop the edge and wait for its end; its process id, None if it did not run."""
+        if not self.folder.path.is_dir():
+            return None
+        with self._locked():
+            pid = self.pid()
+            if pid is None:
+                return None
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                deadline = time.monotonic() + _STOP_SECONDS
+                while time.monotonic() < deadline:
+                    if self.pid() is None:
+                        self.folder.pid_file.unlink(missing_ok=True)
+                        return pid
+                    time.sleep(0.05)
+            raise EdgeUnavailable(f"The edge (pid {pid}) does not end", hint=f"Its log: {self.folder.log}")
+
+    def _start(self) -> int:
+        program, _ = find_program(self._settings)
+        folder = self.folder
+        for left in (folder.pid_file, folder.admin_socket):
+            left.unlink(missing_ok=True)
+        if folder.log.exists() and folder.log.stat().st_size > _KEPT_LOG_BYTES:
+            folder.log.replace(folder.log.with_suffix(".log.1"))
+        with os.fdopen(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as sink:
+            offset = sink.tell()
+            child = subprocess.Popen(
+                [program, "run", "--config", folder.configuration, "--pidfile", folder.pid_file],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=folder.path,
+                umask=0o077,
+                start_new_session=True,
+                # It needs no more: above all none of the service's secrets.
+                env={"PATH": "/usr/bin:/bin", "HOME": str(folder.path), "XDG_DATA_HOME": str(folder.path)},
+            )
+        self._child = child
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if child.poll() is not None:
+                break
+            if self.pid() == child.pid and self._answers():
+                return child.pid
+            time.sleep(0.02)
+        child.kill()
+        child.wait()
+        raise EdgeUnavailable(
+            f"The edge did not start: {self._last_error(offset)}",
+            hint=f"Its log: {folder.log}. Without an edge: sandbox serve --no-edge",
+        )
+
+    def _load(self, text: str) -> None:
+        with self._admin() as client:
+            answer = client.post("/load", content=text, headers={"Content-Type": "application/json"})
+        if answer.status_code != 200:
+            raise EdgeUnavailable(f"The edge refused its configuration: {answer.text[:500]}")
+
+    def _answers(self) -> bool:
+        try:
+            with self._admin() as client:
+                return client.get("/config/admin").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _admin(self) -> httpx.Client:
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.folder.admin_socket)), base_url="http://edge", timeout=10.0
+        )
+
+    def _write(self, text: str) -> None:
+        new = self.folder.configuration.with_suffix(".new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        new.replace(self.folder.configuration)
+
+    def _last_error(self, offset: int) -> str:
+        with self.folder.log.open("rb") as file:
+            file.seek(offset)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][-1000:] if lines else "it wrote no log"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self.folder.lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class EdgeSupervisor:
+    """Starts the edge and starts it again when it has ended. Used from one event loop."""
+
+    def __init__(self, process: EdgeProcess, configuration: Mapping[str, Any]) -> None:
+        self._process = process
+        self._configuration = configuration
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the edge, or take over the one that runs. Raises EdgeUnavailable."""
+        await asyncio.to_thread(self._process.ensure, self._configuration)
+        self._task = asyncio.create_task(self._supervise(), name="edge supervisor")
+
+    async def close(self) -> None:
+        """Stop supervising. The edge goes on: open previews outlive the service."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            if await asyncio.to_thread(self._process.pid) is not None:
+                continue
+            log.warning("the edge has ended; it is started again")
+            try:
+                pid = await asyncio.to_thread(self._process.ensure, self._configuration)
+            except EdgeUnavailable as error:
+                log.error("%s", error)  # noqa: TRY400 - the message says it all
+                continue
+            log.info("the edge runs again, pid %d", pid)

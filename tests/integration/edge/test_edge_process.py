@@ -1,0 +1,103 @@
+"""The edge's process: started once, found again, started again when it ends, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.process import EdgeProcess, EdgeSupervisor
+from sandbox.edge.program import EdgeUnavailable
+from sandbox.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Settings(home=tmp_path, port=probe.getsockname()[1])
+
+
+@pytest.fixture
+def edge(settings: Settings) -> Iterator[EdgeProcess]:
+    process = EdgeProcess(settings)
+    yield process
+    process.stop()
+
+
+async def ask(settings: Settings) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://127.0.0.1:{settings.port}/api/v1/sessions")
+
+
+async def test_without_the_service_it_answers_503_with_retry_after(settings: Settings, edge: EdgeProcess) -> None:
+    edge.ensure(edge_configuration(settings))
+    answer = await ask(settings)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "service_unavailable"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_one_that_runs_is_taken_over_with_the_new_configuration(settings: Settings, edge: EdgeProcess) -> None:
+    configuration = edge_configuration(settings)
+    pid = edge.ensure(configuration)
+    server = configuration["apps"]["http"]["servers"]["edge"]
+    server["routes"] = [{"handle": [{"handler": "static_response", "body": "new"}]}]
+    assert EdgeProcess(settings).ensure(configuration) == pid
+    assert httpx.get(f"http://127.0.0.1:{settings.port}/", trust_env=False).text == "new"
+
+
+def test_stopping_frees_the_port_and_is_success_when_it_does_not_run(settings: Settings, edge: EdgeProcess) -> None:
+    pid = edge.ensure(edge_configuration(settings))
+    assert edge.stop() == pid
+    assert edge.stop() is None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", settings.port))
+
+
+async def test_an_edge_that_is_killed_is_back_within_two_seconds(settings: Settings, edge: EdgeProcess) -> None:
+    supervisor = EdgeSupervisor(edge, edge_configuration(settings))
+    await supervisor.start()
+    try:
+        killed = edge.pid()
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(0.05)
+            try:
+                assert (await ask(settings)).status_code == 503
+                break
+            except httpx.TransportError:
+                assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 2
+        assert edge.pid() != killed
+    finally:
+        await supervisor.close()
+
+
+def test_a_port_that_is_taken_is_the_error(settings: Settings, edge: EdgeProcess) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", settings.port))
+        other.listen()
+        with pytest.raises(EdgeUnavailable, match="address already in use"):
+            edge.ensure(edge_configuration(settings))
+
+
+def test_only_the_owner_can_reach_its_sockets(settings: Settings, edge: EdgeProcess) -> None:
+    edge.ensure(edge_configuration(settings))
+    with edge.folder.listen():
+        folder = edge.folder.path
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {(folder / name).stat().st_mode & 0o777 for name in ("admin.sock", "service.sock")} == {0o600}

@@ -1,0 +1,42 @@
+"""The edge's configuration, as it is made from settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.program import EdgeUnavailable, find_program
+from sandbox.settings import Settings
+
+
+def test_caddy_accepts_the_configuration(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    program, _ = find_program(settings)
+    file = tmp_path / "caddy.json"
+    file.write_text(json.dumps(edge_configuration(settings)))
+    command = [program, "validate", "--config", file]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("host", "listens"), [("127.0.0.1", "127.0.0.1:8123"), ("::1", "[::1]:8123")])
+def test_the_edge_listens_where_the_settings_say(host: str, listens: str) -> None:
+    configuration = edge_configuration(Settings(host=host, port=8123))
+    assert configuration["apps"]["http"]["servers"]["edge"]["listen"] == [listens]
+
+
+def test_a_program_that_is_too_old_is_refused_by_its_version(tmp_path: Path) -> None:
+    program = tmp_path / "caddy"
+    program.write_text("#!/bin/sh\necho v2.6.2 h1:abc\n")
+    program.chmod(0o755)
+    with pytest.raises(EdgeUnavailable, match=r"v2\.6\.2"):
+        find_program(Settings(edge_program=program))
+
+
+def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EdgeUnavailable, match="nowhere"):
+        find_program(Settings(edge_program=tmp_path / "nowhere"))
