@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -155,6 +156,9 @@ class Engine(Protocol):
         The iterator raises EngineError when the connection to the engine ends. Events that occur while no iterator is
         open are lost, so a caller compares the state itself after it has connected again.
         """
+
+    def port_socket(self, session_id: UUID, role: str, name: str) -> Path:
+        """Where this host has a socket of `Guest.port_sockets`, if the engine shares sockets with it. No I/O."""
 
     def guest(self, session_id: UUID, role: str) -> Guest:
         """Return the client of the guest agent in the role's container. Does no I/O; its first call connects."""

@@ -7,7 +7,7 @@ is `guest_client/`; it translates every error into `GuestError`.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -146,6 +146,17 @@ class Exports(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortSocket:
+    """A unix socket that leads to a port of the container's apps."""
+
+    port: int
+    #: Open now.
+    connections: int
+    #: Since a client last sent something.
+    idle_seconds: float
 
 
 class PtySession(Protocol):
@@ -289,6 +300,16 @@ class Guest(Protocol):
 
         Returns:
             By port, the reason why it is not forwarded: a process listens on it already, or the host is unknown.
+        """
+
+    async def port_sockets(
+        self, *, opened: Mapping[str, int] | None = None, closed: Sequence[str] = ()
+    ) -> dict[str, PortSocket]:
+        """Open and close unix sockets that lead to ports of the container's apps, and describe all that are open then.
+
+        Names consist of lower-case hex digits, a hyphen and decimal digits. Closing a socket ends its connections. A port
+        on which nothing listens gets no socket. `Engine.port_socket` is where they are. GuestError `agent_refused` by a
+        guest agent of an earlier release, which has none.
         """
 
     async def pty(

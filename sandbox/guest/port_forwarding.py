@@ -110,7 +110,7 @@ class PortForwarder:
             family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
             target, places = (family, address), LOOPBACK
         elif listens_on_loopback_only(port):
-            target, places = await _loopback_of(port), await _own_addresses()
+            target, places = await _loopback_of(port), await own_addresses()
         else:
             return
         present = self._forwards.get(port)
@@ -126,7 +126,7 @@ async def _loopback_of(port: int) -> Address:
         return probe.family, probe.getpeername()
 
 
-async def _own_addresses() -> list[Host]:
+async def own_addresses() -> list[Host]:
     """The addresses of this container that other containers reach."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)

@@ -14,6 +14,8 @@ output {name, offset, follow}                        a stream of frames: stream 
                                                      one of length 0 now and then is a heartbeat
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
 neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `port_forwarding.py`
+port_sockets {open: {name: port}, close: [name]}      {sockets: {name: {port, connections, idle_seconds}}}:
+                                                     see `port_sockets.py`
 pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
 exports                                              101, then exports of apps and answers to them (`export_queue.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
@@ -207,6 +209,14 @@ async def _forward_ports(state: GuestState, request: Request) -> None:
     await request.answer({"refused": refused})
 
 
+async def _port_sockets(state: GuestState, request: Request) -> None:
+    opened = argument(request.args, "open", dict, {})
+    closed = argument(request.args, "close", list, [])
+    if not all(isinstance(port, int) for port in opened.values()) or not all(isinstance(name, str) for name in closed):
+        raise bad_request("sockets to open map names to ports, those to close are names")
+    await request.answer({"sockets": await state.port_sockets.change(opened, closed)})
+
+
 async def _pty(state: GuestState, request: Request) -> None:
     from .terminal import serve_terminal
 
@@ -235,6 +245,7 @@ ROUTES: dict[str, Handler] = {
     "output": _output,
     # The name on the wire is that of earlier releases, which the service must be able to talk to.
     "neighbours": _forward_ports,
+    "port_sockets": _port_sockets,
     "pty": _pty,
     "exports": _exports,
     **{name: partial(serve_as_user, name=name) for name in FUNCTIONS},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from .children import Children
 from .export_queue import ExportQueue
 from .launcher import Launcher
 from .options import Options
 from .otlp_server import OtlpServer
 from .port_forwarding import PortForwarder
+from .port_sockets import PortSockets
 from .processes import Processes
 from .user import User
 
@@ -23,3 +26,4 @@ class GuestState:
         self.exports = ExportQueue()
         self.otlp = OtlpServer(self.exports, options.exports_port)
         self.ports = PortForwarder()
+        self.port_sockets = PortSockets(os.path.dirname(options.socket))

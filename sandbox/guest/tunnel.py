@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import select
 import socket
+from collections.abc import Callable
 
 from .errors import Refused, bad_request
 from .request import Request
@@ -33,26 +34,32 @@ async def connect_to_loopback(port: int) -> socket.socket:
     """A connection to 127.0.0.1, else to ::1. Raises Refused `port_not_open` if nothing listens on either."""
     for family, address in LOOPBACK:
         with contextlib.suppress(OSError):
-            target = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                target.setblocking(False)
-                target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await asyncio.get_running_loop().sock_connect(target, (address, port))
-            except BaseException:
-                target.close()
-                raise
-            return target
+            return await connect_to_address(family, address, port)
     raise Refused("port_not_open", f"nothing listens on port {port} of the container's loopback", 404)
 
 
-async def relay(one: socket.socket, other: socket.socket) -> bool:
-    """Copy both ways until both sides have ended; each end is passed on when it comes.
+async def connect_to_address(family: int, address: str, port: int) -> socket.socket:
+    """A TCP connection. Raises OSError; after `CONNECT_SECONDS` TimeoutError, which is one."""
+    target = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        target.setblocking(False)
+        target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await asyncio.get_running_loop().sock_connect(target, (address, port))
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+async def relay(one: socket.socket, other: socket.socket, note_use: Callable[[], None] | None = None) -> bool:
+    """Copy both ways until both sides have ended; each end is passed on when it comes. `note_use` is called when `one`
+    has sent something.
 
     False if a side broke, closed both directions at once, or was silent for too long after the other had ended.
     """
     loop = asyncio.get_running_loop()
-    copies = [_Copy(one, other), _Copy(other, one)]
+    copies = [_Copy(one, other, note_use), _Copy(other, one)]
     tasks = [loop.create_task(copy.run()) for copy in copies]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,9 +90,12 @@ async def _finish(task: asyncio.Task[bool], copies: list[_Copy]) -> bool:
 class _Copy:
     """One direction of a relay."""
 
-    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+    def __init__(
+        self, source: socket.socket, target: socket.socket, note_use: Callable[[], None] | None = None
+    ) -> None:
         self.source = source
         self._target = target
+        self._note_use = note_use
         self._loop = asyncio.get_running_loop()
         #: When it last copied something or the end, by the loop's clock.
         self.active_at = self._loop.time()
@@ -94,6 +104,8 @@ class _Copy:
         """Copy to the end of the source and pass that on. False if a side broke."""
         try:
             while data := await receive(self.source):
+                if self._note_use is not None:
+                    self._note_use()
                 await send(self._target, data)
                 self.active_at = self._loop.time()
             self._target.shutdown(socket.SHUT_WR)

@@ -8,10 +8,10 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, PortSocket, ProcessInfo, Stream
 from sandbox.engine.guest_client.exports import ExportsConnection
 from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
 from sandbox.errors import GuestError
@@ -187,6 +187,12 @@ class GuestClient:
         # The name on the wire is that of earlier releases: their containers go on running.
         answer, _ = await self._http.call("neighbours", args)
         return {int(port): why for port, why in answer["refused"].items()}
+
+    async def port_sockets(
+        self, *, opened: Mapping[str, int] | None = None, closed: Sequence[str] = ()
+    ) -> dict[str, PortSocket]:
+        answer, _ = await self._http.call("port_sockets", {"open": dict(opened or {}), "close": list(closed)})
+        return {name: PortSocket(**found) for name, found in answer["sockets"].items()}
 
     async def pty(
         self,
