@@ -34,7 +34,10 @@ from sandbox.db.deployment import load_deployment
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.migrations import migrate
 from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.folder import EdgeFolder
+from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
+from sandbox.edge.store import GrantStore
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
@@ -118,7 +121,7 @@ async def database_url(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     dsn = await database_url(settings)
     for name in await migrate(dsn):
@@ -136,11 +139,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
+        grants = await _start_grants(stack, core, session_service) if edge else None
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
             settings.preview_domain,
             authenticator=TokenAuthenticator(access),
+            grants=grants,
         )
         stack.push_async_callback(previews.aclose)
         maintenance = Maintenance(core.db, settings, core.recorder, core.engine.ping)
@@ -238,6 +243,12 @@ async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoverySer
     return service
 
 
+async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionService) -> Grants:
+    folder = EdgeFolder.of(core.settings)
+    folder.make()
+    return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
+
+
 def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
@@ -276,7 +287,7 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        async with running(self._settings) as parts, self._edge_in_front():
+        async with running(self._settings, edge=self._edge) as parts, self._edge_in_front():
             app.state.services = parts.services
             self._requests = self._route_by_host(app, parts)
             # Exclude the objects built so far from garbage collection: scanning them delays requests by some 50 ms.

@@ -20,7 +20,6 @@ CALLER_COOKIE = "sandbox_caller"
 #: Seconds for which each is valid.
 COOKIE_SECONDS = 7 * 24 * 3600
 PREVIEW_LINK_SECONDS = 10 * 60
-PREVIEW_COOKIE_SECONDS = 12 * 3600
 #: The prefix of tokens for the telemetry of a session. Such a token is accepted by the OTLP routes only.
 EXPORTS_TOKEN_PREFIX = "sbxs_"  # noqa: S105 - a prefix, not a password
 #: Longer values are refused without being parsed.
@@ -45,7 +44,6 @@ class Signer:
 
         self._cookie = serializer("cookie")
         self._preview_link = serializer("preview-link")
-        self._preview_cookie = serializer("preview-cookie")
         self._exports = URLSafeSerializer(
             signing_key, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
         )
@@ -65,21 +63,20 @@ class Signer:
         except ValueError as error:
             raise SignatureRefused("This cookie does not name a token.", hint=hint) from error
 
-    def sign_preview(self, session_id: UUID, user_id: str) -> str:
+    def sign_preview(self, session_id: UUID, caller: Caller) -> str:
         """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`."""
-        return _text(self._preview_link.dumps([str(session_id), user_id]))
+        return _text(self._preview_link.dumps([str(session_id), caller.user_id, caller.token_id]))
 
-    def read_preview(self, value: str, session_id: UUID) -> str:
-        """The user that a link to this session's preview was made for. Raises SignatureRefused."""
-        return self._read_bound(self._preview_link, value, session_id, PREVIEW_LINK_SECONDS, "preview link")
+    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
+        """The user and the token that a link to this session's preview was made for. Raises SignatureRefused.
 
-    def sign_preview_cookie(self, session_id: UUID, user_id: str) -> str:
-        """The cookie of the preview's host after a link was followed, valid for `PREVIEW_COOKIE_SECONDS`."""
-        return _text(self._preview_cookie.dumps([str(session_id), user_id]))
-
-    def read_preview_cookie(self, value: str, session_id: UUID) -> str:
-        """The user that this session's preview cookie was made for. Raises SignatureRefused."""
-        return self._read_bound(self._preview_cookie, value, session_id, PREVIEW_COOKIE_SECONDS, "preview cookie")
+        Links of earlier releases do not name the token.
+        """
+        hint = "Open the preview again from its session's preview_url."
+        match _loads(self._preview_link, value, PREVIEW_LINK_SECONDS, "preview link", hint):
+            case [bound_to, str(user_id), *rest] if bound_to == str(session_id):
+                return user_id, UUID(str(rest[0])) if rest else None
+        raise SignatureRefused("This preview link is for another session.", hint=hint)
 
     def sign_exports(self, session_id: UUID, user_id: str) -> str:
         """The token with which the apps of a session send telemetry; the same for every call.
@@ -99,15 +96,6 @@ class Signer:
             except (BadData, ValueError) as error:
                 raise SignatureRefused("This token was not made by this deployment.", hint=hint) from error
         raise SignatureRefused("This is not the token of a session.", hint=hint)
-
-    def _read_bound(
-        self, serializer: URLSafeTimedSerializer, value: str, session_id: UUID, max_age: int, what: str
-    ) -> str:
-        hint = "Open the preview again from its session's preview_url."
-        match _loads(serializer, value, max_age, what, hint):
-            case [bound_to, str(user_id)] if bound_to == str(session_id):
-                return user_id
-        raise SignatureRefused(f"This {what} is for another session.", hint=hint)
 
 
 def _loads(serializer: URLSafeTimedSerializer, value: str, max_age: int, what: str, hint: str) -> object:

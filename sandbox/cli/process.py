@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -144,22 +143,11 @@ def _start_failed(cause: str, log: Path) -> Unavailable:
 
 
 def check_port(settings: Settings) -> None:
-    """Raise Conflict if something other than this data folder's edge listens where the service is to listen."""
-    from sandbox.edge.process import EdgeProcess
+    """Raise EdgeUnavailable if something other than this data folder's edge listens where the service is to listen."""
+    from sandbox.edge import process as edge
 
-    if EdgeProcess(settings).pid() is not None:
-        return
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(found[4])
-    except OSError as error:
-        raise Conflict(
-            f"The service cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
-            hint="Set SANDBOX_PORT to a free port, or stop what listens there.",
-            code="port_taken",
-        ) from error
+    if edge.EdgeProcess(settings).pid() is None:
+        edge.check_port(settings)
 
 
 def is_ready(settings: Settings) -> bool:

@@ -1,6 +1,6 @@
 """The edge's configuration: the service's settings as Caddy's JSON. Pure: no I/O.
 
-All paths in it are relative to the edge's folder, in which the edge runs.
+It never changes while the service runs. All paths in it are relative to the edge's folder, in which the edge runs.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
+from sandbox.edge.preview_routes import preview_routes
 from sandbox.settings import Settings
 
 Json = dict[str, Any]
@@ -22,7 +23,7 @@ WRITE_IDLE_TIMEOUT = "60s"
 IDLE_TIMEOUT = "120s"
 #: A new configuration does not close the streams and WebSockets that are open.
 STREAM_CLOSE_DELAY = "8760h"
-_SERVICE = f"unix/{SERVICE_SOCKET}"
+SERVICE = f"unix/{SERVICE_SOCKET}"
 _UNAVAILABLE = (
     '{"type":"about:blank","title":"Service Unavailable","status":503,"code":"service_unavailable",'
     '"detail":"The service does not answer.","message":"The service does not answer.",'
@@ -32,7 +33,7 @@ _UNAVAILABLE = (
 
 
 def edge_configuration(settings: Settings) -> Json:
-    """Everything that the edge is told."""
+    """The whole configuration."""
     return {
         "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
         "storage": {"module": "file_system", "root": STORAGE},
@@ -52,7 +53,15 @@ def _server(settings: Settings) -> Json:
         "read_idle_timeout": READ_IDLE_TIMEOUT,
         "write_idle_timeout": WRITE_IDLE_TIMEOUT,
         "idle_timeout": IDLE_TIMEOUT,
-        "routes": [{"handle": [_to_service()]}],
+        "routes": [
+            *preview_routes(
+                settings.preview_domain.lower().strip("."),
+                scheme=settings.public_scheme,
+                service=SERVICE,
+                stream_close_delay=STREAM_CLOSE_DELAY,
+            ),
+            {"handle": [_to_service()]},
+        ],
         "errors": {"routes": [_service_unavailable()]},
     }
 
@@ -60,7 +69,7 @@ def _server(settings: Settings) -> Json:
 def _to_service() -> Json:
     return {
         "handler": "reverse_proxy",
-        "upstreams": [{"dial": _SERVICE}],
+        "upstreams": [{"dial": SERVICE}],
         "transport": {"protocol": "http", "compression": False},
         "flush_interval": -1,
         "stream_close_delay": STREAM_CLOSE_DELAY,

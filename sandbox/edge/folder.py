@@ -54,20 +54,24 @@ class EdgeFolder:
     def listen(self) -> socket.socket:
         """The socket that the service listens on behind the edge, mode 0600. Replaces one that was left behind."""
         self.make()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        new = f"{SERVICE_SOCKET}.{os.getpid()}"
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # The path through the descriptor is short, however long the folder's own is.
-            address = f"/proc/self/fd/{directory}/{new}"
-            (self.path / new).unlink(missing_ok=True)
-            listener.bind(address)
-            os.chmod(address, 0o600)
-            listener.listen(2048)
-            os.replace(self.path / new, self.path / SERVICE_SOCKET)
-        except BaseException:
-            listener.close()
-            raise
-        finally:
-            os.close(directory)
-        return listener
+        return bind_socket(self.path / SERVICE_SOCKET)
+
+
+def bind_socket(path: Path) -> socket.socket:
+    """A listening unix socket, mode 0600, in place of what is at the path."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Through the descriptor the address is short, however long the folder's own path is.
+        listener.bind(f"/proc/self/fd/{folder}/{new.name}")
+        new.chmod(0o600)
+        listener.listen(2048)
+        new.replace(path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(folder)
+    return listener

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ import psutil
 
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.program import EdgeUnavailable, find_program
+from sandbox.errors import Kind
 from sandbox.settings import Settings
 
 _START_SECONDS = 30.0
@@ -93,6 +95,7 @@ class EdgeProcess:
 
     def _start(self) -> int:
         program, _ = find_program(self._settings)
+        check_port(self._settings)
         folder = self.folder
         for left in (folder.pid_file, folder.admin_socket):
             left.unlink(missing_ok=True)
@@ -161,6 +164,22 @@ class EdgeProcess:
         with self.folder.lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def check_port(settings: Settings) -> None:
+    """Raise EdgeUnavailable if something listens on the edge's port. Caddy shares a port with another Caddy."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        raise EdgeUnavailable(
+            f"The service cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            hint="Set SANDBOX_PORT to a free port, or end what listens there.",
+            code="port_taken",
+            kind=Kind.CONFLICT,
+        ) from error
 
 
 class EdgeSupervisor:

@@ -1,70 +1,86 @@
-"""Authorises requests for previews, by the signed link, the cookie it becomes, or a token of the API.
+"""Who may see a preview: the signed link, the cookie it becomes, or a token of the API.
 
 The cookie belongs to one preview host. `SameSite=Lax` where the preview is a page of its own, which every browser takes
 over plain HTTP; in a frame of the console, which is another site, browsers drop a Lax cookie, so there it is
 `SameSite=None; Secure; Partitioned`: sent below that console alone, and taken over plain HTTP on `*.localhost` because
 browsers count that as secure.
 
-Neighbouring previews are one *site* to a browser, so `SameSite` does not keep one sandbox's page from sending requests
-with the cookie of another. `Sec-Fetch-Site` and `Origin` do: a cookie counts only for what its own session's pages ask,
-and for opening a page.
+Previews of different sessions are one *site* to a browser, so `SameSite` does not keep one sandbox's page from sending
+requests with the cookie of another. `Sec-Fetch-Site` and `Origin` do: a cookie counts only for what its own session's
+pages request, and for opening a page. The edge applies the part of this rule that it can decide alone
+(`edge/configuration.py`) and sends everything else here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 from uuid import UUID
 
 from starlette.types import Scope
 
 from sandbox.domain.hosts import PreviewHost, host_name, parse_preview_host
 from sandbox.errors import Kind, SandboxError
-from sandbox.preview.headers import COOKIE_NAME, TOKEN_PREFIX, cookie_values, values
-from sandbox.preview.target import PreviewAuthenticator, PreviewSigner, PreviewTarget
+from sandbox.preview.headers import COOKIE_NAME, METHOD_HEADER, TOKEN_PREFIX, cookie_values, values
+from sandbox.preview.target import Grant, PreviewAuthenticator, PreviewGrants, PreviewSigner, PreviewTarget
 
 LINK_PARAMETER = "_sbx"
 _PARAMETER = LINK_PARAMETER.encode()
+_COOKIE_VALUE = re.compile(r"(?P<port>[0-9]{1,5})\.(?P<key>[A-Za-z0-9_-]{22})", re.ASCII)
+#: Reserved and unreserved characters, which stay as they are; everything else is percent-encoded.
+_SAFE = "%/:?#[]@!$&'()*+,;=-._~"
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """An authorised request."""
+class Visit:
+    """A request that may go on."""
 
-    #: The user for whom the link or cookie was signed. None for an API token.
-    user_id: str | None = None
-    #: Whether the URL contains the link's parameter, valid or not, so that a redirect should remove it.
+    grant: Grant
+    #: The request has the link's parameter, valid or not: the address bar should lose it.
     has_link: bool = False
-    #: Whether the link authorised the request, so that it should be replaced by a cookie.
-    needs_cookie: bool = False
-    #: Headers with this service's credentials, which are not passed on to the app.
-    consumed: frozenset[bytes] = frozenset()
+    #: The ports of the cookies that the browser has for this grant.
+    cookie_ports: frozenset[int] = frozenset()
+    #: The header that held our credential and is not the app's business.
+    consumed: str = ""
+
+    @property
+    def is_browser(self) -> bool:
+        return not self.consumed
 
 
-def browser_grant(scope: Scope, host: PreviewHost, domain: str, signer: PreviewSigner) -> Grant | None:
-    """What the link or the cookie allows; None if neither is there and good."""
+async def browser_visit(
+    scope: Scope, host: PreviewHost, domain: str, signer: PreviewSigner, grants: PreviewGrants
+) -> Visit | None:
+    """What the link or the cookie allows; None if neither is there and valid."""
     link = link_token(scope["query_string"])
-    if link is not None and (user_id := _signed_for(signer.read_preview, link, host)):
-        return Grant(user_id, has_link=True, needs_cookie=True)
-    if not _asked_by_itself(scope, host, domain):
+    if link is not None and (signed := _read_link(signer, link, host)):
+        user_id, token_id = signed
+        return Visit(await grants.create(host.session_id, user_id, token_id), has_link=True)
+    if not _requested_by_own_page(scope, host, domain):
         return None
-    for value in cookie_values(scope["headers"]):
-        if user_id := _signed_for(signer.read_preview_cookie, value, host):
-            return Grant(user_id, has_link=link is not None)
+    cookies = [match for value in cookie_values(scope["headers"]) if (match := _COOKIE_VALUE.fullmatch(value))]
+    for match in cookies:
+        if grant := await grants.find(match["key"], host.session_id):
+            ports = frozenset(int(each["port"]) for each in cookies if each["key"] == match["key"])
+            return Visit(grant, has_link=link is not None, cookie_ports=ports)
     return None
 
 
 def carries_token(scope: Scope) -> bool:
-    """Whether there is a token of the API to judge, so that the session must be looked up before it is refused."""
+    """Whether there is a token of the API, so that the session must be looked up before the request is refused."""
     return bool(_credentials(scope))
 
 
-async def token_grant(scope: Scope, target: PreviewTarget, authenticator: PreviewAuthenticator) -> Grant | None:
+async def token_visit(
+    scope: Scope, target: PreviewTarget, authenticator: PreviewAuthenticator, grants: PreviewGrants
+) -> Visit | None:
     """What an `X-API-Key` or bearer token allows; None if it is not one of ours, or not of a caller that may see it."""
     for name, value in _credentials(scope).items():
-        if await authenticator.may_view({name: value}, target):
-            return Grant(consumed=frozenset({name.encode()}))
+        caller = await authenticator.caller({name: value})
+        if caller is not None and caller.may_see(target.user_id):
+            grant = await grants.of_token(target.session_id, caller)
+            return Visit(grant, consumed=name)
     return None
 
 
@@ -82,27 +98,40 @@ def without_link(query: bytes) -> bytes:
     return b"&".join(part for part in query.split(b"&") if part.partition(b"=")[0] != _PARAMETER)
 
 
-def cookie_header(scope: Scope, value: str) -> tuple[bytes, bytes]:
-    """The header that makes the link's token a cookie of this host, for as long as the browser runs."""
+def same_address(scope: Scope) -> bytes:
+    """Path and query as the client sent them, without the link's parameter, as the value of a `Location` header."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query = without_link(scope["query_string"])
+    target = quote_from_bytes(path + b"?" + query if query else path, safe=_SAFE).encode()
+    return b"/." + target if target[1:2] in (b"/", b"\\") else target  # "//name" would be another host
+
+
+def cookie_header(scope: Scope, grant: Grant, port: int | None) -> tuple[bytes, bytes]:
+    """The header that gives the browser the grant for this host, until the browser is closed. Port 0: not known yet."""
     framed = values(scope["headers"], b"sec-fetch-dest") in (["iframe"], ["frame"])
     if framed and values(scope["headers"], b"sec-fetch-site") == ["cross-site"]:
         attributes = "SameSite=None; Secure; Partitioned"
     else:
         attributes = "SameSite=Lax; Secure" if scope["scheme"] in ("https", "wss") else "SameSite=Lax"
-    return (b"set-cookie", f"{COOKIE_NAME}={value}; Path=/; HttpOnly; {attributes}".encode())
+    return (b"set-cookie", f"{COOKIE_NAME}={port or 0}.{grant.key}; Path=/; HttpOnly; {attributes}".encode())
 
 
-def _signed_for(read: Callable[[str, UUID], str], value: str, host: PreviewHost) -> str | None:
+def method(scope: Scope) -> str:
+    """The method of the visitor's request; the edge's question is always a GET."""
+    return (values(scope["headers"], METHOD_HEADER.encode()) or [scope["method"]])[0]
+
+
+def _read_link(signer: PreviewSigner, value: str, host: PreviewHost) -> tuple[str, UUID | None] | None:
     try:
-        return read(value, host.session_id)
+        return signer.read_preview(value, host.session_id)
     except SandboxError as error:
         if error.kind is not Kind.UNAUTHENTICATED:
             raise
         return None
 
 
-def _asked_by_itself(scope: Scope, host: PreviewHost, domain: str) -> bool:
-    """Whether the browser says that a page of this very session asks, or that somebody opens a page."""
+def _requested_by_own_page(scope: Scope, host: PreviewHost, domain: str) -> bool:
+    """Whether the browser says that a page of this very session sends the request, or that a page is being opened."""
     headers = scope["headers"]
     origins = values(headers, b"origin")
     own = all(_is_own_origin(origin, host, domain) for origin in origins)
@@ -113,7 +142,7 @@ def _asked_by_itself(scope: Scope, host: PreviewHost, domain: str) -> bool:
         return True
     if origins and own:
         return True
-    return values(headers, b"sec-fetch-mode") == ["navigate"] and scope.get("method") in ("GET", "HEAD")
+    return values(headers, b"sec-fetch-mode") == ["navigate"] and method(scope) in ("GET", "HEAD")
 
 
 def _is_own_origin(origin: str, host: PreviewHost, domain: str) -> bool:

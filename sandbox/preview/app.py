@@ -1,49 +1,48 @@
-"""The preview proxy. It authorises a request, finds its session, and forwards it through the guest agent's tunnel.
+"""Access to previews. The edge asks here about each request that it cannot decide alone; the request's body and the
+app's answer never pass through this process.
 
-A request never starts or changes a session. If the session is over, lost or not started, the response says so.
+The question is a GET for the visitor's own URL with the visitor's headers. The answer is 204 with the grant by which
+the edge then connects to the app, or what the visitor is to see instead: a page, a problem, a redirect with a cookie.
+Nothing here starts, recovers or changes a session.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import asyncio
 from uuid import uuid4
 
 from starlette.types import Receive, Scope, Send
 
 from sandbox.domain.hosts import PreviewHost, host_name, parse_preview_host
 from sandbox.errors import GuestError, InvalidInput, SandboxError
-from sandbox.preview import pages
-from sandbox.preview.access import Grant, browser_grant, carries_token, cookie_header, token_grant
-from sandbox.preview.call import Call
-from sandbox.preview.headers import check_size, framing, handshake_headers, request_headers, values
-from sandbox.preview.http import Upstream, forward, request_target
+from sandbox.preview import access, pages
+from sandbox.preview.access import Visit
+from sandbox.preview.headers import (
+    CONSUMED_HEADER,
+    FAILURE_HEADER,
+    GRANT_HEADER,
+    METHOD_HEADER,
+    PORT_HEADER,
+    Headers,
+    values,
+)
 from sandbox.preview.lookup import Lookup
 from sandbox.preview.pages import Answer
-from sandbox.preview.target import PreviewAuthenticator, PreviewResolver, PreviewSigner, PreviewTarget
-from sandbox.preview.tunnels import Channels
-from sandbox.preview.websocket import HandshakeDenied, relay
+from sandbox.preview.target import (
+    PreviewAuthenticator,
+    PreviewGrants,
+    PreviewResolver,
+    PreviewSigner,
+    PreviewTarget,
+)
 from sandbox.telemetry import context
 
-
-@dataclass(frozen=True, slots=True)
-class PreviewLimits:
-    """Limits of one session's preview. The duration of responses and WebSockets is not limited."""
-
-    #: Requests and WebSockets open at once.
-    connections: int = 128
-    header_bytes: int = 65_536
-    message_bytes: int = 16 * 1024 * 1024
-    connect_timeout_seconds: float = 5.0
-    handshake_timeout_seconds: float = 30.0
-    #: Below the 5 s after which Node.js and uvicorn close an idle connection themselves.
-    keepalive_seconds: float = 4.0
-    resolve_seconds: float = 1.0
-    touch_seconds: float = 5.0
+_RESOLVE_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
 
 
 class PreviewApp:
-    """An ASGI application for preview hosts (`HostRouter` sends it no others). Not thread-safe."""
+    """An ASGI application for preview hosts (`HostRouter` sends it nothing else). Used from one event loop."""
 
     def __init__(
         self,
@@ -52,96 +51,113 @@ class PreviewApp:
         domain: str,
         *,
         authenticator: PreviewAuthenticator,
-        limits: PreviewLimits | None = None,
+        grants: PreviewGrants | None,
     ) -> None:
+        """`grants` None: there is no edge, and so there are no previews."""
+        self._resolver = resolver
         self._signer = signer
         self._domain = domain.lower().strip(".")
         self._authenticator = authenticator
-        self._limits = limits or PreviewLimits()
-        self._lookup = Lookup(resolver, self._limits.resolve_seconds, self._limits.touch_seconds)
-        self._channels = Channels(
-            resolver,
-            max_connections=self._limits.connections,
-            connect_timeout_seconds=self._limits.connect_timeout_seconds,
-            keepalive_seconds=self._limits.keepalive_seconds,
-        )
+        self._grants = grants
+        self._lookup = Lookup(resolver, _RESOLVE_SECONDS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - it reads no body
+        if scope["type"] == "websocket":  # does not come from the edge, which asks by GET
+            await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":
             return
-        call = Call(scope, receive, send, context.current().request_id or uuid4().hex)
+        request_id = context.current().request_id or uuid4().hex
         try:
-            answer = await self._serve(call)
+            answer = await self._decide(scope)
         except SandboxError as error:
             answer = pages.of_error(error)
-        if answer is not None:
-            await call.respond(answer.status, *answer.render(scope, call.request_id))
-
-    @property
-    def open_sessions(self) -> int:
-        """The number of sessions with open connections, in use or idle."""
-        return self._channels.open_sessions
+        if isinstance(answer, Answer):
+            headers, body = answer.render(scope, request_id)
+            await _respond(send, answer.status, headers, body)
+        else:
+            status, headers = answer
+            await _respond(send, status, [*headers, (b"x-request-id", request_id.encode())])
 
     async def aclose(self) -> None:
-        """Close all connections to apps."""
-        await self._channels.aclose()
         await self._lookup.aclose()
 
-    async def _serve(self, call: Call) -> Answer | None:
-        """Forward the request, or return the response to send instead."""
-        host = self._host(call.scope)
-        admitted = await self._admit(call.scope, host) if host else None
+    async def _decide(self, scope: Scope) -> Answer | tuple[int, Headers]:
+        """The answer: a page, or a status and headers."""
+        if self._grants is None or not values(scope["headers"], METHOD_HEADER.encode()):
+            return pages.no_edge()
+        host = self._host(scope)
+        admitted = await self._admit(scope, host, self._grants) if host else None
         if host is None or admitted is None:
             return pages.not_found()
-        target, grant = admitted
-        if grant.user_id:
-            context.set_user(grant.user_id)
-        if grant.has_link and call.is_http and call.scope["method"] in ("GET", "HEAD"):
-            await self._redirect(call, host, grant)
-            return None
-        if answer := pages.of_status(target):
-            return answer
+        target, visit = admitted
+        context.set_user(visit.grant.user_id)
         port = host.port or target.preview_port
-        return await self._pass_on(call, target, port, grant) if port else pages.nothing_served(target)
+        reads = access.method(scope) in ("GET", "HEAD")
+        if visit.has_link and reads:
+            return _redirect(scope, visit, port)
+        answer = pages.of_status(target)
+        if answer is None and port is not None:
+            answer = await self._connect(scope, target, port, visit, self._grants)
+        if answer is not None or port is None:
+            return answer or pages.nothing_served(target)
+        if visit.is_browser and port not in visit.cookie_ports and reads:
+            return _redirect(scope, visit, port)
+        return 204, [
+            (GRANT_HEADER.encode(), f"{port}.{visit.grant.key}".encode()),
+            (PORT_HEADER.encode(), str(port).encode()),
+            (CONSUMED_HEADER.encode(), visit.consumed.encode()),
+        ]
 
-    async def _admit(self, scope: Scope, host: PreviewHost) -> tuple[PreviewTarget, Grant] | None:
-        """Return the session and the authorisation of the request. None does not reveal which of the two is missing."""
-        check_size(scope["headers"], self._limits.header_bytes)
-        grant = browser_grant(scope, host, self._domain, self._signer)
-        if grant is None and not carries_token(scope):
+    async def _admit(
+        self, scope: Scope, host: PreviewHost, grants: PreviewGrants
+    ) -> tuple[PreviewTarget, Visit] | None:
+        """The session and what lets this request see it. None does not say which of the two is lacking."""
+        visit = await access.browser_visit(scope, host, self._domain, self._signer, grants)
+        if visit is None and not access.carries_token(scope):
             return None
         target = await self._lookup.resolve(host.session_id)
-        if target is not None and grant is None:
-            grant = await token_grant(scope, target, self._authenticator)
-        return (target, grant) if target and grant else None
+        if target is not None and visit is None:
+            visit = await access.token_visit(scope, target, self._authenticator, grants)
+        return (target, visit) if target and visit else None
 
-    async def _pass_on(self, call: Call, target: PreviewTarget, port: int, grant: Grant) -> Answer | None:
-        scope, request_id = call.scope, call.request_id
+    async def _connect(
+        self, scope: Scope, target: PreviewTarget, port: int, visit: Visit, grants: PreviewGrants
+    ) -> Answer | None:
+        """Make the edge able to reach the app; what to show if it cannot."""
+        failure = "".join(values(scope["headers"], FAILURE_HEADER.encode()))
+        # With this the edge could not even connect: the socket is to be made again, and the request not yet sent.
+        unsent = failure.startswith("dial ")
+        roles = target.candidates(port)
         try:
-            async with self._channels.use(target.session_id) as channel:
-                on_use = partial(self._lookup.touch, target.session_id)
-                upstream = Upstream(channel, target.candidates(port), port, on_use)
-                if call.is_http:
-                    body = framing(scope["headers"])
-                    headers = request_headers(scope, body, consumed=grant.consumed, request_id=request_id)
-                    await forward(call, upstream, headers, body)
-                else:
-                    await call.receive()  # websocket.connect
-                    await relay(
-                        call,
-                        upstream,
-                        handshake_headers(scope, consumed=grant.consumed, request_id=request_id),
-                        max_message_bytes=self._limits.message_bytes,
-                        handshake_timeout_seconds=self._limits.handshake_timeout_seconds,
-                    )
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                if failure and not unsent:
+                    await self._check_listening(target, port)
+                    return pages.app_hung_up(target, port)
+                await grants.connect(visit.grant, port, roles, renew=unsent)
+        except TimeoutError:
+            late = f"the container gave no connection to port {port} within {_CONNECT_SECONDS:g} s"
+            return await self._silent(target, port, GuestError(late, code="agent_unreachable"))
         except GuestError as error:
-            # If the app does not answer, the session may have changed since it was looked up.
-            self._lookup.forget(target.session_id)
-            now = await self._lookup.resolve(target.session_id) or target
-            return pages.of_status(now) or pages.port_silent(now, port, error)
-        except HandshakeDenied as denied:
-            await call.respond(denied.status, denied.headers, denied.body)
+            return await self._silent(target, port, error)
         return None
+
+    async def _check_listening(self, target: PreviewTarget, port: int) -> None:
+        """Raise GuestError unless something listens on the port in one of the roles."""
+        failure = GuestError(f"nothing listens on port {port}", code="port_not_open")
+        for role in target.candidates(port):
+            try:
+                (await self._resolver.guest(target.session_id, role).tunnel(port)).close()
+            except GuestError as error:
+                failure = error
+            else:
+                return
+        raise failure
+
+    async def _silent(self, target: PreviewTarget, port: int, error: GuestError) -> Answer:
+        # Silence may mean that the session has changed since it was looked up.
+        self._lookup.forget(target.session_id)
+        now = await self._lookup.resolve(target.session_id) or target
+        return pages.of_status(now) or pages.port_silent(now, port, error)
 
     def _host(self, scope: Scope) -> PreviewHost | None:
         names = values(scope["headers"], b"host")
@@ -150,14 +166,16 @@ class PreviewApp:
         name = host_name(names[0])
         return parse_preview_host(name, self._domain) if name else None
 
-    async def _redirect(self, call: Call, host: PreviewHost, grant: Grant) -> None:
-        """Redirect to the same URL without the link's token. If the token was valid, set the cookie."""
-        location = request_target(call.scope)
-        if location[1:2] in (b"/", b"\\"):  # "//name" would be another host
-            location = b"/." + location
-        headers = [(b"location", location), (b"content-length", b"0"), (b"x-request-id", call.request_id.encode())]
-        headers += [(b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
-        if grant.needs_cookie and grant.user_id:
-            value = self._signer.sign_preview_cookie(host.session_id, grant.user_id)
-            headers.append(cookie_header(call.scope, value))
-        await call.respond(302, headers, b"")
+
+def _redirect(scope: Scope, visit: Visit, port: int | None) -> tuple[int, Headers]:
+    """To the same address without the link's token, with the cookie for the port as it is now."""
+    headers = [(b"location", access.same_address(scope)), (b"content-length", b"0")]
+    headers += [(b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
+    if (port or 0) not in visit.cookie_ports:
+        headers.append(access.cookie_header(scope, visit.grant, port))
+    return 302, headers
+
+
+async def _respond(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -18,8 +18,6 @@ from sandbox.statuses import STATUS
 
 _TEMPLATE = string.Template(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
 _RETRY_SECONDS = 2
-#: Where HTTP has a closer status than the kind of error has.
-_STATUS_OF_CODE = {"app_hung_up": 502, "headers_too_large": 431}
 #: A request that the proxy cannot take is malformed as HTTP, not by a rule of the API.
 _STATUS = {**STATUS, Kind.INVALID: 400}
 #: Nothing but the page's own style: it runs no script and loads nothing.
@@ -168,8 +166,31 @@ def port_silent(target: PreviewTarget, port: int, error: GuestError) -> Answer:
     )
 
 
+def app_hung_up(target: PreviewTarget, port: int) -> Answer:
+    """Something listens on the port, and gave no HTTP answer."""
+    return Answer(
+        502,
+        "app_hung_up",
+        "The app did not answer",
+        f"The app on port {port} accepted the connection but gave no HTTP answer.",
+        "Look at the app's log; it may have crashed on this request, or may not speak HTTP on this port.",
+        stage=target.pipeline_stage,
+    )
+
+
+def no_edge() -> Answer:
+    """The request did not come through the edge."""
+    return Answer(
+        503,
+        "previews_unavailable",
+        "No previews here",
+        "This service runs without the proxy in front that previews need.",
+        "Start it with: sandbox up, or: sandbox serve",
+    )
+
+
 def of_error(error: SandboxError) -> Answer:
     """An error on the way, as any other part of the service would report it."""
-    status = _STATUS_OF_CODE.get(error.code, _STATUS[error.kind])
     retry = 1 if error.kind is Kind.TOO_MANY else None
-    return Answer(status, error.code, "The preview cannot be shown", error.message, error.hint, retry_seconds=retry)
+    title = "The preview cannot be shown"
+    return Answer(_STATUS[error.kind], error.code, title, error.message, error.hint, retry_seconds=retry)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from sandbox.access.tokens import TokenService, TokenUnknown
+from sandbox.domain.caller import Caller
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.preview.target import PreviewTarget
@@ -39,9 +40,6 @@ class SessionResolver:
     def guest(self, session_id: UUID, role: str) -> Guest:
         return self._engine.guest(session_id, role)
 
-    async def touch(self, session_id: UUID) -> None:
-        self._sessions.touch(session_id)
-
 
 class TokenAuthenticator:
     """`PreviewAuthenticator` over the callers' tokens."""
@@ -49,12 +47,11 @@ class TokenAuthenticator:
     def __init__(self, tokens: TokenService) -> None:
         self._tokens = tokens
 
-    async def may_view(self, headers: Mapping[str, str], target: PreviewTarget) -> bool:
+    async def caller(self, headers: Mapping[str, str]) -> Caller | None:
         token = headers.get("x-api-key") or headers.get("authorization", "").partition(" ")[2].strip()
         if not token:
-            return False
+            return None
         try:
-            caller = await self._tokens.authenticate(token)
+            return await self._tokens.authenticate(token)
         except TokenUnknown:
-            return False
-        return caller.may_see(target.user_id)
+            return None

@@ -1,12 +1,13 @@
-"""The protocols through which the preview proxy finds a session's app and authorises requests for it."""
+"""What previews need from other packages: where a session's app is, who may see it, and the visitors' grants."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+from sandbox.domain.caller import Caller
 from sandbox.domain.session import SessionError, SessionStatus
 from sandbox.engine.guest import Guest
 
@@ -35,36 +36,57 @@ class PreviewTarget:
         return tuple(sorted(self.roles, key=lambda role: role != shown))
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A visitor's permission to see a session's preview, known by a random key of 22 letters, digits, `-` and `_`."""
+
+    key: str
+    session_id: UUID
+    user_id: str
+    #: The token that the visitor signed in with, if that is known; the grant ends with it.
+    token_id: UUID | None
+
+
 class PreviewResolver(Protocol):
-    """Finds sessions. It never starts, recovers or changes one."""
+    """Where sessions are. Reads only: nothing it does may start, recover or change a session."""
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
-        """The session, over or not; None if there never was one. Asked about once a second for a session in use."""
+        """The session, over or not; None if there never was one."""
 
     def guest(self, session_id: UUID, role: str) -> Guest:
-        """The guest agent of the role's container. No I/O, and its life is the resolver's affair: it is never closed
-        here."""
+        """The guest agent of the role's container. No I/O."""
 
-    async def touch(self, session_id: UUID) -> None:
-        """Record that the session is in use. Called at most every few seconds for one session."""
+
+class PreviewGrants(Protocol):
+    """The grants by which the edge lets visitors through."""
+
+    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant:
+        """A new grant for a visitor who has signed in."""
+
+    async def find(self, key: str, session_id: UUID) -> Grant | None:
+        """The session's grant with this key; None if there is none, its time is over or its token is not good."""
+
+    async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
+        """The grant of a caller who sends a token with each request."""
+
+    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool) -> None:
+        """Let the edge reach the port with this grant, in the first of the roles where something listens on it.
+
+        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens,
+        `agent_unreachable` if a guest agent does not answer.
+        """
 
 
 class PreviewSigner(Protocol):
-    """Signs and reads what a browser carries. Reading raises a SandboxError of kind UNAUTHENTICATED for a value that
-    is forged, expired or another session's."""
+    """Reads the signatures of preview links."""
 
-    def read_preview(self, value: str, session_id: UUID) -> str:
-        """The user a link to this session's preview was made for."""
-
-    def sign_preview_cookie(self, session_id: UUID, user_id: str) -> str:
-        """A value for the cookie of one preview host: letters, digits, `-`, `_`, `.` and the like, nothing to quote."""
-
-    def read_preview_cookie(self, value: str, session_id: UUID) -> str:
-        """The user whose browser this session's preview cookie was given to."""
+    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
+        """The user, and the token, that a link to this session's preview was made for. Raises a SandboxError of kind
+        UNAUTHENTICATED for a value that is forged, expired or another session's."""
 
 
 class PreviewAuthenticator(Protocol):
     """Knows the callers of the API by their tokens."""
 
-    async def may_view(self, headers: Mapping[str, str], target: PreviewTarget) -> bool:
-        """Whether the caller that `authorization` or `x-api-key` names may see the session. Names are in lower case."""
+    async def caller(self, headers: Mapping[str, str]) -> Caller | None:
+        """The caller that `authorization` or `x-api-key` names; None if it is none of ours. Names are in lower case."""

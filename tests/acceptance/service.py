@@ -126,7 +126,10 @@ class Service:
 
     def stop_edge(self) -> None:
         """Stop the proxy in front, which outlives the service."""
-        EdgeProcess(Settings(home=self.home, port=self.port)).stop()
+        self.edge().stop()
+
+    def edge(self) -> EdgeProcess:
+        return EdgeProcess(Settings(home=self.home, port=self.port))
 
     def stop_database(self) -> None:
         """Stop the embedded database, which goes on running after the service has ended."""

@@ -152,7 +152,7 @@ class DockerEngine:
 
     def port_socket(self, session_id: UUID, role: str, name: str) -> Path:
         """Where this host has a socket of `Guest.port_sockets`, if the engine shares sockets with it."""
-        return self._folders.of(session_id, role) / f"port-{name}.sock"
+        return self._folders.folder(session_id, role) / f"port-{name}.sock"
 
     def guest(self, session_id: UUID, role: str) -> Guest:
         """Return the client of the role's guest agent. It is the same object until the container is removed."""

@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_the_error(settings: Settings, edge: EdgeProcess
     with socket.socket() as other:
         other.bind(("127.0.0.1", settings.port))
         other.listen()
-        with pytest.raises(EdgeUnavailable, match="address already in use"):
+        with pytest.raises(EdgeUnavailable, match="cannot listen"):
             edge.ensure(edge_configuration(settings))
 
 

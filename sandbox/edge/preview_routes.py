@@ -1,0 +1,215 @@
+"""The edge's routes for preview hosts: who passes, and what an app is shown and not shown of it.
+
+A request takes one of two ways to the app. With a cookie of the right form, sent by the session's own page or to open a
+page, it goes straight to the socket that the cookie names. Every other request, and every one whose socket does not
+answer, is first asked about at the service (`preview/app.py`): it answers with a grant, or with what to show instead.
+
+The app sees itself at `localhost:PORT`, as in development; answers that name that address are rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sandbox.preview.access import LINK_PARAMETER
+from sandbox.preview.headers import (
+    CONSUMED_HEADER,
+    COOKIE_NAME,
+    FAILURE_HEADER,
+    GRANT_HEADER,
+    METHOD_HEADER,
+    PORT_HEADER,
+    TOKEN_PREFIX,
+)
+
+Json = dict[str, Any]
+
+#: Groups: the whole session id, and its end, which names the folder of its grants.
+_HOST = r"^(?:[1-9][0-9]{{0,4}}-)?([0-9a-f]{{8}}-?(?:[0-9a-f]{{4}}-?){{3}}([0-9a-f]{{12}}))\.{domain}$"
+#: Groups: the file name of the grant, and its port. Strict, because what matches becomes part of a path.
+_COOKIE = rf"(?:^|;)\s*{COOKIE_NAME}=(([1-9][0-9]{{0,4}})\.[A-Za-z0-9_-]{{22}})\s*(?:;|$)"
+_GRANT_SOCKET = "unix/grants/{http.regexp.host.2}/{http.vars.grant}.sock"
+_OWN = "{http.request.scheme}://{http.request.hostport}"
+_APP = "http://localhost:{http.vars.port}"
+_LOOPBACK = r"^https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):([0-9]{1,5})([/?#]|$)"
+#: Headers in which visitors send cookies and tokens.
+_CREDENTIALS = ("Cookie", "X-Api-Key", "Authorization")
+#: Below the 5 seconds after which Node.js and uvicorn close an idle connection themselves.
+_KEEPALIVE = {"idle_timeout": "4s", "max_idle_conns": 1024, "max_idle_conns_per_host": 32}
+_HUNG_UP = (
+    '{"type":"about:blank","title":"The app did not answer","status":502,"code":"app_hung_up",'
+    '"detail":"The app did not answer.","message":"The app did not answer.",'
+    '"hint":"Try again; it may have ended just now.","request_id":"{http.request.uuid}"}'
+)
+
+
+def preview_routes(domain: str, *, scheme: str, service: str, stream_close_delay: str) -> list[Json]:
+    """The routes for all names below the domain. `service` is the address of the service."""
+    ask = _ask_service(service)
+    app = [*_hide_credentials(), {"handle": [_to_app(scheme, stream_close_delay)]}]
+    preview = {
+        "handler": "subroute",
+        "routes": [
+            {"handle": [{"handler": "vars"} | {name: f"{{http.request.header.{name}}}" for name in _CREDENTIALS}]},
+            *_fast_routes(),
+            {"group": "access", "handle": [ask]},
+            *app,
+        ],
+        "errors": {
+            "routes": [
+                {"handle": [{"handler": "vars", "failure": "{http.error.message}"}, _restore_credentials()]},
+                {"handle": [ask]},
+                {"handle": [{"handler": "subroute", "routes": app, "errors": {"routes": [_hung_up()]}}]},
+            ]
+        },
+    }
+    host = {"name": "host", "pattern": _HOST.format(domain=re.escape(domain))}
+    return [
+        {"match": [{"vars_regexp": {"{http.request.host}": host}}], "handle": [preview], "terminal": True},
+        # Any other name below the domain is no preview, and never the service's own either.
+        {"match": [{"host": [f"*.{domain}"]}], "handle": [ask], "terminal": True},
+    ]
+
+
+def _fast_routes() -> list[Json]:
+    """Requests that pass by their cookie alone. `preview/access.py` says why a cookie is not enough by itself."""
+    cookie = {
+        "header_regexp": {"Cookie": {"name": "cookie", "pattern": _COOKIE}},
+        "not": [{"query": {LINK_PARAMETER: ["*"]}}],
+    }
+    sent_by: list[Json] = [
+        {"header": {"Sec-Fetch-Site": None, "Origin": None}},
+        {"header": {"Sec-Fetch-Site": ["none", "same-origin"]}},
+        {"header": {"Sec-Fetch-Mode": ["navigate"]}, "method": ["GET", "HEAD"]},
+    ]
+    use = {"handler": "vars", "grant": "{http.regexp.cookie.1}", "port": "{http.regexp.cookie.2}"}
+    return [{"group": "access", "match": [cookie | sent for sent in sent_by], "handle": [use]}]
+
+
+def _ask_service(service: str) -> Json:
+    """Ask the service about the request, without its body; with the grant of a 204 the next routes go on."""
+
+    def answer(header: str) -> str:
+        return "{http.reverse_proxy.header." + header.title() + "}"  # the placeholder's name is in canonical case
+
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": service}],
+        "transport": {"protocol": "http", "compression": False},
+        "rewrite": {"method": "GET"},
+        "headers": {
+            "request": {
+                "set": {METHOD_HEADER: ["{http.request.method}"], FAILURE_HEADER: ["{http.vars.failure}"]},
+                "delete": ["Connection", "Upgrade", "Content-Length", "Transfer-Encoding", "Expect", "Sec-WebSocket-*"],
+            }
+        },
+        "handle_response": [
+            {
+                "match": {"status_code": [204]},
+                "routes": [
+                    {
+                        "handle": [
+                            {
+                                "handler": "vars",
+                                "grant": answer(GRANT_HEADER),
+                                "port": answer(PORT_HEADER),
+                                "consumed": answer(CONSUMED_HEADER),
+                            }
+                        ]
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _hide_credentials() -> list[Json]:
+    """Our cookie and our tokens are not the app's business."""
+    token = rf"^\s*(?:$|{TOKEN_PREFIX})"
+    bearer = rf"^\s*(?:$|[Bb][Ee][Aa][Rr][Ee][Rr]\s+{TOKEN_PREFIX})"
+    strip_cookie = [
+        {"search_regexp": rf"(^|;)\s*{COOKIE_NAME}=[^;]*", "replace": ""},
+        {"search_regexp": r"^;\s*", "replace": ""},
+    ]
+    return [
+        {"handle": [{"handler": "headers", "request": {"replace": {"Cookie": strip_cookie}}}]},
+        _delete_header("Cookie", {"header_regexp": {"Cookie": {"pattern": r"^\s*$"}}}),
+        _delete_header(
+            "X-Api-Key",
+            {"header_regexp": {"X-Api-Key": {"pattern": token}}},
+            {"vars": {"consumed": ["x-api-key"]}},
+        ),
+        _delete_header(
+            "Authorization",
+            {"header_regexp": {"Authorization": {"pattern": bearer}}},
+            {"vars": {"consumed": ["authorization"]}},
+        ),
+    ]
+
+
+def _restore_credentials() -> Json:
+    """The request as it came: the service is asked about it after an attempt without them. Absent ones become empty."""
+    kept = {name: [f"{{http.vars.{name}}}"] for name in _CREDENTIALS}
+    return {"handler": "headers", "request": {"set": kept}}
+
+
+def _delete_header(name: str, *matchers: Json) -> Json:
+    return {"match": list(matchers), "handle": [{"handler": "headers", "request": {"delete": [name]}}]}
+
+
+def _to_app(scheme: str, stream_close_delay: str) -> Json:
+    own, app = _OWN, _APP
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": _GRANT_SOCKET}],
+        "flush_interval": -1,
+        "stream_close_delay": stream_close_delay,
+        "transport": {"protocol": "http", "dial_timeout": "5s", "compression": False, "keep_alive": _KEEPALIVE},
+        "headers": {
+            "request": {
+                "set": {
+                    "Host": ["localhost:{http.vars.port}"],
+                    "X-Forwarded-Proto": [scheme],
+                    "X-Request-Id": ["{http.request.uuid}"],
+                },
+                # Frameworks compare it with Origin, or refuse names that they do not know.
+                "delete": ["X-Forwarded-Host", METHOD_HEADER, FAILURE_HEADER],
+                "replace": {
+                    "Origin": [{"search": own, "replace": app}],
+                    "Referer": [{"search": f"{own}/", "replace": f"{app}/"}],
+                },
+            },
+            "response": {
+                "set": {"X-Request-Id": ["{http.request.uuid}"]},
+                "replace": {
+                    # A redirect to the app's own address leads back here. Its port may vary and a pattern cannot
+                    # contain one, so every loopback address becomes a mark with its port, and then what it stands for.
+                    "Location": [
+                        {"search_regexp": _LOOPBACK, "replace": "app-port:$1:$2"},
+                        {"search": "app-port:{http.vars.port}:", "replace": own},
+                        {"search_regexp": r"^app-port:([0-9]+):", "replace": "http://localhost:$1"},
+                    ],
+                    # Cookies are the host's alone: one for the whole domain would reach the previews of others.
+                    "Set-Cookie": [
+                        {"search_regexp": r"(?i);\s*domain=[^;]*", "replace": ""},
+                        {"search_regexp": rf"^\s*{COOKIE_NAME}\s*=", "replace": "app_preview="},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _hung_up() -> Json:
+    """The second attempt failed too. The page of the service for it comes with the next request."""
+    return {
+        "handle": [
+            {
+                "handler": "static_response",
+                "status_code": 502,
+                "headers": {"Cache-Control": ["no-store"], "Content-Type": ["application/problem+json"]},
+                "body": _HUNG_UP,
+            }
+        ]
+    }

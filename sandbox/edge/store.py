@@ -1,0 +1,80 @@
+"""The rows of `preview_grants`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from sandbox.db.connection import Database
+from sandbox.preview.target import Grant
+
+#: A grant is good while its time is not over, its session is not, and its token is good.
+_GOOD = """
+    g.expires_at > now() AND s.status <> 'terminated'
+    AND (g.token_id IS NULL
+         OR (t.token_id IS NOT NULL AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())))
+"""
+_FROM = """
+    FROM preview_grants g
+    JOIN sandbox_sessions s ON s.session_id = g.session_id
+    LEFT JOIN api_tokens t ON t.token_id = g.token_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A grant as the database has it now. `roles` are those of the session's containers."""
+
+    grant: Grant
+    good: bool
+    roles: tuple[str, ...]
+
+
+class GrantStore:
+    """Reads and writes grants. Raises DatabaseUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+        statement = text(
+            "INSERT INTO preview_grants (key, session_id, user_id, token_id, expires_at) "
+            "VALUES (:key, :session_id, :user_id, :token_id, now() + make_interval(secs => :seconds))"
+        )
+        values = {
+            "key": grant.key,
+            "session_id": grant.session_id,
+            "user_id": grant.user_id,
+            "token_id": grant.token_id,
+            "seconds": lifetime_seconds,
+        }
+        async with self._db.transaction() as connection:
+            await connection.execute(statement, values)
+
+    async def find(self, key: str, session_id: UUID) -> Grant | None:
+        """The session's grant with this key, if its time is not over and its token is good. The session may be over."""
+        good = _GOOD.replace("AND s.status <> 'terminated'", "")
+        statement = text(f"SELECT g.* {_FROM} WHERE g.key = :key AND g.session_id = :session_id AND {good}")
+        async with self._db.read() as connection:
+            row = (await connection.execute(statement, {"key": key, "session_id": session_id})).one_or_none()
+        return None if row is None else _grant(row)
+
+    async def states(self, keys: Collection[str]) -> dict[str, GrantState]:
+        """Those of these grants that the database has, by key."""
+        statement = text(f"SELECT g.*, s.containers, ({_GOOD}) AS good {_FROM} WHERE g.key = ANY(:keys)")
+        async with self._db.read() as connection:
+            rows = (await connection.execute(statement, {"keys": list(keys)})).all()
+        return {row.key: GrantState(_grant(row), row.good, tuple(row.containers)) for row in rows}
+
+    async def drop_expired(self) -> None:
+        """Delete rows that have been of no use for a day. Until then they tell which sockets to close."""
+        async with self._db.transaction() as connection:
+            await connection.execute(text("DELETE FROM preview_grants WHERE expires_at < now() - interval '1 day'"))
+
+
+def _grant(row: Row[Any]) -> Grant:
+    return Grant(key=row.key, session_id=row.session_id, user_id=row.user_id, token_id=row.token_id)
