@@ -143,7 +143,7 @@ def _start_failed(cause: str, log: Path) -> Unavailable:
 
 
 def check_port(settings: Settings) -> None:
-    """Raise EdgeUnavailable if something other than this data folder's edge listens where the service is to listen."""
+    """Raise Conflict if something other than this data folder's edge listens where the service is to listen."""
     from sandbox.edge import process as edge
 
     if edge.EdgeProcess(settings).pid() is None:

@@ -25,18 +25,22 @@ from sandbox.preview.headers import (
 
 Json = dict[str, Any]
 
-#: Groups: the whole session id, and its end, which names the folder of its grants.
-_HOST = r"^(?:[1-9][0-9]{{0,4}}-)?([0-9a-f]{{8}}-?(?:[0-9a-f]{{4}}-?){{3}}([0-9a-f]{{12}}))\.{domain}$"
+#: Groups: the port, the session id, and the end of that, which names the folder of the session's grants.
+_HOST = r"^(?:([1-9][0-9]{{0,4}})-)?([0-9a-f]{{8}}-?(?:[0-9a-f]{{4}}-?){{3}}([0-9a-f]{{12}}))\.{domain}$"
 #: Groups: the file name of the grant, and its port. Strict, because what matches becomes part of a path.
 _COOKIE = rf"(?:^|;)\s*{COOKIE_NAME}=(([1-9][0-9]{{0,4}})\.[A-Za-z0-9_-]{{22}})\s*(?:;|$)"
-_GRANT_SOCKET = "unix/grants/{http.regexp.host.2}/{http.vars.grant}.sock"
+_GRANT_SOCKET = "unix/grants/{http.regexp.host.3}/{http.vars.grant}.sock"
 _OWN = "{http.request.scheme}://{http.request.hostport}"
 _APP = "http://localhost:{http.vars.port}"
 _LOOPBACK = r"^https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):([0-9]{1,5})([/?#]|$)"
+#: What a client may not say of its own way here.
+_CLAIMS = ("Forwarded", "X-Real-Ip", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Server")
 #: Headers in which visitors send cookies and tokens.
 _CREDENTIALS = ("Cookie", "X-Api-Key", "Authorization")
 #: Below the 5 seconds after which Node.js and uvicorn close an idle connection themselves.
 _KEEPALIVE = {"idle_timeout": "4s", "max_idle_conns": 1024, "max_idle_conns_per_host": 32}
+#: Most that the head of an app's answer may have.
+_APP_HEADER_BYTES = 256 * 1024
 _HUNG_UP = (
     '{"type":"about:blank","title":"The app did not answer","status":502,"code":"app_hung_up",'
     '"detail":"The app did not answer.","message":"The app did not answer.",'
@@ -47,7 +51,7 @@ _HUNG_UP = (
 def preview_routes(domain: str, *, scheme: str, service: str, stream_close_delay: str) -> list[Json]:
     """The routes for all names below the domain. `service` is the address of the service."""
     ask = _ask_service(service)
-    app = [*_hide_credentials(), {"handle": [_to_app(scheme, stream_close_delay)]}]
+    app = [_hide_link(), *_hide_credentials(), {"handle": [_to_app(scheme, stream_close_delay)]}]
     preview = {
         "handler": "subroute",
         "routes": [
@@ -65,17 +69,19 @@ def preview_routes(domain: str, *, scheme: str, service: str, stream_close_delay
         },
     }
     host = {"name": "host", "pattern": _HOST.format(domain=re.escape(domain))}
+    below = {"pattern": rf"(?i)\.{re.escape(domain)}\.?$"}
     return [
         {"match": [{"vars_regexp": {"{http.request.host}": host}}], "handle": [preview], "terminal": True},
         # Any other name below the domain is no preview, and never the service's own either.
-        {"match": [{"host": [f"*.{domain}"]}], "handle": [ask], "terminal": True},
+        {"match": [{"vars_regexp": {"{http.request.host}": below}}], "handle": [ask], "terminal": True},
     ]
 
 
 def _fast_routes() -> list[Json]:
     """Requests that pass by their cookie alone. `preview/access.py` says why a cookie is not enough by itself."""
-    cookie = {
-        "header_regexp": {"Cookie": {"name": "cookie", "pattern": _COOKIE}},
+    cookie = {"header_regexp": {"Cookie": {"name": "cookie", "pattern": _COOKIE}}}
+    own = {
+        "vars": {"{http.regexp.host.1}": ["", "{http.vars.port}"], "grant": ["{http.regexp.cookie.1}"]},
         "not": [{"query": {LINK_PARAMETER: ["*"]}}],
     }
     sent_by: list[Json] = [
@@ -84,7 +90,11 @@ def _fast_routes() -> list[Json]:
         {"header": {"Sec-Fetch-Mode": ["navigate"]}, "method": ["GET", "HEAD"]},
     ]
     use = {"handler": "vars", "grant": "{http.regexp.cookie.1}", "port": "{http.regexp.cookie.2}"}
-    return [{"group": "access", "match": [cookie | sent for sent in sent_by], "handle": [use]}]
+    # Matchers of one route are evaluated in any order, so what the cookie says is taken from it in a route before.
+    return [
+        {"match": [cookie], "handle": [use]},
+        {"group": "access", "match": [own | sent for sent in sent_by], "handle": [{"handler": "vars", "passed": True}]},
+    ]
 
 
 def _ask_service(service: str) -> Json:
@@ -100,7 +110,10 @@ def _ask_service(service: str) -> Json:
         "rewrite": {"method": "GET"},
         "headers": {
             "request": {
-                "set": {METHOD_HEADER: ["{http.request.method}"], FAILURE_HEADER: ["{http.vars.failure}"]},
+                "set": {
+                    METHOD_HEADER: ["{http.request.method} {http.request.header.Upgrade}"],
+                    FAILURE_HEADER: ["{http.vars.failure}"],
+                },
                 "delete": ["Connection", "Upgrade", "Content-Length", "Transfer-Encoding", "Expect", "Sec-WebSocket-*"],
             }
         },
@@ -122,6 +135,11 @@ def _ask_service(service: str) -> Json:
             }
         ],
     }
+
+
+def _hide_link() -> Json:
+    rewrite = {"handler": "rewrite", "query": {"delete": [LINK_PARAMETER]}}
+    return {"match": [{"query": {LINK_PARAMETER: ["*"]}}], "handle": [rewrite]}
 
 
 def _hide_credentials() -> list[Json]:
@@ -165,7 +183,8 @@ def _to_app(scheme: str, stream_close_delay: str) -> Json:
         "upstreams": [{"dial": _GRANT_SOCKET}],
         "flush_interval": -1,
         "stream_close_delay": stream_close_delay,
-        "transport": {"protocol": "http", "dial_timeout": "5s", "compression": False, "keep_alive": _KEEPALIVE},
+        "transport": {"protocol": "http", "dial_timeout": "5s", "compression": False, "keep_alive": _KEEPALIVE}
+        | {"max_response_header_size": _APP_HEADER_BYTES},
         "headers": {
             "request": {
                 "set": {
@@ -174,7 +193,7 @@ def _to_app(scheme: str, stream_close_delay: str) -> Json:
                     "X-Request-Id": ["{http.request.uuid}"],
                 },
                 # Frameworks compare it with Origin, or refuse names that they do not know.
-                "delete": ["X-Forwarded-Host", METHOD_HEADER, FAILURE_HEADER],
+                "delete": ["X-Forwarded-Host", *_CLAIMS, METHOD_HEADER, FAILURE_HEADER],
                 "replace": {
                     "Origin": [{"search": own, "replace": app}],
                     "Referer": [{"search": f"{own}/", "replace": f"{app}/"}],

@@ -24,7 +24,7 @@ import psutil
 
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.program import EdgeUnavailable, find_program
-from sandbox.errors import Kind
+from sandbox.errors import Conflict, SandboxError
 from sandbox.settings import Settings
 
 _START_SECONDS = 30.0
@@ -60,7 +60,7 @@ class EdgeProcess:
     def ensure(self, configuration: Mapping[str, Any]) -> int:
         """Start the edge, or load the configuration into the one that runs; its process id.
 
-        Raises EdgeUnavailable if it does not start, or refuses the configuration.
+        Raises EdgeUnavailable if it does not start or refuses the configuration, Conflict if its port is taken.
         """
         self.folder.make()
         text = json.dumps(configuration, indent=1)
@@ -88,6 +88,9 @@ class EdgeProcess:
                 deadline = time.monotonic() + _STOP_SECONDS
                 while time.monotonic() < deadline:
                     if self.pid() is None:
+                        if self._child is not None:
+                            self._child.wait()
+                            self._child = None
                         self.folder.pid_file.unlink(missing_ok=True)
                         return pid
                     time.sleep(0.05)
@@ -167,18 +170,17 @@ class EdgeProcess:
 
 
 def check_port(settings: Settings) -> None:
-    """Raise EdgeUnavailable if something listens on the edge's port. Caddy shares a port with another Caddy."""
+    """Raise Conflict if something listens on the edge's port. Caddy shares a port with another Caddy."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(found[0], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(found[4])
     except OSError as error:
-        raise EdgeUnavailable(
+        raise Conflict(
             f"The service cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
             hint="Set SANDBOX_PORT to a free port, or end what listens there.",
             code="port_taken",
-            kind=Kind.CONFLICT,
         ) from error
 
 
@@ -210,7 +212,7 @@ class EdgeSupervisor:
             log.warning("the edge has ended; it is started again")
             try:
                 pid = await asyncio.to_thread(self._process.ensure, self._configuration)
-            except EdgeUnavailable as error:
+            except SandboxError as error:
                 log.error("%s", error)  # noqa: TRY400 - the message says it all
                 continue
             log.info("the edge runs again, pid %d", pid)

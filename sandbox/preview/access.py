@@ -28,8 +28,8 @@ from sandbox.preview.target import Grant, PreviewAuthenticator, PreviewGrants, P
 LINK_PARAMETER = "_sbx"
 _PARAMETER = LINK_PARAMETER.encode()
 _COOKIE_VALUE = re.compile(r"(?P<port>[0-9]{1,5})\.(?P<key>[A-Za-z0-9_-]{22})", re.ASCII)
-#: Reserved and unreserved characters, which stay as they are; everything else is percent-encoded.
-_SAFE = "%/:?#[]@!$&'()*+,;=-._~"
+#: Every printable ASCII character stays as the browser sent it; other bytes have no place in a request line.
+_SAFE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,9 @@ def cookie_header(scope: Scope, grant: Grant, port: int | None) -> tuple[bytes, 
 
 
 def method(scope: Scope) -> str:
-    """The method of the visitor's request; the edge's question is always a GET."""
-    return (values(scope["headers"], METHOD_HEADER.encode()) or [scope["method"]])[0]
+    """The method of the visitor's request, and the protocol that it wants to change to if it does. The edge's question
+    is always a GET."""
+    return "".join(values(scope["headers"], METHOD_HEADER.encode())).strip()
 
 
 def _read_link(signer: PreviewSigner, value: str, host: PreviewHost) -> tuple[str, UUID | None] | None:

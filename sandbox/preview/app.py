@@ -37,9 +37,6 @@ from sandbox.preview.target import (
 )
 from sandbox.telemetry import context
 
-_RESOLVE_SECONDS = 1.0
-_CONNECT_SECONDS = 5.0
-
 
 class PreviewApp:
     """An ASGI application for preview hosts (`HostRouter` sends it nothing else). Used from one event loop."""
@@ -52,14 +49,18 @@ class PreviewApp:
         *,
         authenticator: PreviewAuthenticator,
         grants: PreviewGrants | None,
+        remember_seconds: float = 1.0,
+        connect_seconds: float = 5.0,
     ) -> None:
-        """`grants` None: there is no edge, and so there are no previews."""
+        """`grants` None: there is no edge, and so there are no previews. A session is read at most once in
+        `remember_seconds`; guest agents have `connect_seconds` to answer."""
         self._resolver = resolver
         self._signer = signer
         self._domain = domain.lower().strip(".")
         self._authenticator = authenticator
         self._grants = grants
-        self._lookup = Lookup(resolver, _RESOLVE_SECONDS)
+        self._lookup = Lookup(resolver, remember_seconds)
+        self._connect_seconds = connect_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - it reads no body
         if scope["type"] == "websocket":  # does not come from the edge, which asks by GET
@@ -86,10 +87,17 @@ class PreviewApp:
         if self._grants is None or not values(scope["headers"], METHOD_HEADER.encode()):
             return pages.no_edge()
         host = self._host(scope)
+        if host and (address := self._usual_address(scope, host)):
+            return 308, [(b"location", address), (b"content-length", b"0")]
         admitted = await self._admit(scope, host, self._grants) if host else None
         if host is None or admitted is None:
             return pages.not_found()
-        target, visit = admitted
+        return await self._show(scope, host, *admitted, self._grants)
+
+    async def _show(
+        self, scope: Scope, host: PreviewHost, target: PreviewTarget, visit: Visit, grants: PreviewGrants
+    ) -> Answer | tuple[int, Headers]:
+        """The answer to a visitor who may see the session."""
         context.set_user(visit.grant.user_id)
         port = host.port or target.preview_port
         reads = access.method(scope) in ("GET", "HEAD")
@@ -97,7 +105,7 @@ class PreviewApp:
             return _redirect(scope, visit, port)
         answer = pages.of_status(target)
         if answer is None and port is not None:
-            answer = await self._connect(scope, target, port, visit, self._grants)
+            answer = await self._connect(scope, target, port, visit, grants)
         if answer is not None or port is None:
             return answer or pages.nothing_served(target)
         if visit.is_browser and port not in visit.cookie_ports and reads:
@@ -129,13 +137,13 @@ class PreviewApp:
         unsent = failure.startswith("dial ")
         roles = target.candidates(port)
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 if failure and not unsent:
                     await self._check_listening(target, port)
                     return pages.app_hung_up(target, port)
                 await grants.connect(visit.grant, port, roles, renew=unsent)
         except TimeoutError:
-            late = f"the container gave no connection to port {port} within {_CONNECT_SECONDS:g} s"
+            late = f"the container gave no connection to port {port} within {self._connect_seconds:g} s"
             return await self._silent(target, port, GuestError(late, code="agent_unreachable"))
         except GuestError as error:
             return await self._silent(target, port, error)
@@ -158,6 +166,14 @@ class PreviewApp:
         self._lookup.forget(target.session_id)
         now = await self._lookup.resolve(target.session_id) or target
         return pages.of_status(now) or pages.port_silent(now, port, error)
+
+    def _usual_address(self, scope: Scope, host: PreviewHost) -> bytes | None:
+        """Where the request belongs if it spells the host in capitals or with a final dot, which the edge does not
+        know; None if it does not."""
+        name, colon, port = values(scope["headers"], b"host")[0].partition(":")
+        if name == name.lower().removesuffix("."):
+            return None
+        return f"//{host.name(self._domain)}{colon}{port}".encode() + access.same_address(scope)
 
     def _host(self, scope: Scope) -> PreviewHost | None:
         names = values(scope["headers"], b"host")

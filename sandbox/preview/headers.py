@@ -11,7 +11,8 @@ COOKIE_NAME = "__sbx_preview"
 #: Every token this service makes starts with this, so apps never see one, whoever sent it.
 TOKEN_PREFIX = "sbx_"  # noqa: S105
 
-#: What the edge adds to its question whether a request may pass: the request's method, and what the app's socket did.
+#: What the edge adds to its question whether a request may pass: the request's method, followed by a protocol if the
+#: request wants to change to one (`GET websocket`); and why the app could not be reached.
 METHOD_HEADER = "x-sandbox-method"
 FAILURE_HEADER = "x-sandbox-failure"
 #: What the service answers it with: the file name of the grant, and the header that held a credential of ours.

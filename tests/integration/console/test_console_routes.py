@@ -14,7 +14,7 @@ from sandbox.access.signing import CALLER_COOKIE, Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.console import routes
-from sandbox.domain.caller import CallerRole
+from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
 
 
@@ -106,8 +106,9 @@ async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
     assert (await browser.get("/")).status_code == 401
 
 
-async def test_a_preview_cookie_does_not_authenticate_a_caller(browser, service):
-    signed = service.signer.sign_preview_cookie(uuid4(), "ann")
+async def test_a_preview_link_does_not_authenticate_a_caller(browser, service, made):
+    caller = Caller("ann", CallerRole.USER, str(made.record.token_id))
+    signed = service.signer.sign_preview(uuid4(), caller)
     answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={signed}"})
     assert answer.status_code == 401
 

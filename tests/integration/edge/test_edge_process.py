@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
-from sandbox.edge.program import EdgeUnavailable
+from sandbox.errors import Conflict
 from sandbox.settings import Settings
 
 
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_the_error(settings: Settings, edge: EdgeProcess
     with socket.socket() as other:
         other.bind(("127.0.0.1", settings.port))
         other.listen()
-        with pytest.raises(EdgeUnavailable, match="cannot listen"):
+        with pytest.raises(Conflict, match="cannot listen"):
             edge.ensure(edge_configuration(settings))
 
 

@@ -1,35 +1,38 @@
-"""A real app behind a real proxy: three uvicorn servers on loopback, and sockets between them for tunnels."""
+"""A real app behind a real edge: an app on loopback, the service that the edge asks, and the edge between them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 import httpx
 import pytest_asyncio
 import uvicorn
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from sandbox.domain.caller import Caller, CallerRole
 from sandbox.domain.session import SessionStatus
+from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.folder import EdgeFolder
+from sandbox.edge.grants import Grants
+from sandbox.edge.process import EdgeProcess
+from sandbox.edge.store import GrantState
 from sandbox.errors import GuestError, Kind, SandboxError
-from sandbox.preview.app import PreviewApp, PreviewLimits
+from sandbox.preview.app import PreviewApp
 from sandbox.preview.router import HostRouter
-from sandbox.preview.target import PreviewTarget
+from sandbox.preview.target import Grant, PreviewTarget
+from sandbox.settings import Settings
 
 DOMAIN = "preview.localhost"
-LIMITS = PreviewLimits(
-    connections=20,
-    connect_timeout_seconds=1.0,
-    keepalive_seconds=0.5,
-    handshake_timeout_seconds=2.0,
-    resolve_seconds=0.05,
-    touch_seconds=0.05,
-)
 
 
 @dataclass
@@ -171,12 +174,11 @@ class Upstream:
 
 
 class TcpAgent:
-    """The one call of a guest agent that a preview makes: a connected socket to a port on a loopback address."""
+    """The calls of a guest agent that a preview makes. It is of an earlier release and has no sockets to ports."""
 
     def __init__(self, addresses: dict[int, str]) -> None:
         self.addresses = addresses
         self.hangs = False
-        self.sockets: list[socket.socket] = []
 
     async def tunnel(self, port: int) -> socket.socket:
         if self.hangs:
@@ -186,21 +188,27 @@ class TcpAgent:
         address = self.addresses[port]
         connected = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         connected.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connected, (address, port))
-        self.sockets.append(connected)
+        try:
+            await asyncio.get_running_loop().sock_connect(connected, (address, port))
+        except OSError as error:
+            connected.close()
+            raise GuestError(str(error), code="port_not_open") from error
         return connected
+
+    async def port_sockets(self, **_: Any) -> dict[str, Any]:
+        if self.hangs:
+            await asyncio.sleep(3600)
+        raise GuestError("there is no function port_sockets", code="agent_refused")
 
 
 @dataclass
 class Sessions:
-    """The sessions the proxy is told of."""
+    """The sessions of the service, and the engine with their guest agents."""
 
     targets: dict[UUID, PreviewTarget] = field(default_factory=dict)
     agents: dict[tuple[UUID, str], TcpAgent] = field(default_factory=dict)
-    touched: list[UUID] = field(default_factory=list)
     resolved: int = 0
     failure: Exception | None = None
-    touch_failure: Exception | None = None
 
     async def resolve(self, session_id: UUID) -> PreviewTarget | None:
         self.resolved += 1
@@ -212,10 +220,8 @@ class Sessions:
     def guest(self, session_id: UUID, role: str) -> Any:
         return self.agents[session_id, role]
 
-    async def touch(self, session_id: UUID) -> None:
-        self.touched.append(session_id)
-        if self.touch_failure:
-            raise self.touch_failure
+    def port_socket(self, session_id: UUID, role: str, name: str) -> Path:
+        raise AssertionError("its guest agents have no sockets")
 
     def add(self, **changes: Any) -> UUID:
         """A session of user `ann`; `changes` are fields of its target."""
@@ -232,44 +238,54 @@ class Sessions:
 
 
 class Signer:
-    """Links and cookies, really signed."""
+    """Links, really signed."""
 
     def __init__(self) -> None:
         self.link_seconds = 300
         self._link = URLSafeTimedSerializer("a secret of this test", salt="link")
-        self._cookie = URLSafeTimedSerializer("a secret of this test", salt="cookie")
 
     def sign_preview(self, session_id: UUID, user_id: str) -> str:
-        return self._sign(self._link, session_id, user_id)
+        return str(self._link.dumps([str(session_id), user_id]))
 
-    def read_preview(self, value: str, session_id: UUID) -> str:
-        return self._read(self._link, value, session_id, self.link_seconds)
-
-    def sign_preview_cookie(self, session_id: UUID, user_id: str) -> str:
-        return self._sign(self._cookie, session_id, user_id)
-
-    def read_preview_cookie(self, value: str, session_id: UUID) -> str:
-        return self._read(self._cookie, value, session_id, 3600)
-
-    def _sign(self, serializer: URLSafeTimedSerializer, session_id: UUID, user_id: str) -> str:
-        return str(serializer.dumps([str(session_id), user_id]))
-
-    def _read(self, serializer: URLSafeTimedSerializer, value: str, session_id: UUID, max_age: int) -> str:
+    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
         try:
-            bound_to, user_id = serializer.loads(value, max_age=max_age)
+            bound_to, user_id = self._link.loads(value, max_age=self.link_seconds)
         except BadSignature as error:
             raise SandboxError("not signed here, or expired", kind=Kind.UNAUTHENTICATED) from error
         if bound_to != str(session_id):
             raise SandboxError("signed for another session", kind=Kind.UNAUTHENTICATED)
-        return str(user_id)
+        return str(user_id), None
+
+
+class Store:
+    """Implements the calls of `edge.store.GrantStore`. Those in `ended` are no longer good."""
+
+    def __init__(self) -> None:
+        self.grants: dict[str, Grant] = {}
+        self.ended: set[str] = set()
+
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+        self.grants[grant.key] = grant
+
+    async def find(self, key: str, session_id: UUID) -> Grant | None:
+        grant = self.grants.get(key)
+        return grant if grant and grant.session_id == session_id and key not in self.ended else None
+
+    async def states(self, keys: Any) -> dict[str, GrantState]:
+        found = {key: self.grants[key] for key in keys if key in self.grants}
+        return {key: GrantState(grant, key not in self.ended, ("main",)) for key, grant in found.items()}
 
 
 class Callers:
     """Tokens of the API: `sbx_NAME` is NAME's, `operator-secret` the admin's."""
 
-    async def may_view(self, headers: Any, target: PreviewTarget) -> bool:
+    async def caller(self, headers: Any) -> Caller | None:
         token = headers.get("x-api-key") or headers.get("authorization", "").partition(" ")[2]
-        return token in (f"sbx_{target.user_id}", "operator-secret")
+        if token == "operator-secret":
+            return Caller("operator", CallerRole.ADMIN, str(uuid5(NAMESPACE_OID, token)))
+        if token.startswith("sbx_"):
+            return Caller(token.removeprefix("sbx_"), CallerRole.USER, str(uuid5(NAMESPACE_OID, token)))
+        return None
 
 
 async def _main_app(scope: Any, receive: Any, send: Any) -> None:
@@ -279,18 +295,25 @@ async def _main_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Any, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """A uvicorn server on a free port of that address alone."""
+async def serve(app: Any, host: str = "127.0.0.1", behind: socket.socket | None = None) -> AsyncIterator[int]:
+    """A uvicorn server on a free port of that address alone, or on the socket behind the edge. Gives the port."""
     config = uvicorn.Config(
-        app, host=host, port=0, log_level="warning", lifespan="off", proxy_headers=False, ws_max_size=64 << 20
+        app,
+        host=host,
+        port=0,
+        log_level="warning",
+        lifespan="off",
+        proxy_headers=behind is not None,
+        forwarded_allow_ips="*",
+        ws_max_size=64 << 20,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(sockets=[behind] if behind else None))
     while not server.started:
         await asyncio.sleep(0.01)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield 0 if behind else server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         server.force_exit = True
@@ -299,7 +322,7 @@ async def serve(app: Any, host: str = "127.0.0.1") -> AsyncIterator[int]:
 
 @dataclass
 class World:
-    """Everything a test needs to look through the proxy."""
+    """Everything that a test of previews needs."""
 
     port: int
     app_port: int
@@ -307,7 +330,7 @@ class World:
     app: Upstream
     sessions: Sessions
     signer: Signer
-    preview: PreviewApp
+    store: Store
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds; TimeoutError if it never does."""
@@ -328,13 +351,16 @@ class World:
     def host(self, session_id: UUID, port: int | None = None) -> str:
         return f"{f'{port}-' if port else ''}{session_id}.{DOMAIN}:{self.port}"
 
-    def cookie(self, session_id: UUID, user_id: str = "ann") -> str:
-        return f"__sbx_preview={self.signer.sign_preview_cookie(session_id, user_id)}"
+    def cookie(self, session_id: UUID, port: int | None = None, user_id: str = "ann") -> str:
+        """The cookie of a browser that has signed in."""
+        key = secrets.token_urlsafe(16)
+        self.store.grants[key] = Grant(key, session_id, user_id, None)
+        return f"__sbx_preview={port or self.sessions.targets[session_id].preview_port or 0}.{key}"
 
     def headers(self, session_id: UUID, port: int | None = None, **more: str) -> dict[str, str]:
-        """Host and a good cookie."""
+        """Host and a valid cookie."""
         named = {name.replace("_", "-"): value for name, value in more.items()}
-        return {"host": self.host(session_id, port), "cookie": self.cookie(session_id)} | named
+        return {"host": self.host(session_id, port), "cookie": self.cookie(session_id, port)} | named
 
 
 class Switch:
@@ -353,23 +379,38 @@ class Servers:
     app_port: int
     app6_port: int
     port: int
+    folder: EdgeFolder
 
 
 @pytest_asyncio.fixture(scope="session")
 async def servers() -> AsyncIterator[Servers]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = Path(tempfile.mkdtemp(prefix="sbx-"))
+    settings = Settings(home=home, port=port, preview_domain=DOMAIN)
+    edge = EdgeProcess(settings)
     app, front = Switch(), Switch()
-    async with serve(app) as app_port, serve(app, "::1") as app6_port, serve(front) as port:
-        yield Servers(app, front, app_port, app6_port, port)
+    async with serve(app) as app_port, serve(app, "::1") as app6_port, serve(front, behind=edge.folder.listen()):
+        await asyncio.to_thread(edge.ensure, edge_configuration(settings))
+        yield Servers(app, front, app_port, app6_port, port, edge.folder)
+        await asyncio.to_thread(edge.stop)
+    shutil.rmtree(home)
 
 
 @pytest_asyncio.fixture
 async def world(servers: Servers) -> AsyncIterator[World]:
-    app, sessions, signer = Upstream(), Sessions(), Signer()
-    preview = PreviewApp(sessions, signer, DOMAIN, authenticator=Callers(), limits=LIMITS)
+    app, sessions, signer, store = Upstream(), Sessions(), Signer(), Store()
+    grants = Grants(servers.folder, store, sessions, lambda _: None)  # type: ignore[arg-type]
+    await grants.start()
+    preview = PreviewApp(
+        sessions, signer, DOMAIN, authenticator=Callers(), grants=grants, remember_seconds=0.05, connect_seconds=1.0
+    )
     servers.app.app, servers.front.app = app, HostRouter(_main_app, preview, DOMAIN)
-    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, preview)
+    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, store)
     app.gate.set()
     await preview.aclose()
+    await grants.close()
 
 
 @pytest_asyncio.fixture

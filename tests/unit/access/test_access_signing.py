@@ -24,16 +24,13 @@ def signer() -> Signer:
 
 def test_signed_values_can_be_read(signer):
     assert signer.read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
-    assert signer.read_preview(signer.sign_preview(SESSION, "ada"), SESSION) == "ada"
-    assert signer.read_preview_cookie(signer.sign_preview_cookie(SESSION, "ada"), SESSION) == "ada"
+    assert signer.read_preview(signer.sign_preview(SESSION, CALLER), SESSION) == (CALLER.user_id, TOKEN_ID)
     assert Signer("a" * 64).read_cookie(signer.sign_cookie(CALLER)) == TOKEN_ID
 
 
 def test_values_are_refused_for_another_purpose(signer):
-    link, cookie = signer.sign_preview(SESSION, "ada"), signer.sign_preview_cookie(SESSION, "ada")
+    link = signer.sign_preview(SESSION, CALLER)
     for read, value in (
-        (lambda value: signer.read_preview_cookie(value, SESSION), link),
-        (lambda value: signer.read_preview(value, SESSION), cookie),
         (lambda value: signer.read_preview(value, SESSION), signer.sign_cookie(CALLER)),
         (signer.read_cookie, link),
     ):
@@ -57,7 +54,7 @@ def test_other_values_are_refused_as_session_token(signer, change):
             with pytest.raises(SignatureRefused):
                 signer.read_exports(value)
     for other in (
-        signer.sign_preview(SESSION, "ada"),
+        signer.sign_preview(SESSION, CALLER),
         signer.sign_cookie(CALLER),
         Signer("b" * 64).sign_exports(SESSION, "ada"),
     ):
@@ -67,9 +64,7 @@ def test_other_values_are_refused_as_session_token(signer, change):
 
 def test_preview_of_another_session_is_refused(signer):
     with pytest.raises(SignatureRefused, match="another session"):
-        signer.read_preview(signer.sign_preview(SESSION, "ada"), uuid4())
-    with pytest.raises(SignatureRefused, match="another session"):
-        signer.read_preview_cookie(signer.sign_preview_cookie(SESSION, "ada"), uuid4())
+        signer.read_preview(signer.sign_preview(SESSION, CALLER), uuid4())
 
 
 @pytest.mark.parametrize(
@@ -77,14 +72,9 @@ def test_preview_of_another_session_is_refused(signer):
     [
         (lambda s: s.sign_cookie(CALLER), lambda s, v: s.read_cookie(v), signing.COOKIE_SECONDS),
         (
-            lambda s: s.sign_preview(SESSION, "ada"),
+            lambda s: s.sign_preview(SESSION, CALLER),
             lambda s, v: s.read_preview(v, SESSION),
             signing.PREVIEW_LINK_SECONDS,
-        ),
-        (
-            lambda s: s.sign_preview_cookie(SESSION, "ada"),
-            lambda s, v: s.read_preview_cookie(v, SESSION),
-            signing.PREVIEW_COOKIE_SECONDS,
         ),
     ],
 )
