@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Literal, Self
 from uuid import UUID
@@ -40,6 +40,14 @@ class Settings(BaseSettings):
     public_scheme: Literal["http", "https"] = Field("http", description="Scheme of the preview links")
     public_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the preview links; default the service's"
+    )
+    tls: str = Field(
+        "off",
+        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses (CIDR, by comma) of proxies in front, whose X-Forwarded-For and -Proto are believed",
     )
     edge_program: Path | None = Field(
         None, description="Caddy, the program of the edge; without it the one installed with the service"
@@ -117,6 +125,12 @@ class Settings(BaseSettings):
         return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
 
     @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key, if SANDBOX_TLS names them."""
+        certificate, colon, key = self.tls.partition(":")
+        return (Path(certificate).absolute(), Path(key).absolute()) if colon else None
+
+    @property
     def preview_port(self) -> int:
         return self.public_port or self.port
 
@@ -138,6 +152,28 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("tls")
+    @classmethod
+    def _known_tls(cls, value: str) -> str:
+        if value not in ("off", "internal") and ":" not in value:
+            raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for network in filter(None, value.split(",")):
+            ip_network(network.strip())
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tls_is_public(cls, values: object) -> object:
+        """With TLS the scheme of preview links is https, unless it is set."""
+        if isinstance(values, dict) and values.get("tls", "off") != "off":
+            values.setdefault("public_scheme", "https")
+        return values
 
     @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:

@@ -39,7 +39,8 @@ def log_file(settings: Settings) -> Path:
 def base_url(settings: Settings) -> str:
     """Return the service's URL for clients on this machine."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "localhost") else settings.host  # noqa: S104 - compared
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    scheme = "http" if settings.tls == "off" else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 @contextmanager
@@ -152,8 +153,10 @@ def check_port(settings: Settings) -> None:
 
 def is_ready(settings: Settings) -> bool:
     """Return whether the service is ready."""
+    # Whether this machine trusts the edge's certificate is another question.
+    verify = settings.tls == "off"
     try:
-        return httpx.get(f"{base_url(settings)}/readyz", timeout=2.0, trust_env=False).status_code == 200
+        return httpx.get(f"{base_url(settings)}/readyz", timeout=2.0, trust_env=False, verify=verify).is_success
     except httpx.TransportError:
         return False
 

@@ -23,6 +23,8 @@ WRITE_IDLE_TIMEOUT = "60s"
 IDLE_TIMEOUT = "120s"
 #: A new configuration does not close the streams and WebSockets that are open.
 STREAM_CLOSE_DELAY = "8760h"
+#: Names of this machine that the edge's own authority certifies, besides the preview hosts.
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 SERVICE = f"unix/{SERVICE_SOCKET}"
 _UNAVAILABLE = (
     '{"type":"about:blank","title":"Service Unavailable","status":503,"code":"service_unavailable",'
@@ -38,32 +40,67 @@ def edge_configuration(settings: Settings) -> Json:
         "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
         "storage": {"module": "file_system", "root": STORAGE},
         "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}}},
-        "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}},
+        "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}} | _certificates(settings),
     }
+
+
+def _certificates(settings: Settings) -> Json:
+    """Where certificates come from: by SANDBOX_TLS."""
+    if settings.tls == "off":
+        return {}
+    if files := settings.tls_files:
+        certificate, key = map(str, files)
+        return {"tls": {"certificates": {"load_files": [{"certificate": certificate, "key": key}]}}}
+    # The authority's root certificate is in the storage folder: pki/authorities/local/root.crt
+    policy: Json = {"issuers": [{"module": "internal"}]}
+    names = [*_LOCAL_NAMES, f"*.{settings.preview_domain.lower().strip('.')}"]
+    return {
+        "tls": {"certificates": {"automate": names}, "automation": {"policies": [policy]}},
+        "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
+    }
+
+
+def _trusted_proxies(settings: Settings) -> Json:
+    ranges = [each.strip() for each in settings.trusted_proxies.split(",") if each.strip()]
+    return {"trusted_proxies": {"source": "static", "ranges": ranges}, "trusted_proxies_strict": 1} if ranges else {}
 
 
 def _server(settings: Settings) -> Json:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return {
-        "listen": [f"{host}:{settings.port}"],
-        "automatic_https": {"disable": True},
-        "protocols": ["h1", "h2"],
-        "read_header_timeout": HEADER_TIMEOUT,
-        "max_header_bytes": HEADER_BYTES,
-        "read_idle_timeout": READ_IDLE_TIMEOUT,
-        "write_idle_timeout": WRITE_IDLE_TIMEOUT,
-        "idle_timeout": IDLE_TIMEOUT,
-        "routes": [
-            *preview_routes(
-                settings.preview_domain.lower().strip("."),
-                scheme=settings.public_scheme,
-                service=SERVICE,
-                stream_close_delay=STREAM_CLOSE_DELAY,
-            ),
-            {"handle": [_to_service()]},
-        ],
-        "errors": {"routes": [_service_unavailable()]},
-    }
+    secure = {} if settings.tls == "off" else {"tls_connection_policies": [{"default_sni": _LOCAL_NAMES[0]}]}
+    return (
+        secure
+        | _trusted_proxies(settings)
+        | {
+            "listen": [f"{host}:{settings.port}"],
+            "automatic_https": {"disable": True},
+            "protocols": ["h1", "h2"],
+            "read_header_timeout": HEADER_TIMEOUT,
+            "max_header_bytes": HEADER_BYTES,
+            "read_idle_timeout": READ_IDLE_TIMEOUT,
+            "write_idle_timeout": WRITE_IDLE_TIMEOUT,
+            "idle_timeout": IDLE_TIMEOUT,
+            "routes": [
+                *_strict_transport(settings),
+                *preview_routes(
+                    settings.preview_domain.lower().strip("."),
+                    scheme=settings.public_scheme,
+                    service=SERVICE,
+                    stream_close_delay=STREAM_CLOSE_DELAY,
+                ),
+                {"handle": [_to_service()]},
+            ],
+            "errors": {"routes": [_service_unavailable()]},
+        }
+    )
+
+
+def _strict_transport(settings: Settings) -> list[Json]:
+    """With a certificate that browsers trust, they are to use no other scheme for this host from now on."""
+    if settings.tls_files is None:
+        return []
+    header = {"Strict-Transport-Security": ["max-age=31536000"]}
+    return [{"handle": [{"handler": "headers", "response": {"set": header, "deferred": True}}]}]
 
 
 def _to_service() -> Json:

@@ -81,7 +81,8 @@ def _fast_routes() -> list[Json]:
     """Requests that pass by their cookie alone. `preview/access.py` says why a cookie is not enough by itself."""
     cookie = {"header_regexp": {"Cookie": {"name": "cookie", "pattern": _COOKIE}}}
     own = {
-        "vars": {"{http.regexp.host.1}": ["", "{http.vars.port}"], "grant": ["{http.regexp.cookie.1}"]},
+        "vars": {"{http.regexp.host.1}": ["", "{http.vars.port}"]},
+        "vars_regexp": {"grant": {"pattern": "."}},
         "not": [{"query": {LINK_PARAMETER: ["*"]}}],
     }
     sent_by: list[Json] = [

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,30 @@ def test_only_the_owner_can_reach_its_sockets(settings: Settings, edge: EdgeProc
         folder = edge.folder.path
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {(folder / name).stat().st_mode & 0o777 for name in ("admin.sock", "service.sock")} == {0o600}
+
+
+def test_tls_by_its_own_authority_with_http_2(settings: Settings, edge: EdgeProcess) -> None:
+    settings = settings.model_copy(update={"tls": "internal"})
+    edge.ensure(edge_configuration(settings))
+    root = edge.folder.path / "storage" / "pki" / "authorities" / "local" / "root.crt"
+    context = ssl.create_default_context(cafile=str(root))
+    context.set_alpn_protocols(["h2"])
+    for name in ("localhost", "0b5e1c9e-7d2f-4a57-9d1c-3f9a6f1e2b44.preview.localhost"):
+        with (
+            socket.create_connection(("127.0.0.1", settings.port)) as connection,
+            context.wrap_socket(connection, server_hostname=name) as secured,
+        ):
+            assert secured.selected_alpn_protocol() == "h2"
+
+
+def test_half_a_head_and_a_head_that_is_too_long_are_not_waited_for(settings: Settings, edge: EdgeProcess) -> None:
+    edge.ensure(edge_configuration(settings))
+    with socket.create_connection(("127.0.0.1", settings.port)) as half:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        began = time.monotonic()
+        half.settimeout(20)
+        assert half.recv(1000) == b""
+        assert 8 < time.monotonic() - began < 14
+    with socket.create_connection(("127.0.0.1", settings.port)) as long:
+        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+        assert long.recv(100).startswith(b"HTTP/1.1 431 ")

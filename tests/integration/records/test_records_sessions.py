@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.access.signing import EXPORTS_TOKEN_PREFIX, Signer
+from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
 
 MINUTE = 1_000
@@ -112,10 +113,11 @@ async def test_the_token_is_refused_by_all_other_routes(app, app_in_session):
 async def test_an_invalid_token_is_refused(services, app_in_session, session_id, how):
     good = services.signer.sign_exports(session_id, "ada")
     other = services.signer.sign_exports(session_id, "bob")
+    ada = Caller("ada", CallerRole.USER, str(uuid4()))
     token = {
         "of another deployment": Signer("another key that is long enough").sign_exports(session_id, "ada"),
         "cut": good[:-2],
-        "of another purpose": EXPORTS_TOKEN_PREFIX + services.signer.sign_preview(session_id, CALLER),
+        "of another purpose": EXPORTS_TOKEN_PREFIX + services.signer.sign_preview(session_id, ada),
         "of another session's user": good.partition(".")[0] + "." + other.partition(".")[2],
     }[how]
     refused = await app_in_session.post("/v1/logs", json=logs(1), headers={"Authorization": f"Bearer {token}"})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.program import EdgeUnavailable, find_program
 from sandbox.settings import Settings
 
 
-def test_caddy_accepts_the_configuration(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+@pytest.mark.parametrize("tls", ["off", "internal"])
+def test_caddy_accepts_the_configuration(tmp_path: Path, tls: str) -> None:
+    settings = Settings(home=tmp_path, tls=tls)
     program, _ = find_program(settings)
     file = tmp_path / "caddy.json"
     file.write_text(json.dumps(edge_configuration(settings)))
@@ -40,3 +43,26 @@ def test_a_program_that_is_too_old_is_refused_by_its_version(tmp_path: Path) -> 
 def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(EdgeUnavailable, match="nowhere"):
         find_program(Settings(edge_program=tmp_path / "nowhere"))
+
+
+def test_with_tls_previews_are_https_unless_another_scheme_is_set() -> None:
+    assert Settings(tls="internal").public_scheme == "https"
+    assert Settings(tls="internal", public_scheme="http").public_scheme == "http"
+    assert Settings().public_scheme == "http"
+
+
+@pytest.mark.parametrize("setting", ["on", "acme", ""])
+def test_other_values_of_tls_are_refused(setting: str) -> None:
+    with pytest.raises(ValidationError, match="must be off, internal"):
+        Settings(tls=setting)
+
+
+def test_named_proxies_are_trusted_and_no_others() -> None:
+    def server(settings: Settings) -> dict[str, Any]:
+        return edge_configuration(settings)["apps"]["http"]["servers"]["edge"]
+
+    ranges = server(Settings(trusted_proxies="10.0.0.0/8, 192.0.2.1"))["trusted_proxies"]["ranges"]
+    assert ranges == ["10.0.0.0/8", "192.0.2.1"]
+    assert "trusted_proxies" not in server(Settings())
+    with pytest.raises(ValidationError):
+        Settings(trusted_proxies="somewhere")
