@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -110,6 +111,11 @@ def test_tls_by_its_own_authority_with_http_2(settings: Settings, edge: EdgeProc
     root = edge.folder.path / "storage" / "pki" / "authorities" / "local" / "root.crt"
     context = ssl.create_default_context(cafile=str(root))
     context.set_alpn_protocols(["h2"])
+    for _ in range(50):  # the certificates are made in the background
+        with contextlib.suppress(ssl.SSLError), socket.create_connection(("127.0.0.1", settings.port)) as connection:
+            context.wrap_socket(connection, server_hostname="localhost").close()
+            break
+        time.sleep(0.1)
     for name in ("localhost", "0b5e1c9e-7d2f-4a57-9d1c-3f9a6f1e2b44.preview.localhost"):
         with (
             socket.create_connection(("127.0.0.1", settings.port)) as connection,
