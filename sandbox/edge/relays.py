@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from sandbox.edge.folder import bind_socket
-from sandbox.engine.base import Guest, PortSocket
+from sandbox.engine.guest import Guest, PortSocket
 from sandbox.errors import GuestError
 
 _PIECE = 64 * 1024

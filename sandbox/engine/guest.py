@@ -307,9 +307,9 @@ class Guest(Protocol):
     ) -> dict[str, PortSocket]:
         """Open and close unix sockets that lead to ports of the container's apps, and describe all that are open then.
 
-        Names consist of lower-case hex digits, a hyphen and decimal digits. Closing a socket ends its connections. A port
-        on which nothing listens gets no socket. `Engine.port_socket` is where they are. GuestError `agent_refused` by a
-        guest agent of an earlier release, which has none.
+        Names consist of lower-case hex digits, a hyphen and decimal digits. Closing a socket ends its connections. A
+        port on which nothing listens gets no socket. `Engine.port_socket` is where they are. GuestError `agent_refused`
+        by a guest agent of an earlier release, which has none.
         """
 
     async def pty(

@@ -165,6 +165,10 @@ async def test_a_port_is_listed_and_reached_by_a_tunnel(guest_under_test: GuestU
     async with asyncio.timeout(20):
         while port not in await guest.listening_ports():
             await asyncio.sleep(0.05)
+    assert await guest.port_sockets(opened={"ab-1": 9}) == {}
+    assert (await guest.port_sockets(opened={"ab-1": port}))["ab-1"].port == port
+    assert "ab-1" in await guest.port_sockets()
+    assert await guest.port_sockets(closed=["ab-1", "cd-2"]) == {}
     reader, writer = await asyncio.open_connection(sock=await guest.tunnel(port))
     writer.write(b"there and back")
     writer.write_eof()

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -227,6 +228,9 @@ class FakeEngine:
         if self._away:
             queue.put_nowait(engine_unreachable("scripted"))
         return self._follow(queue)
+
+    def port_socket(self, session_id: UUID, role: str, name: str) -> Path:
+        return Path("/nonexistent") / container_name(session_id, role) / name
 
     def guest(self, session_id: UUID, role: str) -> FakeGuest:
         """The same object at every call, also before and after the container is there."""

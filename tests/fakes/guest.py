@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, PortSocket, ProcessInfo, Stream
 from sandbox.errors import GuestError
 from tests.fakes.errors import ScriptedFailures, guest_error, guest_unreachable
 from tests.fakes.exports import ExportQueue, FakeExports
@@ -55,6 +55,7 @@ class FakeGuest:
         #: What `forward_ports` was asked for last, and what it refuses by port.
         self.forwarded: tuple[dict[int, str], int | None] = ({}, None)
         self.refused_ports: dict[int, str] = {}
+        self._port_sockets: dict[str, int] = {}
         self.figures = GuestStats(1.0, 1 << 20, 256 << 20, 3, 1 << 20, 1 << 30, 0, 0)
 
     # What tests script.
@@ -225,6 +226,17 @@ class FakeGuest:
         await self._enter("forward_ports")
         self.forwarded = dict(ports), own
         return {port: why for port, why in self.refused_ports.items() if port in ports or port == own}
+
+    async def port_sockets(
+        self, *, opened: Mapping[str, int] | None = None, closed: Sequence[str] = ()
+    ) -> dict[str, PortSocket]:
+        """Names and ports only: there are no sockets to connect to."""
+        container = await self._enter("port_sockets")
+        for name in closed:
+            self._port_sockets.pop(name, None)
+        listening = {port for process in container.processes.values() for port in process.ports}
+        self._port_sockets |= {name: port for name, port in (opened or {}).items() if port in listening}
+        return {name: PortSocket(port, 0, 0.0) for name, port in self._port_sockets.items()}
 
     async def pty(
         self,

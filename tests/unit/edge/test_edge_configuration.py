@@ -21,7 +21,7 @@ def test_caddy_accepts_the_configuration(tmp_path: Path, tls: str) -> None:
     program, _ = find_program(settings)
     file = tmp_path / "caddy.json"
     file.write_text(json.dumps(edge_configuration(settings)))
-    command = [program, "validate", "--config", file]
+    command = [str(program), "validate", "--config", str(file)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
