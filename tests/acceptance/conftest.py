@@ -132,8 +132,8 @@ def blank(admin: Api) -> Iterator[str]:
 def strict_service(make_service: Callable[..., Service]) -> Service:
     """A running service with short timeouts and small limits."""
     running = make_service(
-        SANDBOX_INSTALL_TIMEOUT_SECONDS="30",
-        SANDBOX_HEALTH_TIMEOUT_SECONDS="30",
+        SANDBOX_INSTALL_TIMEOUT_SECONDS="60",
+        SANDBOX_HEALTH_TIMEOUT_SECONDS="60",
         SANDBOX_MEMORY_MB="256",
         SANDBOX_MAX_UPLOAD_MB="1",
         SANDBOX_MAX_PROJECT_MB="8",

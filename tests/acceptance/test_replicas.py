@@ -78,7 +78,7 @@ def test_the_launch_of_a_hung_replica_is_taken_over_and_it_writes_nothing_afterw
     first.thaw()
     first.wait_ready()
     deadline = time.monotonic() + 30
-    while "not this replica's any more" not in first.log.read_text():
+    while "does not own the launch of session" not in first.log.read_text():
         assert time.monotonic() < deadline, first.tail()
         time.sleep(0.05)
     for service in (first, second):

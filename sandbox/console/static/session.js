@@ -4,6 +4,7 @@ import { $, Problem, call, drawStatus, nameOf, notice, said, setText, when } fro
 import { Log } from "./log.js";
 
 const STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"];
+const OUTPUT_RETRY_MS = 2000;
 
 export class View {
   // `refresh` looks at everything again; `gone` is called when there is no such session.
@@ -44,8 +45,10 @@ export class View {
     if (id !== this.id) return;
     this.session = session;
     this.draw();
-    // A stream that ended is opened again when there is a run it has not seen the end of.
-    if (!this.events || (this.events.readyState === EventSource.CLOSED && session.status === "creating")) this.follow();
+    // A browser gives up on a stream that is answered with an error, such as the 503 while the service restarts. The
+    // stream is opened again when there is a run whose end it has not received.
+    const closed = this.events?.readyState === EventSource.CLOSED;
+    if (!this.events || (closed && (!this.ended || session.status === "creating"))) this.follow();
   }
 
   draw() {
@@ -225,7 +228,17 @@ export class View {
       this.overIn = status;
     };
     output.addEventListener("end", over);
-    output.addEventListener("error", () => { if (output.readyState === EventSource.CLOSED) over(); });
+    output.addEventListener("error", () => {
+      if (output.readyState !== EventSource.CLOSED) return;
+      if (status !== "running") return over();
+      // The service may be restarting: read the output again from its beginning.
+      setTimeout(() => {
+        if (output !== this.output) return;
+        log.close();
+        this.output = null;
+        this.soon();
+      }, OUTPUT_RETRY_MS);
+    });
   }
 
   closeOutput() {

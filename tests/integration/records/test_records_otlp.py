@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import httpx
@@ -242,24 +243,30 @@ async def test_a_record_that_postgresql_refuses_does_not_affect_others(services,
     await intake.close()
 
 
-def workers(of: psutil.Process) -> list[psutil.Process]:
-    """The worker processes of a process's intakes."""
+def workers(of: psutil.Process, *, besides: Collection[psutil.Process] = ()) -> list[psutil.Process]:
+    """The worker processes of a process's intakes, besides those that it had before."""
     forked = [child for child in of.children(recursive=True) if "forkserver" in " ".join(child.cmdline())]
-    return [child for child in forked if child.nice() == NICE]
+    return [child for child in forked if child.nice() == NICE and child not in besides]
 
 
-async def test_a_worker_process_that_is_killed_is_replaced(services, ada, database, dsn):
+@pytest.fixture
+def others() -> list[psutil.Process]:
+    """Workers of services that earlier tests in this process have started and that still run."""
+    return workers(psutil.Process())
+
+
+async def test_a_worker_process_that_is_killed_is_replaced(others, services, ada, database, dsn):
     intake = intake_with(services, dsn, processes=1)
     assert (await ada.post("/v1/logs", json=log_body("before"))).status_code == 200
-    (worker,) = workers(psutil.Process())
+    (worker,) = workers(psutil.Process(), besides=others)
     worker.kill()
     await sent(ada, "after")
     assert await messages(database) == ["after", "before"]
     await intake.close()
-    assert workers(psutil.Process()) == []
+    assert workers(psutil.Process(), besides=others) == []
 
 
-async def test_requests_of_a_killed_worker_process_answer_503(services, ada, database, dsn):
+async def test_requests_of_a_killed_worker_process_answer_503(others, services, ada, database, dsn):
     intake = intake_with(services, dsn, processes=1)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
@@ -267,7 +274,7 @@ async def test_requests_of_a_killed_worker_process_answer_503(services, ada, dat
         waiting = asyncio.create_task(ada.post("/v1/logs", json=log_body("one")))
         while not await waits_for_lock(database):
             await asyncio.sleep(0.02)
-        (worker,) = workers(psutil.Process())
+        (worker,) = workers(psutil.Process(), besides=others)
         worker.kill()
         answer = await waiting
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -283,7 +290,7 @@ async def waits_for_lock(database: Database) -> bool:
         return bool((await connection.execute(text(waiting))).scalar_one())
 
 
-async def test_closing_does_not_wait_longer_than_the_timeout(services, ada, database, dsn):
+async def test_closing_does_not_wait_longer_than_the_timeout(others, services, ada, database, dsn):
     intake = intake_with(services, dsn, processes=1, timeout_seconds=1.5)
     async with database.connect_raw() as connection:
         await connection.execute("BEGIN")
@@ -291,7 +298,7 @@ async def test_closing_does_not_wait_longer_than_the_timeout(services, ada, data
         assert (await ada.post("/v1/logs", json=log_body("late"))).status_code == 503
         async with asyncio.timeout(5):
             await intake.close()
-    assert workers(psutil.Process()) == []
+    assert workers(psutil.Process(), besides=others) == []
 
 
 SERVICE = """
