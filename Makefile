@@ -23,7 +23,7 @@ down: ## Stop what was started; data stays
 # A file is never split, because its tests may share a fixture; the order is that of the command line.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-unit: environment ## Run the tests that need neither a container engine nor root nor a browser: under a minute
+unit: environment ## Run the tests that need neither a container engine nor root nor a browser (about a minute)
 	@$(BIN)/pytest $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
 
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some

@@ -34,6 +34,7 @@ def main() -> None:
         api.http.close()
         engine.close()
         service.stop()
+        service.stop_edge()
         service.stop_database()
         shutil.rmtree(home, ignore_errors=True)
 

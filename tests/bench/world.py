@@ -64,6 +64,7 @@ async def world(folder: Path | None = None) -> AsyncIterator[World]:
         yield World(service, dsn, cluster / "data" / "log", filled)
     finally:
         await asyncio.to_thread(service.stop)
+        await asyncio.to_thread(service.stop_edge)
         await postgres.stop()
         if folder is None:
             shutil.rmtree(home, ignore_errors=True)
