@@ -155,7 +155,7 @@ async def take_alertmanager(body: AlertmanagerNotification, _: CurrentAdmin, ser
 
 @router.post("/{alert_id}/acknowledge")
 async def acknowledge_alert(alert_id: AlertId, caller: CurrentAdmin, services: Injected) -> AlertView:
-    """Record that somebody works on the alert (admin)."""
+    """Mark the alert as acknowledged (admin)."""
     async with services.db.transaction() as connection:
         row = await alerts_of(services).acknowledge(connection, alert_id, caller.user_id)
     return AlertView.model_validate(row)

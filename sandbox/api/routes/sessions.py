@@ -89,7 +89,7 @@ class SessionView(BaseModel):
     containers: dict[str, ContainerView]
     preview_port: int | None
     backend_port: int | None
-    preview_url: str | None = Field(description="A link that authenticates whoever opens it; valid for ten minutes")
+    preview_url: str | None = Field(description="A signed link to the preview; valid for ten minutes")
     pipeline_stage: str | None = Field(description="Last completed launch stage")
     pipeline_run_id: str
     created_at: datetime
