@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,13 +12,12 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from tests.acceptance.api import Api
+from tests.acceptance.browsers import FLAGS, program
 from tests.acceptance.service import ADMIN_TOKEN, Service
-from tests.prerequisites import BROWSERS
 
 NewPage = Callable[[], Awaitable[Page]]
 LAUNCH_MS = 180_000
 STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 #: Each of the two servers listens on a single loopback address of its container.
 HOT = {
@@ -84,9 +82,8 @@ new MutationObserver((changes) => {
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    program = next(filter(None, map(shutil.which, BROWSERS)))
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        running = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield running
         await running.close()
 
