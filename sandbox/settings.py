@@ -10,6 +10,8 @@ from uuid import UUID
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+EgressGuard = Literal["auto", "required", "off"]
+
 
 def _default_home() -> Path:
     return Path.home() / ".purple8-sandbox"
@@ -61,6 +63,16 @@ class Settings(BaseSettings):
         "10.213.0.0/16", description="Address range of the networks of sessions with several roles"
     )
     subnet_prefix: int = Field(28, ge=16, le=29, description="Size of each such network")
+    egress_guard: EgressGuard = Field(
+        "auto",
+        description=(
+            "Keep sandboxes from the host and private networks: auto where the host allows it, required to refuse "
+            "launches elsewhere, off"
+        ),
+    )
+    egress_permitted: str = Field(
+        "", description="Private networks (CIDR, by comma) that sandboxes may reach all the same"
+    )
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
@@ -158,6 +170,18 @@ class Settings(BaseSettings):
     def _known_tls(cls, value: str) -> str:
         if value not in ("off", "internal") and ":" not in value:
             raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        return value
+
+    @property
+    def permitted_networks(self) -> list[IPv4Network]:
+        """The networks of SANDBOX_EGRESS_PERMITTED."""
+        return [IPv4Network(network.strip()) for network in filter(None, self.egress_permitted.split(","))]
+
+    @field_validator("egress_permitted")
+    @classmethod
+    def _ipv4_networks(cls, value: str) -> str:
+        for network in filter(None, value.split(",")):
+            IPv4Network(network.strip())
         return value
 
     @field_validator("trusted_proxies")

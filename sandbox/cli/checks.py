@@ -17,7 +17,8 @@ from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.edge.process import EdgeProcess
 from sandbox.edge.program import find_program
-from sandbox.engine.docker.connection import default_bridge_mtu, engine_version
+from sandbox.engine.docker.connection import default_bridge_mtu, engine_version, is_local
+from sandbox.engine.docker.firewall import why_not
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
@@ -102,6 +103,17 @@ async def _network(_: Settings) -> Finding:
     return Finding("network", Verdict.OK, f"passed to containers: {', '.join(passed) or 'no settings of this machine'}")
 
 
+async def _egress(settings: Settings) -> Finding:
+    reason = why_not(is_local(settings.docker_host))
+    if settings.egress_guard == "off":
+        reason = "SANDBOX_EGRESS_GUARD is off"
+    if reason is None:
+        return Finding("egress", Verdict.OK, "sandboxes are kept from the host and private networks")
+    verdict = Verdict.FAIL if settings.egress_guard == "required" else Verdict.WARN
+    hint = "Sandboxes reach the host and its networks. Install nftables and run the service as root beside the engine."
+    return Finding("egress", verdict, reason, hint)
+
+
 async def _database(settings: Settings) -> Finding:
     dsn, what = settings.database_url, "DATABASE_URL"
     if dsn is None:
@@ -179,6 +191,7 @@ _CHECKS: dict[str, Check] = {
     "engine": _engine,
     "images": _images,
     "network": _network,
+    "egress": _egress,
     "database": _database,
     "port": _port,
     "edge": _edge,

@@ -54,6 +54,14 @@ def create(
         list[str] | None,
         typer.Option("--env", "-e", help="Environment variable of the app, as NAME=VALUE; repeatable."),
     ] = None,
+    egress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|none|LIST",
+            help="What the session may connect to: all (neither the host nor private networks), none, or host names "
+            "and IPv4 networks with commas between.",
+        ),
+    ] = None,
     idle_timeout: Annotated[
         int | None, typer.Option(help="Seconds without use after which the session is terminated.")
     ] = None,
@@ -80,6 +88,7 @@ def create(
             project_id=project_id,
             runtime=runtime,
             env=variables,
+            egress=egress.split(",") if egress not in (None, "all", "none") else egress,
             idle_timeout_seconds=idle_timeout,
             wait=False,
             config=config,

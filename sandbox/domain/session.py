@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.plan import LaunchPlan
 
 
@@ -108,6 +109,7 @@ class Session:
     #: None when the session is at rest.
     work: Work | None
     env: dict[str, str] = field(default_factory=dict)
+    egress: Egress = PUBLIC
     agents: tuple[str, ...] = ()
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None

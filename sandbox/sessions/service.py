@@ -16,6 +16,7 @@ from cachetools import TTLCache
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
@@ -44,6 +45,7 @@ class CreateRequest:
     project_id: str | None = None
     runtime_type: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    egress: Egress = PUBLIC
     idle_timeout_seconds: int | None = None
     max_lifetime_seconds: int | None = None
     pipeline_run_id: str | None = None
@@ -117,6 +119,7 @@ class SessionService:
             project_digest=reference.digest if reference else None,
             runtime_type=runtime,
             env=request.env,
+            egress=request.egress,
             agents=request.agents,
             pipeline_run_id=request.pipeline_run_id,
             idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
@@ -314,7 +317,10 @@ def new_origin() -> store.RunOrigin:
 
 
 def _digest(request: CreateRequest) -> str:
-    return sha256(json.dumps(asdict(request), sort_keys=True).encode()).hexdigest()
+    fields = asdict(request)
+    if request.egress == PUBLIC:
+        del fields["egress"]  # so that the digest is that of a release that did not know the field
+    return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:

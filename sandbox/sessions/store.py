@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.cursors import Cursor, decode_cursor, encode_cursor, invalid_cursor
 from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
+from sandbox.domain.egress import PUBLIC, Egress, parse_egress
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.plan import stored_plan
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
@@ -30,18 +31,18 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan,
+    max_lifetime_seconds, error, work, env, agents, plan, egress,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
 _INSERT = text(f"""
     INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
         pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, request_digest, work,
-        last_seq)
+        last_seq, egress)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
         CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
-        :request_digest, 'launch', 1)
+        :request_digest, 'launch', 1, CAST(:egress AS jsonb))
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {SESSION_COLUMNS}
 """)
@@ -134,6 +135,7 @@ class NewSession:
     idempotency_key: str | None
     #: Digest of the request with this key, to recognise a different request with the same key.
     request_digest: str | None
+    egress: Egress = PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "max_lifetime_seconds": new.max_lifetime_seconds,
         "idempotency_key": new.idempotency_key,
         "request_digest": new.request_digest,
+        "egress": json.dumps(new.egress.to_json()),
     }
     row = (await conn.execute(_INSERT, values)).one_or_none()
     if row is None:
@@ -367,6 +370,7 @@ def to_session(row: Any) -> Session:
         work=Work(row.work) if row.work else None,
         env=row.env,
         agents=tuple(row.agents),
+        egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
         plan=stored_plan(row.plan) if row.plan is not None else None,
     )
 

@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller, CallerRole
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.events import Event, EventType
 from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.domain.session import Session, SessionStatus, Work
@@ -151,8 +152,8 @@ class World:
             await reconciler.close()
             await replica.close()
 
-    async def create_blank(self) -> Session:
-        session, _ = await self.sessions.create(CALLER, CreateRequest(), None)
+    async def create_blank(self, egress: Egress = PUBLIC) -> Session:
+        session, _ = await self.sessions.create(CALLER, CreateRequest(egress=egress), None)
         return session
 
     async def create_project(

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected, Services
 from sandbox.domain.caller import Caller
+from sandbox.domain.egress import parse_egress
 from sandbox.domain.plan import Environment
 from sandbox.domain.session import Session
 from sandbox.sessions.service import CreateRequest
@@ -21,6 +22,25 @@ router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 
 MAX_SECONDS = 30 * 86_400
 AgentName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class Network(BaseModel):
+    """What the session's containers may connect to, apart from each other."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    egress: Literal["all", "none"] | list[str] = Field(
+        "all",
+        description=(
+            "`all`: the public internet, but neither the host nor private networks. `none`: nothing. A list: these "
+            "host names and IPv4 networks and nothing else; names are resolved once, before the containers start"
+        ),
+    )
+
+    @field_validator("egress")
+    @classmethod
+    def _known(cls, value: str | list[str]) -> str | list[str]:
+        return parse_egress(value).to_json()
 
 
 class NewSession(BaseModel):
@@ -33,6 +53,7 @@ class NewSession(BaseModel):
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
     env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
+    network: Network = Field(default_factory=Network)
     idle_timeout_seconds: int | None = Field(
         None, ge=0, le=MAX_SECONDS, description="The session ends after this time without use; 0: never"
     )
@@ -86,6 +107,7 @@ class SessionView(BaseModel):
     project_id: str | None
     status: Literal["creating", "ready", "running", "terminated", "error"]
     runtime_type: str
+    network: Network
     containers: dict[str, ContainerView]
     preview_port: int | None
     backend_port: int | None
@@ -112,6 +134,7 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "project_id": session.project_id,
         "status": session.status.value,
         "runtime_type": session.runtime_type,
+        "network": {"egress": session.egress.to_json()},
         "containers": {role: info.to_json() for role, info in session.containers.items()},
         "preview_port": session.preview_port,
         "backend_port": session.backend_port,
@@ -146,7 +169,8 @@ async def create_session(
     A repeated request with the same `Idempotency-Key` answers the session that the first one made; another request
     with that key is refused (409 `idempotency_conflict`).
     """
-    session, _ = await services.sessions.create(caller, CreateRequest(**body.model_dump()), idempotency_key)
+    request = CreateRequest(**body.model_dump(exclude={"network"}), egress=parse_egress(body.network.egress))
+    session, _ = await services.sessions.create(caller, request, idempotency_key)
     response.headers["Location"] = f"/api/v1/sessions/{session.session_id}"
     return view(session, services, caller)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,7 @@ def container_config(
     guest_folder: Path | None,
     oci_runtime: str | None,
     ipv6_loopback: bool,
+    host_entries: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
     agent.
@@ -43,6 +44,7 @@ def container_config(
         guest_folder: The host's folder for the guest agent's socket. None if the engine cannot share one.
         oci_runtime: The engine's runtime to use. None is its default.
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
+        host_entries: Lines for `/etc/hosts`, as `name:address`.
 
     Raises:
         InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
@@ -56,7 +58,10 @@ def container_config(
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
         "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+        "HostConfig": {
+            **_host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+            "ExtraHosts": list(host_entries),
+        },
         "NetworkingConfig": {
             # On the shared network the role is no unique name, because every session has the same roles.
             "EndpointsConfig": {network: {"Aliases": [spec.role] if spec.network is not None else []}}
