@@ -21,6 +21,7 @@ from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_PER_USER, QuickService, Service
+from tests.firewall import remove_rules
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +69,8 @@ def _remove_everything(home: Path) -> None:
         with closing(docker.from_env()) as client:
             for network in client.networks.list(filters={"label": f"{labels.DEPLOYMENT}={deployment_id}"}):
                 network.remove()
+        if deployment_id is not None:
+            remove_rules(deployment_id)
         asyncio.run(EmbeddedPostgres(home).stop())
     shutil.rmtree(home, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from uuid import uuid4
@@ -14,8 +13,8 @@ from sandbox.domain.egress import Egress, parse_egress
 from sandbox.engine.base import ContainerSpec
 from sandbox.engine.docker import egress as egress_module
 from sandbox.engine.docker.engine import DockerEngine
-from sandbox.engine.docker.firewall import table_name
 from sandbox.errors import EngineError
+from tests.firewall import remove_rules
 from tests.integration.engine.outside import METADATA, OTHER_PUBLIC, PORT, PRIVATE, PUBLIC, machine_outside
 from tests.integration.engine.test_engine_isolation_network import CONNECT, GATEWAY
 
@@ -31,17 +30,6 @@ def outside() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def guarded(make_engine: Callable[..., DockerEngine]) -> Iterator[DockerEngine]:
-    engine = make_engine()
-    yield engine
-    nft("delete", "table", "inet", table_name(engine._deployment_id))
-
-
-def nft(*arguments: str) -> bool:
-    return subprocess.run(["nft", *arguments], capture_output=True, check=False).returncode == 0
-
-
 async def reached(engine: DockerEngine, make_spec: MakeSpec, egress: Egress, *hosts: str) -> set[str]:
     """Start a session with this egress, and return which of the hosts it reaches."""
     session_id = uuid4()
@@ -53,14 +41,14 @@ async def reached(engine: DockerEngine, make_spec: MakeSpec, egress: Egress, *ho
     return {target.rpartition(":")[0] for target, answer in json.loads(result.stdout).items() if answer == "reached"}
 
 
-async def test_by_default_only_public_addresses_are_reached(guarded: DockerEngine, make_spec: MakeSpec) -> None:
-    assert await reached(guarded, make_spec, EVERYTHING, *TARGETS) == {PUBLIC, OTHER_PUBLIC}
+async def test_by_default_only_public_addresses_are_reached(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    assert await reached(engine, make_spec, EVERYTHING, *TARGETS) == {PUBLIC, OTHER_PUBLIC}
 
 
-async def test_the_host_is_not_reached(guarded: DockerEngine, make_spec: MakeSpec) -> None:
+async def test_the_host_is_not_reached(engine: DockerEngine, make_spec: MakeSpec) -> None:
     session_id = uuid4()
-    await guarded.ensure_container(make_spec(session_id))
-    guest = guarded.guest(session_id, "main")
+    await engine.ensure_container(make_spec(session_id))
+    guest = engine.guest(session_id, "main")
     await guest.wait_ready(60)
     gateway = json.loads((await guest.exec(["python3", "-c", GATEWAY], timeout_seconds=60)).stdout)
 
@@ -78,55 +66,52 @@ async def test_the_host_is_not_reached(guarded: DockerEngine, make_spec: MakeSpe
         writer.close()
 
 
-async def test_none_reaches_nothing(guarded: DockerEngine, make_spec: MakeSpec) -> None:
-    assert await reached(guarded, make_spec, parse_egress("none"), *TARGETS) == set()
+async def test_none_reaches_nothing(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    assert await reached(engine, make_spec, parse_egress("none"), *TARGETS) == set()
 
 
 async def test_a_list_reaches_its_destinations_only(
-    guarded: DockerEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+    engine: DockerEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         egress_module, "host_addresses", lambda name: {"api.example.com": [IPv4Address(PUBLIC)]}.get(name, [])
     )
     listed = parse_egress(["api.example.com", f"{METADATA}/32"])
-    assert await reached(guarded, make_spec, listed, "api.example.com", *TARGETS) == {"api.example.com", PUBLIC}
+    assert await reached(engine, make_spec, listed, "api.example.com", *TARGETS) == {"api.example.com", PUBLIC}
     with pytest.raises(EngineError, match=r"missing\.example\.com has no IPv4 address"):
-        await guarded.ensure_network(uuid4(), parse_egress(["missing.example.com"]))
+        await engine.ensure_network(uuid4(), parse_egress(["missing.example.com"]))
 
 
-async def test_roles_of_a_restricted_session_reach_each_other(guarded: DockerEngine, make_spec: MakeSpec) -> None:
+async def test_roles_of_a_restricted_session_reach_each_other(engine: DockerEngine, make_spec: MakeSpec) -> None:
     session_id = uuid4()
-    network = await guarded.ensure_network(session_id, parse_egress("none"))
+    network = await engine.ensure_network(session_id, parse_egress("none"))
     for role in ("backend", "frontend"):
-        await guarded.ensure_container(make_spec(session_id, role, network=network))
-        await guarded.guest(session_id, role).wait_ready(60)
-    await guarded.guest(session_id, "backend").start("server", ["python3", "-m", "http.server", str(PORT)])
+        await engine.ensure_container(make_spec(session_id, role, network=network))
+        await engine.guest(session_id, role).wait_ready(60)
+    await engine.guest(session_id, "backend").start("server", ["python3", "-m", "http.server", str(PORT)])
     fetch = (
         "import time, urllib.request\n"
         "for _ in range(100):\n"
         "    try: print(urllib.request.urlopen('http://backend:8123/', timeout=2).status); break\n"
         "    except OSError: time.sleep(0.1)\n"
     )
-    result = await guarded.guest(session_id, "frontend").exec(["python3", "-c", fetch], timeout_seconds=60)
+    result = await engine.guest(session_id, "frontend").exec(["python3", "-c", fetch], timeout_seconds=60)
     assert result.stdout.strip() == b"200"
 
 
-async def test_removed_rules_are_put_back(guarded: DockerEngine, make_spec: MakeSpec) -> None:
-    assert await reached(guarded, make_spec, EVERYTHING, PRIVATE) == set()
-    assert await guarded.guard_egress() is True
-    assert nft("delete", "table", "inet", table_name(guarded._deployment_id))
-    assert await guarded.guard_egress() is False
-    assert await reached(guarded, make_spec, EVERYTHING, PRIVATE) == set()
+async def test_removed_rules_are_put_back(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    assert await reached(engine, make_spec, EVERYTHING, PRIVATE) == set()
+    assert await engine.guard_egress() is True
+    remove_rules(engine._deployment_id)
+    assert await engine.guard_egress() is False
+    assert await reached(engine, make_spec, EVERYTHING, PRIVATE) == set()
 
 
 async def test_the_operator_may_permit_private_networks(
     make_engine: Callable[..., DockerEngine], make_spec: MakeSpec
 ) -> None:
     engine = make_engine(egress_permitted=f"{PRIVATE}/32")
-    try:
-        assert await reached(engine, make_spec, EVERYTHING, *TARGETS) == {PUBLIC, OTHER_PUBLIC, PRIVATE}
-    finally:
-        nft("delete", "table", "inet", table_name(engine._deployment_id))
+    assert await reached(engine, make_spec, EVERYTHING, *TARGETS) == {PUBLIC, OTHER_PUBLIC, PRIVATE}
 
 
 async def test_a_host_without_rules_refuses_what_it_cannot_enforce(make_engine: Callable[..., DockerEngine]) -> None:
@@ -136,4 +121,3 @@ async def test_a_host_without_rules_refuses_what_it_cannot_enforce(make_engine: 
     assert refused.value.code == "egress_unavailable"
     await unguarded.ensure_network(uuid4())
     await strict.ensure_network(uuid4())
-    nft("delete", "table", "inet", table_name(strict._deployment_id))
