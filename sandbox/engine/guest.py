@@ -178,7 +178,7 @@ class PtySession(Protocol):
 class Guest(Protocol):
     """The guest agent in one container.
 
-    Commands run as the unprivileged user (uid 1000), in `/workspace` unless `cwd` names another folder. Relative paths
+    Commands run as the session's unprivileged user, in `/workspace` unless `cwd` names another folder. Relative paths
     are below `/workspace`. Named processes and their output outlive the connection and this service's process; they end
     with the container.
 
@@ -252,7 +252,7 @@ class Guest(Protocol):
 
     async def write_file(self, path: str, data: AsyncIterator[bytes] | bytes, *, mode: int | None = None) -> FileInfo:
         """Write a file atomically: a temporary file beside it is renamed. Creates missing parent folders. The file
-        belongs to uid 1000."""
+        belongs to the session's user."""
 
     async def stat(self, path: str) -> FileInfo | None:
         """Return the file's metadata, or None if it does not exist."""
@@ -273,8 +273,8 @@ class Guest(Protocol):
         """Return the changes below a folder, from now on: {"type": created|modified|removed, "path": ...}."""
 
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
-        """Unpack a tar, gzipped or not, into a folder. The files belong to uid 1000. Links and paths that lead out of
-        the folder are refused."""
+        """Unpack a tar, gzipped or not, into a folder. The files belong to the session's user. Links and paths that
+        lead out of the folder are refused."""
 
     def get_tar(self, path: str) -> AsyncIterator[bytes]:
         """Return the folder as a gzipped tar."""

@@ -17,6 +17,9 @@ GUEST_FOLDER = "/run/sandbox-agent"
 GUEST_SOCKET = "agent.sock"
 WORKSPACE = "/workspace"
 
+#: The uids of sessions: above those of accounts and of most user namespaces, and at most seven octal digits, because
+#: archives in the old format of tar have no room for more.
+_FIRST_USER, _LAST_USER = 200_000, 0o7_777_777
 #: Capabilities that the guest agent needs to run commands as another user, to end them and to manage their files. The
 #: commands themselves have none.
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
@@ -52,6 +55,8 @@ def container_config(
     _check_environment(spec.env)
     return {
         "Image": spec.image,
+        # Added to the entrypoint of the image, which is the guest agent.
+        "Cmd": ["--account-uid", str(user_number(spec.session_id))],
         "Hostname": spec.role,
         # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
@@ -67,6 +72,15 @@ def container_config(
             "EndpointsConfig": {network: {"Aliases": [spec.role] if spec.network is not None else []}}
         },
     }
+
+
+def user_number(session_id: UUID) -> int:
+    """Return the uid of the session's processes, which follows from its id.
+
+    The kernel limits some resources by user, so two sessions should not have the same one. Of 200 sessions, two have it
+    with a probability of one percent, and share those limits then; they cannot reach each other all the same.
+    """
+    return _FIRST_USER + session_id.int % (_LAST_USER - _FIRST_USER + 1)
 
 
 def _host_config(
