@@ -40,13 +40,14 @@ def parse(arguments: list[str]) -> Options:
         if not flag.startswith("--") or value is None or name not in _FLAGS:
             raise SystemExit(f"not understood: {flag}\n{USAGE}")
         given[name] = value
-    numbers = {}
-    for name in ("user_uid", "account_uid"):
-        if (uid := given.pop(name, None)) is not None:
-            if not uid.isdecimal() or not 0 < int(uid) < 2**32 - 1:
-                raise SystemExit(f"--{name.replace('_', '-')} must be a number above 0, not {uid}")
-            numbers[name] = int(uid)
+    user, account = (_uid(given.pop(name, None), name) for name in ("user_uid", "account_uid"))
     port = given.pop("exports_port", "14318")
     if not port.isdecimal() or int(port) > 65_535:
         raise SystemExit(f"--exports-port must be a port, or 0 for any, not {port}")
-    return Options(arguments[0], exports_port=int(port), **numbers, **given)
+    return Options(arguments[0], user_uid=user or 1000, account_uid=account, exports_port=int(port), **given)
+
+
+def _uid(value: str | None, name: str) -> int | None:
+    if value is not None and (not value.isdecimal() or not 0 < int(value) < 2**32 - 1):
+        raise SystemExit(f"--{name.replace('_', '-')} must be a number above 0, not {value}")
+    return None if value is None else int(value)
