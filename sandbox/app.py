@@ -22,7 +22,8 @@ from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
-from sandbox.api.http.limits import BodyLimit
+from sandbox.api.http.admission import Admission
+from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DocumentedApi
 from sandbox.api.http.services import Services
@@ -91,6 +92,7 @@ class Running:
     services: Services
     tracing: Tracing
     previews: PreviewApp
+    connections: OpenConnections
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(),
             tail=tail,
         )
-        yield Running(services, core.tracing, previews)
+        connections = await _started(stack, OpenConnections(access))
+        yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
 
 
@@ -309,8 +312,9 @@ class Application:
             await supervisor.close()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
-        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
+        services = parts.services
+        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing)
         return HostRouter(service, previews, self._settings.preview_domain)
 
