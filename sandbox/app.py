@@ -65,6 +65,7 @@ from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
@@ -79,6 +80,7 @@ from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     for name in await migrate(dsn):
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
+        # Before the first process of any kind, so that all are forked from one that has imported everything.
+        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__])
         core = await _start_core(stack, settings, dsn)
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
@@ -167,7 +171,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             recorder=core.recorder,
             receiver=receiver,
             exports=exports,
-            reports=ReportReader(),
+            reports=ReportReader(workers),
             tail=tail,
         )
         connections = await _started(stack, OpenConnections(access))

@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.pages import CursorText, Limit, Page
 from sandbox.api.http.services import Injected
+from sandbox.api.http.uploads import save_body
 from sandbox.db.cursors import decode_cursor, next_cursor
 from sandbox.domain.plan import RolePlan
 from sandbox.errors import Kind, SandboxError
@@ -91,24 +91,11 @@ async def put_project(
     kind = ArchiveKind.of(content_type)
     with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
         archive = Path(folder) / f"upload.{kind}"
-        await _receive(request, archive, services.settings.max_upload_mb)
+        most_mb = services.settings.max_upload_mb
+        await save_body(request, archive, most_mb * MIB, lambda: UploadTooLarge(most_mb))
         project, created = await services.projects.put(caller, project_id, archive, kind)
     response.status_code = 201 if created else 200
     return view(project)
-
-
-async def _receive(request: Request, target: Path, most_mb: int) -> None:
-    """Write the body to a file. Raises UploadTooLarge."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most_mb * MIB:
-        raise UploadTooLarge(most_mb)
-    received = 0
-    async with await anyio.open_file(target, "wb") as file:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > most_mb * MIB:
-                raise UploadTooLarge(most_mb)
-            await file.write(chunk)
 
 
 @router.get("")
