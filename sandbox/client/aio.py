@@ -54,6 +54,7 @@ class AsyncSandbox:
         max_lifetime_seconds: int | None = None,
         pipeline_run_id: str | None = None,
         agents: list[str] | None = None,
+        plan: dict[str, dict[str, Any] | None] | None = None,
         wait: bool = True,
         on_event: Callable[[LaunchEvent], None] | None = None,
         base_url: str | None = None,
@@ -67,6 +68,8 @@ class AsyncSandbox:
                 launched. Without both, the session is blank.
             runtime: Runtime of a blank session, `python312` by default.
             env: Environment variables of everything that runs in the session.
+            plan: Roles that replace those of the project's plan, with the keys of a table of `sandbox.toml`. A role
+                that is None is left out.
             wait: Whether to wait until the session is running (a blank one: ready). Otherwise return as soon as the
                 service has accepted the request.
             on_event: Called with each event of the launch while waiting.
@@ -86,6 +89,7 @@ class AsyncSandbox:
                 "max_lifetime_seconds": max_lifetime_seconds,
                 "pipeline_run_id": pipeline_run_id,
                 "agents": agents,
+                "plan": plan,
             }
             data = await transport.json(
                 "POST",
