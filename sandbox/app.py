@@ -59,6 +59,7 @@ from sandbox.launch.stages.workspace import WorkspaceStage
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
+from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
@@ -132,11 +133,11 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
-        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__])
+        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
         core = await _start_core(stack, settings, dsn)
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings)
+        project_service = ProjectService(core.db, core.catalog, settings, workers)
         broker = await _started(stack, EventBroker(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)

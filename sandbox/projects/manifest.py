@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from sandbox.projects.archive_tree import shown
 from sandbox.projects.detection.detect import EXAMPLE, PlanUndetected, RuntimeRules, detect, detect_role
 from sandbox.projects.project import RequestedPlan
 from sandbox.projects.source import ProjectSource
+from sandbox.projects.toml import TomlInvalid, load_toml
 
 MANIFEST = "sandbox.toml"
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -59,8 +59,8 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
     mean that there is no such command.
     """
     try:
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        tables = load_toml(text)
+    except TomlInvalid as error:
         raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the position given.") from error
     if not tables:
         raise PlanInvalid("it is empty")

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.plan import LaunchPlan
 from sandbox.errors import Conflict, InvalidInput, NotFound
 from sandbox.projects import store
-from sandbox.projects.archive import ArchiveKind, normalise
+from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_readers import ArchiveLimits
-from sandbox.projects.detection.detect import PlanUndetected, RuntimeRules
-from sandbox.projects.manifest import PlanInvalid, make_plan, with_request
-from sandbox.projects.project import PROJECT_ID, PlanProblem, Project, ProjectRef, RequestedPlan
-from sandbox.projects.source import open_source
+from sandbox.projects.detection.detect import RuntimeRules
+from sandbox.projects.preparing import PLAN_LIMITS, UPLOAD_LIMITS, plan_archive, prepare
+from sandbox.projects.project import PROJECT_ID, Project, ProjectRef, RequestedPlan
 from sandbox.settings import Settings
-
-#: Archives that are processed at the same time. Each may need a core and disk space for the unpacked project.
-_CONCURRENT_UPLOADS = 4
+from sandbox.workers import Workers
 
 
 class Runtimes(Protocol):
@@ -36,11 +32,11 @@ class Runtimes(Protocol):
 class ProjectService:
     """The projects of all users. For a caller who is no admin, other users' projects do not exist. Not thread-safe."""
 
-    def __init__(self, db: Database, catalog: Runtimes, settings: Settings) -> None:
+    def __init__(self, db: Database, catalog: Runtimes, settings: Settings, workers: Workers) -> None:
         self._db = db
+        self._workers = workers
         self._catalog = catalog
         self._limits = ArchiveLimits.of(settings)
-        self._uploads = asyncio.Semaphore(_CONCURRENT_UPLOADS)
 
     async def put(self, caller: Caller, project_id: str, archive_file: Path, kind: ArchiveKind) -> tuple[Project, bool]:
         """Store the content of an uploaded archive as the caller's project. Return it, and whether it is new.
@@ -56,15 +52,16 @@ class ProjectService:
                 hint="Choose another project_id.",
                 code="project_id_invalid",
             )
-        async with self._uploads:
-            with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
-                packed = Path(folder) / "project.tar.gz"
-                normalised = await normalise(archive_file, kind, self._limits, packed)
-                plan = await asyncio.to_thread(self._plan_or_problem, packed)
-                async with self._db.transaction() as conn:
-                    if not await store.has_archive(conn, normalised.digest):
-                        await store.insert_archive(conn, normalised.digest, await asyncio.to_thread(packed.read_bytes))
-                    return await store.put(conn, caller.user_id, project_id, normalised, plan)
+        with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
+            packed = Path(folder) / "project.tar.gz"
+            whose = f"user {caller.user_id}"
+            arguments = (archive_file, kind, self._limits, packed, self._catalog.list())
+            prepared = await self._workers.run(whose, UPLOAD_LIMITS, prepare, *arguments)
+            digest = prepared.archive.digest
+            async with self._db.transaction() as conn:
+                if not await store.has_archive(conn, digest):
+                    await store.insert_archive(conn, digest, await asyncio.to_thread(packed.read_bytes))
+                return await store.put(conn, caller.user_id, project_id, prepared.archive, prepared.plan)
 
     async def get(self, caller: Caller, project_id: str) -> Project:
         """Return the caller's project of this id. For an admin who has none, return that of another user.
@@ -146,20 +143,12 @@ class ProjectService:
             if plan is not None:
                 return plan
         content = await self.archive(digest)
-        return await asyncio.to_thread(self._make_plan, io.BytesIO(content), requested)
-
-    def _plan_or_problem(self, archive: Path) -> LaunchPlan | PlanProblem:
-        try:
-            return self._make_plan(archive)
-        except PlanUndetected as error:
-            return PlanProblem(error.code, error.message, error.hint, error.looked_at)
-        except PlanInvalid as error:
-            return PlanProblem(error.code, error.message, error.hint)
-
-    def _make_plan(self, archive: Path | IO[bytes], requested: RequestedPlan | None = None) -> LaunchPlan:
-        with open_source(archive) as source:
-            runtimes = self._catalog.list()
-            return with_request(requested, source, runtimes) if requested else make_plan(source, runtimes)
+        with tempfile.TemporaryDirectory(prefix="sandbox-plan-") as folder:
+            packed = Path(folder) / "project.tar.gz"
+            await asyncio.to_thread(packed.write_bytes, content)
+            # Whose project it is is not known here; of one source there is one plan.
+            arguments = (packed, self._catalog.list(), requested)
+            return await self._workers.run(f"source {digest}", PLAN_LIMITS, plan_archive, *arguments)
 
 
 def _unplanned(project: Project) -> InvalidInput:

@@ -19,6 +19,7 @@ from sandbox.domain.caller import CallerRole
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.projects.service import ProjectService
 from sandbox.settings import Settings
+from sandbox.workers import Workers
 
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
 PROJECTS = "/api/v1/projects"
@@ -42,7 +43,7 @@ async def clients(database: Database) -> AsyncIterator[dict[str, httpx.AsyncClie
     problems.install(app)
     app.include_router(projects.router)
     app.state.services = SimpleNamespace(
-        settings=settings, tokens=tokens, projects=ProjectService(database, RuntimeCatalog(), settings)
+        settings=settings, tokens=tokens, projects=ProjectService(database, RuntimeCatalog(), settings, Workers())
     )
     async with AsyncExitStack() as stack:
         made = {}

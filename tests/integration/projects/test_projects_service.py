@@ -22,6 +22,7 @@ from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
 from sandbox.sessions.housekeeping.store import drop_unused_archives
 from sandbox.settings import Settings
+from sandbox.workers import Workers
 
 ANN = Caller("ann", CallerRole.USER, "1")
 BOB = Caller("bob", CallerRole.USER, "2")
@@ -33,7 +34,7 @@ Upload = Callable[..., Path]
 
 @pytest.fixture
 def service(database: Database) -> ProjectService:
-    return ProjectService(database, RuntimeCatalog(), Settings(max_project_mb=1))
+    return ProjectService(database, RuntimeCatalog(), Settings(max_project_mb=1), Workers())
 
 
 @pytest.fixture

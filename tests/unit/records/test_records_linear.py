@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -14,27 +10,7 @@ from sandbox.records.reports.coverage import read_cobertura
 from sandbox.records.reports.junit import read_junit
 from sandbox.records.reports.warnings import warnings_in
 from sandbox.records.reports.xml import ReportRefused
-
-#: For twice the input; an algorithm that is quadratic in it takes four times as many.
-LINEAR = 2.6
-
-
-def steps(call: Callable[[], Any]) -> int:
-    """The number of lines of Python that the call runs. Time would depend on what else the machine does."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
+from tests.steps import LINEAR, steps
 
 
 def _junit(text: str) -> bytes:
