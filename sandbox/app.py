@@ -47,6 +47,7 @@ from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -218,14 +219,15 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
 
 async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
+    slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
     watcher = await _started(stack, Watcher(core.db, core.engine))
     replica = await _started(stack, Replica(core.db))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects)),
+        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, slots)),
         replica,
-        concurrent_launches=core.settings.concurrent_launches,
+        slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
@@ -257,7 +259,7 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
+def _stages(core: _Core, projects: ProjectService, slots: LaunchSlots) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
     images = RuntimeImages(core.catalog, settings.docker_host)
@@ -267,7 +269,7 @@ def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
         NetworkStage(),
         ContainersStage(images, limits, core.signer.sign_exports),
         WorkspaceStage(projects),
-        DependenciesStage(settings.install_timeout_seconds),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds),
         PreviewStage(settings.preview_url),

@@ -84,6 +84,13 @@ _RENEW = text(f"""
     RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+#: How many sessions of the same user come before a session: older ones with such work, and those on which this replica
+#: works. Claimed in this order, users take turns, and one with many sessions does not delay another with few.
+_TURN = """
+    (SELECT count(*) FROM sandbox_sessions o
+      WHERE o.work = :work AND o.user_id = s.user_id AND o.session_id <> s.session_id
+        AND (o.session_id = ANY(:running) OR (o.created_at, o.session_id) < (s.created_at, s.session_id)))
+"""
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
 #: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
 #: The subquery is an array, which is evaluated once: with `IN` a plan may evaluate it for every row, and each time it
@@ -97,7 +104,8 @@ _CLAIM = text(f"""
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
+           AND {_TURN} < :per_user
+         ORDER BY {_TURN}, created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING {SESSION_COLUMNS}
 """)
 _RENEW_LEASES = text("""
@@ -306,13 +314,21 @@ async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
 
 
 async def claim(
-    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
+    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float, per_user: int
 ) -> list[Session]:
-    """Claim up to `limit` sessions with unowned work of this kind for replica `me`, oldest first.
+    """Claim up to `limit` sessions with unowned work of this kind for replica `me`: users take turns, and of each the
+    oldest comes first. No user has more than `per_user` at once.
 
     `running` are sessions on which this replica works already; `lease` is in seconds.
     """
-    values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
+    values = {
+        "me": me,
+        "work": work.value,
+        "running": list(running),
+        "limit": limit,
+        "lease": lease,
+        "per_user": per_user,
+    }
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
