@@ -22,7 +22,8 @@ from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
-from sandbox.api.http.limits import BodyLimit
+from sandbox.api.http.admission import Admission
+from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DocumentedApi
 from sandbox.api.http.services import Services
@@ -46,6 +47,7 @@ from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -58,12 +60,14 @@ from sandbox.launch.stages.workspace import WorkspaceStage
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
+from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
@@ -78,6 +82,7 @@ from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,7 @@ class Running:
     services: Services
     tracing: Tracing
     previews: PreviewApp
+    connections: OpenConnections
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +133,12 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     for name in await migrate(dsn):
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
+        # Before the first process of any kind, so that all are forked from one that has imported everything.
+        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
         core = await _start_core(stack, settings, dsn)
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings)
+        project_service = ProjectService(core.db, core.catalog, settings, workers)
         broker = await _started(stack, EventBroker(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
@@ -165,10 +173,11 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             recorder=core.recorder,
             receiver=receiver,
             exports=exports,
-            reports=ReportReader(),
+            reports=ReportReader(workers),
             tail=tail,
         )
-        yield Running(services, core.tracing, previews)
+        connections = await _started(stack, OpenConnections(access))
+        yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
 
 
@@ -210,14 +219,15 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
 
 async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
+    slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
     watcher = await _started(stack, Watcher(core.db, core.engine))
     replica = await _started(stack, Replica(core.db))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects)),
+        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, slots)),
         replica,
-        concurrent_launches=core.settings.concurrent_launches,
+        slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
@@ -249,7 +259,7 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
+def _stages(core: _Core, projects: ProjectService, slots: LaunchSlots) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
     images = RuntimeImages(core.catalog, settings.docker_host)
@@ -259,7 +269,7 @@ def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
         NetworkStage(),
         ContainersStage(images, limits, core.signer.sign_exports),
         WorkspaceStage(projects),
-        DependenciesStage(settings.install_timeout_seconds),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds),
         PreviewStage(settings.preview_url),
@@ -309,8 +319,9 @@ class Application:
             await supervisor.close()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
-        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
+        services = parts.services
+        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing)
         return HostRouter(service, previews, self._settings.preview_domain)
 

@@ -93,6 +93,24 @@ class Settings(BaseSettings):
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
+    max_file_mb: int = Field(1024, ge=1, description="Largest file that is written to a sandbox, MiB")
+    requests_per_user: int = Field(
+        64, ge=1, description="Requests of one user that are answered at once; more get 429. Eight times as many of all"
+    )
+    streams_per_user: int = Field(
+        64, ge=1, description="Event streams that one user may have open. Eight times as many of all users"
+    )
+    terminals_per_user: int = Field(
+        32, ge=1, description="Terminals that one user may have open. Eight times as many of all users"
+    )
+    launches_per_user: int = Field(
+        6, ge=1, description="Launches of one user that one replica runs at once, so that others need not wait"
+    )
+    hosts: str = Field(
+        "",
+        description="Names (by comma) under which clients reach the service, besides addresses, names without a dot, "
+        "and names above and below the preview domain",
+    )
     log_level: str = Field(
         "INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

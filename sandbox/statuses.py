@@ -16,6 +16,7 @@ STATUS: dict[Kind, int] = {
     Kind.GONE: 410,
     Kind.TOO_LARGE: 413,
     Kind.UNSUPPORTED: 415,
+    Kind.MISDIRECTED: 421,
     Kind.TOO_MANY: 429,
     Kind.UNAVAILABLE: 503,
     Kind.TIMEOUT: 504,

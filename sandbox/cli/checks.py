@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
@@ -171,6 +172,15 @@ async def _disk(settings: Settings) -> Finding:
     return Finding("disk", verdict, f"{free:.1f} GiB free at {folder}", hint)
 
 
+async def _files(_: Settings) -> Finding:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < process.WANTED_FILES:
+        hint = f"Raise it to {process.WANTED_FILES} or more: LimitNOFILE= of systemd, or ulimit -Hn."
+        return Finding("open files", Verdict.WARN, f"a process may open only {hard} files and connections", hint)
+    most = "any number of" if hard == resource.RLIM_INFINITY else f"{hard}"
+    return Finding("open files", Verdict.OK, f"a process may open {most} files and connections")
+
+
 async def _mtu(settings: Settings) -> Finding:
     if settings.docker_host is not None and not settings.docker_host.startswith("unix://"):
         return Finding("mtu", Verdict.OK, "the engine is on another machine")
@@ -197,5 +207,6 @@ _CHECKS: dict[str, Check] = {
     "edge": _edge,
     "service": _service,
     "disk": _disk,
+    "open files": _files,
     "mtu": _mtu,
 }

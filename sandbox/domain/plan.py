@@ -24,10 +24,27 @@ def _check_environment(env: dict[str, str]) -> dict[str, str]:
     for name, value in env.items():
         if not ENV_NAME.match(name):
             raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
-        if "\0" in value or len(value) > 32_768:
-            raise ValueError(f"the value of {name} has a NUL or is longer than 32,768 characters")
+        if len(value) > 32_768:
+            raise ValueError(f"the value of {name} is longer than 32,768 characters")
+        try:
+            _check_text(value)
+        except ValueError as error:
+            raise ValueError(f"the value of {name} {error}") from None
     return env
 
+
+def _check_text(value: str) -> str:
+    """Refuse what can be neither a command's text nor stored: NUL and lone surrogates."""
+    if "\0" in value:
+        raise ValueError("has a NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not Unicode text") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
 
 #: Environment variables with valid names and values.
 Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]
@@ -38,18 +55,18 @@ class RolePlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime: str = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
-    root: str = Field(".", max_length=500, description="Folder of this role within the project")
-    install: str | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
-    start: str | None = Field(
+    runtime: Text = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
+    root: Text = Field(".", max_length=500, description="Folder of this role within the project")
+    install: Text | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
+    start: Text | None = Field(
         None, max_length=4000, description="Shell command that starts the app; it runs until killed"
     )
     port: int | None = Field(
         None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses"
     )
-    health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
+    health: Text = Field("/", max_length=500, description="Path that answers below status 500 once the app is up")
     env: Environment = Field(default_factory=dict, description="Environment of install and start")
-    framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")
+    framework: Text | None = Field(None, max_length=50, description="What was recognised, for people to read")
 
     @field_validator("root")
     @classmethod

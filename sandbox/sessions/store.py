@@ -21,6 +21,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.projects.project import RequestedPlan
 
 #: NOTIFY channel for sessions that have new work; the payload is the session's id.
 CHANNEL = "session_work"
@@ -31,16 +32,17 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, egress,
+    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
 _INSERT = text(f"""
-    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
-        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, request_digest, work,
-        last_seq, egress)
+    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
+        requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
+        idempotency_key, request_digest, work, last_seq, egress)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
-        CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
+        CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
+        :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
         :request_digest, 'launch', 1, CAST(:egress AS jsonb))
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -83,6 +85,13 @@ _RENEW = text(f"""
     RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+#: How many sessions of the same user come before a session: older ones with such work, and those on which this replica
+#: works. Claimed in this order, users take turns, and one with many sessions does not delay another with few.
+_TURN = """
+    (SELECT count(*) FROM sandbox_sessions o
+      WHERE o.work = :work AND o.user_id = s.user_id AND o.session_id <> s.session_id
+        AND (o.session_id = ANY(:running) OR (o.created_at, o.session_id) < (s.created_at, s.session_id)))
+"""
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
 #: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
 #: The subquery is an array, which is evaluated once: with `IN` a plan may evaluate it for every row, and each time it
@@ -96,7 +105,8 @@ _CLAIM = text(f"""
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
+           AND {_TURN} < :per_user
+         ORDER BY {_TURN}, created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING {SESSION_COLUMNS}
 """)
 _RENEW_LEASES = text("""
@@ -129,6 +139,7 @@ class NewSession:
     runtime_type: str
     env: dict[str, str]
     agents: Sequence[str]
+    requested_plan: RequestedPlan | None
     pipeline_run_id: str | None
     idle_timeout_seconds: int
     max_lifetime_seconds: int
@@ -169,6 +180,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "runtime_type": new.runtime_type,
         "env": json.dumps(new.env),
         "agents": json.dumps(list(new.agents)),
+        "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
         "pipeline_run_id": pipeline_run_id,
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
@@ -305,13 +317,21 @@ async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
 
 
 async def claim(
-    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
+    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float, per_user: int
 ) -> list[Session]:
-    """Claim up to `limit` sessions with unowned work of this kind for replica `me`, oldest first.
+    """Claim up to `limit` sessions with unowned work of this kind for replica `me`: users take turns, and of each the
+    oldest comes first. No user has more than `per_user` at once.
 
     `running` are sessions on which this replica works already; `lease` is in seconds.
     """
-    values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
+    values = {
+        "me": me,
+        "work": work.value,
+        "running": list(running),
+        "limit": limit,
+        "lease": lease,
+        "per_user": per_user,
+    }
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
@@ -372,6 +392,7 @@ def to_session(row: Any) -> Session:
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
         plan=stored_plan(row.plan) if row.plan is not None else None,
+        requested_plan=row.requested_plan,
     )
 
 

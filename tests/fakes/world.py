@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -29,6 +30,7 @@ from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -54,6 +56,8 @@ from tests.fakes.processes import Script, app
 from tests.fakes.source import FakeImages, FakeProjects
 
 CALLER = Caller("ada", CallerRole.USER, "token")
+#: More than any test makes.
+MANY = 1000
 #: The replica number under which `launch` claims sessions.
 OWNER = 1
 LEASE_SECONDS = 15.0
@@ -102,20 +106,21 @@ class World:
             ["python312", "node20"],
         )
 
-    def stages(self) -> list[Stage]:
+    def stages(self, slots: LaunchSlots) -> list[Stage]:
         return [
             PlanStage(self.projects),
             NetworkStage(),
             ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}"),
             WorkspaceStage(self.projects),
-            DependenciesStage(self.install_timeout_seconds),
+            WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
             HealthStage(self.health_timeout_seconds),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 
-    def pipeline(self) -> Pipeline:
-        return Pipeline(self.db, self.engine, self.tracing, self.stages())
+    def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:
+        slots = slots or LaunchSlots(8, per_user=MANY)
+        return Pipeline(self.db, self.engine, self.tracing, self.stages(slots))
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
@@ -131,17 +136,22 @@ class World:
 
     @asynccontextmanager
     async def reconciling(
-        self, *, concurrent_launches: int = 8, launched: Callable[[UUID], None] = lambda _: None
+        self,
+        *,
+        concurrent_launches: int = 8,
+        launches_per_user: int = MANY,
+        launched: Callable[[UUID], None] = lambda _: None,
     ) -> AsyncIterator[Replica]:
         """A replica of the service that carries out what sessions are to have done."""
+        slots = LaunchSlots(concurrent_launches, launches_per_user)
         replica = Replica(self.db)
         await replica.start()
         reconciler = Reconciler(
             self.db,
             self.engine,
-            self.pipeline(),
+            self.pipeline(slots),
             replica,
-            concurrent_launches=concurrent_launches,
+            slots=slots,
             lease_seconds=LEASE_SECONDS,
             on_launch_end=launched,
         )
@@ -152,8 +162,8 @@ class World:
             await reconciler.close()
             await replica.close()
 
-    async def create_blank(self, egress: Egress = PUBLIC) -> Session:
-        session, _ = await self.sessions.create(CALLER, CreateRequest(egress=egress), None)
+    async def create_blank(self, caller: Caller = CALLER, egress: Egress = PUBLIC) -> Session:
+        session, _ = await self.sessions.create(caller, CreateRequest(egress=egress), None)
         return session
 
     async def create_project(
@@ -180,7 +190,9 @@ class World:
                 text("UPDATE sandbox_sessions SET owner = NULL WHERE session_id = :id AND owner IS NOT NULL"),
                 {"id": session.session_id},
             )
-            claimed = await store.claim(conn, OWNER, Work.LAUNCH, running=[], limit=1000, lease=LEASE_SECONDS)
+            claimed = await store.claim(
+                conn, OWNER, Work.LAUNCH, running=[], limit=MANY, lease=LEASE_SECONDS, per_user=MANY
+            )
         return next(one for one in claimed if one.session_id == session.session_id)
 
     async def launch(self, session: Session) -> SessionStatus:
@@ -200,7 +212,7 @@ class World:
         return await self.sessions.terminate(CALLER, session.session_id)
 
     async def read(self, session: Session) -> Session:
-        return await self.sessions.get(CALLER, session.session_id)
+        return await self.sessions.get(replace(CALLER, user_id=session.user_id), session.session_id)
 
     async def until(self, session: Session, condition: Callable[[Session], bool], seconds: float = 20) -> Session:
         """Poll the session's row until the condition holds for it."""

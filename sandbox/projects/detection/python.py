@@ -186,10 +186,9 @@ def _import_base(folder: Folder, module: Module) -> str:
 
     def resolved(base: str) -> int:
         prefix = f"{base}/" if base else ""
-        return sum(
-            folder.has(f"{prefix}{name}.py") or any(path.startswith(f"{prefix}{name}/") for path in folder.files)
-            for name in module.packages
-        )
+        within = (path[len(prefix) :].partition("/") for path in folder.files if path.startswith(prefix))
+        found = {name.removesuffix(".py") for name, slash, _ in within if slash or name.endswith(".py")}
+        return len(module.packages & found)
 
     return max(bases, key=resolved)
 

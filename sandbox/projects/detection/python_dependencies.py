@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable
 from typing import Any
 
 from sandbox.projects.source import Folder
+from sandbox.projects.toml import TomlInvalid, load_toml
 
 #: The container has only this version, so `uv` must use it even if `.python-version` names another one.
 _PYTHON = "--python 3.12"
@@ -143,7 +143,7 @@ class Dependencies:
 
     def _read(self) -> None:
         if self.requirements:
-            self._read_requirements(self.requirements, set())
+            self._read_requirements(self.requirements)
         project = _table(self.pyproject, "project")
         for requirement in _strings(project.get("dependencies")):
             self._add(requirement)
@@ -153,18 +153,21 @@ class Dependencies:
         for name, value in _table(_toml(self._folder, "Pipfile"), "packages").items():
             self._add(name, _strings(value.get("extras")) if isinstance(value, dict) else ())
 
-    def _read_requirements(self, path: str, visited: set[str]) -> None:
-        if path in visited:
-            return
-        visited.add(path)
-        for raw in (self._folder.read(path) or "").splitlines():
-            line = raw.strip()
-            included = re.match(r"^(?:-r|--requirement)[\s=]+(\S+)", line)
-            if included:
-                parent = path.rpartition("/")[0]
-                self._read_requirements(f"{parent}/{included[1]}".lstrip("/").replace("/./", "/"), visited)
-            else:
-                self._add(line)
+    def _read_requirements(self, first: str) -> None:
+        """Read the file and those that it includes, each once."""
+        waiting, seen = [first], {first}
+        while waiting:
+            path = waiting.pop()
+            for raw in (self._folder.read(path) or "").splitlines():
+                line = raw.strip()
+                included = re.match(r"^(?:-r|--requirement)[\s=]+(\S+)", line)
+                if not included:
+                    self._add(line)
+                    continue
+                other = f"{path.rpartition('/')[0]}/{included[1]}".lstrip("/").replace("/./", "/")
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
 
     def _add(self, requirement: str, extras: Iterable[str] = ()) -> None:
         match = _REQUIREMENT.match(requirement)
@@ -183,8 +186,8 @@ def _toml(folder: Folder, path: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return load_toml(text)
+    except TomlInvalid as error:
         folder.notes.append(f"{folder.full_path(path)} is not valid TOML: {error}")
         return {}
 

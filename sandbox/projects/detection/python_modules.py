@@ -150,14 +150,16 @@ def _read_imports(tree: ast.Module, module: Module) -> dict[str, str]:
 
 def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements that run on import, in order, including those inside `if`, `try` and `with`."""
-    for statement in body:
+    waiting = [*body][::-1]
+    while waiting:
+        statement = waiting.pop()
         if isinstance(statement, ast.If):
             if not _is_main_guard(statement.test):
-                yield from _module_level([*statement.body, *statement.orelse])
+                waiting += [*statement.body, *statement.orelse][::-1]
         elif isinstance(statement, ast.Try):
-            yield from _module_level([*statement.body, *statement.orelse, *statement.finalbody])
+            waiting += [*statement.body, *statement.orelse, *statement.finalbody][::-1]
         elif isinstance(statement, ast.With):
-            yield from _module_level(statement.body)
+            waiting += statement.body[::-1]
         else:
             yield statement
 

@@ -20,8 +20,11 @@ _MAX_STACKS = 262_144
 
 #: `file:line:` at the start of a line, as pytest and Go write the location of a failure.
 _LOCATION_LINE = re.compile(r"^\s{0,8}([^\s:]{1,300}\.\w{1,5}):([0-9]{1,7}):", re.MULTILINE)
-#: `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
-_LOCATION = re.compile(r"(?:file://(?=/))?([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
+#: The end of `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
+_LOCATION_END = re.compile(r"\.\w{1,5}:([0-9]{1,7})")
+#: What precedes that: searched backwards from there, because a search for it would look at each text many times.
+_PATH_CHARACTER = re.compile(r"[\w./\\@+-]")
+_MAX_PATH = 300
 #: Messages that converters insert where a tool gave none; the text of the failure is better.
 _NO_MESSAGE = ("", "Failed", "Build error", "Runtime error", "No test result found")
 _FAILURES = ("failure", "error")
@@ -113,11 +116,24 @@ def _location(case: Element, stack: str) -> tuple[str | None, int | None]:
     lines = _LOCATION_LINE.findall(stack[-_MAX_STACK:])
     if lines:
         return lines[-1][0], int(lines[-1][1])
-    match = _LOCATION.search(stack[:_MAX_STACK])
-    if match:
-        return match[1], int(match[2])
+    if found := _first_location(stack[:_MAX_STACK]):
+        return found
     line = case.get("line", "")
     return case.get("file"), int(line) if line.isascii() and line.isdigit() and len(line) < 8 else None
+
+
+def _first_location(text: str) -> tuple[str, int] | None:
+    """The first `file:line` in a text."""
+    for match in _LOCATION_END.finditer(text):
+        start = match.start()
+        first = max(0, start - _MAX_PATH)
+        while start > first and _PATH_CHARACTER.match(text, start - 1):
+            start -= 1
+        if text.startswith("///", start) and text.endswith("file:", 0, start):
+            start += 2
+        if start < match.start():
+            return text[start : match.start(1) - 1], int(match[1])
+    return None
 
 
 def _outputs(root: Element) -> Iterator[str]:

@@ -9,6 +9,9 @@ from defusedxml.ElementTree import fromstring
 
 from sandbox.errors import InvalidInput
 
+#: Deepest nesting of elements; reports of test tools have a tenth of it.
+MAX_DEPTH = 64
+
 
 class ReportRefused(InvalidInput):
     """The report is malformed, of another format, or uses XML features that reports never use."""
@@ -26,7 +29,19 @@ def parse(content: bytes, what: str) -> Element:
         ) from error
     except (ParseError, ValueError, LookupError) as error:
         raise ReportRefused(f"The {what} is not XML: {error}.", hint="Send the file as the tool wrote it.") from error
+    if _is_deeper(root, MAX_DEPTH):
+        raise ReportRefused(
+            f"The {what} has elements nested more than {MAX_DEPTH} deep.", hint="Send the file as the tool wrote it."
+        )
     return root
+
+
+def _is_deeper(root: Element, depth: int) -> bool:
+    """Whether elements are nested deeper. Readers look for elements within elements, which takes time by depth."""
+    level = [root]
+    for _ in range(depth):
+        level = [child for element in level for child in element]
+    return bool(level)
 
 
 def number(text: str | None) -> float:

@@ -25,6 +25,7 @@ from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
+from sandbox.workers import Workers
 
 
 @dataclass
@@ -61,7 +62,9 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
-    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
+    yield Services(
+        settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(Workers()), tail
+    )
     await tail.close()
     await intake.close()
     await recorder.close()

@@ -46,7 +46,7 @@ async def test_network_is_only_for_several_roles(world: World) -> None:
 
 
 async def test_a_restricted_session_has_a_network_of_its_own(world: World) -> None:
-    session = await world.create_blank(parse_egress(["api.example.com"]))
+    session = await world.create_blank(egress=parse_egress(["api.example.com"]))
     assert await world.launch(session) is SessionStatus.READY
     assert await state_of(world, session, StageName.NETWORK) == "completed"
     network = network_name(session.session_id)
@@ -55,7 +55,7 @@ async def test_a_restricted_session_has_a_network_of_its_own(world: World) -> No
 
 async def test_a_restriction_that_the_host_cannot_enforce_fails_the_launch(world: World) -> None:
     world.engine.enforces_egress = False
-    session = await world.create_blank(parse_egress("none"))
+    session = await world.create_blank(egress=parse_egress("none"))
     assert await world.launch(session) is SessionStatus.ERROR
     error = (await world.read(session)).error
     assert error is not None
