@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tomllib
 import uuid
 import webbrowser
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -62,6 +63,14 @@ def create(
             "and IPv4 networks with commas between.",
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File in the form of sandbox.toml; its roles replace those of the project's plan.",
+        ),
+    ] = None,
     idle_timeout: Annotated[
         int | None, typer.Option(help="Seconds without use after which the session is terminated.")
     ] = None,
@@ -76,6 +85,7 @@ def create(
     Example: sandbox create examples/fullstack --env DEBUG=1 --open
     """
     config, variables = output.config_of(ctx), output.parse_env(env)
+    stated = _read_plan(plan) if plan else None
 
     async def work() -> SessionInfo:
         project_id = project
@@ -89,6 +99,7 @@ def create(
             runtime=runtime,
             env=variables,
             egress=egress.split(",") if egress not in (None, "all", "none") else egress,
+            plan=stated,
             idle_timeout_seconds=idle_timeout,
             wait=False,
             config=config,
@@ -102,6 +113,13 @@ def create(
         _print_outcome(info)
     if open_browser and info.preview_url:
         webbrowser.open(info.preview_url)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} is not TOML: {error}", param_hint="--plan") from error
 
 
 async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:

@@ -131,16 +131,23 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProjectInfo:
-    """An uploaded project. `plan` describes, per role, what a launch does."""
+    """An uploaded project. `plan` describes, per role, what a launch does. If it is not known it is empty, and
+    `plan_problem` has `code`, `message`, `hint` and `looked_at`."""
 
     project_id: str
     digest: str | None
     files: int | None
     size_bytes: int | None
     plan: dict[str, Any]
+    plan_problem: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ProjectInfo:
         return cls(
-            data["project_id"], data.get("digest"), data.get("files"), data.get("size_bytes"), data.get("plan") or {}
+            data["project_id"],
+            data.get("digest"),
+            data.get("files"),
+            data.get("size_bytes"),
+            data.get("plan") or {},
+            data.get("plan_problem"),
         )

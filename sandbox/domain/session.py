@@ -113,3 +113,5 @@ class Session:
     agents: tuple[str, ...] = ()
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
+    #: The roles that the request for the session gave, which replace those of the project's plan.
+    requested_plan: dict[str, dict[str, Any] | None] | None = None

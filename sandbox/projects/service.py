@@ -17,9 +17,9 @@ from sandbox.errors import Conflict, InvalidInput, NotFound
 from sandbox.projects import store
 from sandbox.projects.archive import ArchiveKind, normalise
 from sandbox.projects.archive_readers import ArchiveLimits
-from sandbox.projects.detection.detect import RuntimeRules
-from sandbox.projects.manifest import make_plan
-from sandbox.projects.project import PROJECT_ID, Project, ProjectRef
+from sandbox.projects.detection.detect import PlanUndetected, RuntimeRules
+from sandbox.projects.manifest import PlanInvalid, make_plan, with_request
+from sandbox.projects.project import PROJECT_ID, PlanProblem, Project, ProjectRef, RequestedPlan
 from sandbox.projects.source import open_source
 from sandbox.settings import Settings
 
@@ -46,8 +46,9 @@ class ProjectService:
         """Store the content of an uploaded archive as the caller's project. Return it, and whether it is new.
 
         An earlier project of the same id is replaced; sessions that use its content are not affected. Uploading the
-        same content again changes nothing. Raises ArchiveRefused, PlanInvalid, PlanUndetected, or InvalidInput for an
-        invalid id. In that case nothing is stored, and an earlier project is not changed.
+        same content again changes nothing. A project whose plan is not known is stored with the problem, because a
+        launch can be requested with a plan. Raises ArchiveRefused, or InvalidInput for an invalid id. In that case
+        nothing is stored, and an earlier project is not changed.
         """
         if not PROJECT_ID.fullmatch(project_id):
             raise InvalidInput(
@@ -59,7 +60,7 @@ class ProjectService:
             with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
                 packed = Path(folder) / "project.tar.gz"
                 normalised = await normalise(archive_file, kind, self._limits, packed)
-                plan = await asyncio.to_thread(self._make_plan, packed)
+                plan = await asyncio.to_thread(self._plan_or_problem, packed)
                 async with self._db.transaction() as conn:
                     if not await store.has_archive(conn, normalised.digest):
                         await store.insert_archive(conn, normalised.digest, await asyncio.to_thread(packed.read_bytes))
@@ -107,9 +108,18 @@ class ProjectService:
         async with self._db.transaction() as conn:
             await store.delete(conn, project)
 
-    async def reference(self, caller: Caller, project_id: str) -> ProjectRef:
-        """Return the source of a new session of this project. Raises what `get` raises."""
+    async def reference(self, caller: Caller, project_id: str, requested: RequestedPlan | None = None) -> ProjectRef:
+        """Return the source of a session of this project, which is launched with the `requested` plan if there is one.
+
+        Raises what `get` raises, PlanInvalid if the requested plan is invalid for the project, and InvalidInput if
+        there is neither a requested plan nor one of the project.
+        """
         project = await self.get(caller, project_id)
+        if requested:
+            plan = await self.plan_for(project.digest, requested)
+            return ProjectRef(project.digest, plan.primary_runtime)
+        if project.plan is None:
+            raise _unplanned(project)
         return ProjectRef(project.digest, project.plan.primary_runtime)
 
     async def archive(self, digest: str) -> bytes:
@@ -124,18 +134,37 @@ class ProjectService:
             )
         return content
 
-    async def plan_for(self, digest: str) -> LaunchPlan:
-        """Return the plan of a stored source, even if its project was replaced or deleted.
+    async def plan_for(self, digest: str, requested: RequestedPlan | None = None) -> LaunchPlan:
+        """Return the plan of a stored source, even if its project was replaced or deleted, with the roles that were
+        `requested` in place of its own.
 
-        Raises what `archive` raises.
+        Raises what `archive` raises, PlanUndetected and PlanInvalid.
         """
-        async with self._db.read() as conn:
-            plan = await store.plan_of(conn, digest)
-        if plan is not None:
-            return plan
+        if not requested:
+            async with self._db.read() as conn:
+                plan = await store.plan_of(conn, digest)
+            if plan is not None:
+                return plan
         content = await self.archive(digest)
-        return await asyncio.to_thread(self._make_plan, io.BytesIO(content))
+        return await asyncio.to_thread(self._make_plan, io.BytesIO(content), requested)
 
-    def _make_plan(self, archive: Path | IO[bytes]) -> LaunchPlan:
+    def _plan_or_problem(self, archive: Path) -> LaunchPlan | PlanProblem:
+        try:
+            return self._make_plan(archive)
+        except PlanUndetected as error:
+            return PlanProblem(error.code, error.message, error.hint, error.looked_at)
+        except PlanInvalid as error:
+            return PlanProblem(error.code, error.message, error.hint)
+
+    def _make_plan(self, archive: Path | IO[bytes], requested: RequestedPlan | None = None) -> LaunchPlan:
         with open_source(archive) as source:
-            return make_plan(source, self._catalog.list())
+            runtimes = self._catalog.list()
+            return with_request(requested, source, runtimes) if requested else make_plan(source, runtimes)
+
+
+def _unplanned(project: Project) -> InvalidInput:
+    """Return the error for a launch of a project whose plan is not known."""
+    problem = project.plan_problem
+    if problem is None:
+        raise ValueError("the project has a plan")
+    return InvalidInput(problem.message, hint=problem.hint, code=problem.code)

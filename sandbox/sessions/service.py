@@ -24,6 +24,7 @@ from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
+from sandbox.projects.project import ProjectRef, RequestedPlan
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
@@ -50,6 +51,8 @@ class CreateRequest:
     max_lifetime_seconds: int | None = None
     pipeline_run_id: str | None = None
     agents: Sequence[str] = ()
+    #: Roles that replace those of the project's plan.
+    plan: RequestedPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ class SessionService:
         """Insert a session whose launch the reconciler will do.
 
         Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
-        if the key was used with a different request, InvalidInput for an unknown runtime, NotFound for an unknown
-        project, and SandboxError (`too_many_sessions`) at the user's limit.
+        if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
+        for an unknown project, and SandboxError (`too_many_sessions`) at the user's limit.
         """
         digest = _digest(request) if idempotency_key else None
         if idempotency_key:
@@ -108,7 +111,7 @@ class SessionService:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
                 return _same_request(earlier, digest), False
-        reference = await self._projects.reference(caller, request.project_id) if request.project_id else None
+        reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
             known = ", ".join(self._runtimes)
@@ -121,6 +124,7 @@ class SessionService:
             env=request.env,
             egress=request.egress,
             agents=request.agents,
+            requested_plan=request.plan,
             pipeline_run_id=request.pipeline_run_id,
             idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
             max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
@@ -145,6 +149,17 @@ class SessionService:
             if session is None:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
         return session, True
+
+    async def _reference(self, caller: Caller, request: CreateRequest) -> ProjectRef | None:
+        if request.project_id:
+            return await self._projects.reference(caller, request.project_id, request.plan)
+        if request.plan:
+            raise InvalidInput(
+                "plan: a session without a project has none",
+                hint="Give the project_id of an uploaded project beside the plan.",
+                code="plan_invalid",
+            )
+        return None
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
@@ -183,7 +198,8 @@ class SessionService:
         self._refuse_ended(session)
         digest = None
         if session.project_id:
-            digest = (await self._projects.reference(caller, session.project_id)).digest
+            reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
+            digest = reference.digest
         async with self._db.transaction() as conn:
             again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, new_origin())
         if again is None:
@@ -318,8 +334,11 @@ def new_origin() -> store.RunOrigin:
 
 def _digest(request: CreateRequest) -> str:
     fields = asdict(request)
+    # Without what a previous release did not know, the digest is that of this release, so a retry across an update fits.
     if request.egress == PUBLIC:
-        del fields["egress"]  # so that the digest is that of a release that did not know the field
+        del fields["egress"]
+    if not request.plan:
+        del fields["plan"]
     return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

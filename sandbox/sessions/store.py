@@ -21,6 +21,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.projects.project import RequestedPlan
 
 #: NOTIFY channel for sessions that have new work; the payload is the session's id.
 CHANNEL = "session_work"
@@ -31,16 +32,17 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, egress,
+    max_lifetime_seconds, error, work, env, agents, plan, egress, requested_plan,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
 _INSERT = text(f"""
-    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
-        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, request_digest, work,
-        last_seq, egress)
+    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
+        requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
+        idempotency_key, request_digest, work, last_seq, egress)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
-        CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
+        CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
+        :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
         :request_digest, 'launch', 1, CAST(:egress AS jsonb))
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -129,6 +131,7 @@ class NewSession:
     runtime_type: str
     env: dict[str, str]
     agents: Sequence[str]
+    requested_plan: RequestedPlan | None
     pipeline_run_id: str | None
     idle_timeout_seconds: int
     max_lifetime_seconds: int
@@ -169,6 +172,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "runtime_type": new.runtime_type,
         "env": json.dumps(new.env),
         "agents": json.dumps(list(new.agents)),
+        "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
         "pipeline_run_id": pipeline_run_id,
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
@@ -372,6 +376,7 @@ def to_session(row: Any) -> Session:
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
         plan=stored_plan(row.plan) if row.plan is not None else None,
+        requested_plan=row.requested_plan,
     )
 
 

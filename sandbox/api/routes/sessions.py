@@ -14,7 +14,7 @@ from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected, Services
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import parse_egress
-from sandbox.domain.plan import Environment
+from sandbox.domain.plan import MAX_ROLES, Environment, Role
 from sandbox.domain.session import Session
 from sandbox.sessions.service import CreateRequest
 
@@ -43,6 +43,31 @@ class Network(BaseModel):
         return parse_egress(value).to_json()
 
 
+class RoleRequest(BaseModel):
+    """One role of a requested plan: the keys of a table of `sandbox.toml`. Keys that are left out are detected."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runtime: str | None = Field(None, max_length=50, description="Name of a runtime, such as python312 or node20")
+    root: str | None = Field(None, max_length=500, description="Folder of this role within the project")
+    install: str | None = Field(None, max_length=4000, description="Null or empty: nothing is installed")
+    start: str | None = Field(None, max_length=4000, description="Null or empty: nothing is started")
+    port: int | None = Field(None, ge=1, le=65535, description="Null: the role has no port")
+    health: str | None = Field(None, max_length=500, description="Path that answers once the app is up")
+    env: Environment | None = Field(None, max_length=200, description="Environment of install and start")
+    framework: str | None = Field(None, max_length=50, description="Ignored; accepted because a project's plan has it")
+
+    def table(self) -> dict[str, Any]:
+        """Return the keys that were stated, as a table of `sandbox.toml` has them."""
+        stated = self.model_dump(exclude_unset=True, exclude={"framework"})
+        clearable = {"install": "", "start": "", "port": None}
+        return {
+            key: clearable[key] if value is None else value
+            for key, value in stated.items()
+            if value is not None or key in clearable
+        }
+
+
 class NewSession(BaseModel):
     """What to launch. Everything has a default: `{}` makes a blank Python sandbox."""
 
@@ -66,6 +91,16 @@ class NewSession(BaseModel):
     agents: list[AgentName] = Field(
         default_factory=list, max_length=100, description="Agents of the platform whose lessons apply"
     )
+    plan: dict[Role, RoleRequest | None] | None = Field(
+        None,
+        max_length=MAX_ROLES,
+        description="Roles that replace those of the project's plan; null leaves a role out. Needs a project_id",
+    )
+
+    def request(self) -> CreateRequest:
+        values = self.model_dump(exclude={"plan", "network"})
+        plan = {name: role.table() if role else None for name, role in (self.plan or {}).items()}
+        return CreateRequest(**values, egress=parse_egress(self.network.egress), plan=plan or None)
 
 
 class Relaunch(BaseModel):
@@ -169,8 +204,7 @@ async def create_session(
     A repeated request with the same `Idempotency-Key` answers the session that the first one made; another request
     with that key is refused (409 `idempotency_conflict`).
     """
-    request = CreateRequest(**body.model_dump(exclude={"network"}), egress=parse_egress(body.network.egress))
-    session, _ = await services.sessions.create(caller, request, idempotency_key)
+    session, _ = await services.sessions.create(caller, body.request(), idempotency_key)
     response.headers["Location"] = f"/api/v1/sessions/{session.session_id}"
     return view(session, services, caller)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from sandbox.domain.plan import LaunchPlan, blank_plan
 from sandbox.domain.stages import StageName
@@ -12,7 +13,9 @@ from sandbox.launch.stage import StageContext, StageResult
 class Plans(Protocol):
     """The plans of stored project archives (`projects/service.py`)."""
 
-    async def plan_for(self, digest: str) -> LaunchPlan: ...
+    async def plan_for(
+        self, digest: str, requested: Mapping[str, Mapping[str, Any] | None] | None = None
+    ) -> LaunchPlan: ...
 
 
 class PlanStage:
@@ -28,7 +31,7 @@ class PlanStage:
         if session.project_digest is None:
             plan = blank_plan(session.runtime_type)
         else:
-            plan = await self._plans.plan_for(session.project_digest)
+            plan = await self._plans.plan_for(session.project_digest, session.requested_plan)
         for role, what in plan.roles.items():
             summary = ", ".join(
                 part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part

@@ -36,14 +36,20 @@ health = "/"
 
 
 class PlanUndetected(InvalidInput):
-    """No app was recognised in the project, or several that cannot be told apart."""
+    """No app was recognised in the project, or several that cannot be told apart.
+
+    `looked_at` are the files that were read, each with what it lacks for a launch.
+    """
 
     code = "plan_undetected"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, looked_at: Iterable[str] = ()) -> None:
         super().__init__(
-            message, hint=f"Describe how it runs in a file sandbox.toml at the top of the project:\n{EXAMPLE}"
+            message,
+            hint="Launch it with a plan in the request, which needs `runtime` and `start`, or describe how it runs in "
+            f"a file sandbox.toml at the top of the project:\n{EXAMPLE}",
         )
+        self.looked_at = tuple(looked_at)
 
 
 class RuntimeRules(Protocol):
