@@ -9,7 +9,7 @@ SERVER = "require('http').createServer((q, a) => a.end(process.env.NAME)).listen
 
 
 def test_a_project_whose_start_is_not_known_is_launched_with_the_plan_of_the_request(user: Api) -> None:
-    project = user.upload("unplanned", {"jobs/odd-name.js": SERVER})
+    project = user.upload("unplanned", {"jobs/odd-name.js": SERVER, "README.md": ""})
     assert (project["plan"], project["plan_problem"]["code"]) == (None, "plan_undetected")
     role = {"runtime": "node20", "root": "jobs", "start": "node odd-name.js", "port": 4321, "env": {"NAME": "first"}}
     session, _ = user.launch(project_id="unplanned", plan={"web": role})
