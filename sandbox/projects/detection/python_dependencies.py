@@ -170,8 +170,10 @@ class Dependencies:
             return "-r pylock.toml"
         # Without a build system, pyproject.toml only lists dependencies. A project of Poetry may have no package,
         # either.
-        is_package = "build-system" in self.pyproject or self.method == "setup"
-        return "-e ." if is_package and self.method != "poetry" else "-r pyproject.toml"
+        if self.method == "setup":
+            # Spelled out: unlike for `-e .`, there is no list of dependencies for a second attempt.
+            return "--editable ."
+        return "-e ." if "build-system" in self.pyproject and self.method != "poetry" else "-r pyproject.toml"
 
     def _export_command(self) -> str:
         """Return the commands that convert another tool's lock file into a requirements file for `uv`."""
