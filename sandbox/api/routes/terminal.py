@@ -30,8 +30,8 @@ async def terminal(
     role: Annotated[str | None, Query(max_length=31)] = None,
 ) -> None:
     """Open a terminal. Binary frames carry terminal bytes both ways; text frames are `{"resize": [columns, rows]}`."""
-    guest, _ = await services.sessions.guest(caller, session_id, role)
-    pty = await guest.pty()
+    guest, env = await services.sessions.commands(caller, session_id, role)
+    pty = await guest.pty(env=env)
     try:
         await websocket.accept()
         output = asyncio.create_task(_send_output(pty, websocket, services.sessions, session_id))
