@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 #: For twice the input; an algorithm that is quadratic in it takes four times as many steps.
-LINEAR = 2.6
+LINEAR = 3.0
 
 
 def steps(call: Callable[[], Any]) -> int:

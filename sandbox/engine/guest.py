@@ -321,7 +321,7 @@ class Guest(Protocol):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
     ) -> PtySession:
-        """Open a terminal that runs the command, or a login shell if there is none."""
+        """Open a terminal that runs the command, or an interactive shell if there is none."""
 
     async def exports(self) -> Exports:
         """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.

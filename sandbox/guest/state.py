@@ -19,8 +19,8 @@ class GuestState:
     """What the functions of `routes.py` work on. Made, and used, on the event loop."""
 
     def __init__(self, options: Options) -> None:
-        self.children = Children()
         self.user = User(options.user_uid, options.workspace)
+        self.children = Children(self.user.become)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.launcher, options.spool)
         self.exports = ExportQueue()

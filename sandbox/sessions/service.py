@@ -24,6 +24,7 @@ from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
+from sandbox.launch.environment import role_environment
 from sandbox.projects.project import ProjectRef, RequestedPlan
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
@@ -264,17 +265,32 @@ class SessionService:
         return await for_each(session.containers, one)
 
     async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
-        """The guest agent of a role's container (by default the first role's), and the role.
+        """The guest agent of a role's container (by default the first role's), and the role."""
+        return self.guest_of(await self._cached(caller, session_id), role)
 
-        Clients send many commands a second, so the row is cached for `CACHE_SECONDS`. If the session ended meanwhile,
-        its guest agent does not answer.
+    async def commands(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, dict[str, str]]:
+        """The guest agent of a role's container, and the environment of commands and terminals in it.
+
+        It is that of the role's app: the programs of its virtualenv and node_modules are on `PATH`, and the variables
+        of the plan and of the session are set.
+        """
+        session = await self._cached(caller, session_id)
+        guest, chosen = self.guest_of(session, role)
+        if session.plan is None:
+            return guest, session.env
+        return guest, role_environment(session, session.plan, chosen)
+
+    async def _cached(self, caller: Caller, session_id: UUID) -> Session:
+        """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
+
+        If the session ended meanwhile, its guest agent does not answer.
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
             session = await self.get(caller, session_id)
             if session.containers and session.work is None:
                 self._cache[session_id] = session
-        return self.guest_of(session, role)
+        return session
 
     def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
         """See `guest`; of a session that the caller has read already."""

@@ -56,10 +56,11 @@ class RoleRequest(BaseModel):
     health: str | None = Field(None, max_length=500, description="Path that answers once the app is up")
     env: Environment | None = Field(None, max_length=200, description="Environment of install and start")
     framework: str | None = Field(None, max_length=50, description="Ignored; accepted because a project's plan has it")
+    stated: list[str] | None = Field(None, max_length=10, description="Ignored, as `framework` is")
 
     def table(self) -> dict[str, Any]:
         """Return the keys that were stated, as a table of `sandbox.toml` has them."""
-        stated = self.model_dump(exclude_unset=True, exclude={"framework"})
+        stated = self.model_dump(exclude_unset=True, exclude={"framework", "stated"})
         clearable = {"install": "", "start": "", "port": None}
         return {
             key: clearable[key] if value is None else value

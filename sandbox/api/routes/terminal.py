@@ -33,8 +33,8 @@ async def terminal(
 ) -> None:
     """Open a terminal. Binary frames carry terminal bytes both ways, at most 64 KiB each from the client; text frames
     are `{"resize": [columns, rows]}`."""
-    guest, _ = await services.sessions.guest(caller, session_id, role)
-    pty = await guest.pty()
+    guest, env = await services.sessions.commands(caller, session_id, role)
+    pty = await guest.pty(env=env)
     try:
         await websocket.accept()
         output = asyncio.create_task(_send_output(pty, websocket, services.sessions, session_id))

@@ -11,6 +11,7 @@ from sandbox.projects.detection.candidate import BACKEND, FRONTEND, STATIC, Cand
 from sandbox.projects.detection.node import detect_node
 from sandbox.projects.detection.python import detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
+from sandbox.projects.detection.stated import detect_procfile, detect_project_script, detect_readme
 from sandbox.projects.detection.static import detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
 
@@ -21,9 +22,13 @@ _PARENT_FOLDERS = ("", "apps/", "packages/", "services/")
 _MANIFESTS = (*PYTHON_MANIFESTS, "package.json", "manage.py")
 _GENERIC_PORT = 8080
 
+#: The most findings that an error lists.
+_NOTES = 20
+
 SEARCHED_FILES = (
-    "package.json with a dev or start script, server.js or index.js; manage.py; a Python file that makes a FastAPI, "
-    "Flask or Streamlit app; index.html; at the top, in frontend/ and backend/, or in one folder"
+    "package.json with a script that starts a server, server.js or index.js; manage.py; a Python file that makes a web "
+    "app; mkdocs.yml and conf.py; a Procfile; [project.scripts]; index.html; a command in the README; at the top, in "
+    "frontend/ and backend/, or in one folder"
 )
 EXAMPLE = """[backend]
 runtime = "python312"
@@ -89,8 +94,9 @@ def detect(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPla
     found = _find(source, rules, notes)
     found = {role: candidate for role, candidate in found.items() if candidate.plan.runtime in known}
     if not found:
-        causes = "".join(f"; {note}" for note in notes[:5])
-        raise PlanUndetected(f"no app was recognised in the project. Searched for {SEARCHED_FILES}{causes}")
+        looked_at = list(dict.fromkeys(notes))[:_NOTES]
+        causes = "".join(f"; {note}" for note in looked_at[:5])
+        raise PlanUndetected(f"no app was recognised in the project. Searched for {SEARCHED_FILES}{causes}", looked_at)
     return LaunchPlan(roles={role: found[role].plan for role in sorted(found)})
 
 
@@ -124,7 +130,13 @@ def _in_folder(folder: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate
     if node is not None and (not found or (node.role == FRONTEND and FRONTEND not in found)):
         found[node.role] = node
     if not found:
-        other = detect_static(folder) or _by_rules(folder, rules)
+        other = (
+            detect_procfile(folder)
+            or detect_project_script(folder)
+            or detect_static(folder)
+            or _by_rules(folder, rules)
+            or detect_readme(folder)
+        )
         if other is not None:
             found[other.role] = other
     return found
@@ -210,7 +222,10 @@ def _anywhere(top: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate]:
             apps.setdefault(role, []).append(candidate)
     several = [candidate.plan.root for candidates in apps.values() if len(candidates) > 1 for candidate in candidates]
     if several:
-        raise PlanUndetected(f"there are several apps, and it is unclear which one is meant: {', '.join(several[:8])}")
+        raise PlanUndetected(
+            f"there are several apps, and it is unclear which one is meant: {', '.join(several[:8])}",
+            [f"{root}: an app" for root in several[:_NOTES]],
+        )
     return {role: candidates[0] for role, candidates in apps.items()}
 
 

@@ -156,5 +156,5 @@ def _missing_native(folder: Folder) -> str | None:
         optional = strings(entry.get("optionalDependencies")) if isinstance(entry, dict) else {}
         native = [name for name in optional if _NATIVE.search(name)]
         if native and contained.isdisjoint(native):
-            return native[0]
+            return max(native)
     return None

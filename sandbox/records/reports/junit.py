@@ -34,9 +34,11 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
     """The columns of `test_results` that the report has values for. `console` is the output of the run, if it was sent.
 
     `status` is `completed` even if tests failed, because the run reached its end. A test with a failure and an error
-    counts once; a `todo` test counts as skipped. Raises ReportRefused.
+    counts once; a `todo` test counts as skipped. An error of a whole suite, which has no test, counts as a failed test
+    of the suite's name. Raises ReportRefused.
     """
-    root = parse(content, "JUnit report")
+    document = parse(content, "JUnit report")
+    root = document.root
     if root.tag not in ("testsuites", "testsuite"):
         raise ReportRefused(
             f"A JUnit report begins with testsuites or testsuite, not {clean_text(root.tag, 50)}.",
@@ -53,9 +55,17 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
             if len(failed) < MAX_DETAILS:
                 failed.append(_failed_test(case, failure, room))
                 room -= len(failed[-1].get("stack_trace", ""))
+    for suite, failure in _suite_errors(root):
+        total, broken = total + 1, broken + 1
+        if len(failed) < MAX_DETAILS:
+            failed.append(_failed_test(suite, failure, room))
+            room -= len(failed[-1].get("stack_trace", ""))
     captured = list(_outputs(root))
     printed = [console.decode("utf-8", "replace")] if console else []
     warnings, count = _warnings(printed, captured)
+    if document.removed:
+        count += 1
+        warnings.append({"message": f"{document.removed} control characters were taken out of the report"})
     output = "\n".join(printed or captured)
     return {
         "status": "completed",
@@ -75,6 +85,14 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
 
 def _failure(case: Element) -> Element | None:
     return next((found for tag in _FAILURES if (found := case.find(tag)) is not None), None)
+
+
+def _suite_errors(root: Element) -> Iterator[tuple[Element, Element]]:
+    """Suites that failed as a whole, such as those whose set-up raised an error, with the failure."""
+    for suite in root.iter("testsuite"):
+        failure = _failure(suite)
+        if failure is not None:
+            yield suite, failure
 
 
 def _failed_test(case: Element, failure: Element, room: int) -> dict[str, Any]:

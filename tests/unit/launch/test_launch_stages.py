@@ -197,6 +197,25 @@ async def test_an_install_that_fails(world: World, script: Script, code: str, wo
     assert await state_of(world, session, StageName.DEPENDENCIES) == "failed"
 
 
+async def test_an_install_with_a_lock_file_that_does_not_fit_is_repaired_once(world: World) -> None:
+    plan = one_role(install="npm ci")
+    session = await world.create_project(plan)
+    guest = world.guest(session)
+    guest.script(
+        "install", Script(errors=b"npm error code EUSAGE\nnpm error Missing: x@1 from lock file\n", exit_code=1)
+    )
+    guest.script("reinstall", Script(b"added 1 package\n"))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    lines = await world.lines(session)
+    shown = ["$ npm ci", "npm error Missing: x@1 from lock file", "$ npm install", "added 1 package"]
+    assert [line for line in lines if line in shown] == shown
+    assert "the lock file does not fit the manifest (in this workspace only)" in lines
+    guest.script("reinstall", Script(errors=b"npm error code EUSAGE\n", exit_code=1))
+    code, message, _ = await error_of(world, await world.relaunch(session))
+    assert code == "dependency_install_failed"
+    assert message.startswith("main: `npm install` ended with exit code 1")
+
+
 async def test_an_install_that_takes_too_long_is_killed(world: World) -> None:
     world.install_timeout_seconds = 1.0
     session = await world.create_project(one_role())
