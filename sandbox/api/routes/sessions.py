@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,13 +10,16 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from sse_starlette import EventSourceResponse
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected, Services
+from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import parse_egress
 from sandbox.domain.plan import MAX_ROLES, Environment, Role
 from sandbox.domain.session import Session
+from sandbox.events.sse import encode_event, encode_id
 from sandbox.sessions.service import CreateRequest
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
@@ -223,6 +227,31 @@ async def list_sessions(
     filters = {"status": status, "project_id": project_id, "user_id": user_id}
     sessions, more = await services.sessions.list_page(caller, filters, limit, cursor)
     return {"items": [view(session, services, caller) for session in sessions], "next_cursor": more}
+
+
+@router.get("/events", response_class=EventSourceResponse)
+async def sessions_events(caller: CurrentCaller, services: Injected) -> Response:
+    """Follow the caller's sessions: `session` events hold a session as `GET` gives it, `gone` its `session_id` alone.
+
+    The stream begins with all sessions that are not terminated. It holds states and not a history, so a client that
+    connects again, with or without `Last-Event-ID`, has everything once it has read the beginning.
+    """
+    return event_stream(_changes(caller, services))
+
+
+async def _changes(caller: Caller, services: Services) -> AsyncIterator[bytes]:
+    number = 0
+    async for changes in services.feed.follow(caller):
+        encoded = []
+        for change in changes:
+            number += 1
+            if change.session is None:
+                encoded.append(encode_event("gone", {"session_id": str(change.session_id)}, event_id=number))
+            else:
+                body = SessionView.model_validate(view(change.session, services, caller)).model_dump(mode="json")
+                encoded.append(encode_event("session", body, event_id=number))
+        # A client without sessions has to learn that it has read the beginning.
+        yield b"".join(encoded) or encode_id(number)
 
 
 @router.get("/{session_id}", response_model=SessionView)
