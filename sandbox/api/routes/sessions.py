@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -298,3 +299,21 @@ async def stats(session_id: UUID, caller: CurrentCaller, services: Injected) -> 
     """Resource usage of each role's container, measured inside it."""
     session = await services.sessions.get(caller, session_id)
     return {"roles": await services.sessions.stats(session)}
+
+
+@router.get("/{session_id}/stats/history")
+async def stats_history(
+    session_id: UUID,
+    caller: CurrentCaller,
+    services: Injected,
+    seconds: Annotated[int, Query(ge=1, le=3600, description="How far back")] = 3600,
+) -> dict[str, Any]:
+    """Resource usage of each role's container over the last hour, as `{"roles": {role: [measurement]}}`, oldest first.
+
+    A measurement is `{time, cpu_seconds, memory_bytes, disk_used_bytes, network_received_bytes, network_sent_bytes}`;
+    `time` is in seconds since 1970, processor time and network count from the start of the container.
+    """
+    session = await services.sessions.get(caller, session_id)
+    since = time.time() - seconds
+    roles = await services.sessions.stats_history(session)
+    return {"roles": {role: [it for it in samples if it["time"] >= since] for role, samples in roles.items()}}
