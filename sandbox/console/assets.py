@@ -1,6 +1,6 @@
 """The files of the built console, read once: the page, and its scripts and styles with their compressed form.
 
-`scripts/console.py` builds them into `static/`. The names of scripts and styles contain a digest of their content.
+`scripts/console.py` builds them into `built/`. The names of scripts and styles contain a digest of their content.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from sandbox.errors import Kind, SandboxError
 
 _FOLDER = Path(__file__).parent
-_STATIC = _FOLDER / "static"
+_BUILT = _FOLDER / "built"
 _PAGES = _FOLDER / "pages"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
@@ -39,7 +39,7 @@ class Asset:
 def assets() -> dict[str, Asset]:
     """The scripts and styles by the path below `/console/`."""
     found = {"login.css": Asset("text/css", (_PAGES / "login.css").read_bytes(), None, is_immutable=False)}
-    for file in (_STATIC / "assets").glob("*"):
+    for file in (_BUILT / "assets").glob("*"):
         if file.suffix in _TYPES:
             compressed = file.with_name(f"{file.name}.gz")
             packed = compressed.read_bytes() if compressed.exists() else None
@@ -51,7 +51,7 @@ def assets() -> dict[str, Asset]:
 def page() -> str:
     """The console's page, in which the names of `routes.py` are still to be filled in. Raises ConsoleNotBuilt."""
     try:
-        return (_STATIC / "index.html").read_text("utf-8")
+        return (_BUILT / "index.html").read_text("utf-8")
     except FileNotFoundError as error:
         raise ConsoleNotBuilt("The web console has not been built.", hint="Run: make environment") from error
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, FrameLocator, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.acceptance.api import Api
-from tests.acceptance.browsers import FLAGS, program
+from tests.acceptance.console import LAUNCH_MS, NewPage, preview, status_of
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
-NewPage = Callable[[], Awaitable[Page]]
-LAUNCH_MS = 180_000
 STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
 
 #: Each of the two servers listens on a single loopback address of its container.
@@ -81,28 +79,6 @@ new MutationObserver((changes) => {
 """
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
-        yield running
-        await running.close()
-
-
-@pytest.fixture
-async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
-    """Return a function that opens a page in a new browser context, without cookies."""
-    contexts = []
-
-    async def make() -> Page:
-        contexts.append(await browser.new_context())
-        return await contexts[-1].new_page()
-
-    yield make
-    for context in contexts:
-        await context.close()
-
-
 @dataclass
 class Watched:
     """A launch and the states that the console showed."""
@@ -128,14 +104,10 @@ def _stage(page: Page, name: str) -> Locator:
     return page.locator(f"[data-stage={name}]")
 
 
-def _status(page: Page) -> Locator:
-    return page.get_by_test_id("session-status")
-
-
 async def _running(page: Page) -> None:
     """Wait until the launch has ended, and check that it succeeded."""
-    await expect(_status(page)).not_to_have_text("creating", timeout=LAUNCH_MS)
-    assert await _status(page).inner_text() == "running", await page.locator("main").inner_text()
+    await expect(status_of(page)).not_to_have_text("creating", timeout=LAUNCH_MS)
+    assert await status_of(page).inner_text() == "running", await page.locator("main").inner_text()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +140,7 @@ async def test_preview_in_the_console_and_in_another_tab(watched: Watched, servi
     await page.goto(f"{service.url}/?token={ADMIN_TOKEN}")
     assert ADMIN_TOKEN not in page.url
     await page.get_by_role("link", name="hot").first.click()
-    await expect(_preview(page).locator("h1")).to_have_text("first")
+    await expect(preview(page).locator("h1")).to_have_text("first")
 
     async with page.expect_popup() as opening:
         await page.get_by_role("link", name="Open in a new tab").click()
@@ -191,7 +163,7 @@ async def test_a_changed_file_reaches_the_page_without_a_reload(
     await console.goto(f"{service.url}/sessions/{watched.session_id}")
     tab = await new_page()
     await tab.goto(admin.get(watched.session_id)["preview_url"])
-    shown = [tab.locator("body"), _preview(console).locator("body")]
+    shown = [tab.locator("body"), preview(console).locator("body")]
     for body in shown:
         await expect(body.locator("p")).to_have_text("connected")
         await body.evaluate("() => { window.marker = 'as it was'; }")
@@ -286,7 +258,7 @@ async def test_following_a_launch_goes_on_across_a_restart_of_the_service(
 
     for page in (watching, reloading):
         await _running(page)
-        await expect(_preview(page).locator("h1")).to_have_text("after the gate")
+        await expect(preview(page).locator("h1")).to_have_text("after the gate")
         await expect(_printed(page, "waiting for the gate")).to_have_count(1)
         await expect(_printed(page, "through the gate")).to_have_count(1)
         for stage in STAGES:
@@ -308,7 +280,7 @@ async def test_an_app_that_exits_is_shown_and_recovered(service: Service, admin:
     assert killed["exit_code"] == 0, killed
 
     problem = page.get_by_test_id("problem")
-    await expect(_status(page)).to_have_text("error", timeout=LAUNCH_MS)
+    await expect(status_of(page)).to_have_text("error", timeout=LAUNCH_MS)
     await expect(problem.locator("code")).to_have_text("app_exited")
     await expect(problem).to_contain_text("was killed by signal 9 after")
     await expect(problem).to_contain_text(f"sandbox recover {session_id[:8]}")
@@ -316,14 +288,10 @@ async def test_an_app_that_exits_is_shown_and_recovered(service: Service, admin:
     await page.get_by_role("tab", name="Details").click()
     await expect(page.get_by_label("Containers")).to_contain_text("running, its app exited with 137")
     await page.get_by_role("button", name="Recover").click()
-    await expect(_status(page)).to_have_text("running", timeout=LAUNCH_MS)
-    await expect(_preview(page).locator("h1")).to_have_text("up")
+    await expect(status_of(page)).to_have_text("running", timeout=LAUNCH_MS)
+    await expect(preview(page).locator("h1")).to_have_text("up")
     await expect(problem).to_be_hidden()
     await asyncio.to_thread(admin.end, session_id)
-
-
-def _preview(page: Page) -> FrameLocator:
-    return page.frame_locator("iframe[title='Preview of the app']")
 
 
 def _printed(page: Page, line: str) -> Locator:

@@ -22,12 +22,12 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    source, static = tmp_path / "console", tmp_path / "static"
+    source, built = tmp_path / "console", tmp_path / "built"
     (source / "src").mkdir(parents=True)
     for name in ("index.html", "package.json", "package-lock.json", "vite.config.ts", "src/main.tsx"):
         (source / name).write_text(name)
     monkeypatch.setattr(module, "SOURCE", source)
-    monkeypatch.setattr(module, "STATIC", static)
+    monkeypatch.setattr(module, "BUILT", built)
     ran: list[tuple[str, ...]] = []
 
     def npm(*arguments: str) -> None:
@@ -35,11 +35,11 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         if arguments[0] == "ci":
             (source / "node_modules").mkdir(exist_ok=True)
         elif "vite" in arguments:
-            (static / "assets").mkdir(parents=True, exist_ok=True)
-            (static / "index.html").write_text("page")
+            (built / "assets").mkdir(parents=True, exist_ok=True)
+            (built / "index.html").write_text("page")
             for name, length in (("a.js", 1000), ("b.js", 2000), ("late.js", 400_000), ("a.css", 500)):
-                (static / "assets" / name).write_bytes(os.urandom(length))
-            (static / "manifest.json").write_text(json.dumps(MANIFEST))
+                (built / "assets" / name).write_bytes(os.urandom(length))
+            (built / "manifest.json").write_text(json.dumps(MANIFEST))
 
     monkeypatch.setattr(module, "npm", npm)
     module.ran = ran  # type: ignore[attr-defined]  # a module takes any attribute
@@ -103,7 +103,7 @@ def test_the_first_load_counts_what_the_page_imports_at_once(
     monkeypatch.setattr(script, "FIRST_LOAD_LIMIT", 3000)
     with pytest.raises(SystemExit, match="too large"):
         script.main([])
-    assert not (script.STATIC / script.STAMP).exists()
+    assert not (script.BUILT / script.STAMP).exists()
 
 
 def test_the_lock_names_no_other_registry_and_has_a_hash_of_every_package() -> None:

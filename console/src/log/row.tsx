@@ -15,8 +15,7 @@ export const LogRow = memo(function LogRow({ line, isLinked, onLink }: Props) {
       <a
         className="log-time"
         href={`#${line.id}`}
-        title={line.time ? new Date(line.time).toLocaleString() : "Link to this line"}
-        aria-label={`Link to line ${line.id}`}
+        title={`Link to this line${line.time ? `, ${new Date(line.time).toLocaleString()}` : ""}`}
         onClick={(event) => {
           event.preventDefault();
           onLink(line.id);

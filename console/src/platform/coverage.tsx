@@ -1,13 +1,14 @@
 /** Coverage by component: how it went, and each measurement. */
 import { Group, Progress } from "@mantine/core";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { Suspense, useMemo, useState } from "react";
 import type { Schemas } from "../api/client";
+import { lazyPart } from "../ui/lazy";
 import { PagedTable, useList } from "../ui/paged";
 import { Time } from "../ui/time";
 import { Choice, usePeriod } from "./filters";
 
 type Measured = Schemas["CoverageView"];
-const Chart = lazy(() => import("../ui/chart"));
+const Chart = lazyPart(() => import("../ui/chart"));
 
 export function Coverage() {
   const [component, setComponent] = useState("");

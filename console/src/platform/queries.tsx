@@ -1,12 +1,13 @@
 /** The documented questions, each as a table and, where it has times and numbers, as a plot. */
 import { Group, NativeSelect, Table, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { Suspense, useMemo, useState } from "react";
 import { caller } from "../api/caller";
 import { api, unwrap } from "../api/client";
+import { lazyPart } from "../ui/lazy";
 import { Empty, ErrorState, PageLoading } from "../ui/states";
 
-const Chart = lazy(() => import("../ui/chart"));
+const Chart = lazyPart(() => import("../ui/chart"));
 
 export function Queries() {
   const queries = useQuery({ queryKey: ["queries"], queryFn: () => unwrap(api.GET("/api/v1/analytics")) });

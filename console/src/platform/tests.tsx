@@ -1,14 +1,15 @@
 /** Test results: how the share of passed tests went, each result, and what failed in it. */
 import { Group, Modal, Text } from "@mantine/core";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { Suspense, useMemo, useState } from "react";
 import type { Schemas } from "../api/client";
+import { lazyPart } from "../ui/lazy";
 import { PagedTable, useList } from "../ui/paged";
 import { Status } from "../ui/status";
 import { Time } from "../ui/time";
 import { Choice, usePeriod } from "./filters";
 
 type Result = Schemas["TestResultView"];
-const Chart = lazy(() => import("../ui/chart"));
+const Chart = lazyPart(() => import("../ui/chart"));
 const TYPES = ["unit", "integration", "security", "performance", "regression", "uat", "load", "smoke", "e2e"];
 
 export function Tests() {

@@ -1,12 +1,13 @@
 /** The page of a session: its launch, what went wrong, its preview, and its parts in tabs. */
 import { Group, Tabs, Text, Title } from "@mantine/core";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { useLocation } from "wouter";
 import { Problem, type Session, sessionPath } from "../api/client";
 import { NO_FILTER } from "../log/store";
 import { LogViewer } from "../log/viewer";
 import { PreviewPanel } from "../preview/panel";
 import { sessionName } from "../sessions/names";
+import { lazyPart } from "../ui/lazy";
 import { Empty, ErrorState, NotFound, PageLoading } from "../ui/states";
 import { Status } from "../ui/status";
 import { usePageTitle } from "../ui/title";
@@ -17,10 +18,10 @@ import type { Launches, Run } from "./launch";
 import { ProblemPanel } from "./problem";
 import { Stages, usualDurations } from "./stages";
 
-const TerminalPanel = lazy(() => import("../terminal/panel"));
-const FilesPanel = lazy(() => import("../files/panel"));
-const UsagePanel = lazy(() => import("./usage"));
-const LessonsPanel = lazy(() => import("./lessons"));
+const TerminalPanel = lazyPart(() => import("../terminal/panel"));
+const FilesPanel = lazyPart(() => import("../files/panel"));
+const UsagePanel = lazyPart(() => import("./usage"));
+const LessonsPanel = lazyPart(() => import("./lessons"));
 
 const PARTS: [string, string][] = [
   ["log", "Log"],

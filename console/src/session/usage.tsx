@@ -1,13 +1,14 @@
 /** CPU, memory, disk and network of each role, as they are and over the last hour. */
 import { Group, Paper, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense } from "react";
+import { Suspense } from "react";
 import { json, type Session, sessionPath } from "../api/client";
+import { lazyPart } from "../ui/lazy";
 import { Empty, ErrorState, PageLoading } from "../ui/states";
 import { bytes } from "../ui/time";
 import { type History, type Sample, seriesOf } from "./history";
 
-const Chart = lazy(() => import("../ui/chart"));
+const Chart = lazyPart(() => import("../ui/chart"));
 const REFRESH_MS = 5000;
 
 export default function UsagePanel({ session }: { session: Session }) {

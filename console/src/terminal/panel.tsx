@@ -1,5 +1,5 @@
 /** Terminals in the containers of a session: several, in tabs, each with a shell of its own. */
-import { ActionIcon, Button, Group, NativeSelect, Tabs, Text } from "@mantine/core";
+import { Button, Group, NativeSelect, Tabs, Text } from "@mantine/core";
 import { useState } from "react";
 import type { Session } from "../api/client";
 import { Empty } from "../ui/states";
@@ -45,24 +45,18 @@ export default function TerminalPanel({ session, isShown }: { session: Session; 
         <Button size="compact-sm" variant="default" onClick={open}>
           New terminal
         </Button>
+        {opened.length > 0 && (
+          <Button size="compact-sm" variant="default" onClick={() => close(Number(chosen))}>
+            Close terminal
+          </Button>
+        )}
       </Group>
       <Tabs value={chosen} onChange={(next) => next && setChosen(next)} variant="outline">
         <Tabs.List>
           {opened.map(({ number, role: of }) => (
-            <div key={number} className="terminal-tab">
-              <Tabs.Tab value={String(number)}>
-                {of} {number}
-              </Tabs.Tab>
-              <ActionIcon
-                size="xs"
-                variant="subtle"
-                color="gray"
-                aria-label={`Close terminal ${number}`}
-                onClick={() => close(number)}
-              >
-                ×
-              </ActionIcon>
-            </div>
+            <Tabs.Tab key={number} value={String(number)}>
+              {of} {number}
+            </Tabs.Tab>
           ))}
         </Tabs.List>
         {opened.map(({ number, role: of }) => (

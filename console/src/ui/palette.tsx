@@ -31,7 +31,7 @@ function commands(sessions: Session[]): Command[] {
 
 export function CommandPalette({ opened, onClose }: { opened: boolean; onClose: () => void }) {
   return (
-    <Modal opened={opened} onClose={onClose} withCloseButton={false} padding="xs" aria-label="Commands">
+    <Modal opened={opened} onClose={onClose} title="Commands" closeButtonProps={{ "aria-label": "Close" }}>
       <Choices onClose={onClose} />
     </Modal>
   );

@@ -201,7 +201,7 @@ async def test_no_other_file_is_served(browser, name):
 
 async def test_a_console_that_was_not_built_is_reported(browser, made, monkeypatch, tmp_path):
     await browser.get("/", params={"token": made.token})
-    monkeypatch.setattr(assets, "_STATIC", tmp_path)
+    monkeypatch.setattr(assets, "_BUILT", tmp_path)
     assets.page.cache_clear()
     answer = await browser.get("/")
     assets.page.cache_clear()
