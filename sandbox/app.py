@@ -71,6 +71,7 @@ from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
+from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
@@ -140,6 +141,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
         broker = await _started(stack, EventBroker(core.db))
+        feed = await _started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
@@ -164,6 +166,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             db=core.db,
             engine=core.engine,
             broker=broker,
+            feed=feed,
             tokens=access,
             signer=core.signer,
             projects=project_service,

@@ -96,6 +96,19 @@ class GuestStats:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSample:
+    """One measurement of a container's resource usage. Processor time and network count from the container's start."""
+
+    #: Seconds since 1970.
+    time: float
+    cpu_seconds: float
+    memory_bytes: int
+    disk_used_bytes: int
+    network_received_bytes: int
+    network_sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """An OTLP request that an app has sent and that waits for its response."""
 
@@ -281,6 +294,9 @@ class Guest(Protocol):
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""
+
+    async def stats_history(self) -> list[UsageSample]:
+        """Return the measurements of the last hour, oldest first. The first is taken when the guest agent starts."""
 
     async def listening_ports(self) -> list[int]:
         """Return the TCP ports on which a process of the container listens, on any IPv4 or IPv6 address. Ports that

@@ -12,6 +12,7 @@ from .otlp_server import OtlpServer
 from .port_forwarding import PortForwarder
 from .port_sockets import PortSockets
 from .processes import Processes
+from .usage_history import UsageHistory
 from .user import User
 
 
@@ -23,6 +24,7 @@ class GuestState:
         self.children = Children(self.user.become)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.launcher, options.spool)
+        self.usage = UsageHistory(options.workspace)
         self.exports = ExportQueue()
         self.otlp = OtlpServer(self.exports, options.exports_port)
         self.ports = PortForwarder()

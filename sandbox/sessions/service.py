@@ -264,6 +264,22 @@ class SessionService:
         self._refuse_ended(session)
         return await for_each(session.containers, one)
 
+    async def stats_history(self, session: Session) -> dict[str, list[dict[str, Any]]]:
+        """The measurements of each role's container over the last hour, oldest first.
+
+        A role has none if its guest agent does not answer, or is of a release that did not measure yet.
+        """
+
+        async def one(role: str) -> list[dict[str, Any]]:
+            try:
+                return [asdict(it) for it in await self._engine.guest(session.session_id, role).stats_history()]
+            except GuestError as error:
+                log.info("no usage history of %s: %s", role, error)
+                return []
+
+        self._refuse_ended(session)
+        return await for_each(session.containers, one)
+
     async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
         """The guest agent of a role's container (by default the first role's), and the role."""
         return self.guest_of(await self._cached(caller, session_id), role)

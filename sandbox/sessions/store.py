@@ -56,6 +56,11 @@ _BY_KEY = text(f"""
     SELECT {SESSION_COLUMNS}, request_digest FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key
 """)
 _GET = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
+_LIVING = text(f"""
+    SELECT {SESSION_COLUMNS} FROM sandbox_sessions
+     WHERE status <> 'terminated' AND user_id = coalesce(:user_id, user_id) ORDER BY created_at
+""")
+_BY_IDS = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = ANY(:ids)")
 _LIVE = text("SELECT count(*) FROM sandbox_sessions WHERE user_id = :user_id AND status <> 'terminated'")
 _USER_LOCK = text("SELECT pg_advisory_xact_lock(8742, hashtext(:user_id))")
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -265,6 +270,17 @@ async def count_live(conn: AsyncConnection, user_id: str) -> int:
 async def get(conn: AsyncConnection, session_id: UUID) -> Session | None:
     row = (await conn.execute(_GET, {"session_id": session_id})).one_or_none()
     return to_session(row) if row else None
+
+
+async def living(conn: AsyncConnection, caller: Caller | None) -> list[Session]:
+    """The sessions that are not terminated and that the caller may see, oldest first; all of them without a caller."""
+    user_id = None if caller is None or caller.is_admin else caller.user_id
+    return [to_session(row) for row in (await conn.execute(_LIVING, {"user_id": user_id})).all()]
+
+
+async def by_ids(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Session]:
+    """The sessions with these ids, as far as they exist."""
+    return [to_session(row) for row in (await conn.execute(_BY_IDS, {"ids": list(ids)})).all()]
 
 
 async def list_page(

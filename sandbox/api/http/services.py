@@ -19,6 +19,7 @@ from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
+from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     db: Database
     engine: Engine
     broker: EventBroker
+    feed: SessionFeed
     tokens: TokenService
     signer: Signer
     projects: ProjectService

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,13 +11,16 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from sse_starlette import EventSourceResponse
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected, Services
+from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import parse_egress
 from sandbox.domain.plan import MAX_ROLES, Environment, Role
 from sandbox.domain.session import Session
+from sandbox.events.sse import encode_event, encode_id
 from sandbox.sessions.service import CreateRequest
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
@@ -226,6 +231,31 @@ async def list_sessions(
     return {"items": [view(session, services, caller) for session in sessions], "next_cursor": more}
 
 
+@router.get("/events", response_class=EventSourceResponse)
+async def sessions_events(caller: CurrentCaller, services: Injected) -> Response:
+    """Follow the caller's sessions: `session` events hold a session as `GET` gives it, `gone` its `session_id` alone.
+
+    The stream begins with all sessions that are not terminated. It holds states and not a history, so a client that
+    connects again, with or without `Last-Event-ID`, has everything once it has read the beginning.
+    """
+    return event_stream(_changes(caller, services))
+
+
+async def _changes(caller: Caller, services: Services) -> AsyncIterator[bytes]:
+    number = 0
+    async for changes in services.feed.follow(caller):
+        encoded = []
+        for change in changes:
+            number += 1
+            if change.session is None:
+                encoded.append(encode_event("gone", {"session_id": str(change.session_id)}, event_id=number))
+            else:
+                body = SessionView.model_validate(view(change.session, services, caller)).model_dump(mode="json")
+                encoded.append(encode_event("session", body, event_id=number))
+        # A client without sessions has to learn that it has read the beginning.
+        yield b"".join(encoded) or encode_id(number)
+
+
 @router.get("/{session_id}", response_model=SessionView)
 async def get_session(session_id: UUID, caller: CurrentCaller, services: Injected) -> Any:
     """One session."""
@@ -270,3 +300,21 @@ async def stats(session_id: UUID, caller: CurrentCaller, services: Injected) -> 
     """Resource usage of each role's container, measured inside it."""
     session = await services.sessions.get(caller, session_id)
     return {"roles": await services.sessions.stats(session)}
+
+
+@router.get("/{session_id}/stats/history")
+async def stats_history(
+    session_id: UUID,
+    caller: CurrentCaller,
+    services: Injected,
+    seconds: Annotated[int, Query(ge=1, le=3600, description="How far back")] = 3600,
+) -> dict[str, Any]:
+    """Resource usage of each role's container over the last hour, as `{"roles": {role: [measurement]}}`, oldest first.
+
+    A measurement is `{time, cpu_seconds, memory_bytes, disk_used_bytes, network_received_bytes, network_sent_bytes}`;
+    `time` is in seconds since 1970, processor time and network count from the start of the container.
+    """
+    session = await services.sessions.get(caller, session_id)
+    since = time.time() - seconds
+    roles = await services.sessions.stats_history(session)
+    return {"roles": {role: [it for it in samples if it["time"] >= since] for role, samples in roles.items()}}
