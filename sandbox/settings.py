@@ -89,6 +89,20 @@ class Settings(BaseSettings):
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
+    lessons: bool = Field(
+        True, description="Launches apply the remedies that earlier failures of a project have taught; off: they do not"
+    )
+    lessons_withheld_percent: float = Field(
+        10,
+        ge=0,
+        le=90,
+        description="Percent of the runs to which a lesson applies that go without it, to measure it; 0: none",
+    )
+    refinement_interval_seconds: int = Field(
+        3600,
+        ge=0,
+        description="How often lessons are written from what has failed; 0: only when a project is relaunched",
+    )
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")

@@ -17,11 +17,25 @@ _LOCK_RUN = text("SELECT pg_advisory_xact_lock(hashtextextended('lesson applicat
 #: Ordered by the lessons' ids, so that two runs that start at once lock rows in the same order.
 _RECORD = text("""
     INSERT INTO agent_lesson_applications (lesson_id, agent_name, pipeline_run_id, project_name)
-    SELECT lesson.id, lesson.agent_name, CAST(:pipeline_run_id AS VARCHAR), :project_name
+    SELECT lesson.id, lesson.agent_name, CAST(:pipeline_run_id AS VARCHAR), CAST(:project_name AS VARCHAR)
       FROM agent_lessons AS lesson
      WHERE lesson.agent_name = ANY(:agents)
        AND lesson.is_active
        AND (lesson.expires_at IS NULL OR lesson.expires_at > NOW())
+       AND NOT EXISTS (SELECT FROM lesson_triggers AS trigger
+                        WHERE trigger.lesson_id = lesson.id
+                          AND (trigger.signature IS NOT NULL OR trigger.runtime <> CAST(:runtime AS VARCHAR)
+                               OR trigger.project_id <> CAST(:project_name AS VARCHAR)))
+       AND NOT EXISTS (SELECT FROM agent_lesson_applications AS recorded
+                        WHERE recorded.pipeline_run_id = :pipeline_run_id AND recorded.lesson_id = lesson.id)
+     ORDER BY lesson.id
+""")
+
+_RECORD_CHOSEN = text("""
+    INSERT INTO agent_lesson_applications (lesson_id, agent_name, pipeline_run_id, project_name)
+    SELECT lesson.id, lesson.agent_name, CAST(:pipeline_run_id AS VARCHAR), :project_name
+      FROM agent_lessons AS lesson
+     WHERE lesson.id = ANY(:lesson_ids)
        AND NOT EXISTS (SELECT FROM agent_lesson_applications AS recorded
                         WHERE recorded.pipeline_run_id = :pipeline_run_id AND recorded.lesson_id = lesson.id)
      ORDER BY lesson.id
@@ -30,27 +44,46 @@ _RECORD = text("""
 #: Leaves outcomes that an earlier call or a person has verified already.
 _VERIFY = text("""
     UPDATE agent_lesson_applications AS application
-       SET prevented_issue = lesson.source_issue_type IS DISTINCT FROM :failure_code,
-           outcome_notes = CASE WHEN lesson.source_issue_type = :failure_code THEN :occurred
-                                ELSE replace(:prevented, '{issue}', lesson.source_issue_type) END,
+       SET prevented_issue = NOT known.occurred,
+           outcome_notes = CASE WHEN known.occurred THEN :occurred
+                                ELSE replace(:prevented, '{issue}', known.source_issue_type) END,
            outcome_verified_at = NOW()
-      FROM agent_lessons AS lesson
-     WHERE lesson.id = application.lesson_id
+      FROM (SELECT lesson.id, lesson.source_issue_type,
+                   coalesce(lesson.source_issue_type = :failure_code, FALSE)
+                   AND coalesce(trigger.signature = :signature, TRUE) AS occurred
+              FROM agent_lessons AS lesson
+              LEFT JOIN lesson_triggers AS trigger ON trigger.lesson_id = lesson.id) AS known
+     WHERE known.id = application.lesson_id
        AND application.pipeline_run_id = :pipeline_run_id
        AND application.outcome_verified_at IS NULL
-       AND (lesson.source_issue_type = :failure_code OR lesson.source_issue_type = ANY(:ruled_out))
+       AND (known.occurred OR known.source_issue_type = ANY(:ruled_out))
 """)
 
 
 async def insert_applications(
-    conn: AsyncConnection, *, pipeline_run_id: str, agents: Sequence[str], project_name: str
+    conn: AsyncConnection, *, pipeline_run_id: str, agents: Sequence[str], project_name: str, runtime: str
 ) -> int:
-    """Record the active, unexpired lessons of the agents that the run does not have yet; returns how many."""
+    """Record the active, unexpired lessons of the agents that are meant for such a run and that the run does not have
+    yet; returns how many."""
     await conn.execute(_LOCK_RUN, {"pipeline_run_id": pipeline_run_id})
-    result = await conn.execute(
-        _RECORD, {"pipeline_run_id": pipeline_run_id, "project_name": project_name, "agents": list(agents)}
-    )
-    return result.rowcount
+    values = {
+        "pipeline_run_id": pipeline_run_id,
+        "project_name": project_name,
+        "agents": list(agents),
+        "runtime": runtime,
+    }
+    return (await conn.execute(_RECORD, values)).rowcount
+
+
+async def insert_chosen(
+    conn: AsyncConnection, lesson_ids: Sequence[int], *, pipeline_run_id: str, project_name: str | None
+) -> int:
+    """Record these lessons as applied to the run, each once; returns how many the run did not have yet."""
+    if not lesson_ids:
+        return 0
+    await conn.execute(_LOCK_RUN, {"pipeline_run_id": pipeline_run_id})
+    values = {"pipeline_run_id": pipeline_run_id, "project_name": project_name, "lesson_ids": list(lesson_ids)}
+    return (await conn.execute(_RECORD_CHOSEN, values)).rowcount
 
 
 async def set_outcomes(
@@ -58,20 +91,22 @@ async def set_outcomes(
     *,
     pipeline_run_id: str,
     failure_code: str | None,
+    signature: str | None,
     ruled_out: Sequence[str],
     occurred: str,
     prevented: str,
 ) -> int:
     """Set the outcome of the run's unverified applications; returns how many.
 
-    A lesson about `failure_code` did not prevent it, one about a code in `ruled_out` did. `occurred` and `prevented`
-    are the notes; `{issue}` in the latter stands for the lesson's issue.
+    A lesson about `failure_code`, and about `signature` if its trigger names one, did not prevent it; one about a code
+    in `ruled_out` did. `occurred` and `prevented` are the notes; `{issue}` in the latter stands for the lesson's issue.
     """
     result = await conn.execute(
         _VERIFY,
         {
             "pipeline_run_id": pipeline_run_id,
             "failure_code": failure_code,
+            "signature": signature,
             "ruled_out": list(ruled_out),
             "occurred": occurred,
             "prevented": prevented,

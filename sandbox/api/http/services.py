@@ -13,6 +13,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
+from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
@@ -44,6 +45,7 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
 
 
 async def services_of(connection: HTTPConnection) -> Services:

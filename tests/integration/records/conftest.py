@@ -18,6 +18,7 @@ from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
@@ -40,6 +41,7 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
 
 
 @pytest.fixture
@@ -63,7 +65,17 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
     yield Services(
-        settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(Workers()), tail
+        settings,
+        database,
+        tokens,
+        intake,
+        recorder,
+        receiver,
+        signer,
+        exports,
+        ReportReader(Workers()),
+        tail,
+        Refiner(database),
     )
     await tail.close()
     await intake.close()
