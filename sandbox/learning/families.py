@@ -73,7 +73,7 @@ FAMILIES: tuple[Family, ...] = (
         "Declare the package that brings the program of the start command as a dependency.",
         (
             re.compile(
-                r"(?:^|[\s:])(?:ba|da)?sh: (?:line )?(?:\d+: )?(?:exec: )?(?P<program>[A-Za-z][\w.-]{0,60}): "
+                r"(?:^|[\s:/])(?:ba|da)?sh: (?:line )?(?:\d+: )?(?:exec: )?(?P<program>[A-Za-z][\w.-]{0,60}): "
                 r"(?:command )?not found",
                 re.MULTILINE,
             ),

@@ -181,6 +181,26 @@ REFINEMENT_RUNS = Table(
     keys={"id": "bigint"},
 )
 
+_TRIGGERS = text("""
+    SELECT lesson_id, signature, runtime, framework, project_id, remedy, written_by, wording_problem, occurrences,
+           last_seen_at, withdrawn_reason, withdrawn_at
+      FROM lesson_triggers WHERE lesson_id = ANY(:ids)
+""")
+_SET_TRIGGER = text("""
+    INSERT INTO lesson_triggers (lesson_id, agent_name, signature, runtime, framework, project_id, written_by)
+    VALUES (:lesson_id, :agent_name, :signature, :runtime, :framework, :project_id, 'person')
+""")
+#: Runs with a known end to which these lessons applied, by arm.
+_ARMS = text("""
+    SELECT lesson_id,
+           count(*) FILTER (WHERE arm = 'applied') AS applied,
+           count(*) FILTER (WHERE arm = 'applied' AND failed) AS applied_failed,
+           count(*) FILTER (WHERE arm = 'withheld') AS withheld,
+           count(*) FILTER (WHERE arm = 'withheld' AND failed) AS withheld_failed
+      FROM lesson_assignments WHERE lesson_id = ANY(:ids) AND failed IS NOT NULL
+     GROUP BY lesson_id
+""")
+
 #: By severity, then by effectiveness; a lesson without a verified outcome counts as 0.5.
 _FOR_PROMPT = text(f"""
     SELECT {", ".join(LESSONS.columns)} FROM agent_lessons
@@ -211,6 +231,28 @@ async def set_outcome(db: Database, application_id: int, *, prevented_issue: boo
     async with db.transaction() as connection:
         row = (await connection.execute(_SET_OUTCOME, values)).mappings().first()
         return dict(row) if row else None
+
+
+async def triggers(db: Database, lesson_ids: Sequence[int]) -> list[Row]:
+    """To which runs these lessons apply; no row for a lesson of all runs."""
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_TRIGGERS, {"ids": list(lesson_ids)})).mappings()]
+
+
+async def arms(db: Database, lesson_ids: Sequence[int]) -> list[Row]:
+    """How many runs had and had not these lessons, and how many of them failed."""
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_ARMS, {"ids": list(lesson_ids)})).mappings()]
+
+
+async def insert_lesson(db: Database, values: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> Row:
+    """Insert a lesson that a person wrote, with the runs to which it applies."""
+    async with db.transaction() as connection:
+        row = await LESSONS.insert(connection, values)
+        if trigger:
+            bound = {"lesson_id": row["id"], "agent_name": row["agent_name"], **trigger}
+            await connection.execute(_SET_TRIGGER, bound)
+        return row
 
 
 async def insert_row(db: Database, table: Table, values: Mapping[str, Any]) -> Row:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from sqlalchemy.exc import IntegrityError
 
 from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
@@ -24,9 +24,12 @@ from sandbox.api.http.record_models import (
     Writable,
     answer_page,
 )
-from sandbox.api.http.services import Injected
+from sandbox.api.http.services import Injected, Services
+from sandbox.db.tables import Row
 from sandbox.errors import NotFound
 from sandbox.learning import store
+from sandbox.learning.effects import with_effects
+from sandbox.learning.refinement.store import Scope
 
 router = APIRouter(prefix="/api/v1", tags=["learning"])
 
@@ -36,6 +39,46 @@ Trigger = Literal["rework", "hitl", "scheduled"]
 RunStatus = Literal["running", "completed", "failed"]
 RunId = Annotated[str, Field(min_length=1, max_length=255), Writable]
 Id = Annotated[RecordId, Path()]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=50), Writable]
+
+
+class LessonTrigger(Body):
+    """To which runs a lesson applies; a field that is left out or null means any."""
+
+    signature: Annotated[str, StringConstraints(min_length=1, max_length=300), Writable] | None = Field(
+        None, description="Normalised signature of the failure that it is about"
+    )
+    runtime: Short | None = None
+    framework: Short | None = None
+    project_id: RunId | None = None
+
+
+class TriggerView(View):
+    signature: str | None
+    runtime: str | None
+    framework: str | None
+    project_id: str | None
+    remedy: str | None = Field(description="The change of the plan that launches make by themselves, if any")
+    written_by: Literal["rules", "model", "person"]
+    wording_problem: str | None = Field(description="Why the text is the rules' although a model is configured")
+    occurrences: int
+    last_seen_at: datetime
+    withdrawn_reason: str | None = Field(description="Why the service put the lesson out of use")
+    withdrawn_at: datetime | None
+
+
+class EffectView(View):
+    """What the lesson prevents, from runs to which it applies: with it and, drawn by lot, without it."""
+
+    applied: int
+    applied_failed: int
+    withheld: int
+    withheld_failed: int
+    needed_in_each_arm: int
+    prevented: float | None = Field(description="Failure rate without the lesson minus that with it")
+    low: float | None = Field(description="Lower bound of the 95% interval")
+    high: float | None
+    verdict: Literal["too_few_to_tell", "helps", "harms", "unclear"]
 
 
 class NewLesson(Body):
@@ -49,6 +92,7 @@ class NewLesson(Body):
     )
     is_active: bool = True
     expires_at: Time | None = None
+    trigger: LessonTrigger | None = Field(None, description="To which runs it applies; default all of the agent")
 
 
 class LessonChange(Body):
@@ -84,6 +128,8 @@ class LessonView(View):
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    trigger: TriggerView | None = Field(description="To which runs it applies; null: to all of the agent")
+    effect: EffectView
 
 
 class LessonQuery(TimedQuery):
@@ -167,6 +213,12 @@ class RefinementRunView(View):
     error_message: str | None
 
 
+class RefinementOrder(Body):
+    """What a refinement run is to read: everything that no run has read yet, or one pipeline run's launches."""
+
+    pipeline_run_id: RunId | None = None
+
+
 class RefinementQuery(TimedQuery):
     pipeline_run_id: RunId | None = None
 
@@ -176,13 +228,16 @@ async def list_lessons(
     _: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
 ) -> Page[LessonView]:
     """Lessons, newest first."""
-    return Page.model_validate(await answer_page(store.LESSONS, services.db, query))
+    page = await answer_page(store.LESSONS, services.db, query)
+    return Page.model_validate(page | {"items": await with_effects(services.db, page["items"])})
 
 
 @router.post("/lessons", status_code=201)
 async def add_lesson(body: NewLesson, _: CurrentAdmin, services: Injected) -> LessonView:
     """Add a lesson (admin: its text goes into prompts)."""
-    return LessonView.model_validate(await store.insert_row(services.db, store.LESSONS, body.model_dump()))
+    values = body.model_dump(exclude={"trigger"})
+    row = await store.insert_lesson(services.db, values, body.trigger.model_dump() if body.trigger else None)
+    return await _view(services, row)
 
 
 @router.patch("/lessons/{lesson_id}")
@@ -192,7 +247,12 @@ async def change_lesson(lesson_id: Id, body: LessonChange, _: CurrentAdmin, serv
     row = await store.update_row(services.db, store.LESSONS, lesson_id, values)
     if row is None:
         raise NotFound(f"There is no lesson {lesson_id}.", code="lesson_not_found")
-    return LessonView.model_validate(row)
+    return await _view(services, row)
+
+
+async def _view(services: Services, row: Row) -> LessonView:
+    (whole,) = await with_effects(services.db, [row])
+    return LessonView.model_validate(whole)
 
 
 @router.get("/lesson-applications")
@@ -243,6 +303,16 @@ async def add_refinement_run(body: NewRefinementRun, _: CurrentAdmin, services: 
     """Record a refinement run (admin)."""
     values = body.model_dump(exclude_none=True)
     return RefinementRunView.model_validate(await store.insert_row(services.db, store.REFINEMENT_RUNS, values))
+
+
+@router.post("/refinement-runs/execute", status_code=201)
+async def execute_refinement_run(
+    _: CurrentAdmin, services: Injected, body: RefinementOrder | None = None
+) -> RefinementRunView:
+    """Carry out a refinement run now (admin): it reads what has failed since the last one and writes lessons."""
+    run_id = await services.refiner.run("hitl", Scope(pipeline_run_id=body.pipeline_run_id if body else None))
+    row = await store.REFINEMENT_RUNS.one(services.db, {"id": run_id})
+    return RefinementRunView.model_validate(row)
 
 
 @router.patch("/refinement-runs/{run_id}")

@@ -13,7 +13,7 @@ from sandbox.domain.plan import ROLE_PATTERN, LaunchPlan
 from sandbox.domain.session import Session, SessionError
 from sandbox.domain.stages import StageName, StageState
 from sandbox.learning.applications import verify_outcomes
-from sandbox.learning.estimate import Counts, harms, prevented
+from sandbox.learning.estimate import Counts, harms
 from sandbox.learning.families import Finding, recognise
 from sandbox.learning.launches import store
 
@@ -78,7 +78,7 @@ class Outcomes:
             return
         await store.keep_or_decay(conn, session.pipeline_run_id, KEPT_DAYS)
         settled = await store.settle(conn, session.pipeline_run_id, failed=error is not None)
-        await self._withdraw_harmful(conn, settled)
+        await self.withdraw_harmful(conn, settled)
         if error is None and session.project_id:
             needed = [lesson.failure_id for lesson in session.plan.lessons] if session.plan else []
             await store.resolve(conn, session.user_id, session.project_id, needed)
@@ -108,11 +108,11 @@ class Outcomes:
         await store.insert_failure(conn, session, row)
         return finding
 
-    async def _withdraw_harmful(self, conn: AsyncConnection, lesson_ids: Collection[int]) -> None:
+    async def withdraw_harmful(self, conn: AsyncConnection, lesson_ids: Collection[int]) -> None:
+        """Put those of these lessons out of use that surely do harm, each with an alert."""
         for row in await store.counts(conn, sorted(lesson_ids)):
             counts = Counts(row.applied, row.applied_failed, row.withheld, row.withheld_failed)
-            interval = prevented(counts)
-            if interval is None or not harms(counts):
+            if not harms(counts):
                 continue
             reason = (
                 f"{counts.applied_failed} of {counts.applied} runs with it failed, and {counts.withheld_failed} of "
