@@ -26,6 +26,9 @@ _RECORD = text("""
                         WHERE trigger.lesson_id = lesson.id
                           AND (trigger.signature IS NOT NULL OR trigger.runtime <> CAST(:runtime AS VARCHAR)
                                OR trigger.project_id <> CAST(:project_name AS VARCHAR)))
+       AND NOT EXISTS (SELECT FROM lesson_assignments AS drawn
+                        WHERE drawn.pipeline_run_id = :pipeline_run_id AND drawn.lesson_id = lesson.id
+                          AND drawn.arm = 'withheld')
        AND NOT EXISTS (SELECT FROM agent_lesson_applications AS recorded
                         WHERE recorded.pipeline_run_id = :pipeline_run_id AND recorded.lesson_id = lesson.id)
      ORDER BY lesson.id
@@ -201,13 +204,27 @@ _ARMS = text("""
      GROUP BY lesson_id
 """)
 
-#: By severity, then by effectiveness; a lesson without a verified outcome counts as 0.5.
+#: Most lessons of an agent that are ranked for a prompt.
+MAX_RANKED = 200
+
+#: Lessons for such a run. The better a lesson's trigger fits what is known of the run the higher it ranks, then by
+#: severity, then by effectiveness; a lesson without a verified outcome counts as 0.5.
 _FOR_PROMPT = text(f"""
-    SELECT {", ".join(LESSONS.columns)} FROM agent_lessons
-     WHERE agent_name = :agent_name AND is_active AND (expires_at IS NULL OR expires_at > NOW())
-     ORDER BY array_position(ARRAY['critical', 'high', 'medium', 'low'], severity::text),
-              coalesce(effectiveness_score, 0.5) DESC, created_at DESC, id DESC
-     LIMIT :limit
+    SELECT {", ".join(f"lesson.{name}" for name in LESSONS.columns)}
+      FROM agent_lessons AS lesson LEFT JOIN lesson_triggers AS trigger ON trigger.lesson_id = lesson.id
+     WHERE lesson.agent_name = :agent_name AND is_active AND (expires_at IS NULL OR expires_at > NOW())
+       AND coalesce(trigger.runtime = CAST(:runtime AS varchar), TRUE)
+       AND coalesce(trigger.framework = CAST(:framework AS varchar), TRUE)
+       AND coalesce(trigger.project_id = CAST(:project_id AS varchar), TRUE)
+       AND coalesce(trigger.signature = CAST(:signature AS varchar), TRUE)
+     ORDER BY 8 * coalesce(trigger.signature = :signature, FALSE)::int
+              + 4 * coalesce(trigger.project_id = :project_id, FALSE)::int
+              + 2 * coalesce(trigger.framework = :framework, FALSE)::int
+              + coalesce(trigger.runtime = :runtime, FALSE)::int DESC,
+              array_position(ARRAY['critical', 'high', 'medium', 'low'], severity::text),
+              coalesce(effectiveness_score, 0.5) DESC, coalesce(trigger.occurrences, 0) DESC,
+              created_at DESC, id DESC
+     LIMIT {MAX_RANKED}
 """)
 
 _SET_OUTCOME = text(f"""
@@ -218,10 +235,11 @@ _SET_OUTCOME = text(f"""
 """)
 
 
-async def lessons_for_prompt(db: Database, agent_name: str, limit: int) -> list[Row]:
-    """The agent's active, unexpired lessons, the most severe and most effective first."""
+async def lessons_for_prompt(db: Database, agent_name: str, about: Mapping[str, str | None]) -> list[Row]:
+    """The agent's active, unexpired lessons for a run of this runtime, framework, project and signature (each of which
+    may be None: not known), the best first."""
     async with db.read() as connection:
-        rows = await connection.execute(_FOR_PROMPT, {"agent_name": agent_name, "limit": limit})
+        rows = await connection.execute(_FOR_PROMPT, {"agent_name": agent_name, **about})
         return [dict(row) for row in rows.mappings()]
 
 

@@ -54,6 +54,11 @@ Writable = AfterValidator(_writable)
 #: A time; UTC if it has no zone.
 Time = Annotated[datetime, AfterValidator(_utc)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), Writable]
+#: A runtime or a framework.
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=50), Writable]
+#: The platform's id of a pipeline run, or a project's.
+LongName = Annotated[str, StringConstraints(min_length=1, max_length=255), Writable]
+Signature = Annotated[str, StringConstraints(min_length=1, max_length=300), Writable]
 LongText = Annotated[str, StringConstraints(max_length=65_536), Writable]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_writable_json)]
 JsonValue = Annotated[Any, AfterValidator(_writable_json)]

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, field_validator
 from sqlalchemy.exc import IntegrityError
 
 from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
@@ -15,13 +15,15 @@ from sandbox.api.http.record_models import (
     Body,
     Int,
     ListQuery,
+    LongName,
     LongText,
     Name,
     RecordId,
+    ShortName,
+    Signature,
     Time,
     TimedQuery,
     View,
-    Writable,
     answer_page,
 )
 from sandbox.api.http.services import Injected, Services
@@ -37,20 +39,16 @@ Severity = Literal["low", "medium", "high", "critical"]
 LessonCategory = Literal["security", "performance", "code_quality", "correctness"]
 Trigger = Literal["rework", "hitl", "scheduled"]
 RunStatus = Literal["running", "completed", "failed"]
-RunId = Annotated[str, Field(min_length=1, max_length=255), Writable]
 Id = Annotated[RecordId, Path()]
-Short = Annotated[str, StringConstraints(min_length=1, max_length=50), Writable]
 
 
 class LessonTrigger(Body):
     """To which runs a lesson applies; a field that is left out or null means any."""
 
-    signature: Annotated[str, StringConstraints(min_length=1, max_length=300), Writable] | None = Field(
-        None, description="Normalised signature of the failure that it is about"
-    )
-    runtime: Short | None = None
-    framework: Short | None = None
-    project_id: RunId | None = None
+    signature: Signature | None = Field(None, description="Normalised signature of the failure that it is about")
+    runtime: ShortName | None = None
+    framework: ShortName | None = None
+    project_id: LongName | None = None
 
 
 class TriggerView(View):
@@ -140,8 +138,8 @@ class LessonQuery(TimedQuery):
 class NewApplication(Body):
     lesson_id: RecordId
     agent_name: Name
-    pipeline_run_id: RunId
-    project_name: RunId | None = None
+    pipeline_run_id: LongName
+    project_name: LongName | None = None
 
 
 class Outcome(Body):
@@ -161,7 +159,7 @@ class ApplicationView(View):
 
 
 class ApplicationQuery(TimedQuery):
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
     lesson_id: RecordId | None = None
     agent_name: Name | None = None
 
@@ -183,7 +181,7 @@ class StatsQuery(ListQuery):
 
 class NewRefinementRun(Body):
     triggered_by: Trigger
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
     issues_analyzed: Int = 0
     lessons_generated: Int = 0
     status: RunStatus = "running"
@@ -216,11 +214,11 @@ class RefinementRunView(View):
 class RefinementOrder(Body):
     """What a refinement run is to read: everything that no run has read yet, or one pipeline run's launches."""
 
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
 
 
 class RefinementQuery(TimedQuery):
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
 
 
 @router.get("/lessons")
