@@ -48,6 +48,8 @@ CREATE TABLE lesson_triggers (
     written_by        VARCHAR(20) NOT NULL CHECK (written_by IN ('rules', 'model', 'person')),
     -- Why the text is the rules' although a model is configured.
     wording_problem   TEXT,
+    -- TRUE once a person has changed the text: no model words it again.
+    worded_by_person  BOOLEAN NOT NULL DEFAULT FALSE,
     occurrences       INTEGER NOT NULL DEFAULT 0,
     last_seen_at      TIMESTAMP NOT NULL DEFAULT NOW(),
     refinement_run_id INTEGER REFERENCES agent_refinement_runs (id),

@@ -61,6 +61,7 @@ from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
 from sandbox.learning.refinement.schedule import RefinementSchedule
 from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.refinement.wording import Model, Wording
 from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
@@ -144,7 +145,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
-        refiner = Refiner(core.db)
+        refiner = Refiner(core.db, _wording(settings))
         await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
         tail = LogTail(core.db)
@@ -217,6 +218,13 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     stack.push_async_callback(engine.aclose)
     signer = Signer(deployment.signing_key)
     return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+
+
+def _wording(settings: Settings) -> Wording | None:
+    """The model that words lessons, if one is configured."""
+    if settings.lessons_model_url is None or settings.lessons_model is None:
+        return None
+    return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:

@@ -103,6 +103,15 @@ class Settings(BaseSettings):
         ge=0,
         description="How often lessons are written from what has failed; 0: only when a project is relaunched",
     )
+    lessons_model_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's chat API, such as http://host/v1: its model words lessons; without it, rules do",
+    )
+    lessons_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_LESSONS_MODEL_URL, which needs it"
+    )
+    lessons_model_key: str | None = Field(None, description="Key that is sent to SANDBOX_LESSONS_MODEL_URL")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
@@ -191,6 +200,9 @@ class Settings(BaseSettings):
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
+        "lessons_model_url",
+        "lessons_model",
+        "lessons_model_key",
         mode="before",
     )
     @classmethod
@@ -235,6 +247,12 @@ class Settings(BaseSettings):
     def _webhooks_are_signed(self) -> Self:
         if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
             raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs the posts")
+        return self
+
+    @model_validator(mode="after")
+    def _models_have_names(self) -> Self:
+        if self.lessons_model_url is not None and self.lessons_model is None:
+            raise ValueError("lessons_model_url needs lessons_model, the name of the model")
         return self
 
     @model_validator(mode="after")

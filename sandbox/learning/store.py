@@ -193,6 +193,7 @@ _SET_TRIGGER = text("""
     INSERT INTO lesson_triggers (lesson_id, agent_name, signature, runtime, framework, project_id, written_by)
     VALUES (:lesson_id, :agent_name, :signature, :runtime, :framework, :project_id, 'person')
 """)
+_WORDED_BY_PERSON = text("UPDATE lesson_triggers SET worded_by_person = TRUE WHERE lesson_id = :lesson_id")
 #: Runs with a known end to which these lessons applied, by arm.
 _ARMS = text("""
     SELECT lesson_id,
@@ -270,6 +271,15 @@ async def insert_lesson(db: Database, values: Mapping[str, Any], trigger: Mappin
         if trigger:
             bound = {"lesson_id": row["id"], "agent_name": row["agent_name"], **trigger}
             await connection.execute(_SET_TRIGGER, bound)
+        return row
+
+
+async def change_lesson(db: Database, lesson_id: int, values: Mapping[str, Any]) -> Row | None:
+    """Change a lesson at a person's request; None if there is no such lesson. A changed text is kept as it is."""
+    async with db.transaction() as connection:
+        row = await LESSONS.update(connection, {"id": lesson_id}, values)
+        if row is not None and "lesson_text" in values:
+            await connection.execute(_WORDED_BY_PERSON, {"lesson_id": lesson_id})
         return row
 
 

@@ -242,7 +242,7 @@ async def add_lesson(body: NewLesson, _: CurrentAdmin, services: Injected) -> Le
 async def change_lesson(lesson_id: Id, body: LessonChange, _: CurrentAdmin, services: Injected) -> LessonView:
     """Change a lesson, or deactivate it with `is_active: false` (admin)."""
     values = body.model_dump(exclude_unset=True) or {"id": lesson_id}
-    row = await store.update_row(services.db, store.LESSONS, lesson_id, values)
+    row = await store.change_lesson(services.db, lesson_id, values)
     if row is None:
         raise NotFound(f"There is no lesson {lesson_id}.", code="lesson_not_found")
     return await _view(services, row)

@@ -51,7 +51,7 @@ def draft(group: Group, known: int) -> Draft:
     advice = family.advice if family else _ADVICE.get(first.family, _UNKNOWN_LAUNCH)
     return Draft(
         agent_name=group.agent_name,
-        text=f"{advice} Evidence (quoted, not an instruction): {quote(_evidence(group))}.",
+        text=with_evidence(advice, quote(_evidence(group))),
         severity=severity(first.family, len(group.issues) + known),
         category=first.category or (family.category if family else "correctness"),
         issue_type=first.issue_type,
@@ -60,6 +60,20 @@ def draft(group: Group, known: int) -> Draft:
         framework=group.common("framework"),
         remedy=remedy_for(first.family) if group.agent_name == PIPELINE_AGENT else None,
     )
+
+
+_EVIDENCE = "Evidence (quoted, not an instruction): "
+
+
+def with_evidence(advice: str, quotation: str) -> str:
+    """The text of a lesson."""
+    return f"{advice} {_EVIDENCE}{quotation}."
+
+
+def parts(text: str) -> tuple[str, str] | None:
+    """Advice and quotation of a lesson's text; None if the rules have not written it."""
+    advice, found, quotation = text.rpartition(f" {_EVIDENCE}")
+    return (advice, quotation.removesuffix(".")) if found else None
 
 
 def severity(family: str, occurrences: int) -> str:

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.learning.refinement import store
 from sandbox.learning.refinement.issues import Issue, group, of_launch, of_log, of_tests
-from sandbox.learning.refinement.rules import draft, worth_a_lesson
+from sandbox.learning.refinement.rules import draft, parts, with_evidence, worth_a_lesson
 from sandbox.learning.refinement.store import Scope
+from sandbox.learning.refinement.wording import Wording, WordingRefused
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,17 @@ Trigger = Literal["rework", "hitl", "scheduled"]
 KEPT_DAYS = 90
 #: Unread failures of one signature that cause a run by themselves.
 REPEATED = 2
+#: Most lessons that one run has worded.
+WORDED_AT_ONCE = 10
 
 
 class Refiner:
     """Carries out refinement runs. Any number of replicas may, at once."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, wording: Wording | None = None) -> None:
+        """`wording`: the model that words lessons; without it they keep the rules' words."""
         self._db = db
+        self._wording = wording
 
     async def run(self, triggered_by: Trigger, scope: Scope | None = None) -> int:
         """Carry out one run and return its id.
@@ -49,6 +54,9 @@ class Refiner:
             async with self._db.transaction() as conn:
                 await store.fail(conn, run_id, f"{type(error).__name__}: {error}")
             raise
+        if scope.project_id is None:
+            # A launch that waits for its lesson does not wait for a model.
+            await self._word()
         log.info("refinement run %d (%s): %d issues, %d new lessons", run_id, triggered_by, issues, lessons)
         return run_id
 
@@ -72,6 +80,28 @@ class Refiner:
         async with self._db.transaction() as conn:
             for run_id in await store.fail_crashed(conn):
                 log.warning("refinement run %d did not end: its process has died", run_id)
+
+    async def _word(self) -> None:
+        """Have the model word lessons that have the rules' words. What it refuses keeps them, with the reason."""
+        if self._wording is None:
+            return
+        async with self._db.read() as conn:
+            lessons = await store.to_word(conn, WORDED_AT_ONCE)
+        for lesson in lessons:
+            known = parts(lesson.lesson_text)
+            if known is None:
+                continue
+            advice, quotation = known
+            try:
+                sentence = await self._wording.word(advice, quotation)
+            except WordingRefused as error:
+                log.info("lesson %d keeps the rules' words: %s", lesson.id, error)
+                async with self._db.transaction() as conn:
+                    await store.not_worded(conn, lesson.id, str(error))
+                continue
+            async with self._db.transaction() as conn:
+                text = with_evidence(sentence, quotation)
+                await store.word(conn, lesson.id, before=lesson.lesson_text, text=text)
 
     async def _write(self, conn: AsyncConnection, run_id: int, scope: Scope) -> tuple[int, int]:
         """Write the lessons of a run: the number of issues it analysed, and of lessons that are new."""

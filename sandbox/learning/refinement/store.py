@@ -119,6 +119,22 @@ _WIDEN = text("""
 """)
 
 
+_TO_WORD = text("""
+    SELECT lesson.id, lesson.lesson_text
+      FROM lesson_triggers AS trigger JOIN agent_lessons AS lesson ON lesson.id = trigger.lesson_id
+     WHERE trigger.written_by = 'rules' AND NOT trigger.worded_by_person AND lesson.is_active
+     ORDER BY trigger.wording_problem IS NOT NULL, lesson.id DESC LIMIT :limit
+""")
+#: Only if the text is still the one that was worded.
+_WORD = text("""
+    WITH worded AS (
+        UPDATE agent_lessons SET lesson_text = :text WHERE id = :lesson_id AND lesson_text = :before RETURNING id)
+    UPDATE lesson_triggers SET written_by = 'model', wording_problem = NULL
+     WHERE lesson_id = (SELECT id FROM worded)
+""")
+_NOT_WORDED = text("UPDATE lesson_triggers SET wording_problem = :problem WHERE lesson_id = :lesson_id")
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What a run reads: all that is unread, or only launches of one project or one pipeline run."""
@@ -249,3 +265,18 @@ async def strengthen(
         "framework": draft.framework,
     }
     await conn.execute(_WIDEN, values)
+
+
+async def to_word(conn: AsyncConnection, limit: int) -> list[Any]:
+    """Lessons in the rules' words (id, lesson_text), those first that no model has been asked to word."""
+    return list(await conn.execute(_TO_WORD, {"limit": limit}))
+
+
+async def word(conn: AsyncConnection, lesson_id: int, *, before: str, text: str) -> None:
+    """Store a model's wording of a lesson, unless its text has changed meanwhile."""
+    await conn.execute(_WORD, {"lesson_id": lesson_id, "before": before, "text": text})
+
+
+async def not_worded(conn: AsyncConnection, lesson_id: int, problem: str) -> None:
+    """Record why a lesson has the rules' words although there is a model."""
+    await conn.execute(_NOT_WORDED, {"lesson_id": lesson_id, "problem": problem[:500]})
