@@ -46,6 +46,7 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.reading import DocumentReader
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -184,6 +185,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
+            documents=DocumentReader(),
         )
         connections = await _started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
 from sandbox.errors import Conflict
-from sandbox.knowledge.chunks import split
+from sandbox.knowledge.chunks import Chunk
+from sandbox.knowledge.reading import Document
 
 DOCUMENTS = Table(
     "documents",
@@ -56,15 +57,23 @@ _REPLACE = text(f"""
      WHERE document_id = :document_id
     RETURNING {", ".join(DOCUMENTS.columns)}
 """)
-_SEARCH = text("""
-    SELECT chunk.document_id, document.title, document.source, chunk.position, chunk.heading, chunk.content,
-           ts_rank_cd(chunk.search, query) AS rank
+#: Words of the query in a highlight stand between these.
+MARK = "**"
+_SEARCH = text(f"""
+    SELECT found.*, ts_headline('english', found.content, query,
+                                'StartSel={MARK}, StopSel={MARK}, MaxFragments=2, MaxWords=30, MinWords=10,'
+                                ' FragmentDelimiter=" … "') AS highlight
       FROM websearch_to_tsquery('english', :q) AS query,
-           document_chunks AS chunk JOIN documents AS document USING (document_id)
-     WHERE chunk.search @@ query
-       AND (:everyone OR document.user_id IS NULL OR document.user_id = :user_id)
-     ORDER BY rank DESC, chunk.chunk_id DESC
-     LIMIT :limit
+           LATERAL (
+               SELECT chunk.document_id, document.title, document.source, chunk.position, chunk.heading, chunk.content,
+                      ts_rank_cd(chunk.search, query) AS rank, chunk.chunk_id
+                 FROM document_chunks AS chunk JOIN documents AS document USING (document_id)
+                WHERE chunk.search @@ query
+                  AND (:everyone OR document.user_id IS NULL OR document.user_id = :user_id)
+                  AND document.metadata @> CAST(:metadata AS jsonb)
+                ORDER BY rank DESC, chunk.chunk_id DESC
+                LIMIT :limit) AS found
+     ORDER BY found.rank DESC, found.chunk_id DESC
 """)
 _CONTENT = text(f"""
     SELECT {", ".join(DOCUMENTS.columns)}, content FROM documents
@@ -95,6 +104,11 @@ def visible_to(user_id: str) -> Condition:
     return "(user_id IS NULL OR user_id = :owner)", {"owner": user_id}
 
 
+def with_metadata(metadata: Mapping[str, Any]) -> Condition:
+    """The condition for documents whose metadata contain these."""
+    return "metadata @> CAST(:metadata AS jsonb)", {"metadata": Jsonb(dict(metadata))}
+
+
 def documents_matching(query: str) -> Condition:
     """The condition for documents with a chunk that matches the query."""
     condition = (
@@ -112,13 +126,16 @@ def memory_matching(query: str) -> Condition:
     )
 
 
-async def put_document(db: Database, user_id: str | None, values: Mapping[str, Any]) -> tuple[Row, bool]:
+async def put_document(
+    db: Database, user_id: str | None, values: Mapping[str, Any], document: Document
+) -> tuple[Row, bool]:
     """Store a document with its chunks; returns its row, and whether it is new.
 
-    A document of the same owner and source is replaced. Its version rises if the content has changed.
+    A document of the same owner and source is replaced, in one transaction: a search finds the chunks of one version.
+    Its version rises if the content has changed.
     """
-    content: str = values["content"]
-    stored = dict(values) | {"content_hash": hashlib.sha256(content.encode()).hexdigest()}
+    hashed = hashlib.sha256(document.content.encode()).hexdigest()
+    stored = dict(values) | {"content": document.content, "content_hash": hashed}
     async with db.transaction() as connection:
         known = None
         if stored.get("source") is not None:
@@ -128,7 +145,7 @@ async def put_document(db: Database, user_id: str | None, values: Mapping[str, A
             ).one_or_none()
         if known is None:
             row = await DOCUMENTS.insert(connection, stored | {"user_id": user_id})
-            await _write_chunks(connection, row["document_id"], content)
+            await _write_chunks(connection, row["document_id"], document.chunks)
             return row, True
         changed = known.content_hash != stored["content_hash"]
         bound = {key: value for key, value in stored.items() if key != "source"}
@@ -137,14 +154,14 @@ async def put_document(db: Database, user_id: str | None, values: Mapping[str, A
         if changed:
             delete_chunks = text("DELETE FROM document_chunks WHERE document_id = :id")
             await connection.execute(delete_chunks, {"id": known.document_id})
-            await _write_chunks(connection, known.document_id, content)
+            await _write_chunks(connection, known.document_id, document.chunks)
         return row, False
 
 
-async def _write_chunks(connection: AsyncConnection, document_id: UUID, content: str) -> None:
+async def _write_chunks(connection: AsyncConnection, document_id: UUID, chunks: Sequence[Chunk]) -> None:
     rows = [
         {"document_id": document_id, "position": position, "heading": chunk.heading, "content": chunk.content}
-        for position, chunk in enumerate(split(content))
+        for position, chunk in enumerate(chunks)
     ]
     if rows:
         statement = text(
@@ -169,9 +186,20 @@ async def delete_document(db: Database, document_id: UUID, user_id: str | None) 
         return (await connection.execute(_DELETE_DOCUMENT, values)).first() is not None
 
 
-async def search_chunks(db: Database, query: str, user_id: str | None, limit: int) -> list[Row]:
-    """Chunks that match the query, the best match first; with `user_id` only of documents that this user may see."""
-    values = {"q": query, "user_id": user_id, "everyone": user_id is None, "limit": limit}
+async def search_chunks(
+    db: Database, query: str, user_id: str | None, metadata: Mapping[str, Any], limit: int
+) -> list[Row]:
+    """Chunks that match the query, the best match first, with the words of the query marked in `highlight`.
+
+    With `user_id` only of documents that this user may see. The document's metadata contain `metadata`.
+    """
+    values = {
+        "q": query,
+        "user_id": user_id,
+        "everyone": user_id is None,
+        "metadata": Jsonb(dict(metadata)),
+        "limit": limit,
+    }
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_SEARCH, values)).mappings()]
 

@@ -13,6 +13,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
+from sandbox.knowledge.reading import DocumentReader
 from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
 from sandbox.records.log_tail import LogTail
@@ -46,6 +47,7 @@ class Services:
     reports: ReportReader
     tail: LogTail
     refiner: Refiner
+    documents: DocumentReader
 
 
 async def services_of(connection: HTTPConnection) -> Services:

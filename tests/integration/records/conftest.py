@@ -18,6 +18,7 @@ from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.knowledge.reading import DocumentReader
 from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
@@ -42,6 +43,7 @@ class Services:
     reports: ReportReader
     tail: LogTail
     refiner: Refiner
+    documents: DocumentReader
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         ReportReader(Workers()),
         tail,
         Refiner(database),
+        DocumentReader(),
     )
     await tail.close()
     await intake.close()
