@@ -46,7 +46,8 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
-from sandbox.knowledge.reading import DocumentReader
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -186,6 +187,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             tail=tail,
             refiner=refiner,
             documents=DocumentReader(),
+            memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)

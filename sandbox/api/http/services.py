@@ -13,7 +13,8 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
-from sandbox.knowledge.reading import DocumentReader
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
 from sandbox.records.log_tail import LogTail
@@ -48,6 +49,7 @@ class Services:
     tail: LogTail
     refiner: Refiner
     documents: DocumentReader
+    memory: MemoryService
 
 
 async def services_of(connection: HTTPConnection) -> Services:

@@ -26,9 +26,9 @@ from sandbox.api.http.services import Injected, Services
 from sandbox.api.http.uploads import read_body
 from sandbox.domain.caller import Caller
 from sandbox.errors import NotFound
-from sandbox.knowledge import store
-from sandbox.knowledge.formats import media_type
-from sandbox.knowledge.reading import Document
+from sandbox.knowledge.documents import store
+from sandbox.knowledge.documents.formats import media_type
+from sandbox.knowledge.documents.reading import Document
 
 
 def _json_object(value: str) -> str:

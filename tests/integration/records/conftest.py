@@ -18,7 +18,8 @@ from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
-from sandbox.knowledge.reading import DocumentReader
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
@@ -44,6 +45,7 @@ class Services:
     tail: LogTail
     refiner: Refiner
     documents: DocumentReader
+    memory: MemoryService
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         tail,
         Refiner(database),
         DocumentReader(),
+        MemoryService(database),
     )
     await tail.close()
     await intake.close()

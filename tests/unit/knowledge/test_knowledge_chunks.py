@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.knowledge.chunks import MAX_CHUNK, OVERLAP, Chunk, split
+from sandbox.knowledge.documents.chunks import MAX_CHUNK, OVERLAP, Chunk, split
 
 
 def test_a_heading_begins_a_new_chunk_and_names_those_above_it():

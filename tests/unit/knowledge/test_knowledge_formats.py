@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import pytest
 
 from sandbox.errors import SandboxError
-from sandbox.knowledge import reading
-from sandbox.knowledge.chunks import Chunk
-from sandbox.knowledge.reading import DocumentReader
+from sandbox.knowledge.documents import reading
+from sandbox.knowledge.documents.chunks import Chunk
+from sandbox.knowledge.documents.reading import DocumentReader
 
 
 def pdf(*pages: str) -> bytes:
@@ -78,7 +79,7 @@ def _endless(data: bytes, content_type: str) -> None:
 
 
 def _hungry(data: bytes, content_type: str) -> None:
-    reading.resource.setrlimit(reading.resource.RLIMIT_AS, (reading.READ_BYTES, reading.READ_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (reading.READ_BYTES, reading.READ_BYTES))
     b"x" * (2 * reading.READ_BYTES)
 
 

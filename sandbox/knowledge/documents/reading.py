@@ -11,8 +11,8 @@ import anyio.to_process
 import anyio.to_thread
 
 from sandbox.errors import Kind
-from sandbox.knowledge.chunks import Chunk, split
-from sandbox.knowledge.formats import DocumentUnreadable, media_type, to_markdown
+from sandbox.knowledge.documents.chunks import Chunk, split
+from sandbox.knowledge.documents.formats import DocumentUnreadable, media_type, to_markdown
 
 #: Longest that reading one document may take, and most memory of a process that reads.
 READ_SECONDS = 30.0

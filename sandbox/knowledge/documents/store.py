@@ -1,4 +1,4 @@
-"""SQL of documents and of the memory that the platform's agents share."""
+"""SQL of documents and their chunks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
-from sandbox.errors import Conflict
-from sandbox.knowledge.chunks import Chunk
-from sandbox.knowledge.reading import Document
+from sandbox.knowledge.documents.chunks import Chunk
+from sandbox.knowledge.documents.reading import Document
 
 DOCUMENTS = Table(
     "documents",
@@ -34,16 +33,6 @@ DOCUMENTS = Table(
     time="created_at",
     keys={"document_id": "uuid"},
 )
-MEMORY = Table(
-    "agent_memory",
-    ("namespace", "key", "value", "version", "agent_name", "expires_at", "created_at", "updated_at"),
-    time="updated_at",
-    keys={"key": "text"},
-)
-
-#: Expired entries do not exist for readers.
-NOT_EXPIRED: Condition = ("(expires_at IS NULL OR expires_at > NOW())", {})
-
 _LOCK_SOURCE = text("SELECT pg_advisory_xact_lock(hashtextextended('document ' || :owner || ' ' || :source, 0))")
 _BY_SOURCE = text("""
     SELECT document_id, content_hash FROM documents
@@ -83,21 +72,6 @@ _DELETE_DOCUMENT = text("""
     DELETE FROM documents WHERE document_id = :document_id AND (:everyone OR user_id = :user_id) RETURNING 1
 """)
 
-#: An expired entry counts as absent: the new one starts at version 1.
-_WRITE_MEMORY = text(f"""
-    INSERT INTO agent_memory AS memory (namespace, key, value, agent_name, expires_at)
-    VALUES (:namespace, :key, :value, :agent_name,
-            NOW() + make_interval(secs => CAST(:ttl_seconds AS double precision)))
-        ON CONFLICT (namespace, key) DO UPDATE
-       SET value = excluded.value, agent_name = excluded.agent_name, expires_at = excluded.expires_at,
-           version = CASE WHEN memory.expires_at <= NOW() THEN 1 ELSE memory.version + 1 END,
-           created_at = CASE WHEN memory.expires_at <= NOW() THEN NOW() ELSE memory.created_at END
-     WHERE CAST(:if_version AS bigint) IS NULL
-        OR :if_version = CASE WHEN memory.expires_at <= NOW() THEN 0 ELSE memory.version END
-    RETURNING {", ".join(MEMORY.columns)}
-""")
-_DELETE_MEMORY = text("DELETE FROM agent_memory WHERE namespace = :namespace AND key = :key RETURNING version")
-
 
 def visible_to(user_id: str) -> Condition:
     """The condition for documents of this user and of the platform itself."""
@@ -116,14 +90,6 @@ def documents_matching(query: str) -> Condition:
         " AND chunk.search @@ websearch_to_tsquery('english', :words))"
     )
     return condition, {"words": query}
-
-
-def memory_matching(query: str) -> Condition:
-    """The condition for memory entries whose key or value matches the query."""
-    return (
-        "search @@ (websearch_to_tsquery('english', :words) || websearch_to_tsquery('simple', :words))",
-        {"words": query},
-    )
 
 
 async def put_document(
@@ -202,39 +168,3 @@ async def search_chunks(
     }
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_SEARCH, values)).mappings()]
-
-
-async def write_memory(db: Database, values: Mapping[str, Any], if_version: int | None) -> Row:
-    """Write an entry: `values` has namespace, key, value, agent_name and ttl_seconds.
-
-    With `if_version`, only if the entry has that version (0: it does not exist). Raises Conflict.
-    """
-    bound = dict(values) | {"value": Jsonb(values["value"]), "if_version": if_version}
-    async with db.transaction() as connection:
-        if if_version:
-            # If the entry does not exist, the statement would insert it without comparing versions.
-            known = text("SELECT FROM agent_memory WHERE namespace = :namespace AND key = :key FOR UPDATE")
-            there = (await connection.execute(known, {name: values[name] for name in ("namespace", "key")})).first()
-            row = (await connection.execute(_WRITE_MEMORY, bound)).mappings().first() if there is not None else None
-        else:
-            row = (await connection.execute(_WRITE_MEMORY, bound)).mappings().first()
-        if row is None:
-            raise Conflict(
-                f"{values['namespace']}/{values['key']} is no longer at version {if_version}.",
-                code="memory_version_conflict",
-                hint="Read it again, then decide.",
-            )
-        return dict(row)
-
-
-async def read_memory(db: Database, namespace: str, key: str) -> Row | None:
-    """An entry that has not expired, or None."""
-    rows = await MEMORY.page(db, 1, equal={"namespace": namespace, "key": key}, where=[NOT_EXPIRED])
-    return rows[0] if rows else None
-
-
-async def delete_memory(db: Database, namespace: str, key: str) -> bool:
-    """Delete an entry; returns whether there was one."""
-    async with db.transaction() as connection:
-        removed = await connection.execute(_DELETE_MEMORY, {"namespace": namespace, "key": key})
-        return removed.first() is not None
