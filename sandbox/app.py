@@ -46,6 +46,8 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -57,6 +59,12 @@ from sandbox.launch.stages.plan import PlanStage
 from sandbox.launch.stages.preview import PreviewStage
 from sandbox.launch.stages.services import ServicesStage
 from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
+from sandbox.learning.refinement.schedule import RefinementSchedule
+from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.refinement.wording import Model, Wording
+from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
@@ -140,12 +148,14 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
+        refiner = Refiner(core.db, _wording(settings))
+        await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
         feed = await _started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service)
+        replica = await _start_reconciler(stack, core, project_service, refiner)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
@@ -178,6 +188,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             exports=exports,
             reports=ReportReader(workers),
             tail=tail,
+            refiner=refiner,
+            documents=DocumentReader(),
+            memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)
@@ -214,21 +227,29 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
 
 
+def _wording(settings: Settings) -> Wording | None:
+    """The model that words lessons, if one is configured."""
+    if settings.lessons_model_url is None or settings.lessons_model is None:
+        return None
+    return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
+
+
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
     limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
     return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
 
 
-async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
+async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService, refiner: Refiner) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
     watcher = await _started(stack, Watcher(core.db, core.engine))
     replica = await _started(stack, Replica(core.db))
+    outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, slots)),
+        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, refiner, slots), outcomes),
         replica,
         slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
@@ -262,13 +283,18 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService, slots: LaunchSlots) -> list[Stage]:
+def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
+    options = LessonOptions(
+        enabled=settings.lessons,
+        withheld_percent=settings.lessons_withheld_percent,
+        deadlines=Deadlines(settings.install_timeout_seconds, settings.health_timeout_seconds),
+    )
     images = RuntimeImages(core.catalog, settings.docker_host)
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
-        PlanStage(projects),
+        PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
         ContainersStage(images, limits, core.signer.sign_exports),
         WorkspaceStage(projects),

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     #: It is in a state that does not allow the request.
     CONFLICT = "conflict"
+    #: It is not at the version that the request names.
+    PRECONDITION = "precondition"
     #: It existed and has ended.
     GONE = "gone"
     #: More bytes or items than are accepted.

@@ -89,6 +89,29 @@ class Settings(BaseSettings):
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
+    lessons: bool = Field(
+        True, description="Launches apply the remedies that earlier failures of a project have taught; off: they do not"
+    )
+    lessons_withheld_percent: float = Field(
+        10,
+        ge=0,
+        le=90,
+        description="Percent of the runs to which a lesson applies that go without it, to measure it; 0: none",
+    )
+    refinement_interval_seconds: int = Field(
+        3600,
+        ge=0,
+        description="How often lessons are written from what has failed; 0: only when a project is relaunched",
+    )
+    lessons_model_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's chat API, such as http://host/v1: its model words lessons; without it, rules do",
+    )
+    lessons_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_LESSONS_MODEL_URL, which needs it"
+    )
+    lessons_model_key: str | None = Field(None, description="Key that is sent to SANDBOX_LESSONS_MODEL_URL")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
@@ -137,6 +160,7 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    retention_memory_history_days: int = Field(90, ge=1, description="Days that earlier values of memory are kept")
     intake_queue_mb: int = Field(
         64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"
     )
@@ -177,6 +201,9 @@ class Settings(BaseSettings):
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
+        "lessons_model_url",
+        "lessons_model",
+        "lessons_model_key",
         mode="before",
     )
     @classmethod
@@ -221,6 +248,12 @@ class Settings(BaseSettings):
     def _webhooks_are_signed(self) -> Self:
         if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
             raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs the posts")
+        return self
+
+    @model_validator(mode="after")
+    def _models_have_names(self) -> Self:
+        if self.lessons_model_url is not None and self.lessons_model is None:
+            raise ValueError("lessons_model_url needs lessons_model, the name of the model")
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,9 @@ def create(
     idle_timeout: Annotated[
         int | None, typer.Option(help="Seconds without use after which the session is terminated.")
     ] = None,
+    lessons: Annotated[
+        bool, typer.Option("--lessons/--no-lessons", help="Let lessons of earlier failures change the launch's plan.")
+    ] = True,
     detach: Detach = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the preview in the browser.")] = False,
     as_json: Json = False,
@@ -101,6 +104,7 @@ def create(
             egress=egress.split(",") if egress not in (None, "all", "none") else egress,
             plan=stated,
             idle_timeout_seconds=idle_timeout,
+            lessons=lessons,
             wait=False,
             config=config,
         )
@@ -141,6 +145,9 @@ async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
 def _print_outcome(info: SessionInfo) -> None:
     console, short = output.out(), info.session_id[:8]
     console.print(Text.assemble("session  ", (info.session_id, "bold"), "  ", (info.status, STYLES[info.status])))
+    for lesson in info.lessons:
+        role, change = (output.plain(str(lesson.get(key))) for key in ("role", "change"))
+        console.print(Text(f"lesson   {lesson.get('lesson_id')} ({role}): {change}", style="cyan"), soft_wrap=True)
     if info.preview_url:
         console.print(Text.assemble("preview  ", (info.preview_url, "bold green")), soft_wrap=True)
     if info.status is SessionStatus.CREATING:

@@ -36,6 +36,8 @@ class SessionInfo:
     expires_at: datetime | None
     #: If the status is `error`: code, message, hint and stage of the cause. Otherwise None.
     error: dict[str, Any] | None
+    #: What lessons of earlier failures have changed in the plan of the current launch: lesson_id, role, remedy, change.
+    lessons: list[dict[str, Any]]
     raw: dict[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -57,6 +59,7 @@ class SessionInfo:
             terminated_at=parse_time(data.get("terminated_at")),
             expires_at=parse_time(data.get("expires_at")),
             error=data.get("error"),
+            lessons=data.get("lessons") or [],
             raw=data,
         )
 

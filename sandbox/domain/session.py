@@ -111,6 +111,8 @@ class Session:
     env: dict[str, str] = field(default_factory=dict)
     egress: Egress = PUBLIC
     agents: tuple[str, ...] = ()
+    #: Whether lessons may change the plan of this session's launches.
+    lessons: bool = True
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
     #: The roles that the request for the session gave, which replace those of the project's plan.

@@ -54,6 +54,7 @@ class CreateRequest:
     agents: Sequence[str] = ()
     #: Roles that replace those of the project's plan.
     plan: RequestedPlan | None = None
+    lessons: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class SessionService:
             max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
             idempotency_key=idempotency_key,
             request_digest=digest,
+            lessons=request.lessons,
         )
         async with self._db.transaction() as conn:
             # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
@@ -371,6 +373,8 @@ def _digest(request: CreateRequest) -> str:
         del values["plan"]
     if request.egress == PUBLIC:
         del values["egress"]
+    if request.lessons:
+        del values["lessons"]
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

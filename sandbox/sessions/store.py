@@ -32,19 +32,19 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress,
+    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
 _INSERT = text(f"""
     INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
         requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
-        idempotency_key, request_digest, work, last_seq, egress)
+        idempotency_key, request_digest, work, last_seq, egress, lessons)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
         CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
         :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
-        :request_digest, 'launch', 1, CAST(:egress AS jsonb))
+        :request_digest, 'launch', 1, CAST(:egress AS jsonb), :lessons)
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {SESSION_COLUMNS}
 """)
@@ -152,6 +152,8 @@ class NewSession:
     #: Digest of the request with this key, to recognise a different request with the same key.
     request_digest: str | None
     egress: Egress = PUBLIC
+    #: Whether lessons may change the plan of its launches.
+    lessons: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "env": json.dumps(new.env),
         "agents": json.dumps(list(new.agents)),
         "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
+        "lessons": new.lessons,
         "pipeline_run_id": pipeline_run_id,
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
@@ -407,6 +410,7 @@ def to_session(row: Any) -> Session:
         env=row.env,
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
+        lessons=row.lessons,
         plan=stored_plan(row.plan) if row.plan is not None else None,
         requested_plan=row.requested_plan,
     )

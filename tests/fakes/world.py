@@ -40,6 +40,10 @@ from sandbox.launch.stages.plan import PlanStage
 from sandbox.launch.stages.preview import PreviewStage
 from sandbox.launch.stages.services import ServicesStage
 from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
+from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.remedies import Deadlines
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store
@@ -98,6 +102,8 @@ class World:
         self.tracing = Tracing(Recorder(db))
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
+        #: No lot, so that a test knows whether a lesson is applied.
+        self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
         self.sessions = SessionService(
             db,
             self.engine,
@@ -108,7 +114,7 @@ class World:
 
     def stages(self, slots: LaunchSlots) -> list[Stage]:
         return [
-            PlanStage(self.projects),
+            PlanStage(self.projects, LaunchLessons(self.db, self.lesson_options, Refiner(self.db).rework)),
             NetworkStage(),
             ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}"),
             WorkspaceStage(self.projects),
@@ -120,7 +126,7 @@ class World:
 
     def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:
         slots = slots or LaunchSlots(8, per_user=MANY)
-        return Pipeline(self.db, self.engine, self.tracing, self.stages(slots))
+        return Pipeline(self.db, self.engine, self.tracing, self.stages(slots), Outcomes(Alerts(notify=False)))
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
@@ -257,7 +263,11 @@ class World:
     async def aclose(self) -> None:
         await self.engine.aclose()
         await self.execute("DELETE FROM sandbox_sessions")
-        await self.execute("DELETE FROM alerts")
+        for table in (
+            "alerts", "launch_failures", "agent_lesson_applications", "agent_lessons", "refined_test_results",
+            "agent_refinement_runs", "agent_learning_stats",
+        ):  # fmt: skip
+            await self.execute(f"DELETE FROM {table}")
 
     async def _lines_by_role(self, session: Session) -> list[tuple[str, str]]:
         return [(event.data["role"], event.data["line"]) for event in await self.events(session, EventType.LOG)]

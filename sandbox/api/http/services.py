@@ -13,6 +13,9 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
@@ -46,6 +49,9 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
+    documents: DocumentReader
+    memory: MemoryService
 
 
 async def services_of(connection: HTTPConnection) -> Services:

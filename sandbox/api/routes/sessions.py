@@ -97,6 +97,7 @@ class NewSession(BaseModel):
     agents: list[AgentName] = Field(
         default_factory=list, max_length=100, description="Agents of the platform whose lessons apply"
     )
+    lessons: bool = Field(True, description="Whether lessons of earlier failures may change the plan of its launches")
     plan: dict[Role, RoleRequest | None] | None = Field(
         None,
         max_length=MAX_ROLES,
@@ -140,6 +141,15 @@ class ErrorView(BaseModel):
     stage: str | None
 
 
+class AppliedLessonView(BaseModel):
+    """A change that a lesson made to the plan of the current launch."""
+
+    lesson_id: int
+    role: str
+    remedy: str
+    change: str
+
+
 class SessionView(BaseModel):
     """A sandbox session. Times are UTC."""
 
@@ -160,6 +170,7 @@ class SessionView(BaseModel):
     terminated_at: datetime | None
     expires_at: datetime | None
     error: ErrorView | None
+    lessons: list[AppliedLessonView] = Field(description="What lessons have changed in the plan of the current launch")
 
 
 class SessionPage(BaseModel):
@@ -187,6 +198,9 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "terminated_at": session.terminated_at,
         "expires_at": session.expires_at,
         "error": session.error.to_json() if session.error else None,
+        "lessons": [lesson.model_dump(exclude={"failure_id"}) for lesson in session.plan.lessons]
+        if session.plan
+        else [],
     }
 
 

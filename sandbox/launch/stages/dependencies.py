@@ -73,7 +73,8 @@ class DependenciesStage:
         part = "" if kind is ProcessKind.INSTALL else kind.value
         follower = OutputFollower(guest, context.journal, self.name, role, name, part=part)
         # The timeout counts from the start of the process, so a restart of the service does not extend it.
-        left = self._timeout - (time.time() - (began or process.started_at))
+        timeout = plan.roles[role].install_timeout_seconds or self._timeout
+        left = timeout - (time.time() - (began or process.started_at))
         try:
             async with asyncio.timeout(max(1.0, left)):
                 await follower.follow()
@@ -82,7 +83,7 @@ class DependenciesStage:
             await follower.flush()
             raise StageFailed(
                 "dependency_install_timeout",
-                f"{role}: `{command}` had not finished after {self._timeout:.0f} s; its last lines:\n"
+                f"{role}: `{command}` had not finished after {timeout:.0f} s; its last lines:\n"
                 + "\n".join(list(follower.tail)[-5:]),
                 "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
             ) from None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.plan import LaunchPlan, blank_plan
+from sandbox.domain.session import Session
 from sandbox.domain.stages import StageName
 from sandbox.launch.stage import StageContext, StageResult
+from sandbox.learning.launches.plans import Adjusted, Note
 
 
 class Plans(Protocol):
@@ -18,13 +21,20 @@ class Plans(Protocol):
     ) -> LaunchPlan: ...
 
 
+class Lessons(Protocol):
+    """What earlier failures of a project have taught (`learning/launches/plans.py`)."""
+
+    async def adjust(self, session: Session, plan: LaunchPlan) -> Adjusted: ...
+
+
 class PlanStage:
     """Determines the plan once in a run; later stages and attempts read it from the session's row."""
 
     name = StageName.PLAN
 
-    def __init__(self, plans: Plans) -> None:
+    def __init__(self, plans: Plans, lessons: Lessons) -> None:
         self._plans = plans
+        self._lessons = lessons
 
     async def run(self, context: StageContext) -> StageResult:
         session = context.session
@@ -32,9 +42,23 @@ class PlanStage:
             plan = blank_plan(session.runtime_type)
         else:
             plan = await self._plans.plan_for(session.project_digest, session.requested_plan)
+        adjusted = await self._lessons.adjust(session, plan)
+        plan = adjusted.plan
         for role, what in plan.roles.items():
             summary = ", ".join(
                 part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
             )
             await context.journal.log_line(f"{summary}; start: {what.start or 'nothing'}", role=role)
-        return StageResult(plan=plan)
+        return StageResult(plan=plan, events=tuple(_event(note) for note in adjusted.notes))
+
+
+def _event(note: Note) -> NewEvent:
+    """A line of the log that names the lesson, for people and for programs."""
+    data = {
+        "stage": StageName.PLAN.value,
+        "role": note.role,
+        "stream": "system",
+        "line": note.line,
+        "lesson": {"lesson_id": note.lesson_id, "arm": note.arm},
+    }
+    return NewEvent(EventType.LOG, data)
