@@ -30,6 +30,7 @@ from sandbox.api.http.services import Services
 from sandbox.api.routers import records_routers
 from sandbox.api.routes import (
     commands,
+    docs,
     events,
     files,
     health,
@@ -328,11 +329,16 @@ class Application:
         self._settings = settings
         self._edge = edge
         self.api = DocumentedApi(
-            title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
+            title="purple8-sandbox",
+            version=__version__,
+            description=_DESCRIPTION,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
         )
         problems.install(self.api)
         of_sessions = (sessions, events, commands, files, terminal, recovery)
-        modules = (health, tokens, sign_in_links, projects, *of_sessions, console)
+        modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
         for router in (*(module.router for module in modules), *records_routers()):
             self.api.include_router(router)
         self._requests: ASGIApp = self.api
