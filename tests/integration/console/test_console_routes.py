@@ -207,7 +207,7 @@ async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, 
 
 
 async def test_styles_of_libraries_need_a_nonce_that_is_new_each_time(browser, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     nonces = set()
     for _ in range(2):
         answer = await browser.get("/")
@@ -221,14 +221,14 @@ async def test_styles_of_libraries_need_a_nonce_that_is_new_each_time(browser, m
 
 async def test_what_is_filled_in_is_escaped(browser, service):
     made = await service.tokens.create("a+b@example", CallerRole.ADMIN)
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     page = (await browser.get("/")).text
     assert '<meta name="caller" content="a+b@example" data-role="admin" />' in page
     assert "__" not in page
 
 
 async def test_the_files_that_the_page_names_are_served_compressed_and_kept(browser, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     names = re.findall(r'(?:src|href)="(/console/[^"]+)"', (await browser.get("/")).text)
     assert {name.rpartition(".")[2] for name in names} == {"js", "css"}
     for name in names:
@@ -253,7 +253,7 @@ async def test_no_other_file_is_served(browser, name):
 
 
 async def test_a_console_that_was_not_built_is_reported(browser, made, monkeypatch, tmp_path):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     monkeypatch.setattr(assets, "_BUILT", tmp_path)
     assets.page.cache_clear()
     answer = await browser.get("/")
