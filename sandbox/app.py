@@ -28,7 +28,20 @@ from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DocumentedApi
 from sandbox.api.http.services import Services
 from sandbox.api.routers import records_routers
-from sandbox.api.routes import commands, events, files, health, otlp, projects, recovery, sessions, terminal, tokens
+from sandbox.api.routes import (
+    commands,
+    docs,
+    events,
+    files,
+    health,
+    otlp,
+    projects,
+    recovery,
+    sessions,
+    sign_in_links,
+    terminal,
+    tokens,
+)
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
@@ -145,7 +158,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
         core = await _start_core(stack, settings, dsn)
-        access = TokenService(core.db, core.signer)
+        access = TokenService(core.db)
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
         refiner = Refiner(core.db, _wording(settings))
@@ -316,11 +329,17 @@ class Application:
         self._settings = settings
         self._edge = edge
         self.api = DocumentedApi(
-            title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
+            title="purple8-sandbox",
+            version=__version__,
+            description=_DESCRIPTION,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
         )
         problems.install(self.api)
-        rooms = (health, tokens, projects, sessions, events, commands, files, terminal, recovery, console)
-        for router in (*(room.router for room in rooms), *records_routers()):
+        of_sessions = (sessions, events, commands, files, terminal, recovery)
+        modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
+        for router in (*(module.router for module in modules), *records_routers()):
             self.api.include_router(router)
         self._requests: ASGIApp = self.api
 

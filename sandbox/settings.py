@@ -80,8 +80,12 @@ class Settings(BaseSettings):
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
     )
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
-    idle_timeout_seconds: int = Field(3600, ge=0, description="A session idle for this long ends; 0 means never")
-    max_lifetime_seconds: int = Field(86_400, ge=0, description="A session this old ends; 0 means never")
+    idle_timeout_seconds: int = Field(
+        3600, ge=0, description="A session idle for this long ends; requests may ask for less. 0 means never"
+    )
+    max_lifetime_seconds: int = Field(
+        86_400, ge=0, description="A session this old ends; requests may ask for less. 0 means never"
+    )
     session_history_days: int = Field(
         30, ge=1, description="Days that events and runs of terminated sessions are kept; their rows and logs stay"
     )

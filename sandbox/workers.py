@@ -157,7 +157,7 @@ class _Call:
         """What the process has sent; None if it ended without a result."""
         try:
             outcome: tuple[str, Any] = pickle.loads(self._receiver.recv_bytes(_RESULT_BYTES))  # noqa: S301 - our process
-        except (EOFError, OSError):
+        except (EOFError, ConnectionResetError):
             return None
         return outcome
 
@@ -194,6 +194,7 @@ async def _readable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
+        os.set_blocking(descriptor, True)  # uvloop has made it non-blocking
 
 
 def _work(sender: Connection, limits: WorkLimits, function: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -14,6 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
 from sandbox.errors import InvalidInput
+
+#: A browser that is signed in, or a link that signs one in once.
+SignInKind = Literal["browser", "link"]
 
 _COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked_at"
 
@@ -87,6 +90,34 @@ class TokenStore:
 
     async def by_id(self, token_id: UUID) -> TokenRecord | None:
         return await self._one("token_id = :value", token_id)
+
+    async def by_sign_in(self, secret_hash: bytes) -> TokenRecord | None:
+        """The token of a browser that is signed in; None if no browser with this secret is."""
+        return await self._one(
+            "token_id = (SELECT s.token_id FROM sign_ins s "
+            "WHERE s.secret_hash = :value AND s.kind = 'browser' AND s.expires_at > now())",
+            secret_hash,
+        )
+
+    async def add_sign_in(self, secret_hash: bytes, kind: SignInKind, token_id: UUID, seconds: int) -> datetime:
+        """Store a sign-in or a link to sign in; the time of its end. Those whose time is over are deleted."""
+        statement = text(
+            "INSERT INTO sign_ins (secret_hash, kind, token_id, expires_at) "
+            "VALUES (:hash, :kind, :token_id, now() + make_interval(secs => :seconds)) RETURNING expires_at"
+        )
+        values = {"hash": secret_hash, "kind": kind, "token_id": token_id, "seconds": seconds}
+        async with self._db.transaction() as connection:
+            await connection.execute(text("DELETE FROM sign_ins WHERE expires_at < now()"))
+            end: datetime = (await connection.execute(statement, values)).scalar_one()
+            return end
+
+    async def end_sign_in(self, secret_hash: bytes, kind: SignInKind) -> UUID | None:
+        """Delete a sign-in, or a link, which works once; its token. None if there is none, or its time is over."""
+        statement = text(
+            "DELETE FROM sign_ins WHERE secret_hash = :hash AND kind = :kind AND expires_at > now() RETURNING token_id"
+        )
+        async with self._db.transaction() as connection:
+            return (await connection.execute(statement, {"hash": secret_hash, "kind": kind})).scalar_one_or_none()
 
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
         """Tokens newest first, after the cursor `before`: `created_at` and `token_id` of the last one read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,8 +16,8 @@ from uuid import UUID
 
 from cachetools import TTLCache
 
-from sandbox.access.signing import Signer
-from sandbox.access.store import TokenRecord, TokenStore
+from sandbox.access.browsers import LINK_SECONDS, SIGN_IN_SECONDS
+from sandbox.access.store import SignInKind, TokenRecord, TokenStore
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.errors import InvalidInput, Kind, NotFound, SandboxError
@@ -29,6 +29,8 @@ MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
 CACHE_SECONDS = 2.0
 _CACHE_SIZE = 10_000
 _MAX_TOKEN_LENGTH = 500
+#: More cookies of one name are not looked at.
+_MAX_COOKIES = 4
 
 KeyT = TypeVar("KeyT", bytes, UUID)
 
@@ -47,6 +49,12 @@ class TokenUnknown(SandboxError):
     kind = Kind.UNAUTHENTICATED
 
 
+class SignInMissing(TokenUnknown):
+    """The browser is not signed in, or the link to sign in cannot be used."""
+
+    code = "sign_in_missing"
+
+
 @dataclass(frozen=True, slots=True)
 class NewToken:
     """A new token. `token` is not stored, so this is the only time that it can be shown."""
@@ -58,9 +66,8 @@ class NewToken:
 class TokenService:
     """Creates, lists and revokes tokens, and authenticates callers by token or cookie. Not thread-safe."""
 
-    def __init__(self, db: Database, signer: Signer, *, cache_seconds: float = CACHE_SECONDS) -> None:
+    def __init__(self, db: Database, *, cache_seconds: float = CACHE_SECONDS) -> None:
         self._store = TokenStore(db)
-        self._signer = signer
         self._cache: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
         self._revocations = 0
 
@@ -93,8 +100,8 @@ class TokenService:
                 f"There is no token {token_id}.", code="token_not_found", hint="List them: GET /api/v1/tokens."
             )
         self._revocations += 1
-        self._cache.pop(record.token_hash, None)
-        self._cache.pop(record.token_id, None)
+        for key in [key for key, cached in self._cache.items() if cached.token_id == token_id]:
+            self._cache.pop(key, None)
 
     async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
         """Those of these tokens that are neither revoked nor expired, as the database has them now."""
@@ -106,9 +113,60 @@ class TokenService:
             raise _unknown()
         return await self._caller(hash_token(token), self._store.by_hash)
 
-    async def authenticate_cookie(self, cookie: str) -> Caller:
-        """The caller of this cookie's token. Raises SignatureRefused, or TokenUnknown if the token is not valid."""
-        return await self._caller(self._signer.read_cookie(cookie), self._store.by_id)
+    async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller:
+        """The caller that a browser is signed in as, from all cookies that it sends for that.
+
+        Cookies of no sign-in are ignored. Raises SignInMissing if there is no other, or if there are those of several
+        users: a page of another host can add one of its own, and which is which cannot be told. Raises TokenUnknown if
+        the token of the sign-in is not valid.
+        """
+        callers: dict[str, Caller] = {}
+        ended: TokenUnknown | None = None
+        for cookie in list(dict.fromkeys(cookies))[:_MAX_COOKIES]:
+            try:
+                caller = await self._caller(b"browser" + hash_token(cookie), self._by_sign_in)
+            except TokenUnknown as error:
+                ended = error if not isinstance(error, SignInMissing) else ended
+            else:
+                callers[caller.user_id] = caller
+        if len(callers) == 1:
+            return next(iter(callers.values()))
+        raise ended or SignInMissing("This browser is not signed in.", hint="Sign in again.")
+
+    async def sign_in(self, caller: Caller) -> str:
+        """Sign a browser in as the caller; the value of its cookie."""
+        return await self._new_secret("browser", caller, SIGN_IN_SECONDS)
+
+    async def sign_out(self, cookie: str) -> None:
+        """End a browser's sign-in. Does nothing if there is none."""
+        self._revocations += 1
+        await self._store.end_sign_in(hash_token(cookie), "browser")
+        self._revocations += 1
+        self._cache.pop(b"browser" + hash_token(cookie), None)
+
+    async def sign_in_code(self, caller: Caller) -> str:
+        """A code that signs a browser in as the caller, once, within `LINK_SECONDS`."""
+        return await self._new_secret("link", caller, LINK_SECONDS)
+
+    async def use_code(self, code: str) -> Caller:
+        """The caller of a code, which is used up. Raises SignInMissing, and TokenUnknown if its token is not valid."""
+        token_id = await self._store.end_sign_in(hash_token(code), "link")
+        if token_id is None:
+            raise SignInMissing(
+                "This link has been used already, or its time is over.", hint="Print a new one: sandbox console"
+            )
+        return await self._caller(token_id, self._store.by_id)
+
+    async def _new_secret(self, kind: SignInKind, caller: Caller, seconds: int) -> str:
+        secret = secrets.token_urlsafe(32)
+        await self._store.add_sign_in(hash_token(secret), kind, UUID(caller.token_id), seconds)
+        return secret
+
+    async def _by_sign_in(self, key: bytes) -> TokenRecord | None:
+        record = await self._store.by_sign_in(key.removeprefix(b"browser"))
+        if record is None:
+            raise SignInMissing("This browser is not signed in.", hint="Sign in again.")
+        return record
 
     async def _caller(self, key: KeyT, read: Callable[[KeyT], Awaitable[TokenRecord | None]]) -> Caller:
         record = self._cache.get(key)

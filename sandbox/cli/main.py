@@ -11,6 +11,7 @@ import typer
 
 from sandbox.cli import (
     commands,
+    console,
     demo,
     doctor,
     down,
@@ -88,6 +89,7 @@ for name, session_command in (
     ("exec", commands.exec_command),
     ("shell", shell.shell),
     ("open", sessions.open_preview),
+    ("console", console.console),
     ("relaunch", sessions.relaunch),
     ("recover", recovery.recover),
     ("kill", sessions.kill),

@@ -1,6 +1,6 @@
 """The web console: its page, its files, and signing in.
 
-`/?token=TOKEN` and the login form turn a token into a signed, HttpOnly cookie. The page is a client of the API; all of
+A link that works once and the login form turn a token into an HttpOnly cookie. The page is a client of the API; all of
 its paths answer the same page, which then shows what belongs to the path.
 """
 
@@ -15,8 +15,8 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from sandbox.access.signing import CALLER_COOKIE, COOKIE_SECONDS, Signer
-from sandbox.access.tokens import TokenService
+from sandbox.access.browsers import SIGN_IN_SECONDS, cookie_name, is_from_elsewhere, sent_cookies
+from sandbox.access.tokens import TokenService, TokenUnknown
 from sandbox.console.assets import assets, login_page, page
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, NotFound, SandboxError
@@ -35,6 +35,13 @@ class FormTooLarge(SandboxError):
     kind = Kind.TOO_LARGE
 
 
+class CrossOrigin(SandboxError):
+    """A page of another origin wants to sign this browser in or out."""
+
+    code = "cross_origin"
+    kind = Kind.FORBIDDEN
+
+
 class ConsoleServices(Protocol):
     """The part of `app.state.services` that the console uses."""
 
@@ -42,18 +49,9 @@ class ConsoleServices(Protocol):
     def settings(self) -> Settings: ...
     @property
     def tokens(self) -> TokenService: ...
-    @property
-    def signer(self) -> Signer: ...
 
 
 @router.get("/")
-async def start_page(request: Request, token: str | None = None) -> Response:
-    """The console for a browser that is signed in, else the login form. With `token`, signs in first."""
-    if token is not None:
-        return await _sign_in(request, token, "/")
-    return await console_page(request)
-
-
 @router.get("/new")
 @router.get("/sessions/{session_id}")
 @router.get("/sessions/{session_id}/{part}")
@@ -62,11 +60,11 @@ async def start_page(request: Request, token: str | None = None) -> Response:
 @router.get("/platform/{part}/{item:path}")
 async def console_page(request: Request) -> Response:
     """The console for a browser that is signed in, else the login form."""
-    cookie = request.cookies.get(CALLER_COOKIE)
-    if cookie is None:
+    cookies = _cookies(request)
+    if not cookies:
         return _login(request, request.url.path)
     try:
-        caller = await _services(request).tokens.authenticate_cookie(cookie)
+        caller = await _services(request).tokens.authenticate_cookies(cookies)
     except SandboxError as error:
         if error.kind is not Kind.UNAUTHENTICATED:
             raise
@@ -75,9 +73,23 @@ async def console_page(request: Request) -> Response:
     return HTMLResponse(_filled_in(caller, nonce), headers=_headers(request, nonce))
 
 
+@router.get("/sign-in")
+async def sign_in_by_link(request: Request, code: str = "") -> Response:
+    """Sign in by a link, which works once. Not if a page of another origin leads here: it could sign a browser in as
+    another user, who then sees what is done there."""
+    if is_from_elsewhere(request.headers):
+        return _login(request, "/", "Another page has led you here. To use the link, paste it into the address bar.")
+    try:
+        caller = await _services(request).tokens.use_code(code)
+    except TokenUnknown as error:
+        return _login(request, "/", f"{error.message} {error.hint}")
+    return await _signed_in(request, caller, "/")
+
+
 @router.post("/")
 async def sign_in(request: Request) -> Response:
     """Sign in by the login form, which keeps the token out of the URL."""
+    _refuse_other_origins(request)
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -89,9 +101,13 @@ async def sign_in(request: Request) -> Response:
 
 @router.post("/logout")
 async def sign_out(request: Request) -> Response:
-    """Sign out: remove the cookie."""
+    """Sign out: end the sign-in and remove the cookie."""
+    _refuse_other_origins(request)
+    for cookie in _cookies(request):
+        await _services(request).tokens.sign_out(cookie)
     response = RedirectResponse("/", 303, headers=_headers(request))
-    response.delete_cookie(CALLER_COOKIE, path="/", httponly=True, samesite="lax")
+    scheme = request.url.scheme
+    response.delete_cookie(cookie_name(scheme), path="/", httponly=True, samesite="lax", secure=scheme == "https")
     return response
 
 
@@ -109,24 +125,43 @@ async def asset(name: str, request: Request) -> Response:
 
 
 async def _sign_in(request: Request, token: str, following: str) -> Response:
-    services = _services(request)
     try:
-        caller = await services.tokens.authenticate(token)
+        caller = await _services(request).tokens.authenticate(token)
     except SandboxError as error:
         if error.kind is not Kind.UNAUTHENTICATED:
             raise
         return _login(request, following, "This token is not known here. It may be mistyped, expired or revoked.")
+    return await _signed_in(request, caller, following)
+
+
+async def _signed_in(request: Request, caller: Caller, following: str) -> Response:
+    """Lead to a page of the console with the cookie of a new sign-in; an earlier sign-in of the browser ends."""
+    tokens = _services(request).tokens
+    for cookie in _cookies(request):
+        await tokens.sign_out(cookie)
     response = RedirectResponse(_own_path(following), 303, headers=_headers(request))
+    scheme = request.url.scheme
     response.set_cookie(
-        CALLER_COOKIE,
-        services.signer.sign_cookie(caller),
-        max_age=COOKIE_SECONDS,
+        cookie_name(scheme),
+        await tokens.sign_in(caller),
+        max_age=SIGN_IN_SECONDS,
         path="/",
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=scheme == "https",
     )
     return response
+
+
+def _cookies(request: Request) -> list[str]:
+    return sent_cookies(request.headers.get("cookie", ""), cookie_name(request.url.scheme))
+
+
+def _refuse_other_origins(request: Request) -> None:
+    if is_from_elsewhere(request.headers):
+        raise CrossOrigin(
+            "A page of another origin may neither sign a browser in nor out.", hint="Do it on the console's own page."
+        )
 
 
 def _own_path(following: str) -> str:

@@ -138,4 +138,6 @@ def _translated_errors() -> Iterator[None]:
         original = error.orig
         if error.connection_invalidated or (isinstance(original, psycopg.Error) and driver.is_unavailable(original)):
             raise driver.unavailable(original or error) from error
+        if isinstance(original, psycopg.DataError):
+            raise driver.unstorable(original) from error
         raise

@@ -5,6 +5,7 @@ Imports psycopg only, so that a process which just writes rows starts without SQ
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,6 +19,8 @@ from psycopg.types.datetime import DatetimeDumper, TimestampLoader
 from psycopg.types.json import JsonbDumper
 
 from sandbox.errors import DatabaseUnavailable, InvalidInput
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a server that does not answer counts as down.
 CONNECT_TIMEOUT = 10
@@ -124,6 +127,17 @@ def unavailable(cause: BaseException) -> DatabaseUnavailable:
     return DatabaseUnavailable(
         f"PostgreSQL does not answer: {reason}",
         hint="Check that it runs and that DATABASE_URL is right, then try again.",
+    )
+
+
+def unstorable(cause: psycopg.DataError) -> InvalidInput:
+    """The error for a value that PostgreSQL cannot store, such as a text with a NUL or a number that is too large.
+
+    Requests are checked before; this is what is left of input when a check was forgotten.
+    """
+    log.warning("PostgreSQL refuses a value: %s", " ".join(str(cause).split()))
+    return InvalidInput(
+        "A value cannot be stored: it has a NUL, or is beyond what its field holds.", hint="Correct the request."
     )
 
 

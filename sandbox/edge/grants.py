@@ -71,22 +71,23 @@ class Grants:
                 await self._task
         await self._relays.aclose()
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant:
-        """A new grant for a visitor who has signed in."""
+    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant | None:
+        """A new grant for a visitor who has signed in; None if the token is not good any more."""
         grant = Grant(secrets.token_urlsafe(16), session_id, user_id, token_id)
-        await self._store.insert(grant, LIFETIME_SECONDS)
-        return grant
+        return grant if await self._store.insert(grant, LIFETIME_SECONDS) else None
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key; None if there is none, its time is over or its token is not good."""
         return await self._store.find(key, session_id)
 
-    async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
-        """The grant of a caller who sends a token with each request."""
+    async def of_token(self, session_id: UUID, caller: Caller) -> Grant | None:
+        """The grant of a caller who sends a token with each request; None if the token is not good any more."""
         token_id = UUID(caller.token_id)
         known = self._of_tokens.get((session_id, token_id))
         if known is None:
-            known = self._of_tokens[session_id, token_id] = await self.create(session_id, caller.user_id, token_id)
+            known = await self.create(session_id, caller.user_id, token_id)
+            if known is not None:
+                self._of_tokens[session_id, token_id] = known
         return known
 
     async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool) -> None:

@@ -40,10 +40,13 @@ class GrantStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
+        """Store a new grant; False, and nothing is stored, if its token is not good."""
         statement = text(
             "INSERT INTO preview_grants (key, session_id, user_id, token_id, expires_at) "
-            "VALUES (:key, :session_id, :user_id, :token_id, now() + make_interval(secs => :seconds))"
+            "SELECT :key, :session_id, :user_id, CAST(:token_id AS uuid), now() + make_interval(secs => :seconds) "
+            "WHERE CAST(:token_id AS uuid) IS NULL OR EXISTS (SELECT 1 FROM api_tokens WHERE token_id = :token_id "
+            "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))"
         )
         values = {
             "key": grant.key,
@@ -53,7 +56,7 @@ class GrantStore:
             "seconds": lifetime_seconds,
         }
         async with self._db.transaction() as connection:
-            await connection.execute(statement, values)
+            return (await connection.execute(statement, values)).rowcount == 1
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key, if its time is not over and its token is good. The session may be over."""

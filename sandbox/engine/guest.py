@@ -270,8 +270,12 @@ class Guest(Protocol):
     async def stat(self, path: str) -> FileInfo | None:
         """Return the file's metadata, or None if it does not exist."""
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        """Return the entries of a folder, and those of its subfolders down to `depth` levels."""
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        """Return the entries of a folder, and those of its subfolders down to `depth` levels, ordered by their paths.
+
+        A large folder comes in pages of some hundred entries. The next page comes `after` the last entry, whose path is
+        given relative to the folder; the page after the last one is empty.
+        """
 
     async def make_directory(self, path: str) -> None:
         """Create a folder and its missing parents. Does nothing if it exists."""

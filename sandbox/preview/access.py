@@ -56,7 +56,8 @@ async def browser_visit(
     link = link_token(scope["query_string"])
     if link is not None and (signed := _read_link(signer, link, host)):
         user_id, token_id = signed
-        return Visit(await grants.create(host.session_id, user_id, token_id), has_link=True)
+        if created := await grants.create(host.session_id, user_id, token_id):
+            return Visit(created, has_link=True)
     if not _requested_by_own_page(scope, host, domain):
         return None
     cookies = [match for value in cookie_values(scope["headers"]) if (match := _COOKIE_VALUE.fullmatch(value))]
@@ -80,7 +81,7 @@ async def token_visit(
         caller = await authenticator.caller({name: value})
         if caller is not None and caller.may_see(target.user_id):
             grant = await grants.of_token(target.session_id, caller)
-            return Visit(grant, consumed=name)
+            return Visit(grant, consumed=name) if grant is not None else None
     return None
 
 

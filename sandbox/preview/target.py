@@ -60,14 +60,14 @@ class PreviewResolver(Protocol):
 class PreviewGrants(Protocol):
     """The grants by which the edge lets visitors through."""
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant:
-        """A new grant for a visitor who has signed in."""
+    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant | None:
+        """A new grant for a visitor who has signed in; None if the token is not good any more."""
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key; None if there is none, its time is over or its token is not good."""
 
-    async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
-        """The grant of a caller who sends a token with each request."""
+    async def of_token(self, session_id: UUID, caller: Caller) -> Grant | None:
+        """The grant of a caller who sends a token with each request; None if the token is not good any more."""
 
     async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool) -> None:
         """Let the edge reach the port with this grant, in the first of the roles where something listens on it.

@@ -59,7 +59,7 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds and defaults of a session, from the settings."""
+    """Bounds and defaults of a session, from the settings. A request may ask for shorter times, not for longer ones."""
 
     idle_timeout_seconds: int
     max_lifetime_seconds: int
@@ -128,8 +128,8 @@ class SessionService:
             agents=request.agents,
             requested_plan=request.plan,
             pipeline_run_id=request.pipeline_run_id,
-            idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
-            max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
+            idle_timeout_seconds=_at_most(self._limits.idle_timeout_seconds, request.idle_timeout_seconds),
+            max_lifetime_seconds=_at_most(self._limits.max_lifetime_seconds, request.max_lifetime_seconds),
             idempotency_key=idempotency_key,
             request_digest=digest,
             lessons=request.lessons,
@@ -214,10 +214,10 @@ class SessionService:
         return again
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
-        """Set the session's expiry to `seconds` from now."""
+        """Put the session's expiry off to `seconds` from now, if that is later and within the operator's limit."""
         session = await self.get(caller, session_id)
         async with self._db.transaction() as conn:
-            renewed = await store.renew(conn, session_id, seconds)
+            renewed = await store.renew(conn, session_id, seconds, self._limits.max_lifetime_seconds)
         if renewed is None:
             self._refuse_ended(session)
             raise Conflict("the session has ended meanwhile", code="session_over")
@@ -387,5 +387,8 @@ def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Se
     return session
 
 
-def _or(value: int | None, default: int) -> int:
-    return default if value is None else value
+def _at_most(most: int, requested: int | None) -> int:
+    """The requested time, but not more than the operator's, which is also the default. 0 means no limit."""
+    if requested is None or most == 0:
+        return most if requested is None else requested
+    return most if requested == 0 else min(requested, most)

@@ -83,7 +83,10 @@ _RELAUNCH = text(f"""
 """)
 _RENEW = text(f"""
     UPDATE sandbox_sessions
-       SET last_active = NOW(), expires_at = NOW() + make_interval(secs => :seconds),
+       SET last_active = NOW(),
+           -- A null is left out by LEAST, so that no maximum means none. What never expires goes on doing so.
+           expires_at = CASE WHEN expires_at IS NOT NULL THEN greatest(expires_at, LEAST(
+               NOW() + make_interval(secs => :seconds), created_at + make_interval(secs => NULLIF(:most, 0)))) END,
            idle_timeout_seconds = CASE WHEN idle_timeout_seconds > 0 THEN greatest(idle_timeout_seconds, :seconds)
                                        ELSE idle_timeout_seconds END
      WHERE session_id = :session_id AND status <> 'terminated'
@@ -324,9 +327,10 @@ async def request_termination(conn: AsyncConnection, session_id: UUID) -> Sessio
     return to_session(row) if row else None
 
 
-async def renew(conn: AsyncConnection, session_id: UUID, seconds: int) -> Session | None:
-    """Set the session's expiry to `seconds` from now; None if it has ended."""
-    row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds})).one_or_none()
+async def renew(conn: AsyncConnection, session_id: UUID, seconds: int, most: int) -> Session | None:
+    """Put the session's expiry off to `seconds` from now if that is later, within `most` seconds from its creation
+    (0: no such limit); None if it has ended."""
+    row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds, "most": most})).one_or_none()
     return to_session(row) if row else None
 
 

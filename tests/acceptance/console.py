@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Error, FrameLocator, Locator, Page
+from playwright.async_api import Error, FrameLocator, Locator, Page, expect
 
 from tests.acceptance.browsers import LOADS, NETWORK_CHANGED
 from tests.acceptance.service import ADMIN_TOKEN, Service
@@ -15,7 +15,10 @@ LAUNCH_MS = 180_000
 
 async def sign_in(page: Page, service: Service, token: str = ADMIN_TOKEN) -> None:
     """Open the console's first page as the user of a token."""
-    await visit(page, f"{service.url}/?token={token}")
+    await visit(page, service.url)
+    await page.get_by_label("Access token").fill(token)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_label("Access token")).to_have_count(0)
 
 
 async def visit(page: Page, url: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.acceptance.api import Api
+from tests.acceptance.api import Api, sign_in_link
 from tests.acceptance.console import LAUNCH_MS, NewPage, preview, status_of
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
@@ -89,7 +89,7 @@ class Watched:
 
 
 async def _launch_in_console(page: Page, url: str, project_id: str) -> str:
-    await page.goto(f"{url}/?token={ADMIN_TOKEN}")
+    await page.goto(sign_in_link(url, ADMIN_TOKEN))
     await page.get_by_role("link", name="New session").first.click()
     await page.get_by_role("tab", name="Existing project").click()
     project = page.get_by_label("Project", exact=True)
@@ -137,8 +137,8 @@ async def test_the_console_shows_every_stage_as_it_happens(watched: Watched) -> 
 
 async def test_preview_in_the_console_and_in_another_tab(watched: Watched, service: Service, new_page: NewPage) -> None:
     page = await new_page()
-    await page.goto(f"{service.url}/?token={ADMIN_TOKEN}")
-    assert ADMIN_TOKEN not in page.url
+    await page.goto(sign_in_link(service.url, ADMIN_TOKEN))
+    assert "code" not in page.url
     await page.get_by_role("link", name="hot").first.click()
     await expect(preview(page).locator("h1")).to_have_text("first")
 
@@ -159,7 +159,7 @@ async def test_a_changed_file_reaches_the_page_without_a_reload(
     watched: Watched, service: Service, admin: Api, new_page: NewPage
 ) -> None:
     console = await new_page()
-    await console.goto(f"{service.url}/?token={ADMIN_TOKEN}")
+    await console.goto(sign_in_link(service.url, ADMIN_TOKEN))
     await console.goto(f"{service.url}/sessions/{watched.session_id}")
     tab = await new_page()
     await tab.goto(admin.get(watched.session_id)["preview_url"])
@@ -212,10 +212,10 @@ async def test_a_preview_is_not_found_without_a_valid_link(
 
 async def test_a_wrong_token_leads_to_the_login_form(service: Service, new_page: NewPage) -> None:
     page = await new_page()
-    answer = await page.goto(f"{service.url}/?token=mistyped")
+    answer = await page.goto(f"{service.url}/sign-in?code=mistyped")
     assert answer is not None
     assert answer.status == 401
-    await expect(page.get_by_role("alert")).to_contain_text("This token is not known here")
+    await expect(page.get_by_role("alert")).to_contain_text("This link has been used already")
     await page.get_by_label("Access token").fill("mistyped again")
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("alert")).to_contain_text("This token is not known here")
@@ -239,7 +239,7 @@ async def test_following_a_launch_goes_on_across_a_restart_of_the_service(
     watching, reloading = await new_page(), await new_page()
     await watching.add_init_script(NOTE_STATES)
     session_id = await _launch_in_console(watching, own.url, "gated")
-    await reloading.goto(f"{own.url}/?token={ADMIN_TOKEN}")
+    await reloading.goto(sign_in_link(own.url, ADMIN_TOKEN))
     await reloading.goto(f"{own.url}/sessions/{session_id}")
     for page in (watching, reloading):
         await expect(_printed(page, "waiting for the gate")).to_be_visible(timeout=LAUNCH_MS)

@@ -191,8 +191,10 @@ class FakeGuest:
     async def stat(self, path: str) -> FileInfo | None:
         return (await self._enter("stat")).files.stat(path)
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        return (await self._enter("list_files")).files.list(path, depth)
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        found = (await self._enter("list_files")).files.list(path, depth)
+        passed = [info for info in found if after and info.path.endswith(f"/{after}")]
+        return found[found.index(passed[0]) + 1 :] if passed else found
 
     async def make_directory(self, path: str) -> None:
         (await self._enter("make_directory")).files.make_directory(path)

@@ -112,7 +112,8 @@ class World:
             ["python312", "node20"],
         )
 
-    def stages(self, slots: LaunchSlots) -> list[Stage]:
+    def stages(self, slots: LaunchSlots | None = None) -> list[Stage]:
+        slots = slots or LaunchSlots(8, per_user=MANY)
         return [
             PlanStage(self.projects, LaunchLessons(self.db, self.lesson_options, Refiner(self.db).rework)),
             NetworkStage(),
@@ -125,7 +126,6 @@ class World:
         ]
 
     def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:
-        slots = slots or LaunchSlots(8, per_user=MANY)
         return Pipeline(self.db, self.engine, self.tracing, self.stages(slots), Outcomes(Alerts(notify=False)))
 
     def recovery(self) -> RecoveryService:

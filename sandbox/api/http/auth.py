@@ -7,14 +7,16 @@ comes from a page of the same origin.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from sandbox.access.signing import CALLER_COOKIE, EXPORTS_TOKEN_PREFIX, SignatureRefused
-from sandbox.access.tokens import TokenMissing, TokenService
+from sandbox.access.browsers import cookie_name, is_same_origin, sent_cookies
+from sandbox.access.signing import EXPORTS_TOKEN_PREFIX
+from sandbox.access.tokens import SignInMissing, TokenMissing, TokenService
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
@@ -43,7 +45,7 @@ class Authenticator(Protocol):
 
     async def authenticate(self, token: str) -> Caller: ...
 
-    async def authenticate_cookie(self, cookie: str) -> Caller: ...
+    async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller: ...
 
 
 class AuthServices(Protocol):
@@ -104,28 +106,18 @@ def _header_token(connection: HTTPConnection) -> str | None:
 
 
 async def _by_cookie(connection: HTTPConnection, tokens: Authenticator) -> Caller:
-    cookie = connection.cookies.get(CALLER_COOKIE)
-    if not cookie:
+    cookies = sent_cookies(connection.headers.get("cookie", ""), cookie_name(connection.url.scheme))
+    if not cookies:
         raise TokenMissing(
             "This needs a token and none was sent.", hint="Send `Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`."
         )
     unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in _SAFE_METHODS
-    if unsafe and not _same_origin(connection):
+    if unsafe and not is_same_origin(connection.headers):
         raise CrossOrigin(
             "A page of another origin may not act with this browser's cookie.",
             hint="Act from the console itself, or send a token.",
         )
     try:
-        return await tokens.authenticate_cookie(cookie)
-    except SignatureRefused as error:
+        return await tokens.authenticate_cookies(cookies)
+    except SignInMissing as error:
         raise TokenMissing(error.message, hint=error.hint) from error
-
-
-def _same_origin(connection: HTTPConnection) -> bool:
-    # Not "same-site": the hosts of previews, which run untrusted code, are of the same site as this one.
-    fetch_site = connection.headers.get("sec-fetch-site")
-    if fetch_site is not None:
-        return fetch_site == "same-origin"
-    # The scheme is not compared: behind a proxy that terminates TLS it is unknown here.
-    host = connection.headers.get("origin", "").partition("://")[2]
-    return bool(host) and host.lower() == connection.headers.get("host", "").lower()

@@ -97,6 +97,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SandboxError, _handler(lambda _, error: render(error)))
     for invalid in (RequestValidationError, WebSocketRequestValidationError):
         app.add_exception_handler(invalid, _handler(lambda _, error: _invalid_request(error.errors())))
+    app.add_exception_handler(UnicodeEncodeError, _handler(lambda _, error: _not_unicode(error)))
     app.add_exception_handler(HTTPException, _handler(_http_exception))
     # Without this handler Starlette answers in plain text. With it, Starlette still raises the exception afterwards.
     app.add_exception_handler(Exception, _handler(lambda _, error: internal_error(error)))
@@ -161,6 +162,17 @@ def _invalid_request(errors: Sequence[Any]) -> JSONResponse:
         f"The request is not valid. {detail}",
         hint="Correct the fields named in `errors`.",
         errors=fields,
+    )
+
+
+def _not_unicode(error: UnicodeEncodeError) -> JSONResponse:
+    """JSON can hold halves of surrogate pairs, which no text can: they can be neither stored nor sent."""
+    logger.warning("a text of a request is not Unicode: %s", error.reason)
+    return problem(
+        STATUS[Kind.INVALID],
+        InvalidInput.code,
+        "A text of the request is not valid Unicode.",
+        hint="Send whole characters, no halves of surrogate pairs.",
     )
 
 

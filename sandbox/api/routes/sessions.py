@@ -86,10 +86,13 @@ class NewSession(BaseModel):
     env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
     network: Network = Field(default_factory=Network)
     idle_timeout_seconds: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="The session ends after this time without use; 0: never"
+        None,
+        ge=0,
+        le=MAX_SECONDS,
+        description="The session ends after this time without use; 0: the longest that the service allows",
     )
     max_lifetime_seconds: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="The session ends at this age; 0: never"
+        None, ge=0, le=MAX_SECONDS, description="The session ends at this age; 0: the longest that the service allows"
     )
     pipeline_run_id: str | None = Field(
         None, min_length=1, max_length=255, description="The id that the platform gives this run"

@@ -22,7 +22,15 @@ from sandbox.engine.guest import (
     UsageSample,
 )
 from sandbox.engine.guest_client.exports import ExportsConnection
-from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
+from sandbox.engine.guest_client.http import (
+    ANSWER_BYTES,
+    Connector,
+    GuestHttp,
+    Response,
+    answer_too_large,
+    guest_error,
+    unreachable,
+)
 from sandbox.errors import GuestError
 
 _OUTPUT_FRAME = struct.Struct(">BQI")
@@ -110,6 +118,8 @@ class GuestClient:
                 buffer += part
                 for chunk in _pop_chunks(buffer):
                     yield chunk
+                if len(buffer) > ANSWER_BYTES:
+                    raise answer_too_large()
 
     async def wait(self, name: str) -> ProcessInfo:
         while True:
@@ -146,8 +156,10 @@ class GuestClient:
         answer, _ = await self._http.call("stat", {"path": path})
         return FileInfo(**answer["info"]) if answer["info"] else None
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        answer, _ = await self._http.call("list", {"path": path, "depth": depth})
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        answer, _ = await self._http.call("list", {"path": path, "depth": depth, "after": after})
+        if after and not answer.get("paged"):
+            return []  # a guest agent of an earlier release, which has sent all entries as the first page
         return [FileInfo(**info) for info in answer["files"]]
 
     async def make_directory(self, path: str) -> None:
@@ -167,6 +179,8 @@ class GuestClient:
             rest = b""
             async for part in response:
                 *lines, rest = (rest + part).split(b"\n")
+                if len(rest) > ANSWER_BYTES:
+                    raise answer_too_large()
                 for line in lines:
                     if line:
                         yield json.loads(line)
@@ -278,6 +292,8 @@ class PtyStream:
             return None
         kind, length = _PTY_FRAME.unpack_from(self._buffer)
         end = _PTY_FRAME.size + length
+        if length > ANSWER_BYTES:
+            return b""  # as if the connection was lost: nothing after this can be understood
         if len(self._buffer) < end:
             return None
         payload = bytes(self._buffer[_PTY_FRAME.size : end])

@@ -32,6 +32,8 @@ CONNECT_SECONDS = 10.0
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
 HEAD_LIMIT = 16 * 1024
+#: Most bytes of an answer that is read as a whole. The longest are the two outputs of a command, 1 MiB each.
+ANSWER_BYTES = 8 * 1024 * 1024
 
 _KINDS = {
     "process_not_found": Kind.NOT_FOUND,
@@ -42,6 +44,7 @@ _KINDS = {
     "port_not_open": Kind.UNAVAILABLE,
     "agent_unreachable": Kind.UNAVAILABLE,
     "agent_refused": Kind.CONFLICT,
+    "answer_too_large": Kind.TOO_LARGE,
 }
 _HINTS = {
     "process_not_found": "List the processes to see which names are known.",
@@ -51,6 +54,7 @@ _HINTS = {
     "command_not_found": "Install the program first, or give its full path.",
     "port_not_open": "Wait until the app listens; its log says why it does not.",
     "agent_unreachable": "See whether the container runs, and what its log says.",
+    "answer_too_large": "Ask for less: a subfolder, or fewer levels.",
     "agent_refused": "See what the container is doing: its processes, memory and log.",
 }
 
@@ -65,6 +69,11 @@ def guest_error(code: str, message: str) -> GuestError:
 def unreachable(reason: object) -> GuestError:
     """The error for a guest agent that does not answer."""
     return guest_error("agent_unreachable", f"the agent in the container does not answer: {reason}")
+
+
+def answer_too_large() -> GuestError:
+    """The error for an answer, or a part of a stream, with more than ANSWER_BYTES."""
+    return guest_error("answer_too_large", f"the agent in the container answers with more than {ANSWER_BYTES:,} bytes")
 
 
 class UnixConnector:
@@ -139,9 +148,14 @@ class Response:
             yield part
 
     async def document(self) -> tuple[dict[str, Any], bytes]:
-        """The whole answer: its JSON, and the raw bytes after it."""
-        body = b"".join([part async for part in self])
-        return json.loads(body[: self.json_length]), body[self.json_length :]
+        """The whole answer: its JSON, and the raw bytes after it. Raises GuestError `answer_too_large`."""
+        body = bytearray()
+        async for part in self:
+            body += part
+            if len(body) > ANSWER_BYTES:
+                await self.aclose()
+                raise answer_too_large()
+        return json.loads(body[: self.json_length]), bytes(body[self.json_length :])
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -265,7 +279,10 @@ async def _read_switched(sock: socket.socket) -> None:
         return
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
     body = bytearray()
-    while len(body) < int(headers["content-length"]):
+    length = int(headers["content-length"])
+    if length > HEAD_LIMIT:
+        raise answer_too_large()
+    while len(body) < length:
         part = await loop.sock_recv(sock, HEAD_LIMIT)
         if not part:
             raise unreachable("it hung up")

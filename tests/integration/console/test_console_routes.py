@@ -11,7 +11,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sandbox.access.signing import CALLER_COOKIE, Signer
+from sandbox.access.browsers import cookie_name
+from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.console import assets, routes
@@ -25,13 +26,19 @@ ROOT = Path(__file__).resolve().parents[3]
 class Services:
     settings: Settings
     tokens: TokenService
-    signer: Signer
+
+
+COOKIE = cookie_name("http")
+
+
+async def code_of(service, made):
+    """A code that signs a browser in once, as the user of the token."""
+    return await service.tokens.sign_in_code(await service.tokens.authenticate(made.token))
 
 
 @pytest.fixture
 async def service(database, tmp_path):
-    signer = Signer("a key of this test")
-    return Services(Settings(home=tmp_path, preview_domain="p.example"), TokenService(database, signer), signer)
+    return Services(Settings(home=tmp_path, preview_domain="p.example"), TokenService(database))
 
 
 @pytest.fixture
@@ -60,16 +67,16 @@ async def test_without_a_cookie_the_login_form_is_shown(browser):
 @pytest.mark.parametrize("way", ["link", "form"])
 async def test_a_token_is_exchanged_for_a_cookie_and_removed_from_the_url(browser, service, made, way):
     if way == "link":
-        answer = await browser.get("/", params={"token": made.token})
+        answer = await browser.get("/sign-in", params={"code": await code_of(service, made)})
     else:
         answer = await browser.post("/", data={"token": f" {made.token} "})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert answer.headers["referrer-policy"] == "no-referrer"
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"{CALLER_COOKIE}=")
+    assert cookie.startswith(f"{COOKIE}=")
     assert made.token not in cookie
     assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
-    caller = await service.tokens.authenticate_cookie(browser.cookies[CALLER_COOKIE])
+    caller = await service.tokens.authenticate_cookies([browser.cookies[COOKIE]])
     assert caller.user_id == "ann"
     page = await browser.get("/")
     assert page.status_code == 200
@@ -78,15 +85,29 @@ async def test_a_token_is_exchanged_for_a_cookie_and_removed_from_the_url(browse
 
 async def test_over_tls_the_cookie_is_secure(browser, made):
     browser.base_url = "https://console.example"
-    answer = await browser.get("/", params={"token": made.token})
-    assert "Secure" in answer.headers["set-cookie"].split("; ")
+    answer = await browser.post("/", data={"token": made.token})
+    name, *attributes = answer.headers["set-cookie"].split("; ")
+    assert name.startswith("__Host-")
+    assert "Secure" in attributes
+    assert "Path=/" in attributes
+    assert not any(attribute.lower().startswith("domain") for attribute in attributes)
+    assert (await browser.get("/")).status_code == 200
+    # A cookie without the prefix, which a page of another host can set, counts for nothing.
+    value = browser.cookies[name.partition("=")[0]]
+    browser.cookies.clear()
+    assert (await browser.get("/", headers={"cookie": f"{COOKIE}={value}"})).status_code == 401
 
 
 @pytest.mark.parametrize("token", ["", "unknown", "sbx_" + "x" * 43, "\0", "<script>alert(1)</script>"])
 async def test_an_unknown_token_is_reported(browser, token):
-    for answer in (await browser.get("/", params={"token": token}), await browser.post("/", data={"token": token})):
+    by_link, by_form = (
+        await browser.get("/sign-in", params={"code": token}),
+        await browser.post("/", data={"token": token}),
+    )
+    assert "This token is not known here" in by_form.text
+    assert "This link has been used already" in by_link.text
+    for answer in (by_link, by_form):
         assert answer.status_code == 401
-        assert "This token is not known here" in answer.text
         assert "<script" not in answer.text
         assert "set-cookie" not in answer.headers
 
@@ -98,29 +119,61 @@ async def test_a_form_that_is_too_large_is_refused(browser):
 
 @pytest.mark.parametrize("cookie", ["forged", "", "a.b.c"])
 async def test_a_forged_cookie_shows_the_login_form(browser, cookie):
-    answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={cookie}"})
+    answer = await browser.get("/", headers={"cookie": f"{COOKIE}={cookie}"})
     assert answer.status_code == 401
     assert "Sign in" in answer.text
 
 
 async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     await service.tokens.revoke(made.record.token_id)
     assert (await browser.get("/")).status_code == 401
 
 
-async def test_a_preview_link_does_not_authenticate_a_caller(browser, service, made):
+async def test_a_preview_link_does_not_authenticate_a_caller(browser, made):
     caller = Caller("ann", CallerRole.USER, str(made.record.token_id))
-    signed = service.signer.sign_preview(uuid4(), caller)
-    answer = await browser.get("/", headers={"cookie": f"{CALLER_COOKIE}={signed}"})
+    signed = Signer("k" * 32).sign_preview(uuid4(), caller)
+    answer = await browser.get("/", headers={"cookie": f"{COOKIE}={signed}"})
     assert answer.status_code == 401
 
 
-async def test_signing_out_removes_the_cookie(browser, made):
-    await browser.get("/", params={"token": made.token})
+async def test_signing_out_removes_the_cookie_and_ends_it(browser, made):
+    await browser.post("/", data={"token": made.token})
+    kept = browser.cookies[COOKIE]
     answer = await browser.post("/logout")
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert (await browser.get("/")).status_code == 401
+    assert (await browser.get("/", headers={"cookie": f"{COOKIE}={kept}"})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://x.p.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+async def test_a_page_of_another_origin_signs_neither_in_nor_out(browser, service, made, headers):
+    code = await code_of(service, made)
+    by_link = await browser.get("/sign-in", params={"code": code}, headers=headers)
+    assert by_link.status_code == 401
+    by_form = await browser.post("/", data={"token": made.token}, headers=headers)
+    assert (by_form.status_code, by_form.json()["code"]) == (403, "cross_origin")
+    assert "set-cookie" not in {*by_link.headers, *by_form.headers}
+    # The link was not used up.
+    assert (await browser.get("/sign-in", params={"code": code}, headers={"Sec-Fetch-Site": "none"})).status_code == 303
+    signed_out = await browser.post("/logout", headers=headers)
+    assert (signed_out.status_code, signed_out.json()["code"]) == (403, "cross_origin")
+    assert (await browser.get("/")).status_code == 200
+
+
+async def test_a_link_works_once(browser, service, made):
+    code = await code_of(service, made)
+    assert (await browser.get("/sign-in", params={"code": code})).status_code == 303
+    browser.cookies.clear()
+    assert (await browser.get("/sign-in", params={"code": code})).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/new", "/sessions/abc", "/sessions/abc/log", "/recovery", "/platform/traces/1/2"])
@@ -140,7 +193,7 @@ async def test_signing_in_leads_to_no_other_host(browser, made, following):
 
 
 async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     answer = await browser.get("/")
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
@@ -154,7 +207,7 @@ async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, 
 
 
 async def test_styles_of_libraries_need_a_nonce_that_is_new_each_time(browser, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     nonces = set()
     for _ in range(2):
         answer = await browser.get("/")
@@ -168,14 +221,14 @@ async def test_styles_of_libraries_need_a_nonce_that_is_new_each_time(browser, m
 
 async def test_what_is_filled_in_is_escaped(browser, service):
     made = await service.tokens.create("a+b@example", CallerRole.ADMIN)
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     page = (await browser.get("/")).text
     assert '<meta name="caller" content="a+b@example" data-role="admin" />' in page
     assert "__" not in page
 
 
 async def test_the_files_that_the_page_names_are_served_compressed_and_kept(browser, made):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     names = re.findall(r'(?:src|href)="(/console/[^"]+)"', (await browser.get("/")).text)
     assert {name.rpartition(".")[2] for name in names} == {"js", "css"}
     for name in names:
@@ -200,7 +253,7 @@ async def test_no_other_file_is_served(browser, name):
 
 
 async def test_a_console_that_was_not_built_is_reported(browser, made, monkeypatch, tmp_path):
-    await browser.get("/", params={"token": made.token})
+    await browser.post("/", data={"token": made.token})
     monkeypatch.setattr(assets, "_BUILT", tmp_path)
     assets.page.cache_clear()
     answer = await browser.get("/")

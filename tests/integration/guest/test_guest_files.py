@@ -230,3 +230,13 @@ async def test_hostile_archives_are_refused_whole(client: GuestClient, folder: s
 async def test_broken_archives_are_refused(client: GuestClient, folder: str, data: bytes) -> None:
     assert (await refused(client.put_tar(folder, data))).code == "file_refused"
     assert await client.list_files(folder) == []
+
+
+async def test_one_page_of_a_large_folder_is_bounded_by_count_and_by_bytes(client: GuestClient, folder: str) -> None:
+    for name, many in (("f", 1_500), ("long" * 60, 1_200)):
+        await client.exec(["python3", "-c", f"import os; os.makedirs({folder + '/' + name[:4]!r})"])
+        make = f"for n in range({many}): open(f'{folder}/{name[:4]}/{name}{{n}}', 'w').close()"
+        await client.exec(["python3", "-c", make])
+        page = await client.list_files(f"{folder}/{name[:4]}")
+        assert 0 < len(page) <= 1_000
+        assert sum(len(info.path) for info in page) < 300 * 1024

@@ -126,9 +126,14 @@ class Store:
     def __init__(self) -> None:
         self.grants: dict[str, Grant] = {}
         self.ended: set[str] = set()
+        #: Whether the tokens of new grants are no longer good.
+        self.refuses = False
 
-    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
+        if self.refuses:
+            return False
         self.grants[grant.key] = grant
+        return True
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         grant = self.grants.get(key)

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.routes import projects
@@ -38,7 +37,7 @@ def zipped(**files: str) -> bytes:
 async def clients(database: Database) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """An HTTP client for each of two users."""
     settings = Settings(max_upload_mb=1)
-    tokens = TokenService(database, Signer("k" * 32))
+    tokens = TokenService(database)
     app = FastAPI()
     problems.install(app)
     app.include_router(projects.router)

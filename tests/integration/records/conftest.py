@@ -56,7 +56,7 @@ def settings() -> Settings:
 @pytest.fixture
 async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
     signer = Signer((await load_deployment(database)).signing_key)
-    tokens = TokenService(database, signer)
+    tokens = TokenService(database)
     recorder = Recorder(database)
     recorder.start()
     tail = LogTail(database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -37,8 +37,8 @@ class Tokens:
             raise TokenUnknown("not known", hint="none")
         return self.callers[token]
 
-    async def authenticate_cookie(self, cookie: str) -> Caller:
-        return await self.authenticate(cookie)
+    async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller:
+        return await self.authenticate(cookies[0])
 
     async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
         return set(token_ids) - self.ended

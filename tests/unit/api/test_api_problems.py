@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Body, FastAPI, Query, Request, WebSocket
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sandbox.api.http import problems
@@ -57,6 +58,10 @@ def make_app() -> FastAPI:
     @app.get("/errors/{name}")
     async def error(name: str) -> None:
         raise errors[name]
+
+    @app.get("/surrogate")
+    async def surrogate() -> Response:
+        return JSONResponse({"name": "\udc80"})
 
     @app.post("/things")
     async def things(
@@ -213,3 +218,8 @@ async def test_websockets(path, extensions, expected):
     assert {key: answer[key] for key in expected} == expected
     if "status" in expected:
         assert json.loads(sent[-1]["body"])["status"] == expected["status"]
+
+
+async def test_half_a_character_is_invalid_input(http):
+    answer = await http.get("/surrogate")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.domain.caller import Caller, CallerRole
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.domain.stages import PROJECT_STAGES
 from sandbox.engine.base import ResourceKind
@@ -114,7 +113,7 @@ async def test_installs_hold_no_slot_that_another_launch_needs(world: World) -> 
     installing = [await hanging(world) for _ in range(3)]
     async with world.reconciling(concurrent_launches=1):
         await until_installing(world, *installing)
-        blank = await world.create_blank(Caller("bob", CallerRole.USER, "another"))
+        blank = await world.create_blank()
         await world.until_status(blank, SessionStatus.READY)
 
 

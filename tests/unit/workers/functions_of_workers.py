@@ -12,6 +12,10 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+def many(size: int) -> bytes:
+    return bytes(size)
+
+
 def nice_and_pid() -> tuple[int, int]:
     return os.nice(0), os.getpid()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sandbox.errors import InvalidInput
 from sandbox.workers import NICE, InputTooComplex, Workers, WorkersBusy, WorkerTimeout, WorkLimits
@@ -27,6 +28,13 @@ async def test_the_result_comes_from_a_process_of_low_priority(workers: Workers)
     nice, pid = await workers.run("ann", LIMITS, functions.nice_and_pid)
     assert nice >= NICE
     assert pid != os.getpid()
+
+
+def test_a_large_result_arrives_whole_in_the_event_loop_of_the_service() -> None:
+    async def run() -> bytes:
+        return await Workers(1, [functions.__name__]).run("ann", LIMITS, functions.many, 16 << 20)
+
+    assert len(uvloop.run(run())) == 16 << 20
 
 
 async def test_a_refusal_keeps_its_class_code_and_hint(workers: Workers) -> None:
