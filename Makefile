@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak bench check format lock clean environment
+.PHONY: help demo up down unit test soak bench corpus check format lock clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ soak: environment ## Kill the service 200 times in the middle of launches (SOAK_
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
+
+corpus: environment ## Launch projects of many frameworks without configuration; writes docs/corpus.md (about an hour)
+	@$(BIN)/sandbox up
+	@$(BIN)/python -m tests.corpus $(CORPUS)
 
 check: environment ## Lint, formatting, types, which package may import which; the same and unit tests of the console
 	$(BIN)/ruff check

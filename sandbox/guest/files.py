@@ -32,7 +32,8 @@ def read_file(workspace: Workspace, request: WorkerRequest) -> None:
 
 
 def write_file(workspace: Workspace, request: WorkerRequest) -> None:
-    path = _target(workspace, workspace.path(request.args))
+    asked = workspace.path(request.args)
+    path = _target(workspace, asked)
     mode = argument(request.args, "mode", int, None)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     if mode is None:
@@ -49,7 +50,7 @@ def write_file(workspace: Workspace, request: WorkerRequest) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    request.answer(workspace.info(path, os.lstat(path)))
+    request.answer(workspace.info(asked, os.lstat(path)))
 
 
 def _target(workspace: Workspace, path: str) -> str:

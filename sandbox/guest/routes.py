@@ -9,7 +9,7 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
-forget {name}                                        {}; kills it if it runs and deletes its output
+forget {name}                                        {}; kills it if it runs, and deletes its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then is a heartbeat
@@ -168,7 +168,8 @@ async def _signal(state: GuestState, request: Request) -> None:
 
 async def _forget(state: GuestState, request: Request) -> None:
     process = state.processes.forget(argument(request.args, "name", str))
-    if process is not None:
+    # What a command that has ended left in the background runs on, as after `exec`.
+    if process is not None and process.running:
         await process.signal(state.children, signal.SIGKILL)
     await request.answer({})
 

@@ -83,7 +83,9 @@ class NewSession(BaseModel):
         None, min_length=1, max_length=255, description="An uploaded project; without it the session is blank"
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
-    env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
+    env: Environment = Field(
+        default_factory=dict, max_length=200, description="Environment of everything that runs in it"
+    )
     network: Network = Field(default_factory=Network)
     idle_timeout_seconds: int | None = Field(
         None,

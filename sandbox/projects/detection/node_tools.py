@@ -91,6 +91,11 @@ _NO_SERVERS = frozenset({
     "true", "husky", "lint-staged", "changeset", "np", "copyfiles", "playwright", "cypress", "svelte-check", "vue-tsc",
     "electron", "cd", ":",
 })  # fmt: skip
+#: Sub-commands with which other programs start no server, unless an option says so.
+_NO_SERVER_COMMANDS = frozenset({
+    "build", "bundle", "check", "compile", "deploy", "export", "format", "generate", "info", "init", "install", "lint",
+    "publish", "test", "upgrade",
+})  # fmt: skip
 #: What a script starts that runs the scripts of other packages, or several of its own at once.
 _DELEGATES = re.compile(
     r"\b(turbo|nx|lerna|concurrently|npm-run-all|run-p|wireit)\b|--filter\b|--workspaces?\b|--prefix\b|(?<!\S)-w\s|"
@@ -147,7 +152,13 @@ def program_of(tool: Tool) -> str:
 
 def may_serve(script: str) -> bool:
     """Return whether a script may start a server: at least one of its commands is not known to start none."""
-    return any(words[0].rpartition("/")[2] not in _NO_SERVERS for words in commands_of(script))
+    return any(_may_serve(words) for words in commands_of(script))
+
+
+def _may_serve(words: list[str]) -> bool:
+    if words[0].rpartition("/")[2] in _NO_SERVERS:
+        return False
+    return len(words) < 2 or words[1] not in _NO_SERVER_COMMANDS or "--serve" in words
 
 
 def delegates(script: str) -> bool:

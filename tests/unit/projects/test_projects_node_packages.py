@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sandbox.projects.detection.detect import PlanUndetected
 from tests.unit.projects.small_projects import PlanOf, only, package
 
 WEB = package(scripts={"dev": "vite"}, devDependencies={"vite": "6"})
@@ -98,6 +99,20 @@ def test_a_lock_file_from_another_system_is_not_followed(plan_of: PlanOf, conten
 )  # fmt: skip
 def test_a_start_is_found_by_what_scripts_run(plan_of: PlanOf, content: str, start: str) -> None:
     assert only(plan_of({"package.json": content}))[1].start == start
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        {"docs:build": "vitepress build docs"},
+        {"start": "tsc --watch", "dev": "rollup -c -w", "demo:deploy": "gh-pages deploy dist"},
+        {"dev": "eslint . --fix", "serve": "echo none"},
+    ],
+)
+def test_scripts_that_build_or_watch_start_no_server(plan_of: PlanOf, scripts: dict[str, str]) -> None:
+    with pytest.raises(PlanUndetected) as refused:
+        plan_of({"package.json": package(scripts=scripts)})
+    assert refused.value.looked_at[0].startswith("package.json: no script starts a server (scripts: ")
 
 
 def test_a_program_for_the_whole_machine_is_installed(plan_of: PlanOf) -> None:
