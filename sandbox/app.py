@@ -215,7 +215,13 @@ async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: Projec
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects)),
+        Pipeline(
+            core.db,
+            core.engine,
+            core.tracing,
+            _stages(core, projects),
+            engine_wait_seconds=core.settings.engine_wait_seconds,
+        ),
         replica,
         concurrent_launches=core.settings.concurrent_launches,
         lease_seconds=core.settings.replica_lease_seconds,

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
+    engine_wait_seconds: int = Field(
+        600,
+        ge=0,
+        description="How long a launch waits for a container engine that does not answer, before it fails",
+    )
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")

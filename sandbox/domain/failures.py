@@ -44,8 +44,10 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "out_of_memory": None,
     #: No room left for a container's files.
     "disk_full": None,
-    #: The container engine refused or does not answer.
+    #: The container engine refused.
     "engine_error": None,
+    #: The container engine did not answer for as long as a launch waits for it.
+    "engine_away": None,
     #: The guest agent in a container refused a request.
     "agent_refused": None,
     #: An unexpected error of the service itself.

@@ -82,6 +82,24 @@ class SessionError:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a launch is not being carried out just now."""
+
+    #: What it waits for: engine.
+    reason: str
+    since: datetime
+    #: When it gives up.
+    until: datetime
+
+    def to_json(self) -> dict[str, str]:
+        return {"for": self.reason, "since": self.since.isoformat(), "until": self.until.isoformat()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, str]) -> Waiting:
+        return cls(value["for"], datetime.fromisoformat(value["since"]), datetime.fromisoformat(value["until"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One row of `sandbox_sessions` at the time it was read. All times are timezone-aware, in UTC."""
 
@@ -111,3 +129,5 @@ class Session:
     agents: tuple[str, ...] = ()
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
+    #: None unless the session is being launched and its launch waits.
+    waiting: Waiting | None = None

@@ -2,7 +2,7 @@
 
 A stage that has a checkpoint is not run again in the same run. A stage that was interrupted when the service died is
 run again and checks what exists. After a transient error (the engine or a guest agent does not answer) the stage is run
-again a few times; `StageFailed` ends the run.
+again a few times; `StageFailed` ends the run. While the engine is away the run waits, and holds no slot of its replica.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,7 @@ from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, Stage
 from sandbox.engine.base import Engine, ResourceKind
 from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership, SandboxError, StageFailed
 from sandbox.launch.crashpoints import crash_point
+from sandbox.launch.outages import OUTAGES, LaunchWaits, Outages
 from sandbox.launch.stage import Stage, StageContext, StageResult
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
 from sandbox.learning.applications import record_applications, verify_outcomes
@@ -73,18 +74,22 @@ class _BoundJournal:
 class Pipeline:
     """Runs the stages of launches. One object serves all sessions; it has no state of a run."""
 
-    def __init__(self, db: Database, engine: Engine, tracing: Tracing, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self, db: Database, engine: Engine, tracing: Tracing, stages: Sequence[Stage], *, engine_wait_seconds: float
+    ) -> None:
+        """`engine_wait_seconds` is the longest that a launch waits for an engine that is away."""
         self._db = db
         self._engine = engine
         self._tracing = tracing
+        self._outages = Outages(engine, engine_wait_seconds)
         self._stages = {stage.name: stage for stage in stages}
 
     async def run(self, session: Session, owner: int) -> SessionStatus:
         """Carry out the session's current run, from its last checkpoint to its end.
 
         `owner` is the number of this replica, which has claimed the session. Returns the status in which the run ended.
-        Raises `LostOwnership` when another replica owns the run or it was cancelled, and `DatabaseUnavailable` when
-        nothing can be recorded; after either the run can be resumed.
+        Raises `LostOwnership` when another replica owns the run or it was cancelled, `DatabaseUnavailable` when nothing
+        can be recorded, and `LaunchWaits` when the engine is away; after each the run can be resumed.
         """
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
@@ -129,6 +134,8 @@ class Pipeline:
         context = StageContext(session, self._engine, bound)
         try:
             crash_point(f"{name}:before-act")
+            if session.waiting is not None:
+                context.session = session = await self._end_wait(session, journal, name)
             result = await self._attempts(name, context, journal)
             crash_point(f"{name}:after-act")
         except StageFailed as failure:
@@ -152,6 +159,8 @@ class Pipeline:
                 async with _updating_log(journal):
                     return await self._stages[name].run(context)
             except (EngineError, GuestError) as error:
+                if not await self._outages.engine_answers():
+                    await self._wait_for_engine(name, context, journal, error)
                 if attempt == ATTEMPTS:
                     raise StageFailed(failure_code(name, error), error.message, error.hint) from error
                 log.warning("stage %s: %s; trying again", name, error.code, extra={"cause": str(error)})
@@ -168,6 +177,24 @@ class Pipeline:
                     "The service's log has the details.",
                 ) from error
         raise AssertionError("unreachable")
+
+    async def _wait_for_engine(
+        self, name: StageName, context: StageContext, journal: RunJournal, cause: SandboxError
+    ) -> NoReturn:
+        """Raises LaunchWaits once it is recorded, or StageFailed `engine_away` if the launch may not wait."""
+        outages = context.journal.progress.get(OUTAGES, 0)
+        wait = self._outages.begin(name, outages, cause)
+        await journal.wait(name, wait.waiting, [wait.event], outages + 1)
+        raise LaunchWaits(f"the launch waits for the container engine at stage {name}")
+
+    async def _end_wait(self, session: Session, journal: RunJournal, name: StageName) -> Session:
+        """The session of a launch that has waited and can go on. Raises as `_wait_for_engine` does if it cannot."""
+        if await self._outages.engine_answers():
+            await journal.resumed(self._outages.resumed(name))
+            return replace(session, waiting=None)
+        self._outages.check_overdue(session)
+        await journal.release()
+        raise LaunchWaits(f"the launch still waits for the container engine at stage {name}")
 
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None

@@ -16,7 +16,7 @@ from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.plan import stored_plan
-from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
+from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
@@ -30,7 +30,7 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan,
+    max_lifetime_seconds, error, work, env, agents, plan, waiting,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
@@ -67,7 +67,7 @@ _REQUEST_TERMINATION = text(f"""
 _RELAUNCH = text(f"""
     UPDATE sandbox_sessions
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
-           pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
+           waiting = NULL, pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            output_seen = '{{}}', output_seen_at = NULL,
            project_digest = coalesce(:project_digest, project_digest)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
@@ -84,6 +84,7 @@ _RENEW = text(f"""
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
 #: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
+#: A launch that waits is left out unless it can go on, or has waited for as long as it may.
 #: The subquery is an array, which is evaluated once: with `IN` a plan may evaluate it for every row, and each time it
 #: passes over the rows just claimed, so that more than `limit` are claimed.
 _CLAIM = text(f"""
@@ -91,6 +92,7 @@ _CLAIM = text(f"""
      WHERE session_id = ANY (ARRAY(
         SELECT session_id FROM sandbox_sessions s
          WHERE work = :work AND session_id <> ALL(:running)
+           AND (waiting IS NULL OR :with_waiting OR CAST(waiting->>'until' AS TIMESTAMPTZ) < NOW())
            AND (owner IS NULL OR owner = :me OR lease_until < NOW() OR NOT EXISTS (
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
@@ -302,13 +304,28 @@ async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
 
 
 async def claim(
-    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
+    conn: AsyncConnection,
+    me: int,
+    work: Work,
+    *,
+    running: Sequence[UUID],
+    limit: int,
+    lease: float,
+    with_waiting: bool = True,
 ) -> list[Session]:
     """Claim up to `limit` sessions with unowned work of this kind for replica `me`, oldest first.
 
-    `running` are sessions on which this replica works already; `lease` is in seconds.
+    `running` are sessions on which this replica works already; `lease` is in seconds. Without `with_waiting`, launches
+    that wait are left to wait, unless they have waited for as long as they may.
     """
-    values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
+    values = {
+        "me": me,
+        "work": work.value,
+        "running": list(running),
+        "limit": limit,
+        "lease": lease,
+        "with_waiting": with_waiting,
+    }
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
@@ -368,6 +385,7 @@ def to_session(row: Any) -> Session:
         env=row.env,
         agents=tuple(row.agents),
         plan=stored_plan(row.plan) if row.plan is not None else None,
+        waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,
     )
 
 

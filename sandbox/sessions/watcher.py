@@ -140,8 +140,9 @@ class Watcher:
             session = await store.get(conn, session_id)
         if session is None or session.work is not None or session.status not in _AT_REST:
             self._apps.unwatch(session_id)
-            # A session that is being launched is checked again until its launch has ended.
-            return session is None or session.work is not Work.LAUNCH
+            # A session that is being launched is checked again until its launch has ended. The end of a launch that
+            # waits is reported, so there is no need to look for it.
+            return session is None or session.work is not Work.LAUNCH or session.waiting is not None
         states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
         if any(state is not None and state.status == "removing" for state in states.values()):
             return False

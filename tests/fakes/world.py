@@ -93,6 +93,7 @@ class World:
         self.tracing = Tracing(Recorder(db))
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
+        self.engine_wait_seconds = 60.0
         self.sessions = SessionService(
             db,
             self.engine,
@@ -114,7 +115,7 @@ class World:
         ]
 
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.db, self.engine, self.tracing, self.stages())
+        return Pipeline(self.db, self.engine, self.tracing, self.stages(), engine_wait_seconds=self.engine_wait_seconds)
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)

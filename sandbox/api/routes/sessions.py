@@ -78,6 +78,14 @@ class ErrorView(BaseModel):
     stage: str | None
 
 
+class WaitingView(BaseModel):
+    """Why the launch is not being carried out just now."""
+
+    reason: Literal["engine"] = Field(alias="for", description="What it waits for: the container engine")
+    since: datetime
+    until: datetime = Field(description="When the launch gives up and the session becomes `error`")
+
+
 class SessionView(BaseModel):
     """A sandbox session. Times are UTC."""
 
@@ -97,6 +105,7 @@ class SessionView(BaseModel):
     terminated_at: datetime | None
     expires_at: datetime | None
     error: ErrorView | None
+    waiting: WaitingView | None = Field(description="Set while the session is `creating` and its launch waits")
 
 
 class SessionPage(BaseModel):
@@ -123,6 +132,7 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "terminated_at": session.terminated_at,
         "expires_at": session.expires_at,
         "error": session.error.to_json() if session.error else None,
+        "waiting": session.waiting.to_json() if session.waiting else None,
     }
 
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Longest that a guest agent may take to answer after its container has started.
 GUEST_SECONDS = 20.0
+#: Errors of an engine that does not answer, which says nothing of the image that was to be built.
+ENGINE_SILENT = frozenset({"engine_unreachable", "engine_timeout"})
 
 
 class Images(Protocol):
@@ -69,6 +71,8 @@ class ContainersStage:
         try:
             return await self._images.ensure(runtime, lambda line: log.info("%s", line))
         except SandboxError as error:
+            if error.code in ENGINE_SILENT:
+                raise
             hint = error.hint or f"Build it by hand: sandbox runtimes build {runtime}"
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
