@@ -40,6 +40,10 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "app_exited": StageName.HEALTH,
     #: The app opened its port but answers with an error or not at all.
     "health_check_failed": StageName.HEALTH,
+    #: A container exited or was killed during the launch, more often than it is replaced.
+    "container_exited": None,
+    #: A container was removed during the launch, more often than it is replaced.
+    "container_gone": None,
     #: A container was killed because its memory limit was reached.
     "out_of_memory": None,
     #: No room left for a container's files.

@@ -25,6 +25,7 @@ from sandbox.engine.base import ResourceKind
 from sandbox.errors import LostOwnership
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.launch.losses import Loss
 from sandbox.launch.outages import OUTAGES
 from sandbox.launch.stage import StageResult
 
@@ -50,10 +51,22 @@ _ADVANCE = """
 """
 _RUN = text("SELECT trace_id, span_id, parent_span_id, request_id, started_at FROM session_runs WHERE run_id = :run_id")
 _STAGES = text("SELECT stage, state, started_at, progress FROM session_stages WHERE run_id = :run_id")
+#: A stage that is to be repeated has the state `failed` until it is started again.
 _STAGE_STARTED = text("""
     INSERT INTO session_stages (run_id, stage, state) VALUES (:run_id, :stage, 'started')
-    ON CONFLICT (run_id, stage) DO NOTHING
+    ON CONFLICT (run_id, stage) DO UPDATE
+       SET state = 'started', started_at = NOW(), ended_at = NULL, duration_ms = NULL, error_code = NULL
 """)
+#: What was recorded of the processes in other roles' containers stays: they have gone on.
+_REPEAT = text("""
+    UPDATE session_stages
+       SET state = 'failed', ended_at = NOW(), error_code = :code,
+           progress = coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(progress)
+                                 WHERE split_part(key, ':', 2) <> ALL(:roles)), '{}')
+     WHERE run_id = :run_id AND stage = ANY(:stages)
+""")
+_REPLACEMENTS = text("SELECT container_losses FROM session_runs WHERE run_id = :run_id")
+_REPLACED = text("UPDATE session_runs SET container_losses = container_losses + 1 WHERE run_id = :run_id")
 _STAGE_ENDED = text("""
     UPDATE session_stages SET state = :state, ended_at = NOW(), duration_ms = :duration_ms, error_code = :error_code
      WHERE run_id = :run_id AND stage = :stage
@@ -176,6 +189,21 @@ class RunJournal:
         """Record that the launch does not wait any more."""
         async with self._db.transaction() as conn:
             await self._advance(conn, [event], {"waiting": None})
+
+    async def replacements(self) -> int:
+        """How often this run has replaced containers that were lost."""
+        async with self._db.read() as conn:
+            return int((await conn.execute(_REPLACEMENTS, {"run_id": self._session.run_id})).scalar_one())
+
+    async def repeat(self, stages: Sequence[StageName], loss: Loss, event: NewEvent) -> None:
+        """Record that these stages are to be done again, because containers were lost."""
+        run = {"run_id": self._session.run_id}
+        stored = {"stages": [stage.value for stage in stages], "roles": list(loss.roles), "code": loss.code}
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [event])
+            await conn.execute(_REPLACED, run)
+            await conn.execute(_REPEAT, run | stored)
+            await update_pipeline_log(conn, self._session.session_id)
 
     async def update_log(self) -> None:
         """Append the events so far to `pipeline_log`, for readers of the log while a stage takes long."""

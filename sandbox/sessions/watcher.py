@@ -20,6 +20,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
 from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, SandboxError
+from sandbox.launch.losses import find_loss
 from sandbox.sessions import store
 from sandbox.sessions.app_exits import EXITED, AppExit, AppExitMonitor, ExitOutcome, find_app_exits, needs_polling
 from sandbox.sessions.recovery import store as recovery
@@ -33,8 +34,6 @@ RELIST_SECONDS = 30.0
 RECHECK_SECONDS = 0.5
 CONCURRENT_CHECKS = 16
 _AT_REST = (SessionStatus.READY, SessionStatus.RUNNING)
-#: Exit code of a process that was killed with SIGKILL.
-_KILLED = 137
 
 
 class Watcher:
@@ -183,18 +182,11 @@ class Watcher:
 
 def container_loss(session_id: UUID, states: dict[str, ContainerState | None]) -> SessionError | None:
     """The error of a session whose containers are in these states; None if all of them run."""
+    loss = find_loss(states)
+    if loss is None:
+        return None
     hint = f"Bring it back with `sandbox recover {session_id.hex[:8]}`: files in /workspace are kept."
-    for role, state in states.items():
-        if state is None:
-            return SessionError("container_gone", f"the container of role {role} is gone", hint, None)
-        if state.status in ("running", "paused", "restarting"):
-            continue
-        if state.out_of_memory and state.exit_code == _KILLED:
-            message = f"the container of role {role} was killed for using too much memory"
-            return SessionError("out_of_memory", message, hint, None)
-        ended = f"exited {state.exit_code}" if state.exit_code is not None else f"is {state.status}"
-        return SessionError("container_exited", f"the container of role {role} {ended}", hint, None)
-    return None
+    return SessionError(loss.code, loss.message, hint, None)
 
 
 def _as_observed(info: ContainerInfo, state: ContainerState | None) -> ContainerInfo:
