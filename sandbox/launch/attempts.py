@@ -28,6 +28,9 @@ from sandbox.launch.store import RunJournal
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
+#: Pause before a stage's failure is taken for its own, because a container that is being stopped first ends what runs
+#: in it.
+SETTLE_SECONDS = 0.3
 #: How often `pipeline_log` is updated while a stage runs.
 LOG_SECONDS = 5.0
 #: The stages before there are containers. What the session's row says of some is left from an earlier run.
@@ -62,9 +65,7 @@ class Attempts:
                 async with _updating_log(journal):
                     return await self._stages[name].run(context)
             except (EngineError, GuestError) as error:
-                if not await self._outages.engine_answers():
-                    await self._wait_for_engine(name, context, journal, error)
-                await self._replace_lost(name, context, journal)
+                await self._look_for_cause(name, context, journal)
                 if attempt == ATTEMPTS:
                     raise StageFailed(failure_code(name, error), error.message, error.hint) from error
                 log.warning("stage %s: %s; trying again", name, error.code, extra={"cause": str(error)})
@@ -74,8 +75,10 @@ class Attempts:
             except (LostOwnership, DatabaseUnavailable):
                 raise
             except StageFailed:
-                # What an app or an install reports may be the consequence of a container that was lost.
-                await self._replace_lost(name, context, journal)
+                # An app or an install also ends when its container is stopped, which takes a moment to be seen.
+                if name not in _WITHOUT_CONTAINERS:
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    await self._look_for_cause(name, context, journal)
                 raise
             except SandboxError as error:
                 raise StageFailed(error.code, error.message, error.hint) from error
@@ -88,8 +91,14 @@ class Attempts:
                 ) from error
         raise AssertionError("unreachable")
 
-    async def _replace_lost(self, name: StageName, context: StageContext, journal: RunJournal) -> None:
-        """Raises ContainersLost or StageFailed, see `_replace`, if containers that the stage uses are lost."""
+    async def _look_for_cause(self, name: StageName, context: StageContext, journal: RunJournal) -> None:
+        """Find out whether a failure is the consequence of an engine that is away or of a container that was lost.
+
+        Raises what `_wait_for_engine` and `_replace` raise if it is.
+        """
+        away = await self._outages.find()
+        if away is not None:
+            await self._wait_for_engine(name, context, journal, away)
         if name in _WITHOUT_CONTAINERS:
             return
         session_id = context.session.session_id
@@ -117,7 +126,7 @@ class Attempts:
         raise ContainersLost(loss)
 
     async def _wait_for_engine(
-        self, name: StageName, context: StageContext, journal: RunJournal, cause: SandboxError
+        self, name: StageName, context: StageContext, journal: RunJournal, cause: EngineError
     ) -> NoReturn:
         """Raises LaunchWaits once it is recorded, or StageFailed `engine_away` if the launch may not wait."""
         outages = context.journal.progress.get(OUTAGES, 0)
@@ -127,7 +136,7 @@ class Attempts:
 
     async def _end_wait(self, session: Session, journal: RunJournal, name: StageName) -> Session:
         """The session of a launch that has waited and can go on. Raises as `_wait_for_engine` does if it cannot."""
-        if await self._outages.engine_answers():
+        if await self._outages.find() is None:
             await journal.resumed(self._outages.resumed(name))
             return replace(session, waiting=None)
         self._outages.check_overdue(session)

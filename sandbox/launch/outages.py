@@ -52,16 +52,16 @@ class Outages:
         self._longest = timedelta(seconds=wait_seconds)
         self._now = now
 
-    async def engine_answers(self) -> bool:
-        """Whether the engine answers a ping."""
+    async def find(self) -> EngineError | None:
+        """The error with which the engine does not answer a ping; None if it answers."""
         try:
             await self._engine.ping()
         except EngineError as error:
             log.info("the container engine is away: %s", error)
-            return False
-        return True
+            return error
+        return None
 
-    def begin(self, stage: StageName, outages: int, cause: SandboxError) -> Wait:
+    def begin(self, stage: StageName, outages: int, cause: EngineError) -> Wait:
         """The wait of a launch that has met an engine that is away; `outages` is how many this stage had before.
 
         Raises StageFailed `engine_away` if it may not wait.

@@ -12,6 +12,7 @@ from sandbox.domain.session import Session, SessionStatus
 from sandbox.domain.stages import StageName
 from sandbox.errors import EngineError
 from sandbox.launch.losses import MOST_REPLACEMENTS, Loss, stages_to_repeat
+from sandbox.launch.outages import LaunchWaits
 from tests.fakes.errors import guest_error
 from tests.fakes.processes import Script
 from tests.fakes.world import Crash, World, crash_at, eventually, one_role, two_roles
@@ -176,6 +177,27 @@ async def test_a_failure_that_follows_from_a_lost_container_is_not_blamed_on_the
     guest.running_process("install").end(137)
     killed(world, session)
     assert await launch is SessionStatus.RUNNING
+
+
+async def test_a_failure_while_the_engine_stops_waits_for_the_engine(world: World) -> None:
+    """An engine that is stopped ends the containers, and with them what runs in them, before it is away."""
+    session = await world.create_project(one_role())
+    guest = world.guest(session)
+    guest.script("install", Script(b"installing\n", exit_code=None))
+    launch = asyncio.create_task(world.launch(session))
+
+    async def installing() -> bool:
+        return bool(guest.started)
+
+    await eventually(installing)
+    guest.script("install", Script(b"installed\n"))
+    world.engine.go_away()
+    guest.running_process("install").end(143)
+    with pytest.raises(LaunchWaits):
+        await launch
+    killed(world, session)
+    world.engine.come_back()
+    assert await world.launch(session) is SessionStatus.RUNNING
 
 
 async def test_a_guest_agent_that_stays_silent_has_its_container_made_anew(
