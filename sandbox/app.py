@@ -69,6 +69,7 @@ from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
+from sandbox.sessions.recovery.at_start import StartRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService, new_origin
@@ -246,6 +247,8 @@ async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoverySer
     alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
     service = RecoveryService(core.db, core.engine, alerts, new_origin)
     await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
+    if core.settings.recover_at_start:
+        await _started(stack, StartRecovery(service))
     return service
 
 

@@ -58,6 +58,27 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "internal_error": None,
 }
 
+#: The failures of launches that no change of the project would have prevented. Recovery launches such sessions again.
+RECOVERABLE_FAILURES = frozenset(
+    {
+        "network_failed",
+        "container_start_failed",
+        "container_exited",
+        "container_gone",
+        "agent_unreachable",
+        "agent_refused",
+        "image_missing",
+        "engine_error",
+        "engine_away",
+    }
+)
+#: What a session at rest can be lost with, and recovered from.
+LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory", "app_exited", "agent_unreachable"})
+#: Of these, what the app itself may have caused. A service that starts leaves such sessions as they are.
+LOSSES_BY_APP = frozenset({"out_of_memory", "app_exited"})
+#: What a session is lost with when the files of a role are gone. Only a relaunch from the source helps.
+WORKSPACE_LOST = "workspace_lost"
+
 
 def ruled_out(completed: Collection[StageName], *, run_completed: bool) -> list[str]:
     """The failure codes that did not occur in a run, although their stage was completed.

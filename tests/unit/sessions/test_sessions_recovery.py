@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.domain.failures import FAILURE_STAGES, LOSSES, LOSSES_BY_APP, RECOVERABLE_FAILURES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name, shared_network_name
@@ -100,7 +101,7 @@ def test_other_containers_of_the_same_name_are_adopted() -> None:
     assert only(session, found) == (Action.ADOPT, ("backend",))
 
 
-@pytest.mark.parametrize("code", ["container_exited", "container_gone", "out_of_memory", "app_exited"])
+@pytest.mark.parametrize("code", sorted(LOSSES))
 def test_a_lost_session_whose_containers_run_again_has_its_app_started(code: str) -> None:
     session = in_error(code)
     assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
@@ -112,9 +113,33 @@ def test_a_failed_launch_is_not_a_lost_session(code: str, stage: str) -> None:
     assert only(session, resources_of(session))[0] is Action.NONE
 
 
+@pytest.mark.parametrize("code", sorted(RECOVERABLE_FAILURES))
+def test_a_launch_that_failed_for_a_cause_outside_of_the_project_is_repeated(code: str) -> None:
+    error = SessionError(code, "m", "h", FAILURE_STAGES[code] or "dependencies")
+    session = make_session(status=SessionStatus.ERROR, error=error)
+    assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
+    # One that failed before it had containers.
+    assert only(replace(session, containers={}), []) == (Action.RESTART, ())
+
+
+@pytest.mark.parametrize("code", sorted(FAILURE_STAGES.keys() - RECOVERABLE_FAILURES))
+def test_a_launch_that_its_owner_must_correct_is_not_repeated(code: str) -> None:
+    error = SessionError(code, "m", "correct it", "health")
+    session = make_session(status=SessionStatus.ERROR, error=error)
+    (finding,) = compare([session], resources_of(session))
+    assert finding.action is Action.NONE
+    assert code in finding.reason
+    assert "its owner has to act" in finding.reason
+
+
 @pytest.mark.parametrize("code", ["dependency_install_failed", "workspace_lost"])
 def test_a_failure_that_the_owner_must_correct_needs_no_action(code: str) -> None:
     assert only(in_error(code), [])[0] is Action.NONE
+
+
+def test_every_recoverable_failure_is_a_failure_code() -> None:
+    assert FAILURE_STAGES.keys() >= RECOVERABLE_FAILURES
+    assert LOSSES >= LOSSES_BY_APP
 
 
 @pytest.mark.parametrize("work", list(Work))
