@@ -44,6 +44,8 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "container_exited": None,
     #: A container was removed during the launch, more often than it is replaced.
     "container_gone": None,
+    #: A container was cut off from its network during the launch, more often than it is attached again.
+    "network_lost": None,
     #: A container was killed because its memory limit was reached.
     "out_of_memory": None,
     #: No room left for a container's files.
@@ -62,6 +64,7 @@ FAILURE_STAGES: dict[str, StageName | None] = {
 RECOVERABLE_FAILURES = frozenset(
     {
         "network_failed",
+        "network_lost",
         "container_start_failed",
         "container_exited",
         "container_gone",
@@ -73,7 +76,9 @@ RECOVERABLE_FAILURES = frozenset(
     }
 )
 #: What a session at rest can be lost with, and recovered from.
-LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory", "app_exited", "agent_unreachable"})
+LOSSES = frozenset(
+    {"container_exited", "container_gone", "network_lost", "out_of_memory", "app_exited", "agent_unreachable"}
+)
 #: Of these, what the app itself may have caused. A service that starts leaves such sessions as they are.
 LOSSES_BY_APP = frozenset({"out_of_memory", "app_exited"})
 #: What a session is lost with when the files of a role are gone. Only a relaunch from the source helps.

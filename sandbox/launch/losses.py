@@ -28,6 +28,8 @@ class Loss:
     roles: tuple[str, ...]
     #: Whether a container is gone, with everything that was not on its volume.
     gone: bool = False
+    #: Whether a container is cut off from its network.
+    cut_off: bool = False
 
 
 class ContainersLost(SandboxError):
@@ -46,12 +48,15 @@ def find_loss(states: Mapping[str, ContainerState | None]) -> Loss | None:
     if not lost:
         return None
     code, message = next(iter(lost.values()))
-    return Loss(code, message, tuple(lost), any(code == "container_gone" for code, _ in lost.values()))
+    codes = {code for code, _ in lost.values()}
+    return Loss(code, message, tuple(lost), gone="container_gone" in codes, cut_off="network_lost" in codes)
 
 
 def _matter(role: str, state: ContainerState | None) -> tuple[str, str] | None:
     if state is None:
         return "container_gone", f"the container of role {role} is gone"
+    if state.status == "running" and not state.connected:
+        return "network_lost", f"the container of role {role} is cut off: it is not attached to its network any more"
     if state.status in ("running", "paused", "restarting"):
         return None
     if state.out_of_memory and state.exit_code == KILLED:
@@ -66,6 +71,8 @@ def stages_to_repeat(current: StageName, loss: Loss) -> list[StageName]:
     The files of the volume remain, so an install is repeated only if it was under way or its container is made anew.
     """
     repeated = {StageName.CONTAINERS, StageName.WORKSPACE, current}
+    if loss.cut_off:
+        repeated.add(StageName.NETWORK)
     if loss.gone:
         repeated.add(StageName.DEPENDENCIES)
     if current in (StageName.HEALTH, StageName.PREVIEW):

@@ -123,7 +123,9 @@ class Watcher:
         async with self._db.read() as conn:
             sessions = await recovery.at_rest(conn)
         resources = await self._engine.list_resources()
-        running = {r.name for r in resources if r.kind is ResourceKind.CONTAINER and r.status == "running"}
+        running = {
+            r.name for r in resources if r.kind is ResourceKind.CONTAINER and r.status == "running" and r.connected
+        }
         for session in sessions:
             names = (container_name(session.session_id, role) for role in session.containers)
             if any(name not in running for name in names) or needs_polling(session):

@@ -82,7 +82,7 @@ class ContainersStage:
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
     async def _ensure(self, context: StageContext, spec: ContainerSpec) -> ContainerState:
-        """The role's container; one made from another image is replaced by a new one on the same volume."""
+        """The role's container; one of another image or network is replaced by a new one on the same volume."""
         try:
             return await context.engine.ensure_container(spec)
         except EngineError as error:
@@ -90,7 +90,7 @@ class ContainersStage:
                 raise
         name = container_name(spec.session_id, spec.role)
         await context.journal.log_line(
-            "the runtime has changed: the container is replaced, its volume is kept", role=spec.role
+            "the runtime or the network has changed: the container is replaced, its volume is kept", role=spec.role
         )
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
         return await context.engine.ensure_container(spec)

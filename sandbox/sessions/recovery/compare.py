@@ -11,7 +11,7 @@ from uuid import UUID
 from sandbox.domain.failures import LOSSES, RECOVERABLE_FAILURES
 from sandbox.domain.session import Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.labels import container_name
+from sandbox.engine.labels import container_name, network_name
 
 
 class Action(StrEnum):
@@ -98,10 +98,15 @@ def _at_rest(session: Session, found: list[Resource], error: SessionError | None
     changed = [role for role, container_id in running.items() if container_id != session.containers[role].id]
 
     without = [role for role, name in names.items() if name not in volumes]
+    networks = {r.name for r in found if r.kind is ResourceKind.NETWORK}
+    # Sessions of a single container share a network, which belongs to none of them.
+    alone = len(names) > 1 and network_name(session.session_id) not in networks
+    cut_off = [role for role, name in names.items() if name in containers and (alone or not containers[name].connected)]
     differences = [
         (Action.MARK_LOST, without, "the files of {} are gone"),
         (Action.RECREATE, missing, "the containers of {} are gone, their files are there"),
         (Action.RESTART, stopped, "the containers of {} do not run"),
+        (Action.RESTART, cut_off, "the containers of {} are cut off from their network"),
     ]
     if error is None:
         differences.append((Action.ADOPT, changed, "other containers run than recorded: {}"))

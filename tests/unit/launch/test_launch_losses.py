@@ -218,6 +218,22 @@ async def test_an_engine_that_cannot_say_what_became_of_the_container_is_asked_a
     assert await world.launch(session) is SessionStatus.RUNNING
 
 
+async def test_a_network_that_is_lost_during_a_launch_is_made_anew(world: World) -> None:
+    session = await world.create_project(two_roles())
+    world.guest(session, "backend").fail("start", guest_error("agent_unreachable", "no"))
+
+    def cut_off(name: str) -> None:
+        if name == "backend.start":
+            world.engine.on_call = lambda _: None
+            world.engine.remove_network(session.session_id)
+
+    world.engine.on_call = cut_off
+    assert await world.launch(session) is SessionStatus.RUNNING
+    started = [stage for stage, state in await world.stages_of(session) if state == "started"]
+    assert started[4:8] == ["dependencies", "network", "containers", "workspace"]
+    assert all(world.engine.container(session.session_id, role).connected for role in ("frontend", "backend"))
+
+
 @pytest.mark.parametrize(
     ("current", "gone", "repeated"),
     [

@@ -95,6 +95,22 @@ def test_a_missing_volume_is_a_loss_even_if_the_container_runs() -> None:
     assert only(session, found) == (Action.MARK_LOST, ("frontend",))
 
 
+def test_containers_that_are_cut_off_are_attached_by_a_launch() -> None:
+    session = make_session()
+    found = [replace(r, connected=r.role != "backend") for r in resources_of(session)]
+    assert only(session, found) == (Action.RESTART, ("backend",))
+
+
+def test_a_network_that_is_gone_cuts_off_all_of_a_sessions_containers() -> None:
+    session = make_session()
+    found = [r for r in resources_of(session) if r.kind is not ResourceKind.NETWORK]
+    assert only(session, found) == (Action.RESTART, ROLES)
+    # A session of one container has no network of its own.
+    alone = make_session(containers={"main": ContainerInfo("id-main", "10.0.0.1", "python312", "running")})
+    found = [r for r in resources_of(alone) if r.kind is not ResourceKind.NETWORK]
+    assert only(alone, found) == (Action.NONE, ())
+
+
 def test_other_containers_of_the_same_name_are_adopted() -> None:
     session = make_session()
     found = [replace(r, id="other") if r.role == "backend" else r for r in resources_of(session)]

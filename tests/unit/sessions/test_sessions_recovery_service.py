@@ -52,6 +52,18 @@ async def test_stopped_containers_are_launched_again_with_their_files(world: Wor
     assert await alerts(world) == []
 
 
+async def test_a_network_that_is_gone_is_made_anew_with_the_containers_attached(world: World) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id, silent=True)
+    assert await recovered(world, session) == (Action.RESTART, "done")
+    assert await world.launch(session) is SessionStatus.RUNNING
+    assert await finding(world, session) is Action.NONE
+    after = await world.read(session)
+    assert {role: info.id for role, info in after.containers.items()} == {
+        role: info.id for role, info in session.containers.items()
+    }
+
+
 async def test_missing_containers_are_made_anew_on_their_volumes(world: World) -> None:
     session = await world.launched(two_roles())
     await world.guest(session, "backend").write_file("edited", b"by the user")

@@ -80,6 +80,31 @@ async def test_a_container_that_is_killed_for_memory(world: World, watcher: Watc
     assert after.error.code == "out_of_memory"
 
 
+async def test_a_container_that_is_cut_off_from_its_network(world: World, watcher: Watcher) -> None:
+    session = await world.launched(one_role())
+    world.engine.disconnect(session.session_id, "main")
+    after = await lost(world, session)
+    assert after.error is not None
+    assert after.error.code == "network_lost"
+    assert await world.launch(await world.relaunch(session)) is SessionStatus.RUNNING
+    assert world.engine.container(session.session_id, "main").connected
+
+
+async def test_a_network_that_is_removed(world: World, watcher: Watcher) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id)
+    after = await lost(world, session)
+    assert after.error is not None
+    assert after.error.code == "network_lost"
+
+
+async def test_a_network_that_was_removed_before_the_start_is_found(world: World) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id, silent=True)
+    async with world.watching():
+        await lost(world, session)
+
+
 async def test_what_happened_before_the_start_is_found(world: World) -> None:
     session = await world.launched(one_role())
     world.engine.kill(session.session_id, "main", silent=True)
