@@ -136,7 +136,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service)
+        replica = await _start_reconciler(stack, core, project_service, session_service)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
@@ -209,9 +209,11 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
 
 
-async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
+async def _start_reconciler(
+    stack: AsyncExitStack, core: _Core, projects: ProjectService, session_service: SessionService
+) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
-    watcher = await _started(stack, Watcher(core.db, core.engine))
+    watcher = await _started(stack, Watcher(core.db, core.engine, on_change=session_service.forget))
     replica = await _started(stack, Replica(core.db))
     reconciler = Reconciler(
         core.db,

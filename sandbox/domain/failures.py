@@ -42,6 +42,8 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "health_check_failed": StageName.HEALTH,
     #: A container exited or was killed during the launch, more often than it is replaced.
     "container_exited": None,
+    #: A container was paused during the launch, more often than it is resumed.
+    "container_paused": None,
     #: A container was removed during the launch, more often than it is replaced.
     "container_gone": None,
     #: A container was cut off from its network during the launch, more often than it is attached again.
@@ -68,6 +70,7 @@ RECOVERABLE_FAILURES = frozenset(
         "container_start_failed",
         "container_exited",
         "container_gone",
+        "container_paused",
         "agent_unreachable",
         "agent_refused",
         "image_missing",
@@ -77,8 +80,20 @@ RECOVERABLE_FAILURES = frozenset(
 )
 #: What a session at rest can be lost with, and recovered from.
 LOSSES = frozenset(
-    {"container_exited", "container_gone", "network_lost", "out_of_memory", "app_exited", "agent_unreachable"}
+    {
+        "container_exited",
+        "container_gone",
+        "container_paused",
+        "network_lost",
+        "out_of_memory",
+        "app_exited",
+        "agent_unreachable",
+    }
 )
+#: Of these, what may pass without a launch: the session is then as it was before.
+PASSING_LOSSES = frozenset({"container_paused", "network_lost", "agent_unreachable"})
+#: Of these, with what no command can be run in the session.
+SILENT = frozenset({"container_paused", "agent_unreachable"})
 #: Of these, what the app itself may have caused. A service that starts leaves such sessions as they are.
 LOSSES_BY_APP = frozenset({"out_of_memory", "app_exited"})
 #: What a session is lost with when the files of a role are gone. Only a relaunch from the source helps.

@@ -33,7 +33,8 @@ TRANSITIONS: dict[SessionStatus, frozenset[SessionStatus]] = {
     _S.CREATING: frozenset({_S.READY, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
     _S.READY: frozenset({_S.CREATING, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
     _S.RUNNING: frozenset({_S.CREATING, _S.ERROR, _S.TERMINATED}),
-    _S.ERROR: frozenset({_S.CREATING, _S.TERMINATED}),
+    # A container that was paused goes on, or a guest agent that was silent answers again.
+    _S.ERROR: frozenset({_S.CREATING, _S.READY, _S.RUNNING, _S.TERMINATED}),
     _S.TERMINATED: frozenset(),
 }
 
@@ -131,3 +132,9 @@ class Session:
     plan: LaunchPlan | None = None
     #: None unless the session is being launched and its launch waits.
     waiting: Waiting | None = None
+
+    @property
+    def healthy_status(self) -> SessionStatus:
+        """The status of this session once it is launched and nothing is the matter with it."""
+        starts_app = self.plan is not None and any(role.start for role in self.plan.roles.values())
+        return SessionStatus.RUNNING if starts_app else SessionStatus.READY

@@ -118,9 +118,10 @@ class Attempts:
         StageFailed if the run has replaced containers too often."""
         if await journal.replacements() >= MOST_REPLACEMENTS:
             hint = "See what ends the container: its app's last lines, its memory limit, or others who use the engine."
-            message = f"{loss.message}; it was replaced {MOST_REPLACEMENTS} times during this launch"
+            message = f"{loss.message}; it was brought back {MOST_REPLACEMENTS} times during this launch"
             raise StageFailed(loss.code, message, hint)
-        line = f"{loss.message}: it is started again on its volume, and the launch goes on from there"
+        how = "it is started again on its volume" if loss.ended else "it is brought back"
+        line = f"{loss.message}: {how}, and the launch goes on from there"
         data = {"stage": name.value, "role": loss.roles[0], "stream": "system", "line": line}
         await journal.repeat(stages_to_repeat(name, loss), loss, NewEvent(EventType.LOG, data))
         raise ContainersLost(loss)

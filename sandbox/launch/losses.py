@@ -16,6 +16,8 @@ from sandbox.errors import SandboxError
 KILLED = 137
 #: How often one run replaces lost containers; after that the loss ends it.
 MOST_REPLACEMENTS = 3
+#: The losses after which what ran in the container goes on.
+_STILL_RUNNING = frozenset({"container_paused", "network_lost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Loss:
     message: str
     #: The roles whose containers are lost.
     roles: tuple[str, ...]
+    #: Of these, the roles in whose containers everything that ran has ended.
+    ended: tuple[str, ...]
     #: Whether a container is gone, with everything that was not on its volume.
     gone: bool = False
     #: Whether a container is cut off from its network.
@@ -49,7 +53,8 @@ def find_loss(states: Mapping[str, ContainerState | None]) -> Loss | None:
         return None
     code, message = next(iter(lost.values()))
     codes = {code for code, _ in lost.values()}
-    return Loss(code, message, tuple(lost), gone="container_gone" in codes, cut_off="network_lost" in codes)
+    ended = tuple(role for role, (code, _) in lost.items() if code not in _STILL_RUNNING)
+    return Loss(code, message, tuple(lost), ended, gone="container_gone" in codes, cut_off="network_lost" in codes)
 
 
 def _matter(role: str, state: ContainerState | None) -> tuple[str, str] | None:
@@ -57,7 +62,9 @@ def _matter(role: str, state: ContainerState | None) -> tuple[str, str] | None:
         return "container_gone", f"the container of role {role} is gone"
     if state.status == "running" and not state.connected:
         return "network_lost", f"the container of role {role} is cut off: it is not attached to its network any more"
-    if state.status in ("running", "paused", "restarting"):
+    if state.status == "paused":
+        return "container_paused", f"the container of role {role} is paused"
+    if state.status in ("running", "restarting"):
         return None
     if state.out_of_memory and state.exit_code == KILLED:
         return "out_of_memory", f"the container of role {role} was killed for using too much memory"

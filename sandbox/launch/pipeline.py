@@ -155,9 +155,7 @@ class Pipeline:
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        started = session.plan is not None and any(role.start for role in session.plan.roles.values())
-        healthy = SessionStatus.RUNNING if started else SessionStatus.READY
-        status = SessionStatus.ERROR if error else healthy
+        status = SessionStatus.ERROR if error else session.healthy_status
         crash_point("end:before-checkpoint")
         records = await journal.stages()
         async with self._db.transaction() as conn:

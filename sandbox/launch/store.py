@@ -198,7 +198,7 @@ class RunJournal:
     async def repeat(self, stages: Sequence[StageName], loss: Loss, event: NewEvent) -> None:
         """Record that these stages are to be done again, because containers were lost."""
         run = {"run_id": self._session.run_id}
-        stored = {"stages": [stage.value for stage in stages], "roles": list(loss.roles), "code": loss.code}
+        stored = {"stages": [stage.value for stage in stages], "roles": list(loss.ended), "code": loss.code}
         async with self._db.transaction() as conn:
             await self._advance(conn, [event])
             await conn.execute(_REPLACED, run)

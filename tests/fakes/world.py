@@ -122,7 +122,7 @@ class World:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine)
+        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget)
         await watcher.start()
         try:
             yield watcher

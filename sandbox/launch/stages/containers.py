@@ -122,7 +122,7 @@ class ContainersStage:
         session_id = context.session.session_id
         name = container_name(session_id, role)
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, session_id, role, None))
-        return Loss(error.code, f"the guest agent of role {role} does not answer", (role,), gone=True)
+        return Loss(error.code, f"the guest agent of role {role} does not answer", (role,), (role,), gone=True)
 
     async def _ended(self, context: StageContext, role: str, state: ContainerState | None, loss: Loss) -> SandboxError:
         """The error for a container that has ended or is gone."""

@@ -247,5 +247,5 @@ async def test_a_network_that_is_lost_during_a_launch_is_made_anew(world: World)
     ],
 )
 def test_the_stages_that_are_done_again(current: str, gone: bool, repeated: str) -> None:
-    loss = Loss("container_exited", "m", ("main",), gone)
+    loss = Loss("container_exited", "m", ("main",), ("main",), gone)
     assert stages_to_repeat(StageName(current), loss) == repeated.split()

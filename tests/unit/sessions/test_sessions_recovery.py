@@ -190,6 +190,8 @@ def state(status: str, exit_code: int | None = None, *, out_of_memory: bool = Fa
         # A command in the container was killed for memory earlier; the container exited for another reason.
         (state("exited", 0, out_of_memory=True), "container_exited", "exited 0"),
         (state("created"), "container_exited", "created"),
+        (state("paused"), "container_paused", "paused"),
+        (replace(state("running"), connected=False), "network_lost", "cut off"),
     ],
 )
 def test_the_error_of_a_lost_container(found: ContainerState | None, code: str, words: str) -> None:
@@ -199,6 +201,6 @@ def test_the_error_of_a_lost_container(found: ContainerState | None, code: str, 
     assert words in error.message
 
 
-@pytest.mark.parametrize("status", ["running", "paused", "restarting"])
+@pytest.mark.parametrize("status", ["running", "restarting"])
 def test_running_containers_are_not_a_loss(status: str) -> None:
     assert container_loss(uuid4(), {"main": state(status)}) is None

@@ -195,14 +195,6 @@ async def test_an_app_without_a_port_may_finish(world: World, watcher: Watcher) 
     assert any("its work is done" in line for line in await world.lines(session))
 
 
-async def test_a_guest_agent_that_does_not_answer_is_no_loss(world: World, watcher: Watcher) -> None:
-    session = await watched(world, watcher, await world.launched(one_role()))
-    world.guest(session).unreachable(times=5)
-    watcher.check(session.session_id)
-    await asyncio.sleep(0.3)
-    assert (await world.read(session)).status is SessionStatus.RUNNING
-
-
 async def test_a_lost_session_of_two_replicas_is_reported_once(world: World) -> None:
     session = await world.launched(one_role())
     async with world.watching(), world.watching():
