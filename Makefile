@@ -35,11 +35,12 @@ soak: environment ## Kill the service 200 times in the middle of launches (SOAK_
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
 
-check: environment ## Lint, formatting, types, and which package may import which
+check: environment ## Lint, formatting, types, which package may import which; the same and unit tests of the console
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/console.py check
 
 format: environment ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix
@@ -49,7 +50,7 @@ lock: environment ## Update uv.lock to the newest versions that pyproject.toml a
 	@$(BIN)/uv lock --upgrade --default-index https://pypi.org/simple
 
 clean: ## Remove the environment and the caches; data stays
-	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv console/node_modules sandbox/console/built .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Takes a fraction of a second when the environment is up to date.
 environment:

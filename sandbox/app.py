@@ -22,7 +22,8 @@ from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
-from sandbox.api.http.limits import BodyLimit
+from sandbox.api.http.admission import Admission
+from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DocumentedApi
 from sandbox.api.http.services import Services
@@ -45,7 +46,10 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -55,18 +59,27 @@ from sandbox.launch.stages.plan import PlanStage
 from sandbox.launch.stages.preview import PreviewStage
 from sandbox.launch.stages.services import ServicesStage
 from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
+from sandbox.learning.refinement.schedule import RefinementSchedule
+from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.refinement.wording import Model, Wording
+from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
+from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
+from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.at_start import StartRecovery
@@ -79,6 +92,7 @@ from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +106,7 @@ class Running:
     services: Services
     tracing: Tracing
     previews: PreviewApp
+    connections: OpenConnections
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +143,20 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     for name in await migrate(dsn):
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
+        # Before the first process of any kind, so that all are forked from one that has imported everything.
+        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
         core = await _start_core(stack, settings, dsn)
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings)
+        project_service = ProjectService(core.db, core.catalog, settings, workers)
+        refiner = Refiner(core.db, _wording(settings))
+        await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
+        feed = await _started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service, session_service)
+        replica = await _start_reconciler(stack, core, project_service, session_service, refiner)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
@@ -157,6 +177,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             db=core.db,
             engine=core.engine,
             broker=broker,
+            feed=feed,
             tokens=access,
             signer=core.signer,
             projects=project_service,
@@ -166,10 +187,14 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             recorder=core.recorder,
             receiver=receiver,
             exports=exports,
-            reports=ReportReader(),
+            reports=ReportReader(workers),
             tail=tail,
+            refiner=refiner,
+            documents=DocumentReader(),
+            memory=MemoryService(core.db),
         )
-        yield Running(services, core.tracing, previews)
+        connections = await _started(stack, OpenConnections(access))
+        yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
 
 
@@ -203,6 +228,13 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
 
 
+def _wording(settings: Settings) -> Wording | None:
+    """The model that words lessons, if one is configured."""
+    if settings.lessons_model_url is None or settings.lessons_model is None:
+        return None
+    return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
+
+
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
     limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
@@ -210,11 +242,17 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
 
 
 async def _start_reconciler(
-    stack: AsyncExitStack, core: _Core, projects: ProjectService, session_service: SessionService
+    stack: AsyncExitStack,
+    core: _Core,
+    projects: ProjectService,
+    session_service: SessionService,
+    refiner: Refiner,
 ) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
+    slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
     watcher = await _started(stack, Watcher(core.db, core.engine, on_change=session_service.forget))
     replica = await _started(stack, Replica(core.db))
+    outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
         core.engine,
@@ -222,11 +260,12 @@ async def _start_reconciler(
             core.db,
             core.engine,
             core.tracing,
-            _stages(core, projects),
+            _stages(core, projects, refiner, slots),
+            outcomes,
             engine_wait_seconds=core.settings.engine_wait_seconds,
         ),
         replica,
-        concurrent_launches=core.settings.concurrent_launches,
+        slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
@@ -260,17 +299,22 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
+def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
+    options = LessonOptions(
+        enabled=settings.lessons,
+        withheld_percent=settings.lessons_withheld_percent,
+        deadlines=Deadlines(settings.install_timeout_seconds, settings.health_timeout_seconds),
+    )
     images = RuntimeImages(core.catalog, settings.docker_host)
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
-        PlanStage(projects),
+        PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
         ContainersStage(images, limits, core.signer.sign_exports),
         WorkspaceStage(projects),
-        DependenciesStage(settings.install_timeout_seconds),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds),
         PreviewStage(settings.preview_url),
@@ -320,8 +364,9 @@ class Application:
             await supervisor.close()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
-        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
+        services = parts.services
+        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing)
         return HostRouter(service, previews, self._settings.preview_domain)
 

@@ -7,6 +7,7 @@ translated once, in the package that calls the library.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -22,10 +23,14 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     #: It is in a state that does not allow the request.
     CONFLICT = "conflict"
+    #: It is not at the version that the request names.
+    PRECONDITION = "precondition"
     #: It existed and has ended.
     GONE = "gone"
     #: More bytes or items than are accepted.
     TOO_LARGE = "too_large"
+    #: The request is for another service.
+    MISDIRECTED = "misdirected"
     #: The content type is not supported.
     UNSUPPORTED = "unsupported"
     #: The caller exceeds a limit or a rate.
@@ -58,6 +63,16 @@ class SandboxError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes send errors to the service; the constructors of the classes have different parameters."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[SandboxError], args: tuple[Any, ...], state: dict[str, Any]) -> SandboxError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInput(SandboxError):

@@ -10,6 +10,8 @@ from uuid import UUID
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+EgressGuard = Literal["auto", "required", "off"]
+
 
 def _default_home() -> Path:
     return Path.home() / ".purple8-sandbox"
@@ -61,6 +63,16 @@ class Settings(BaseSettings):
         "10.213.0.0/16", description="Address range of the networks of sessions with several roles"
     )
     subnet_prefix: int = Field(28, ge=16, le=29, description="Size of each such network")
+    egress_guard: EgressGuard = Field(
+        "auto",
+        description=(
+            "Keep sandboxes from the host and private networks: auto where the host allows it, required to refuse "
+            "launches elsewhere, off"
+        ),
+    )
+    egress_permitted: str = Field(
+        "", description="Private networks (CIDR, by comma) that sandboxes may reach all the same"
+    )
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
@@ -77,6 +89,29 @@ class Settings(BaseSettings):
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
+    lessons: bool = Field(
+        True, description="Launches apply the remedies that earlier failures of a project have taught; off: they do not"
+    )
+    lessons_withheld_percent: float = Field(
+        10,
+        ge=0,
+        le=90,
+        description="Percent of the runs to which a lesson applies that go without it, to measure it; 0: none",
+    )
+    refinement_interval_seconds: int = Field(
+        3600,
+        ge=0,
+        description="How often lessons are written from what has failed; 0: only when a project is relaunched",
+    )
+    lessons_model_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's chat API, such as http://host/v1: its model words lessons; without it, rules do",
+    )
+    lessons_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_LESSONS_MODEL_URL, which needs it"
+    )
+    lessons_model_key: str | None = Field(None, description="Key that is sent to SANDBOX_LESSONS_MODEL_URL")
     engine_wait_seconds: int = Field(
         600,
         ge=0,
@@ -89,6 +124,24 @@ class Settings(BaseSettings):
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
+    max_file_mb: int = Field(1024, ge=1, description="Largest file that is written to a sandbox, MiB")
+    requests_per_user: int = Field(
+        64, ge=1, description="Requests of one user that are answered at once; more get 429. Eight times as many of all"
+    )
+    streams_per_user: int = Field(
+        64, ge=1, description="Event streams that one user may have open. Eight times as many of all users"
+    )
+    terminals_per_user: int = Field(
+        32, ge=1, description="Terminals that one user may have open. Eight times as many of all users"
+    )
+    launches_per_user: int = Field(
+        6, ge=1, description="Launches of one user that one replica runs at once, so that others need not wait"
+    )
+    hosts: str = Field(
+        "",
+        description="Names (by comma) under which clients reach the service, besides addresses, names without a dot, "
+        "and names above and below the preview domain",
+    )
     log_level: str = Field(
         "INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
@@ -115,6 +168,7 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    retention_memory_history_days: int = Field(90, ge=1, description="Days that earlier values of memory are kept")
     intake_queue_mb: int = Field(
         64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"
     )
@@ -155,6 +209,9 @@ class Settings(BaseSettings):
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
+        "lessons_model_url",
+        "lessons_model",
+        "lessons_model_key",
         mode="before",
     )
     @classmethod
@@ -166,6 +223,18 @@ class Settings(BaseSettings):
     def _known_tls(cls, value: str) -> str:
         if value not in ("off", "internal") and ":" not in value:
             raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        return value
+
+    @property
+    def permitted_networks(self) -> list[IPv4Network]:
+        """The networks of SANDBOX_EGRESS_PERMITTED."""
+        return [IPv4Network(network.strip()) for network in filter(None, self.egress_permitted.split(","))]
+
+    @field_validator("egress_permitted")
+    @classmethod
+    def _ipv4_networks(cls, value: str) -> str:
+        for network in filter(None, value.split(",")):
+            IPv4Network(network.strip())
         return value
 
     @field_validator("trusted_proxies")
@@ -187,6 +256,12 @@ class Settings(BaseSettings):
     def _webhooks_are_signed(self) -> Self:
         if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
             raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs the posts")
+        return self
+
+    @model_validator(mode="after")
+    def _models_have_names(self) -> Self:
+        if self.lessons_model_url is not None and self.lessons_model is None:
+            raise ValueError("lessons_model_url needs lessons_model, the name of the model")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,6 +100,15 @@ class TokenStore:
         async with self._db.read() as connection:
             rows = await connection.execute(statement, {"time": time, "id": token_id, "limit": limit})
             return [_record(row) for row in rows]
+
+    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Those of these tokens that are neither revoked nor expired now."""
+        statement = text(
+            "SELECT token_id FROM api_tokens WHERE token_id = ANY(:ids) AND revoked_at IS NULL "
+            "AND (expires_at IS NULL OR expires_at > now())"
+        )
+        async with self._db.read() as connection:
+            return set((await connection.execute(statement, {"ids": list(token_ids)})).scalars())
 
     async def revoke(self, token_id: UUID) -> TokenRecord | None:
         """Revoke the token if it is not yet revoked; returns None if there is no such token."""

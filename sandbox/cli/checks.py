@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,8 @@ from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.edge.process import EdgeProcess
 from sandbox.edge.program import find_program
-from sandbox.engine.docker.connection import default_bridge_mtu, engine_version
+from sandbox.engine.docker.connection import default_bridge_mtu, engine_version, is_local
+from sandbox.engine.docker.firewall import why_not
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
@@ -102,6 +104,17 @@ async def _network(_: Settings) -> Finding:
     return Finding("network", Verdict.OK, f"passed to containers: {', '.join(passed) or 'no settings of this machine'}")
 
 
+async def _egress(settings: Settings) -> Finding:
+    reason = why_not(is_local(settings.docker_host))
+    if settings.egress_guard == "off":
+        reason = "SANDBOX_EGRESS_GUARD is off"
+    if reason is None:
+        return Finding("egress", Verdict.OK, "sandboxes are kept from the host and private networks")
+    verdict = Verdict.FAIL if settings.egress_guard == "required" else Verdict.WARN
+    hint = "Sandboxes reach the host and its networks. Install nftables and run the service as root beside the engine."
+    return Finding("egress", verdict, reason, hint)
+
+
 async def _database(settings: Settings) -> Finding:
     dsn, what = settings.database_url, "DATABASE_URL"
     if dsn is None:
@@ -159,6 +172,15 @@ async def _disk(settings: Settings) -> Finding:
     return Finding("disk", verdict, f"{free:.1f} GiB free at {folder}", hint)
 
 
+async def _files(_: Settings) -> Finding:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < process.WANTED_FILES:
+        hint = f"Raise it to {process.WANTED_FILES} or more: LimitNOFILE= of systemd, or ulimit -Hn."
+        return Finding("open files", Verdict.WARN, f"a process may open only {hard} files and connections", hint)
+    most = "any number of" if hard == resource.RLIM_INFINITY else f"{hard}"
+    return Finding("open files", Verdict.OK, f"a process may open {most} files and connections")
+
+
 async def _mtu(settings: Settings) -> Finding:
     if settings.docker_host is not None and not settings.docker_host.startswith("unix://"):
         return Finding("mtu", Verdict.OK, "the engine is on another machine")
@@ -179,10 +201,12 @@ _CHECKS: dict[str, Check] = {
     "engine": _engine,
     "images": _images,
     "network": _network,
+    "egress": _egress,
     "database": _database,
     "port": _port,
     "edge": _edge,
     "service": _service,
     "disk": _disk,
+    "open files": _files,
     "mtu": _mtu,
 }

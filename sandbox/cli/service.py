@@ -28,10 +28,12 @@ def serve(
     """
     import uvicorn
 
+    from sandbox.api.routes.terminal import MAX_FRAME_BYTES
     from sandbox.app import create_app
     from sandbox.edge.folder import EdgeFolder
 
     settings = load_settings()
+    process.raise_file_limit()
     with process.claim(settings):
         server = uvicorn.Server(
             uvicorn.Config(
@@ -41,6 +43,10 @@ def serve(
                 log_level=settings.log_level.lower(),
                 access_log=False,
                 log_config=None,
+                # The only WebSockets are terminals. Compression would let 16 KB become 16 MiB.
+                ws_max_size=MAX_FRAME_BYTES,
+                ws_max_queue=4,
+                ws_per_message_deflate=False,
                 # Only the edge can reach the unix socket, and it replaces what clients send in these headers.
                 proxy_headers=edge,
                 forwarded_allow_ips="*",

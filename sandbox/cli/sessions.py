@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tomllib
 import uuid
 import webbrowser
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -54,9 +55,28 @@ def create(
         list[str] | None,
         typer.Option("--env", "-e", help="Environment variable of the app, as NAME=VALUE; repeatable."),
     ] = None,
+    egress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|none|LIST",
+            help="What the session may connect to: all (neither the host nor private networks), none, or host names "
+            "and IPv4 networks with commas between.",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File in the form of sandbox.toml; its roles replace those of the project's plan.",
+        ),
+    ] = None,
     idle_timeout: Annotated[
         int | None, typer.Option(help="Seconds without use after which the session is terminated.")
     ] = None,
+    lessons: Annotated[
+        bool, typer.Option("--lessons/--no-lessons", help="Let lessons of earlier failures change the launch's plan.")
+    ] = True,
     detach: Detach = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the preview in the browser.")] = False,
     as_json: Json = False,
@@ -68,6 +88,7 @@ def create(
     Example: sandbox create examples/fullstack --env DEBUG=1 --open
     """
     config, variables = output.config_of(ctx), output.parse_env(env)
+    stated = _read_plan(plan) if plan else None
 
     async def work() -> SessionInfo:
         project_id = project
@@ -80,7 +101,10 @@ def create(
             project_id=project_id,
             runtime=runtime,
             env=variables,
+            egress=egress.split(",") if egress not in (None, "all", "none") else egress,
+            plan=stated,
             idle_timeout_seconds=idle_timeout,
+            lessons=lessons,
             wait=False,
             config=config,
         )
@@ -93,6 +117,13 @@ def create(
         _print_outcome(info)
     if open_browser and info.preview_url:
         webbrowser.open(info.preview_url)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} is not TOML: {error}", param_hint="--plan") from error
 
 
 async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
@@ -114,6 +145,9 @@ async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
 def _print_outcome(info: SessionInfo) -> None:
     console, short = output.out(), info.session_id[:8]
     console.print(Text.assemble("session  ", (info.session_id, "bold"), "  ", (info.status, STYLES[info.status])))
+    for lesson in info.lessons:
+        role, change = (output.plain(str(lesson.get(key))) for key in ("role", "change"))
+        console.print(Text(f"lesson   {lesson.get('lesson_id')} ({role}): {change}", style="cyan"), soft_wrap=True)
     if info.preview_url:
         console.print(Text.assemble("preview  ", (info.preview_url, "bold green")), soft_wrap=True)
     if info.status is SessionStatus.CREATING:

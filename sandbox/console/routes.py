@@ -1,14 +1,14 @@
-"""The web console: one page, its scripts and style, and signing in.
+"""The web console: its page, its files, and signing in.
 
-`/?token=TOKEN` and the login form turn a token into a signed, HttpOnly cookie. The page itself is a client of the API.
+`/?token=TOKEN` and the login form turn a token into a signed, HttpOnly cookie. The page is a client of the API; all of
+its paths answer the same page, which then shows what belongs to the path.
 """
 
 from __future__ import annotations
 
+import secrets
 import string
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import parse_qs
 
@@ -17,27 +17,15 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from sandbox.access.signing import CALLER_COOKIE, COOKIE_SECONDS, Signer
 from sandbox.access.tokens import TokenService
+from sandbox.console.assets import assets, login_page, page
+from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, NotFound, SandboxError
 from sandbox.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
-_STATIC = Path(__file__).parent / "static"
-_LOGIN = string.Template((_STATIC / "login.html").read_text("utf-8"))
-_PAGE = (_STATIC / "index.html").read_text("utf-8")
 _MAX_FORM_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class _Asset:
-    media_type: str
-    body: bytes
-
-
-_TYPES = {".js": "text/javascript", ".css": "text/css"}
-_ASSETS = {
-    file.name: _Asset(_TYPES[file.suffix], file.read_bytes()) for file in _STATIC.iterdir() if file.suffix in _TYPES
-}
+_YEAR_SECONDS = 365 * 86_400
 
 
 class FormTooLarge(SandboxError):
@@ -59,20 +47,32 @@ class ConsoleServices(Protocol):
 
 
 @router.get("/")
-async def page(request: Request, token: str | None = None) -> Response:
+async def start_page(request: Request, token: str | None = None) -> Response:
     """The console for a browser that is signed in, else the login form. With `token`, signs in first."""
     if token is not None:
-        return await _sign_in(request, token)
+        return await _sign_in(request, token, "/")
+    return await console_page(request)
+
+
+@router.get("/new")
+@router.get("/sessions/{session_id}")
+@router.get("/sessions/{session_id}/{part}")
+@router.get("/recovery")
+@router.get("/platform/{part}")
+@router.get("/platform/{part}/{item:path}")
+async def console_page(request: Request) -> Response:
+    """The console for a browser that is signed in, else the login form."""
     cookie = request.cookies.get(CALLER_COOKIE)
     if cookie is None:
-        return _login(request)
+        return _login(request, request.url.path)
     try:
-        await _services(request).tokens.authenticate_cookie(cookie)
+        caller = await _services(request).tokens.authenticate_cookie(cookie)
     except SandboxError as error:
         if error.kind is not Kind.UNAUTHENTICATED:
             raise
-        return _login(request, "You have been signed out. Sign in again.")
-    return HTMLResponse(_PAGE, headers=_headers(request))
+        return _login(request, request.url.path, "You have been signed out. Sign in again.")
+    nonce = secrets.token_urlsafe(16)
+    return HTMLResponse(_filled_in(caller, nonce), headers=_headers(request, nonce))
 
 
 @router.post("/")
@@ -84,7 +84,7 @@ async def sign_in(request: Request) -> Response:
         if len(body) > _MAX_FORM_BYTES:
             raise FormTooLarge("the login form is longer than a token can be", hint="Send only the token.")
     fields = parse_qs(body.decode("latin-1"))
-    return await _sign_in(request, fields.get("token", [""])[0].strip())
+    return await _sign_in(request, fields.get("token", [""])[0].strip(), fields.get("next", ["/"])[0])
 
 
 @router.post("/logout")
@@ -95,25 +95,28 @@ async def sign_out(request: Request) -> Response:
     return response
 
 
-@router.get("/console/{name}")
-async def asset(name: str) -> Response:
-    """The page's scripts and style."""
-    found = _ASSETS.get(name)
+@router.get("/console/{name:path}")
+async def asset(name: str, request: Request) -> Response:
+    """A script or style of the console."""
+    found = assets().get(name)
     if found is None:
         raise NotFound("the console has no such file")
-    headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    kept = f"public, max-age={_YEAR_SECONDS}, immutable" if found.is_immutable else "no-cache"
+    headers = {"cache-control": kept, "x-content-type-options": "nosniff", "vary": "accept-encoding"}
+    if found.gzip is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(found.gzip, media_type=found.media_type, headers={**headers, "content-encoding": "gzip"})
     return Response(found.body, media_type=found.media_type, headers=headers)
 
 
-async def _sign_in(request: Request, token: str) -> Response:
+async def _sign_in(request: Request, token: str, following: str) -> Response:
     services = _services(request)
     try:
         caller = await services.tokens.authenticate(token)
     except SandboxError as error:
         if error.kind is not Kind.UNAUTHENTICATED:
             raise
-        return _login(request, "This token is not known here. It may be mistyped, expired or revoked.")
-    response = RedirectResponse("/", 303, headers=_headers(request))
+        return _login(request, following, "This token is not known here. It may be mistyped, expired or revoked.")
+    response = RedirectResponse(_own_path(following), 303, headers=_headers(request))
     response.set_cookie(
         CALLER_COOKIE,
         services.signer.sign_cookie(caller),
@@ -126,19 +129,39 @@ async def _sign_in(request: Request, token: str) -> Response:
     return response
 
 
-def _login(request: Request, message: str = "") -> Response:
-    return HTMLResponse(_LOGIN.substitute(message=escape(message)), 401, headers=_headers(request))
+def _own_path(following: str) -> str:
+    """The path to open after signing in, if it is one of this service; else the start page."""
+    is_own = following.startswith("/") and not following.startswith(("//", "/\\")) and following.isprintable()
+    return following if is_own else "/"
 
 
-def _headers(request: Request) -> dict[str, str]:
-    """Security headers: the page may load its own files only, and show previews in frames."""
+def _login(request: Request, following: str, message: str = "") -> Response:
+    filled = string.Template(login_page()).substitute(message=escape(message), next=escape(_own_path(following)))
+    return HTMLResponse(filled, 401, headers=_headers(request))
+
+
+def _filled_in(caller: Caller, nonce: str) -> str:
+    """The page with the caller, and with the nonce that the policy in its headers allows styles to have."""
+    values = {"__USER__": caller.user_id, "__ROLE__": caller.role.value, "__NONCE__": nonce}
+    filled = page()
+    for name, value in values.items():
+        filled = filled.replace(name, escape(value))
+    return filled
+
+
+def _headers(request: Request, style_nonce: str | None = None) -> dict[str, str]:
+    """Security headers: the page may load its own files only, and show previews in frames.
+
+    Libraries of the console add styles while it runs (`<style>` elements), which need the nonce of this response.
+    """
     domain = _services(request).settings.preview_domain
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
-        "style-src": "'self'",
+        "style-src": f"'self' 'nonce-{style_nonce}'" if style_nonce else "'self'",
         "connect-src": "'self'",
-        "img-src": "data:",
+        "img-src": "'self' data:",
+        "font-src": "'self'",
         "frame-src": f"http://*.{domain}:* https://*.{domain}:*",
         "form-action": "'self'",
         "base-uri": "'none'",

@@ -18,6 +18,10 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "runtime_unknown": StageName.PLAN,
     #: The engine could not create the session's network.
     "network_failed": StageName.NETWORK,
+    #: This host cannot enforce the egress that the session requests.
+    "egress_unavailable": StageName.NETWORK,
+    #: A host name in the session's egress does not resolve.
+    "egress_host_unknown": StageName.NETWORK,
     #: The engine could not create or start a container.
     "container_start_failed": StageName.CONTAINERS,
     #: A container started, but the guest agent in it does not answer.

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.plan import LaunchPlan
 
 
@@ -127,9 +128,14 @@ class Session:
     #: None when the session is at rest.
     work: Work | None
     env: dict[str, str] = field(default_factory=dict)
+    egress: Egress = PUBLIC
     agents: tuple[str, ...] = ()
+    #: Whether lessons may change the plan of this session's launches.
+    lessons: bool = True
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
+    #: The roles that the request for the session gave, which replace those of the project's plan.
+    requested_plan: dict[str, dict[str, Any] | None] | None = None
     #: None unless the session is being launched and its launch waits.
     waiting: Waiting | None = None
 

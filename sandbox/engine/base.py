@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine.guest import Guest
 
 
@@ -119,8 +120,22 @@ class Engine(Protocol):
     async def ping(self) -> dict[str, Any]:
         """Return the engine's version and other facts about it."""
 
-    async def ensure_network(self, session_id: UUID) -> str:
-        """Create the session's own network unless it exists, and return its name."""
+    async def ensure_network(self, session_id: UUID, egress: Egress = PUBLIC) -> str:
+        """Create the session's own network unless it exists, and return its name.
+
+        When this returns, its containers reach what `egress` permits and nothing else. The `egress` of a network that
+        exists does not change.
+
+        Raises:
+            EngineError: `egress_unavailable` if `egress` is restricted and this host cannot enforce it,
+                `egress_host_unknown` if one of its host names does not resolve.
+        """
+
+    async def guard_egress(self) -> bool:
+        """Put the rules of what containers may reach in force again. Return False if they were missing.
+
+        Raises EngineError `egress_unavailable` if this host cannot enforce them.
+        """
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         """Create the role's container and its `/workspace` volume unless they exist, start it unless it runs, and

@@ -96,6 +96,19 @@ class GuestStats:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSample:
+    """One measurement of a container's resource usage. Processor time and network count from the container's start."""
+
+    #: Seconds since 1970.
+    time: float
+    cpu_seconds: float
+    memory_bytes: int
+    disk_used_bytes: int
+    network_received_bytes: int
+    network_sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """An OTLP request that an app has sent and that waits for its response."""
 
@@ -178,7 +191,7 @@ class PtySession(Protocol):
 class Guest(Protocol):
     """The guest agent in one container.
 
-    Commands run as the unprivileged user (uid 1000), in `/workspace` unless `cwd` names another folder. Relative paths
+    Commands run as the session's unprivileged user, in `/workspace` unless `cwd` names another folder. Relative paths
     are below `/workspace`. Named processes and their output outlive the connection and this service's process; they end
     with the container.
 
@@ -252,7 +265,7 @@ class Guest(Protocol):
 
     async def write_file(self, path: str, data: AsyncIterator[bytes] | bytes, *, mode: int | None = None) -> FileInfo:
         """Write a file atomically: a temporary file beside it is renamed. Creates missing parent folders. The file
-        belongs to uid 1000."""
+        belongs to the session's user."""
 
     async def stat(self, path: str) -> FileInfo | None:
         """Return the file's metadata, or None if it does not exist."""
@@ -273,14 +286,17 @@ class Guest(Protocol):
         """Return the changes below a folder, from now on: {"type": created|modified|removed, "path": ...}."""
 
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
-        """Unpack a tar, gzipped or not, into a folder. The files belong to uid 1000. Links and paths that lead out of
-        the folder are refused."""
+        """Unpack a tar, gzipped or not, into a folder. The files belong to the session's user. Links and paths that
+        lead out of the folder are refused."""
 
     def get_tar(self, path: str) -> AsyncIterator[bytes]:
         """Return the folder as a gzipped tar."""
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""
+
+    async def stats_history(self) -> list[UsageSample]:
+        """Return the measurements of the last hour, oldest first. The first is taken when the guest agent starts."""
 
     async def listening_ports(self) -> list[int]:
         """Return the TCP ports on which a process of the container listens, on any IPv4 or IPv6 address. Ports that
@@ -321,7 +337,7 @@ class Guest(Protocol):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
     ) -> PtySession:
-        """Open a terminal that runs the command, or a login shell if there is none."""
+        """Open a terminal that runs the command, or an interactive shell if there is none."""
 
     async def exports(self) -> Exports:
         """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.

@@ -8,6 +8,8 @@ SESSION = "sandbox.session_id"
 ROLE = "sandbox.role"
 DEPLOYMENT = "sandbox.deployment_id"
 RUNTIME = "sandbox.runtime"
+#: Of a network: what its containers may reach, as JSON. See `domain/egress.py`.
+EGRESS = "sandbox.egress"
 
 
 def container_name(session_id: UUID, role: str) -> str:

@@ -30,7 +30,7 @@ def read_file(workspace: Workspace, request: WorkerRequest) -> None:
 
 
 def write_file(workspace: Workspace, request: WorkerRequest) -> None:
-    path = workspace.path(request.args)
+    path = _target(workspace, workspace.path(request.args))
     mode = argument(request.args, "mode", int, None)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     if mode is None:
@@ -48,6 +48,22 @@ def write_file(workspace: Workspace, request: WorkerRequest) -> None:
             os.unlink(temporary)
         raise
     request.answer(workspace.info(path, os.lstat(path)))
+
+
+def _target(workspace: Workspace, path: str) -> str:
+    """The file to write: of a link, what it leads to, as when a program opens it. Raises Refused.
+
+    A link in the workspace that leads out of it is refused, because the file would not be where its reader looks.
+    """
+    if not os.path.islink(path):
+        return path
+    target, folder = os.path.realpath(path), os.path.realpath(workspace.folder)
+    if os.path.islink(target):
+        raise Refused("file_refused", f"{path}: too many levels of links")
+    inside = os.path.commonpath((os.path.realpath(os.path.dirname(path)), folder)) == folder
+    if inside and os.path.commonpath((target, folder)) != folder:
+        raise Refused("file_refused", f"{path}: is a link out of the workspace, to {target}")
+    return target
 
 
 def _mode_of(path: str) -> int:

@@ -1,6 +1,6 @@
 """The command line of the guest agent.
 
-    serve   --socket PATH [--workspace DIR] [--user-uid N] [--spool DIR] [--exports-port N]
+    serve   --socket PATH [--workspace DIR] [--user-uid N] [--account-uid N] [--spool DIR] [--exports-port N]
             serve a unix socket until SIGTERM, and accept OTLP exports of apps on that port of the loopback
     connect --socket PATH
             bridge stdin and stdout to that socket

@@ -3,6 +3,7 @@
 
 ping                                                 {pid, protocol}
 stats | ports                                        `GuestStats` | {ports: [...]}
+stats_history                                        {samples: [`UsageSample`, oldest first]}
 exec {command, cwd?, env?, timeout?, max_output}     stdin as raw body -> {exit_code, ..., stdout: length} stdout stderr
 start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
@@ -85,6 +86,10 @@ async def _ping(_state: GuestState, request: Request) -> None:
 
 async def _stats(state: GuestState, request: Request) -> None:
     await request.answer(read_stats(state.user.workspace))
+
+
+async def _stats_history(state: GuestState, request: Request) -> None:
+    await request.answer({"samples": list(state.usage.samples)})
 
 
 async def _ports(state: GuestState, request: Request) -> None:
@@ -232,6 +237,7 @@ async def _exports(state: GuestState, request: Request) -> None:
 ROUTES: dict[str, Handler] = {
     "ping": _ping,
     "stats": _stats,
+    "stats_history": _stats_history,
     "ports": _ports,
     "exec": _exec,
     "start": _start,

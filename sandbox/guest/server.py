@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 
+from .account import take_account
 from .children import become_subreaper
 from .errors import HungUp, Refused
 from .http1 import Connection
@@ -28,7 +29,7 @@ _BACKLOG = 128
 
 def serve(options: Options) -> int:
     """Answer on the socket until SIGTERM, then kill everything that was started. The exit status."""
-    _prepare(options)
+    options = _prepare(options)
     listener = _listen(options.socket)
     become_subreaper()
     asyncio.run(_serve(options, listener))
@@ -43,24 +44,29 @@ async def _serve(options: Options, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     otlp = loop.create_task(state.otlp.serve())
+    usage = loop.create_task(state.usage.measure())
     control = loop.create_task(accept_connections(listener, lambda sock: _serve_connection(state, sock)))
     await stopped.wait()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
     await state.children.kill_all()
-    for task in (otlp, control):
+    for task in (otlp, usage, control):
         task.cancel()
 
 
-def _prepare(options: Options) -> None:
+def _prepare(options: Options) -> Options:
+    """Make the folders, and return the options with the user that is in force."""
     os.setgroups([])
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.makedirs(options.spool, mode=0o700, exist_ok=True)
     os.chmod(options.spool, 0o700)
     os.makedirs(options.workspace, mode=0o755, exist_ok=True)
+    if options.account_uid is not None:
+        return options._replace(user_uid=take_account(options.account_uid, options.workspace))
     if os.lstat(options.workspace).st_uid == 0:
         os.lchown(options.workspace, options.user_uid, options.user_uid)
+    return options
 
 
 def _listen(path: str) -> socket.socket:

@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session, SessionError, SessionStatus
@@ -26,7 +24,8 @@ from sandbox.launch.crashpoints import crash_point
 from sandbox.launch.losses import ContainersLost
 from sandbox.launch.stage import Stage, StageContext
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
-from sandbox.learning.applications import record_applications, verify_outcomes
+from sandbox.learning.applications import record_applications
+from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.telemetry.context import bind
 from sandbox.telemetry.tracing import Tracing, new_ids
 
@@ -62,12 +61,20 @@ class Pipeline:
     """Runs the stages of launches. One object serves all sessions; it has no state of a run."""
 
     def __init__(
-        self, db: Database, engine: Engine, tracing: Tracing, stages: Sequence[Stage], *, engine_wait_seconds: float
+        self,
+        db: Database,
+        engine: Engine,
+        tracing: Tracing,
+        stages: Sequence[Stage],
+        outcomes: Outcomes,
+        *,
+        engine_wait_seconds: float,
     ) -> None:
         """`engine_wait_seconds` is the longest that a launch waits for an engine that is away."""
         self._db = db
         self._engine = engine
         self._tracing = tracing
+        self._outcomes = outcomes
         by_name = {stage.name: stage for stage in stages}
         self._attempts = Attempts(engine, by_name, engine_wait_seconds=engine_wait_seconds)
 
@@ -160,7 +167,8 @@ class Pipeline:
         records = await journal.stages()
         async with self._db.transaction() as conn:
             await journal.finish(conn, status, error, SessionStatus.CREATING)
-            await self._verify_lessons(conn, session, error, records)
+            states = {name: record.state for name, record in records.items()}
+            await self._outcomes.record(conn, session, error, states)
         crash_point("end:after-checkpoint")
         self._tracing.record_span(
             "launch",
@@ -186,26 +194,8 @@ class Pipeline:
                 pipeline_run_id=session.pipeline_run_id,
                 agents=session.agents,
                 project_name=session.project_id or "",
+                runtime=session.runtime_type,
             )
-
-    async def _verify_lessons(
-        self,
-        conn: AsyncConnection,
-        session: Session,
-        error: SessionError | None,
-        records: dict[StageName, StageRecord],
-    ) -> None:
-        """Record whether each applied lesson helped, by the run's failure code and the stages it reached."""
-        failed = StageName(error.stage) if error and error.stage else None
-        # A skipped stage did no work, so it is no evidence for or against a lesson.
-        reached = {name for name, record in records.items() if record.state is not StageState.SKIPPED}
-        await verify_outcomes(
-            conn,
-            pipeline_run_id=session.pipeline_run_id,
-            failure_code=error.code if error else None,
-            failed_stage=failed,
-            reached_stages=reached,
-        )
 
     def _record_stage(
         self, identity: RunIdentity, session: Session, name: StageName, start: datetime, failure: StageFailed | None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.engine.docker.connection import engine_version
+from sandbox.engine.docker.connection import engine_version, is_local
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.errors import EngineError
 from sandbox.provision import apt
@@ -31,6 +31,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 #: The MTU of bridges by default.
 _DEFAULT_MTU = 1500
 _PACKAGE = "docker.io"
+_FIREWALL_PACKAGE = "nftables"
 _SYSTEMD_START_SECONDS = 60.0
 
 
@@ -79,6 +80,25 @@ def _daemon(home: Path, arguments: tuple[str, ...] = ()) -> LocalDaemon:
 
 
 def _ensure(settings: Settings, progress: Progress) -> EngineFacts:
+    facts = _ensure_running(settings, progress)
+    if settings.egress_guard != "off" and is_local(settings.docker_host):
+        _ensure_firewall(settings.home, progress)
+    return facts
+
+
+def _ensure_firewall(home: Path, progress: Progress) -> None:
+    """Install nftables if that is possible. Without it sandboxes work, but what they reach cannot be restricted; the
+    service refuses launches then if its settings require the restriction."""
+    if shutil.which("nft") or not apt.can_install():
+        return
+    try:
+        with _exclusive(home / "engine"), apt.services_not_started():
+            apt.install([_FIREWALL_PACKAGE], progress)
+    except apt.InstallFailed as error:
+        progress(f"{error} {error.hint}")
+
+
+def _ensure_running(settings: Settings, progress: Progress) -> EngineFacts:
     try:
         return _facts(settings)
     except EngineError as error:

@@ -16,6 +16,7 @@ from cachetools import TTLCache
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.failures import SILENT
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
@@ -24,6 +25,8 @@ from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
+from sandbox.launch.environment import role_environment
+from sandbox.projects.project import ProjectRef, RequestedPlan
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
@@ -45,10 +48,14 @@ class CreateRequest:
     project_id: str | None = None
     runtime_type: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    egress: Egress = PUBLIC
     idle_timeout_seconds: int | None = None
     max_lifetime_seconds: int | None = None
     pipeline_run_id: str | None = None
     agents: Sequence[str] = ()
+    #: Roles that replace those of the project's plan.
+    plan: RequestedPlan | None = None
+    lessons: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +104,8 @@ class SessionService:
         """Insert a session whose launch the reconciler will do.
 
         Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
-        if the key was used with a different request, InvalidInput for an unknown runtime, NotFound for an unknown
-        project, and SandboxError (`too_many_sessions`) at the user's limit.
+        if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
+        for an unknown project, and SandboxError (`too_many_sessions`) at the user's limit.
         """
         digest = _digest(request) if idempotency_key else None
         if idempotency_key:
@@ -107,7 +114,7 @@ class SessionService:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
                 return _same_request(earlier, digest), False
-        reference = await self._projects.reference(caller, request.project_id) if request.project_id else None
+        reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
             known = ", ".join(self._runtimes)
@@ -118,12 +125,15 @@ class SessionService:
             project_digest=reference.digest if reference else None,
             runtime_type=runtime,
             env=request.env,
+            egress=request.egress,
             agents=request.agents,
+            requested_plan=request.plan,
             pipeline_run_id=request.pipeline_run_id,
             idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
             max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
             idempotency_key=idempotency_key,
             request_digest=digest,
+            lessons=request.lessons,
         )
         async with self._db.transaction() as conn:
             # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
@@ -143,6 +153,17 @@ class SessionService:
             if session is None:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
         return session, True
+
+    async def _reference(self, caller: Caller, request: CreateRequest) -> ProjectRef | None:
+        if request.project_id:
+            return await self._projects.reference(caller, request.project_id, request.plan)
+        if request.plan:
+            raise InvalidInput(
+                "plan: a session without a project has none",
+                hint="Give the project_id of an uploaded project beside the plan.",
+                code="plan_invalid",
+            )
+        return None
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
@@ -181,7 +202,8 @@ class SessionService:
         self._refuse_ended(session)
         digest = None
         if session.project_id:
-            digest = (await self._projects.reference(caller, session.project_id)).digest
+            reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
+            digest = reference.digest
         async with self._db.transaction() as conn:
             again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, new_origin())
         if again is None:
@@ -245,18 +267,49 @@ class SessionService:
         self._refuse_ended(session)
         return await for_each(session.containers, one)
 
-    async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
-        """The guest agent of a role's container (by default the first role's), and the role.
+    async def stats_history(self, session: Session) -> dict[str, list[dict[str, Any]]]:
+        """The measurements of each role's container over the last hour, oldest first.
 
-        Clients send many commands a second, so the row is cached for `CACHE_SECONDS`. If the session ended meanwhile,
-        its guest agent does not answer.
+        A role has none if its guest agent does not answer, or is of a release that did not measure yet.
+        """
+
+        async def one(role: str) -> list[dict[str, Any]]:
+            try:
+                return [asdict(it) for it in await self._engine.guest(session.session_id, role).stats_history()]
+            except GuestError as error:
+                log.info("no usage history of %s: %s", role, error)
+                return []
+
+        self._refuse_ended(session)
+        return await for_each(session.containers, one)
+
+    async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
+        """The guest agent of a role's container (by default the first role's), and the role."""
+        return self.guest_of(await self._cached(caller, session_id), role)
+
+    async def commands(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, dict[str, str]]:
+        """The guest agent of a role's container, and the environment of commands and terminals in it.
+
+        It is that of the role's app: the programs of its virtualenv and node_modules are on `PATH`, and the variables
+        of the plan and of the session are set.
+        """
+        session = await self._cached(caller, session_id)
+        guest, chosen = self.guest_of(session, role)
+        if session.plan is None:
+            return guest, session.env
+        return guest, role_environment(session, session.plan, chosen)
+
+    async def _cached(self, caller: Caller, session_id: UUID) -> Session:
+        """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
+
+        If the session ended meanwhile, its guest agent does not answer.
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
             session = await self.get(caller, session_id)
             if session.containers and session.work is None:
                 self._cache[session_id] = session
-        return self.guest_of(session, role)
+        return session
 
     def forget(self, session_id: UUID) -> None:
         """Read the session's row again for its next command, because it has changed."""
@@ -327,7 +380,15 @@ def new_origin() -> store.RunOrigin:
 
 
 def _digest(request: CreateRequest) -> str:
-    return sha256(json.dumps(asdict(request), sort_keys=True).encode()).hexdigest()
+    values = asdict(request)
+    # The digest of a request without new fields is that of the previous release, so a retry across an update fits.
+    if not values["plan"]:
+        del values["plan"]
+    if request.egress == PUBLIC:
+        del values["egress"]
+    if request.lessons:
+        del values["lessons"]
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:

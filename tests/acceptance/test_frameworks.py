@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.acceptance.api import Api, tar_of, tar_of_folder
+from tests.acceptance.browsers import FLAGS, expect_text, program
 from tests.acceptance.previews import page, preview
 
 
@@ -234,9 +234,8 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / FULLSTACK
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield browser
         browser.close()
 
@@ -313,7 +312,7 @@ def test_project_is_recognised_launched_and_previewed(
         for path, text in project.answers.items():
             assert text in page(client, path), path
     if project.shows:
-        _shows(browser, session, project.shows)
+        expect_text(browser, session["preview_url"], project.shows)
     admin.end(made["session_id"])
 
 
@@ -333,7 +332,7 @@ def test_front_end_and_back_end_together(
     with preview(admin, session) as client:
         hello = client.get("/api/hello").json()
         assert (hello["message"], hello["python"][:5]) == ("Hello from the back end!", "3.12.")
-    _shows(browser, session, "Hello from the back end!")
+    expect_text(browser, session["preview_url"], "Hello from the back end!")
     admin.end(made["session_id"])
 
 
@@ -377,11 +376,3 @@ def _running(api: Api, session_id: str) -> dict[str, Any]:
     session = api.get(session_id)
     assert session["status"] == "running", (session["error"], [event.data for event in events if event.event == "log"])
     return session
-
-
-def _shows(browser: Browser, session: dict[str, Any], text: str) -> None:
-    context = browser.new_context()
-    tab = context.new_page()
-    tab.goto(session["preview_url"])
-    expect(tab.get_by_text(text).first).to_be_visible(timeout=60_000)
-    context.close()

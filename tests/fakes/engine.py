@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, Kind
@@ -112,6 +113,8 @@ class FakeEngine:
         self._failures = ScriptedFailures()
         self._listeners: list[asyncio.Queue[EngineEvent | EngineError]] = []
         self._away = False
+        #: Whether the host enforces what containers may reach.
+        self.enforces_egress = True
         self._addresses = itertools.count(2)
         #: Every call of the engine and of its guest agents, in order: `ensure_network`, `main.start`, …
         self.calls: list[str] = []
@@ -220,11 +223,19 @@ class FakeEngine:
         await self._enter("ping")
         return {"version": "0.0-fake"}
 
-    async def ensure_network(self, session_id: UUID) -> str:
+    async def ensure_network(self, session_id: UUID, egress: Egress = PUBLIC) -> str:
         await self._enter("ensure_network")
+        if egress.mode != "all" and not self.enforces_egress:
+            raise EngineError("this fake has no rules", code="egress_unavailable", kind=Kind.UNAVAILABLE)
         name = network_name(session_id)
         self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, _now()))
         return name
+
+    async def guard_egress(self) -> bool:
+        await self._enter("guard_egress")
+        if not self.enforces_egress:
+            raise EngineError("this fake has no rules", code="egress_unavailable", kind=Kind.UNAVAILABLE)
+        return True
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         await self._enter("ensure_container")

@@ -11,6 +11,7 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from sandbox.access.signing import CALLER_COOKIE, EXPORTS_TOKEN_PREFIX, SignatureRefused
 from sandbox.access.tokens import TokenMissing, TokenService
@@ -19,6 +20,8 @@ from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: The key of the ASGI scope under which the caller is recorded, or the error that says why there is none.
+_IDENTITY = "sandbox.identity"
 
 
 class AdminRequired(SandboxError):
@@ -35,6 +38,14 @@ class CrossOrigin(SandboxError):
     kind = Kind.FORBIDDEN
 
 
+class Authenticator(Protocol):
+    """Knows callers by their credentials. `TokenService` implements this protocol."""
+
+    async def authenticate(self, token: str) -> Caller: ...
+
+    async def authenticate_cookie(self, cookie: str) -> Caller: ...
+
+
 class AuthServices(Protocol):
     """The part of `app.state.services` that authentication needs."""
 
@@ -47,14 +58,23 @@ def services(connection: HTTPConnection) -> AuthServices:
     return cast(AuthServices, connection.app.state.services)
 
 
-async def require_caller(connection: HTTPConnection) -> Caller:
-    """The authenticated caller of a request or WebSocket. Raises `token_missing`, `token_unknown`, `cross_origin`."""
-    tokens = services(connection).tokens
+async def identify(connection: HTTPConnection, tokens: Authenticator) -> Caller:
+    """The caller of a request or WebSocket. Raises `token_missing`, `token_unknown`, `cross_origin`."""
     token = _header_token(connection)
-    if token is not None:
-        caller = await tokens.authenticate(token)
-    else:
-        caller = await _by_cookie(connection, tokens)
+    return await tokens.authenticate(token) if token is not None else await _by_cookie(connection, tokens)
+
+
+def set_identity(scope: Scope, identity: Caller | SandboxError) -> None:
+    """Record what `identify` has returned or raised, so that the routes need not identify the caller again."""
+    scope[_IDENTITY] = identity
+
+
+async def require_caller(connection: HTTPConnection) -> Caller:
+    """The authenticated caller of a request or WebSocket. Raises like `identify`."""
+    identity = connection.scope.get(_IDENTITY)
+    if isinstance(identity, SandboxError):
+        raise identity
+    caller: Caller = identity or await identify(connection, services(connection).tokens)
     context.set_user(caller.user_id)
     return caller
 
@@ -83,7 +103,7 @@ def _header_token(connection: HTTPConnection) -> str | None:
     return connection.headers.get("x-api-key") or None
 
 
-async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller:
+async def _by_cookie(connection: HTTPConnection, tokens: Authenticator) -> Caller:
     cookie = connection.cookies.get(CALLER_COOKIE)
     if not cookie:
         raise TokenMissing(

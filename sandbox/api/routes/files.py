@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from sandbox.api.http.auth import CurrentCaller
+from sandbox.api.http.file_names import meant_name, shown_name
 from sandbox.api.http.services import Injected
 from sandbox.engine.guest import FileInfo
 from sandbox.errors import InvalidInput, NotFound
@@ -21,7 +22,7 @@ Role = Annotated[str | None, Query(max_length=31, description="The role whose co
 
 def _view(info: FileInfo) -> dict[str, Any]:
     return {
-        "path": info.path,
+        "path": shown_name(info.path),
         "type": info.type,
         "size": info.size,
         "mode": f"{info.mode & 0o7777:04o}",
@@ -33,7 +34,7 @@ def _valid(path: str) -> str:
     """The path, if a file can have it. Raises InvalidInput."""
     if "\0" in path:
         raise InvalidInput("a path cannot have a NUL", code="path_invalid")
-    return path or "."
+    return meant_name(path) or "."
 
 
 @router.get("/{session_id}/files")
@@ -45,15 +46,18 @@ async def read_file(
     role: Role = None,
     depth: Annotated[int, Query(ge=1, le=20, description="Levels of subfolders to list")] = 1,
 ) -> Response:
-    """The raw bytes of a file, or a folder as JSON `{"items": [{path, type, size, mode, modified_at}]}`."""
+    """The raw bytes of a file, or a folder as JSON `{"items": [{path, type, size, mode, modified_at}]}`.
+
+    In names, a byte that is not UTF-8 is U+FFFD and its two hexadecimal digits; such a name is accepted everywhere.
+    """
     guest, _ = await services.sessions.guest(caller, session_id, role)
     info = await guest.stat(_valid(path))
     if info is None:
         raise NotFound(f"there is no {path}", hint="List the folder: GET …/files?path=.", code="file_not_found")
     if info.type == "directory":
-        items = [_view(item) for item in await guest.list_files(path or ".", depth=depth)]
+        items = [_view(item) for item in await guest.list_files(_valid(path), depth=depth)]
         return JSONResponse({"items": items})
-    chunks = await guest.read_file(path)
+    chunks = await guest.read_file(_valid(path))
     # A browser must never show files of a sandbox as a page of this origin.
     headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
@@ -63,7 +67,7 @@ async def read_file(
 async def write_file(
     session_id: UUID, request: Request, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
 ) -> dict[str, Any]:
-    """Write a file from the raw body, atomically; missing folders are created."""
+    """Write a file from the raw body, atomically; missing folders are created. Of a link, its target is written."""
     guest, _ = await services.sessions.guest(caller, session_id, role)
     return _view(await guest.write_file(_valid(path), request.stream()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,9 +17,14 @@ GUEST_FOLDER = "/run/sandbox-agent"
 GUEST_SOCKET = "agent.sock"
 WORKSPACE = "/workspace"
 
+#: The uids of sessions: above those of accounts and of most user namespaces, and at most seven octal digits, because
+#: archives in the old format of tar have no room for more.
+_FIRST_USER, _LAST_USER = 200_000, 0o7_777_777
 #: Capabilities that the guest agent needs to run commands as another user, to end them and to manage their files. The
 #: commands themselves have none.
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
+
+_SHM_BYTES = 256 << 20
 
 #: Variables that the C library obeys when a program starts.
 _LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
@@ -34,6 +39,7 @@ def container_config(
     guest_folder: Path | None,
     oci_runtime: str | None,
     ipv6_loopback: bool,
+    host_entries: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
     agent.
@@ -43,6 +49,7 @@ def container_config(
         guest_folder: The host's folder for the guest agent's socket. None if the engine cannot share one.
         oci_runtime: The engine's runtime to use. None is its default.
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
+        host_entries: Lines for `/etc/hosts`, as `name:address`.
 
     Raises:
         InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
@@ -50,18 +57,32 @@ def container_config(
     _check_environment(spec.env)
     return {
         "Image": spec.image,
+        # Added to the entrypoint of the image, which is the guest agent.
+        "Cmd": ["--account-uid", str(user_number(spec.session_id))],
         "Hostname": spec.role,
         # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
         "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+        "HostConfig": {
+            **_host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+            "ExtraHosts": list(host_entries),
+        },
         "NetworkingConfig": {
             # On the shared network the role is no unique name, because every session has the same roles.
             "EndpointsConfig": {network: {"Aliases": [spec.role] if spec.network is not None else []}}
         },
     }
+
+
+def user_number(session_id: UUID) -> int:
+    """Return the uid of the session's processes, which follows from its id.
+
+    The kernel limits some resources by user, so two sessions should not have the same one. Of 200 sessions, two have it
+    with a probability of one percent, and share those limits then; they cannot reach each other all the same.
+    """
+    return _FIRST_USER + session_id.int % (_LAST_USER - _FIRST_USER + 1)
 
 
 def _host_config(
@@ -81,6 +102,8 @@ def _host_config(
         "SecurityOpt": ["no-new-privileges:true"],
         "Privileged": False,
         "IpcMode": "private",
+        # Browsers and worker processes of data tools use more than the 64 MiB that engines give. It counts as memory.
+        "ShmSize": min(_SHM_BYTES, spec.limits.memory_bytes // 2),
         "PublishAllPorts": False,
         "PidsLimit": spec.limits.pids,
         "Memory": spec.limits.memory_bytes,

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
 from sandbox.engine.docker.errors import EngineConflict, EngineNotFound
+from sandbox.engine.docker.firewall import Firewall
 from sandbox.engine.docker.host_network import has_ipv6
 from sandbox.engine.docker.networks import DockerNetworks
 from sandbox.engine.docker.removal import DockerRemoval
@@ -50,7 +52,15 @@ class DockerEngine:
         self._guest_factory = guest_factory
         self._environment = dict(environment or {})
         self._calls = DockerCalls(settings.docker_host)
-        self._networks = DockerNetworks(self._calls, deployment_id, settings.subnet_pool, settings.subnet_prefix)
+        firewall = Firewall(self._calls, deployment_id, self._environment, settings.permitted_networks)
+        self._networks = DockerNetworks(
+            self._calls,
+            deployment_id,
+            firewall,
+            pool=settings.subnet_pool,
+            prefix=settings.subnet_prefix,
+            guard=settings.egress_guard,
+        )
         self._removal = DockerRemoval(self._calls, deployment_id)
         self._folders = SocketFolders(settings.home)
         self._transport = GuestTransport(settings.agent_transport, self._calls, self._folders, settings.engine_runtime)
@@ -73,9 +83,13 @@ class DockerEngine:
             "components": {c["Name"]: c["Version"] for c in found.get("Components") or []},
         }
 
-    async def ensure_network(self, session_id: UUID) -> str:
+    async def ensure_network(self, session_id: UUID, egress: Egress = PUBLIC) -> str:
         """Create the session's own network, in a free subnet of `subnet_pool`, unless it exists; return its name."""
-        return await self._networks.ensure_session(session_id)
+        return await self._networks.ensure_session(session_id, egress)
+
+    async def guard_egress(self) -> bool:
+        """Put the firewall's rules for all networks in force again. Return False if they were missing."""
+        return await self._networks.guard_egress()
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         """Create and start the role's container as far as that is not done yet. See `base.Engine` for the errors.
@@ -194,6 +208,7 @@ class DockerEngine:
             # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
             # the engine would refuse the setting.
             ipv6_loopback=guest_folder is not None and has_ipv6(),
+            host_entries=await self._networks.host_entries(spec.network) if spec.network else [],
         )
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))

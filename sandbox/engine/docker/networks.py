@@ -14,12 +14,16 @@ from uuid import UUID
 import docker
 from docker.types import IPAMConfig, IPAMPool
 
+from sandbox.domain.egress import Egress
 from sandbox.engine import labels
 from sandbox.engine.docker.calls import DockerCalls
+from sandbox.engine.docker.egress import reach_of, resolve
 from sandbox.engine.docker.errors import EngineConflict
+from sandbox.engine.docker.firewall import Firewall, unavailable
 from sandbox.engine.docker.host_network import default_route_mtu, routed_networks
 from sandbox.engine.docker.subnets import free_subnets
 from sandbox.errors import EngineError, Kind
+from sandbox.settings import EgressGuard
 
 #: Enough addresses for the at most 1,023 ports of a Linux bridge.
 _SHARED_PREFIX = 22
@@ -32,20 +36,50 @@ _PAUSE_SECONDS = 0.1
 class DockerNetworks:
     """Creates networks in the configured address range. Safe to use from several processes on one engine."""
 
-    def __init__(self, calls: DockerCalls, deployment_id: UUID, pool: str, prefix: int) -> None:
+    def __init__(
+        self, calls: DockerCalls, deployment_id: UUID, firewall: Firewall, *, pool: str, prefix: int, guard: EgressGuard
+    ) -> None:
         self._calls = calls
         self._deployment_id = deployment_id
+        self._firewall = firewall
+        self._guard = guard
         self._pool = IPv4Network(pool)
         self._prefix = prefix
         self._shared_exists = False
         self._creating_shared = asyncio.Lock()
 
-    async def ensure_session(self, session_id: UUID) -> str:
-        """Create the session's own network unless it exists, and return its name. Role names resolve on it."""
+    async def ensure_session(self, session_id: UUID, egress: Egress) -> str:
+        """Create the session's own network unless it exists, and return its name. Role names resolve on it.
+
+        Raises EngineError `egress_unavailable` and `egress_host_unknown`, see `base.Engine`.
+        """
         name = labels.network_name(session_id)
         if not await self.exists(name):
-            await self._create(name, labels.resource_labels(self._deployment_id, session_id), self._prefix, {})
+            reach = await resolve(egress)
+            network_labels = labels.resource_labels(self._deployment_id, session_id) | reach.label()
+            await self._create(name, network_labels, self._prefix, {})
+        # Also for a network that exists: an earlier attempt may have ended before its rules were in force.
+        await self._protect(restricted=egress.mode != "all")
         return name
+
+    async def host_entries(self, name: str) -> list[str]:
+        """Return the lines for `/etc/hosts` of the containers on a network; none if it does not exist."""
+        networks = await self._calls.call(lambda client: client.networks(names=[name]))
+        return next((reach_of(network).host_entries for network in networks if network["Name"] == name), [])
+
+    async def guard_egress(self) -> bool:
+        """Put the firewall's rules for all networks in force. Return whether they were there. Raises EngineError."""
+        if self._guard == "off":
+            raise unavailable("SANDBOX_EGRESS_GUARD is off")
+        return await self._calls.call(self._firewall.apply)
+
+    async def _protect(self, *, restricted: bool) -> None:
+        """Put the rules in force. If this host cannot, that is an error only where a restriction was requested."""
+        try:
+            await self.guard_egress()
+        except EngineError as error:
+            if error.code != "egress_unavailable" or restricted or self._guard == "required":
+                raise
 
     async def ensure_shared(self) -> str:
         """Create the deployment's shared network unless it exists, and return its name."""
@@ -57,6 +91,7 @@ class DockerNetworks:
                 prefix = max(_SHARED_PREFIX, min(self._pool.prefixlen + 1, self._prefix))
                 options = {"com.docker.network.bridge.enable_icc": "false"}
                 await self._create(name, labels.resource_labels(self._deployment_id), prefix, options)
+            await self._protect(restricted=False)
             self._shared_exists = True
         return name
 

@@ -11,7 +11,16 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, PortSocket, ProcessInfo, Stream
+from sandbox.engine.guest import (
+    ExecResult,
+    FileInfo,
+    GuestStats,
+    OutputChunk,
+    PortSocket,
+    ProcessInfo,
+    Stream,
+    UsageSample,
+)
 from sandbox.engine.guest_client.exports import ExportsConnection
 from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
 from sandbox.errors import GuestError
@@ -174,6 +183,10 @@ class GuestClient:
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")
         return GuestStats(**answer)
+
+    async def stats_history(self) -> list[UsageSample]:
+        answer, _ = await self._http.call("stats_history")
+        return [UsageSample(**sample) for sample in answer["samples"]]
 
     async def listening_ports(self) -> list[int]:
         answer, _ = await self._http.call("ports")

@@ -101,8 +101,9 @@ class HealthStage:
                 return
             if not observed.connected and await observed.crash.has_crashed(guest, process, follower.tail):
                 raise _crashed(role, plan, list(follower.tail))
-            if waited > self._timeout:
-                raise await _never_answered(role, plan, guest, observed, self._timeout, list(follower.tail))
+            timeout = plan.health_timeout_seconds or self._timeout
+            if waited > timeout:
+                raise await _never_answered(role, plan, guest, observed, timeout, list(follower.tail))
             if waited > OTHER_PORT_SECONDS and not observed.logged_other_ports and not observed.connected:
                 await self._log_other_ports(context, role, plan, guest, observed)
             if waited > PORT_CLAIM_GRACE_SECONDS:

@@ -1,10 +1,15 @@
-"""Stage `network`: creates a network for a session of several roles. A single role uses the shared bridge network."""
+"""Stage `network`: creates a network for a session of several roles, or whose egress is restricted.
+
+Other sessions use the shared bridge network.
+"""
 
 from __future__ import annotations
 
+from sandbox.domain.egress import has_own_network
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ResourceKind
 from sandbox.engine.labels import network_name
+from sandbox.errors import EngineError, StageFailed
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -12,9 +17,15 @@ class NetworkStage:
     name = StageName.NETWORK
 
     async def run(self, context: StageContext) -> StageResult:
-        if len(context.plan.roles) < 2:
+        session = context.session
+        if not has_own_network(context.plan, session.egress):
             return StageResult(skipped=True)
-        session_id = context.session.session_id
+        session_id = session.session_id
         await context.journal.record_resources([(ResourceKind.NETWORK, network_name(session_id), None)])
-        await context.engine.ensure_network(session_id)
+        try:
+            await context.engine.ensure_network(session_id, session.egress)
+        except EngineError as error:
+            if not error.code.startswith("egress_"):
+                raise
+            raise StageFailed(error.code, error.message, error.hint) from error
         return StageResult()

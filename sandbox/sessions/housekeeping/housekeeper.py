@@ -7,6 +7,7 @@ import logging
 from sandbox.db.connection import Database
 from sandbox.db.periodic import Periodic
 from sandbox.engine.base import Engine
+from sandbox.errors import EngineError
 from sandbox.sessions.housekeeping import store
 from sandbox.sessions.housekeeping.app_activity import touch_sessions_with_output
 from sandbox.sessions.recovery.service import RecoveryService
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 3.0
 SWEEP_SECONDS = 60.0
+EGRESS_SECONDS = 30.0
 
 
 class Housekeeper:
@@ -29,7 +31,10 @@ class Housekeeper:
             Periodic(db, "expiry", EXPIRY_SECONDS, self._expire),
             Periodic(db, "session history", EXPIRY_SECONDS, self._drop_history),
             Periodic(db, "sweep", SWEEP_SECONDS, self._sweep),
+            Periodic(db, "egress", EGRESS_SECONDS, self._guard_egress),
         ]
+        #: Why the rules could not be put in force at the last attempt, to log it once.
+        self._unguarded = ""
 
     async def start(self) -> None:
         for periodic in self._work:
@@ -64,3 +69,16 @@ class Housekeeper:
         removed = await self._recovery.sweep()
         if removed:
             log.warning("removed %d stray resources from the engine", removed)
+
+    async def _guard_egress(self) -> None:
+        """Put the rules of what sandboxes may reach in force again, in case something on the host removed them."""
+        try:
+            present = await self._engine.guard_egress()
+        except EngineError as error:
+            if error.message != self._unguarded:
+                log.warning("%s; they may reach the host and private networks", error, extra={"code": error.code})
+            self._unguarded = error.message
+            return
+        if not present or self._unguarded:
+            log.info("the rules of what sandboxes may reach are in force")
+        self._unguarded = ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from sandbox.domain.egress import has_own_network
 from sandbox.domain.failures import LOSSES, RECOVERABLE_FAILURES
 from sandbox.domain.session import Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import Resource, ResourceKind
@@ -99,9 +100,10 @@ def _at_rest(session: Session, found: list[Resource], error: SessionError | None
 
     without = [role for role, name in names.items() if name not in volumes]
     networks = {r.name for r in found if r.kind is ResourceKind.NETWORK}
-    # Sessions of a single container share a network, which belongs to none of them.
-    alone = len(names) > 1 and network_name(session.session_id) not in networks
-    cut_off = [role for role, name in names.items() if name in containers and (alone or not containers[name].connected)]
+    # The network that other sessions share belongs to none of them.
+    has_own = session.plan is not None and has_own_network(session.plan, session.egress)
+    gone = has_own and network_name(session.session_id) not in networks
+    cut_off = [role for role, name in names.items() if name in containers and (gone or not containers[name].connected)]
     differences = [
         (Action.MARK_LOST, without, "the files of {} are gone"),
         (Action.RECREATE, missing, "the containers of {} are gone, their files are there"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -13,9 +14,11 @@ from fastapi import FastAPI
 from sandbox.access.signing import CALLER_COOKIE, Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
-from sandbox.console import routes
+from sandbox.console import assets, routes
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass
@@ -70,7 +73,7 @@ async def test_a_token_is_exchanged_for_a_cookie_and_removed_from_the_url(browse
     assert caller.user_id == "ann"
     page = await browser.get("/")
     assert page.status_code == 200
-    assert "/console/console.js" in page.text
+    assert '<meta name="caller" content="ann" data-role="user" />' in page.text
 
 
 async def test_over_tls_the_cookie_is_secure(browser, made):
@@ -79,7 +82,7 @@ async def test_over_tls_the_cookie_is_secure(browser, made):
     assert "Secure" in answer.headers["set-cookie"].split("; ")
 
 
-@pytest.mark.parametrize("token", ["", "nobody's", "sbx_" + "x" * 43, "\0", "<script>alert(1)</script>"])
+@pytest.mark.parametrize("token", ["", "unknown", "sbx_" + "x" * 43, "\0", "<script>alert(1)</script>"])
 async def test_an_unknown_token_is_reported(browser, token):
     for answer in (await browser.get("/", params={"token": token}), await browser.post("/", data={"token": token})):
         assert answer.status_code == 401
@@ -120,43 +123,98 @@ async def test_signing_out_removes_the_cookie(browser, made):
     assert (await browser.get("/")).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/new", "/sessions/abc", "/sessions/abc/log", "/recovery", "/platform/traces/1/2"])
+async def test_every_page_has_an_address_that_survives_signing_in(browser, made, path):
+    answer = await browser.get(path)
+    assert answer.status_code == 401
+    assert f'<input type="hidden" name="next" value="{path}">' in answer.text
+    answer = await browser.post("/", data={"token": made.token, "next": path})
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    assert (await browser.get(path)).text.count('id="root"') == 1
+
+
+@pytest.mark.parametrize("following", ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\r\nb: c"])
+async def test_signing_in_leads_to_no_other_host(browser, made, following):
+    answer = await browser.post("/", data={"token": made.token, "next": following})
+    assert answer.headers["location"] == "/"
+
+
 async def test_the_page_may_load_its_own_files_and_frame_previews_only(browser, made):
     await browser.get("/", params={"token": made.token})
     answer = await browser.get("/")
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
-    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-src"] == "http://*.p.example:* https://*.p.example:*"
     assert answer.headers["cache-control"] == "no-store"
-    # The page has nothing that the policy would block.
+    # The page has nothing that the policy would block, and nothing of another host.
     assert not re.search(
-        r"<script(?! type=\"module\" src=\"/console/console\.js\")|<style|\son\w+=|style=|//", answer.text
+        r"<script(?! type=\"module\" crossorigin src=\"/console/)|<style|\son\w+=|style=|://", answer.text
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("console.js", "text/javascript"),
-        ("session.js", "text/javascript"),
-        ("log.js", "text/javascript"),
-        ("api.js", "text/javascript"),
-        ("console.css", "text/css"),
-    ],
-)
-async def test_the_files_of_the_page(browser, name, kind):
-    answer = await browser.get(f"/console/{name}")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith(kind)
-    assert answer.headers["x-content-type-options"] == "nosniff"
+async def test_styles_of_libraries_need_a_nonce_that_is_new_each_time(browser, made):
+    await browser.get("/", params={"token": made.token})
+    nonces = set()
+    for _ in range(2):
+        answer = await browser.get("/")
+        (nonce,) = re.findall(r'<meta name="style-nonce" content="([\w-]{20,})" />', answer.text)
+        assert f"style-src 'self' 'nonce-{nonce}';" in answer.headers["content-security-policy"]
+        nonces.add(nonce)
+    assert len(nonces) == 2
+    login = await browser.get("/", headers={"cookie": ""})
+    assert "nonce" not in login.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("name", ["index.html", "..%2froutes.py", "nothing", "console.js%00"])
+async def test_what_is_filled_in_is_escaped(browser, service):
+    made = await service.tokens.create("a+b@example", CallerRole.ADMIN)
+    await browser.get("/", params={"token": made.token})
+    page = (await browser.get("/")).text
+    assert '<meta name="caller" content="a+b@example" data-role="admin" />' in page
+    assert "__" not in page
+
+
+async def test_the_files_that_the_page_names_are_served_compressed_and_kept(browser, made):
+    await browser.get("/", params={"token": made.token})
+    names = re.findall(r'(?:src|href)="(/console/[^"]+)"', (await browser.get("/")).text)
+    assert {name.rpartition(".")[2] for name in names} == {"js", "css"}
+    for name in names:
+        plain = await browser.get(name, headers={"accept-encoding": "identity"})
+        packed = await browser.get(name, headers={"accept-encoding": "gzip"})
+        assert (plain.status_code, packed.status_code) == (200, 200)
+        assert "content-encoding" not in plain.headers
+        assert packed.headers["content-encoding"] == "gzip"
+        assert packed.content == plain.content
+        assert "immutable" in plain.headers["cache-control"]
+        assert plain.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_login_page_has_a_style(browser):
+    answer = await browser.get("/console/login.css")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-cache")
+
+
+@pytest.mark.parametrize("name", ["index.html", "manifest.json", "..%2froutes.py", "assets/..%2findex.html", "nothing"])
 async def test_no_other_file_is_served(browser, name):
     assert (await browser.get(f"/console/{name}")).status_code == 404
 
 
-async def test_scripts_never_insert_data_as_markup(browser):
-    for name in ("console.js", "session.js", "log.js", "api.js"):
-        script = (await browser.get(f"/console/{name}")).text
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)
+async def test_a_console_that_was_not_built_is_reported(browser, made, monkeypatch, tmp_path):
+    await browser.get("/", params={"token": made.token})
+    monkeypatch.setattr(assets, "_BUILT", tmp_path)
+    assets.page.cache_clear()
+    answer = await browser.get("/")
+    assets.page.cache_clear()
+    assert (answer.status_code, answer.json()["code"]) == (503, "console_not_built")
+    assert "make environment" in answer.json()["hint"]
+
+
+def test_scripts_never_insert_data_as_markup():
+    sources = [file for file in (ROOT / "console" / "src").rglob("*.ts*") if file.name != "schema.d.ts"]
+    assert sources
+    for source in sources:
+        found = re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|dangerously",
+            source.read_text("utf-8"),
+        )
+        assert found == [], source

@@ -13,6 +13,7 @@ from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import Settings
+from tests.firewall import remove_rules
 from tests.integration.engine.isolated_world import SECRET, World, world_of
 
 MakeEngine = Callable[..., DockerEngine]
@@ -48,6 +49,7 @@ async def empty(engine: DockerEngine) -> None:
     for resource in left:
         if resource.session_id is None:
             await engine.remove(resource)
+    remove_rules(engine._deployment_id)
 
 
 @pytest.fixture

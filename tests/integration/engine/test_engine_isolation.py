@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 from sandbox.engine import labels
+from sandbox.engine.docker.container_config import user_number
 from sandbox.engine.guest_client.client import GuestClient
 from tests.integration.engine.isolated_world import MEMORY, PIDS, SECRET, World
 
@@ -26,9 +27,11 @@ print(json.dumps({name: value.strip() for name, value in lines}))
 
 async def test_commands_have_no_privileges_and_cannot_gain_any(world: World):
     status = await world.one.python(STATUS)
-    assert status["Uid"].split() == ["1000"] * 4
-    assert status["Gid"].split() == ["1000"] * 4
-    assert set(status["Groups"].split()) <= {"1000"}
+    own = str(user_number(world.one.session_id))
+    assert status["Uid"].split() == [own] * 4
+    assert status["Gid"].split() == [own] * 4
+    assert set(status["Groups"].split()) <= {own}
+    assert (await world.one.sh("id -un; stat -c %u /workspace ~")).split() == ["sandbox", own, own]
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
@@ -55,7 +58,7 @@ async def test_no_program_gives_root(world: World):
     assert set(await world.one.python(BECOME_ROOT)) == {True}
     assert await world.one.sh("find / -xdev -type f -perm /6000 2>/dev/null") == ""
     own = "cp /usr/bin/id own && chmod 6755 own && ./own -u; chown root own || echo refused"
-    assert (await world.one.sh(own)).split()[0] == "1000"
+    assert (await world.one.sh(own)).split()[0] == str(user_number(world.one.session_id))
     assert "refused" in await world.one.sh(own)
     for command in ("su root -c id", "sudo -n id", "echo root:x | chpasswd", "newgrp root < /dev/null"):
         assert "uid=0" not in await world.one.sh(command)
@@ -67,7 +70,7 @@ async def test_a_setuid_program_of_root_gives_no_privileges(world: World):
         ["docker", "exec", "-u", "0", world.one.state.id, "sh", "-c", "cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id"],
         check=True,
     )
-    assert await world.one.sh("stat -c '%u %a' /tmp/id; /tmp/id -u") == "0 4755\n1000\n"
+    assert await world.one.sh("stat -c '%u %a' /tmp/id; /tmp/id -u") == f"0 4755\n{user_number(world.one.session_id)}\n"
 
 
 SYSCALLS = """

@@ -91,7 +91,7 @@ async def test_auto_falls_back_to_exec_if_the_socket_does_not_appear(make_engine
     await without_socket.ensure_container(spec)
     guest = make_engine(deployment_id, agent_transport="auto").guest(spec.session_id, "main")
     await guest.wait_ready(30)
-    assert (await guest.exec(["id", "-u"])).stdout == b"1000\n"
+    assert (await guest.exec(["id", "-un"])).stdout == b"sandbox\n"
     assert any(thread.name == "exec-bridge" for thread in threading.enumerate())
 
     with pytest.raises(GuestError) as refused:
@@ -124,7 +124,7 @@ async def main(home, deployment_id, session_id, image):
     )
     guest = engine.guest(UUID(session_id), "main")
     await guest.wait_ready(20)
-    print((await guest.exec(["id", "-u"])).stdout.decode().strip())
+    print((await guest.exec(["id", "-un"])).stdout.decode().strip())
     await engine.aclose()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -144,4 +144,4 @@ async def test_exec_is_used_if_the_engine_cannot_access_the_services_folders(mak
         capture_output=True,
         text=True,
     )
-    assert (run.returncode, run.stdout, run.stderr) == (0, "1000\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "sandbox\n", "")

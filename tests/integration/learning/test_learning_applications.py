@@ -35,7 +35,9 @@ async def add_lesson(
 
 async def record(database: Database, *agents: str, run: str = RUN) -> int:
     async with database.transaction() as connection:
-        return await record_applications(connection, pipeline_run_id=run, agents=agents, project_name="shop")
+        return await record_applications(
+            connection, pipeline_run_id=run, agents=agents, project_name="shop", runtime="python312"
+        )
 
 
 async def verify(

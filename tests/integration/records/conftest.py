@@ -18,6 +18,9 @@ from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
@@ -25,6 +28,7 @@ from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
+from sandbox.workers import Workers
 
 
 @dataclass
@@ -39,6 +43,9 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
+    documents: DocumentReader
+    memory: MemoryService
 
 
 @pytest.fixture
@@ -61,7 +68,21 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
-    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
+    yield Services(
+        settings,
+        database,
+        tokens,
+        intake,
+        recorder,
+        receiver,
+        signer,
+        exports,
+        ReportReader(Workers()),
+        tail,
+        Refiner(database),
+        DocumentReader(),
+        MemoryService(database),
+    )
     await tail.close()
     await intake.close()
     await recorder.close()

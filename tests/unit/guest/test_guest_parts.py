@@ -29,7 +29,14 @@ TCP6 = """  sl  local_address                         remote_address            
 
 def test_command_line() -> None:
     assert parse(["serve", "--socket", "/s", "--user-uid", "1001"]) == Options("serve", socket="/s", user_uid=1001)
-    for wrong in ([], ["run"], ["serve", "--socket"], ["serve", "--port", "1"], ["serve", "--user-uid", "0"]):
+    for wrong in (
+        [],
+        ["run"],
+        ["serve", "--socket"],
+        ["serve", "--port", "1"],
+        ["serve", "--user-uid", "0"],
+        ["serve", "--account-uid", "x"],
+    ):
         with pytest.raises(SystemExit):
             parse(wrong)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sandbox.domain.egress import parse_egress
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ResourceKind
+from sandbox.engine.labels import network_name
 from sandbox.errors import EngineError, SandboxError
 from tests.fakes.errors import guest_error
 from tests.fakes.processes import Script
@@ -41,6 +43,24 @@ async def test_network_is_only_for_several_roles(world: World) -> None:
     session = await world.launched(one_role())
     assert await state_of(world, session, StageName.NETWORK) == "skipped"
     assert "ensure_network" not in world.engine.calls
+
+
+async def test_a_restricted_session_has_a_network_of_its_own(world: World) -> None:
+    session = await world.create_blank(egress=parse_egress(["api.example.com"]))
+    assert await world.launch(session) is SessionStatus.READY
+    assert await state_of(world, session, StageName.NETWORK) == "completed"
+    network = network_name(session.session_id)
+    assert world.engine.container(session.session_id, "main").spec.network == network
+
+
+async def test_a_restriction_that_the_host_cannot_enforce_fails_the_launch(world: World) -> None:
+    world.engine.enforces_egress = False
+    session = await world.create_blank(egress=parse_egress("none"))
+    assert await world.launch(session) is SessionStatus.ERROR
+    error = (await world.read(session)).error
+    assert error is not None
+    assert (error.code, error.stage) == ("egress_unavailable", "network")
+    assert "ensure_container" not in world.engine.calls
 
 
 async def test_what_is_made_on_the_engine_is_recorded_before(world: World) -> None:
@@ -175,6 +195,25 @@ async def test_an_install_that_fails(world: World, script: Script, code: str, wo
     assert found == code
     assert words in message
     assert await state_of(world, session, StageName.DEPENDENCIES) == "failed"
+
+
+async def test_an_install_with_a_lock_file_that_does_not_fit_is_repaired_once(world: World) -> None:
+    plan = one_role(install="npm ci")
+    session = await world.create_project(plan)
+    guest = world.guest(session)
+    guest.script(
+        "install", Script(errors=b"npm error code EUSAGE\nnpm error Missing: x@1 from lock file\n", exit_code=1)
+    )
+    guest.script("reinstall", Script(b"added 1 package\n"))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    lines = await world.lines(session)
+    shown = ["$ npm ci", "npm error Missing: x@1 from lock file", "$ npm install", "added 1 package"]
+    assert [line for line in lines if line in shown] == shown
+    assert "the lock file does not fit the manifest (in this workspace only)" in lines
+    guest.script("reinstall", Script(errors=b"npm error code EUSAGE\n", exit_code=1))
+    code, message, _ = await error_of(world, await world.relaunch(session))
+    assert code == "dependency_install_failed"
+    assert message.startswith("main: `npm install` ended with exit code 1")
 
 
 async def test_an_install_that_takes_too_long_is_killed(world: World) -> None:

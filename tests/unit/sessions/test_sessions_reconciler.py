@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.domain.caller import Caller, CallerRole
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.domain.stages import PROJECT_STAGES
 from sandbox.engine.base import ResourceKind
@@ -96,9 +97,9 @@ async def test_sessions_from_before_the_start_are_launched(world: World) -> None
         await world.until_status(session, SessionStatus.RUNNING)
 
 
-async def test_a_replica_launches_no_more_at_once_than_it_may(world: World) -> None:
+async def test_no_more_launches_of_one_user_run_at_once_than_may(world: World) -> None:
     sessions = [await hanging(world) for _ in range(3)]
-    async with world.reconciling(concurrent_launches=2):
+    async with world.reconciling(launches_per_user=2):
         await until_installing(world, *sessions[:2])
         await asyncio.sleep(0.3)
         assert not world.guest(sessions[2]).started
@@ -108,6 +109,24 @@ async def test_a_replica_launches_no_more_at_once_than_it_may(world: World) -> N
         for session in sessions[1:]:
             world.guest(session).running_process("install").end(0)
             await world.until_status(session, SessionStatus.RUNNING)
+
+
+async def test_installs_hold_no_slot_that_another_launch_needs(world: World) -> None:
+    installing = [await hanging(world) for _ in range(3)]
+    async with world.reconciling(concurrent_launches=1):
+        await until_installing(world, *installing)
+        blank = await world.create_blank(Caller("bob", CallerRole.USER, "another"))
+        await world.until_status(blank, SessionStatus.READY)
+
+
+async def test_no_more_launches_run_at_once_than_four_for_each_slot(world: World) -> None:
+    installing = [await hanging(world) for _ in range(5)]
+    async with world.reconciling(concurrent_launches=1):
+        await until_installing(world, *installing[:4])
+        await asyncio.sleep(0.3)
+        assert not world.guest(installing[4]).started
+        world.guest(installing[0]).running_process("install").end(0)
+        await until_installing(world, installing[4])
 
 
 async def test_terminations_do_not_wait_for_launches(world: World) -> None:

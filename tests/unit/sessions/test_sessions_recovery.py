@@ -10,12 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.domain.egress import Egress
 from sandbox.domain.failures import FAILURE_STAGES, LOSSES, LOSSES_BY_APP, RECOVERABLE_FAILURES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name, shared_network_name
 from sandbox.sessions.recovery.compare import Action, compare
 from sandbox.sessions.watcher import container_loss
+from tests.fakes.world import one_role, two_roles
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROLES = ("backend", "frontend")
@@ -102,11 +104,15 @@ def test_containers_that_are_cut_off_are_attached_by_a_launch() -> None:
 
 
 def test_a_network_that_is_gone_cuts_off_all_of_a_sessions_containers() -> None:
-    session = make_session()
+    session = make_session(plan=two_roles())
     found = [r for r in resources_of(session) if r.kind is not ResourceKind.NETWORK]
     assert only(session, found) == (Action.RESTART, ROLES)
-    # A session of one container has no network of its own.
-    alone = make_session(containers={"main": ContainerInfo("id-main", "10.0.0.1", "python312", "running")})
+    # A session of one container has no network of its own, unless its egress is restricted.
+    container = {"main": ContainerInfo("id-main", "10.0.0.1", "python312", "running")}
+    restricted = make_session(containers=container, plan=one_role(), egress=Egress("none"))
+    found = [r for r in resources_of(restricted) if r.kind is not ResourceKind.NETWORK]
+    assert only(restricted, found) == (Action.RESTART, ("main",))
+    alone = make_session(containers=container, plan=one_role())
     found = [r for r in resources_of(alone) if r.kind is not ResourceKind.NETWORK]
     assert only(alone, found) == (Action.NONE, ())
 

@@ -1,0 +1,64 @@
+/** CodeMirror with the languages that projects are mostly written in. */
+import { css } from "@codemirror/lang-css";
+import { html } from "@codemirror/lang-html";
+import { javascript } from "@codemirror/lang-javascript";
+import { json } from "@codemirror/lang-json";
+import { python } from "@codemirror/lang-python";
+import type { Extension } from "@codemirror/state";
+import { oneDark } from "@codemirror/theme-one-dark";
+import { keymap } from "@codemirror/view";
+import { basicSetup, EditorView } from "codemirror";
+import { styleNonce } from "../api/caller";
+
+export interface CodeView {
+  /** Replace the whole text, unless it is this text already. */
+  replace: (text: string) => void;
+  close: () => void;
+}
+
+interface Options {
+  path: string;
+  text: string;
+  isDark: boolean;
+  onChange: (text: string) => void;
+  onSave: (text: string) => void;
+}
+
+const LANGUAGES: [RegExp, () => Extension][] = [
+  [/\.[cm]?[jt]sx?$/, () => javascript({ jsx: true, typescript: true })],
+  [/\.py$/, python],
+  [/\.(html?|vue|svelte)$/, html],
+  [/\.(css|scss|less)$/, css],
+  [/\.json$/, json],
+];
+
+export function openCode(parent: HTMLElement, { path, text, isDark, onChange, onSave }: Options): CodeView {
+  const language = LANGUAGES.find(([pattern]) => pattern.test(path))?.[1]();
+  function save(view: EditorView): boolean {
+    onSave(view.state.doc.toString());
+    return true;
+  }
+  const view = new EditorView({
+    parent,
+    doc: text,
+    extensions: [
+      basicSetup,
+      keymap.of([{ key: "Mod-s", run: save, preventDefault: true }]),
+      EditorView.cspNonce.of(styleNonce),
+      EditorView.contentAttributes.of({ "aria-label": path }),
+      EditorView.updateListener.of((update) => {
+        if (update.docChanged) onChange(update.state.doc.toString());
+      }),
+      ...(language ? [language] : []),
+      ...(isDark ? [oneDark] : []),
+    ],
+  });
+  return {
+    replace: (next) => {
+      const length = view.state.doc.length;
+      if (view.state.doc.toString() !== next)
+        view.dispatch({ changes: { from: 0, to: length, insert: next } });
+    },
+    close: () => view.destroy(),
+  };
+}
