@@ -95,6 +95,7 @@ from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
+from sandbox.sessions.recovery.at_start import StartRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService, new_origin
@@ -168,7 +169,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service, refiner)
+        replica = await _start_reconciler(stack, core, project_service, session_service, refiner)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
@@ -253,16 +254,29 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
 
 
-async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService, refiner: Refiner) -> Replica:
+async def _start_reconciler(
+    stack: AsyncExitStack,
+    core: _Core,
+    projects: ProjectService,
+    session_service: SessionService,
+    refiner: Refiner,
+) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
-    watcher = await _started(stack, Watcher(core.db, core.engine))
+    watcher = await _started(stack, Watcher(core.db, core.engine, on_change=session_service.forget))
     replica = await _started(stack, Replica(core.db))
     outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, refiner, slots), outcomes),
+        Pipeline(
+            core.db,
+            core.engine,
+            core.tracing,
+            _stages(core, projects, refiner, slots),
+            outcomes,
+            engine_wait_seconds=core.settings.engine_wait_seconds,
+        ),
         replica,
         slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
@@ -287,6 +301,8 @@ async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoverySer
     alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
     service = RecoveryService(core.db, core.engine, alerts, new_origin)
     await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
+    if core.settings.recover_at_start:
+        await _started(stack, StartRecovery(service))
     return service
 
 

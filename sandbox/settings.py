@@ -116,6 +116,14 @@ class Settings(BaseSettings):
         None, description="Name of the model at SANDBOX_LESSONS_MODEL_URL, which needs it"
     )
     lessons_model_key: str | None = Field(None, description="Key that is sent to SANDBOX_LESSONS_MODEL_URL")
+    engine_wait_seconds: int = Field(
+        600,
+        ge=0,
+        description="How long a launch waits for a container engine that does not answer, before it fails",
+    )
+    recover_at_start: bool = Field(
+        True, description="Launch sessions again at the start whose containers ended with the engine or the machine"
+    )
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")

@@ -17,6 +17,7 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import PUBLIC, Egress
+from sandbox.domain.failures import SILENT
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
@@ -310,9 +311,14 @@ class SessionService:
                 self._cache[session_id] = session
         return session
 
+    def forget(self, session_id: UUID) -> None:
+        """Read the session's row again for its next command, because it has changed."""
+        self._cache.pop(session_id, None)
+
     def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
         """See `guest`; of a session that the caller has read already."""
         self._refuse_ended(session)
+        self._refuse_silent(session)
         if not session.containers:
             raise Conflict(
                 "the session's containers are not up yet",
@@ -339,6 +345,13 @@ class SessionService:
             raise SandboxError(
                 "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
             )
+
+    @staticmethod
+    def _refuse_silent(session: Session) -> None:
+        """Raise GuestError with the session's error if nothing can be run in it: a command would only wait."""
+        error = session.error
+        if session.status is SessionStatus.ERROR and error is not None and error.stage is None and error.code in SILENT:
+            raise GuestError(error.message, hint=error.hint, code=error.code)
 
     async def _write_touches(self) -> None:
         while True:

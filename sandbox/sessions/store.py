@@ -17,7 +17,7 @@ from sandbox.domain.caller import Caller
 from sandbox.domain.egress import PUBLIC, Egress, parse_egress
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.plan import stored_plan
-from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
+from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
@@ -32,7 +32,7 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons,
+    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
@@ -75,7 +75,7 @@ _REQUEST_TERMINATION = text(f"""
 _RELAUNCH = text(f"""
     UPDATE sandbox_sessions
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
-           pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
+           waiting = NULL, pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            output_seen = '{{}}', output_seen_at = NULL,
            project_digest = coalesce(:project_digest, project_digest)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
@@ -93,11 +93,14 @@ _RENEW = text(f"""
     RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+#: A launch that waits is left out unless it can go on, or has waited for as long as it may.
+_GOES_ON = "(waiting IS NULL OR :with_waiting OR CAST(waiting->>'until' AS TIMESTAMPTZ) < NOW())"
 #: How many sessions of the same user come before a session: older ones with such work, and those on which this replica
 #: works. Claimed in this order, users take turns, and one with many sessions does not delay another with few.
-_TURN = """
+_TURN = f"""
     (SELECT count(*) FROM sandbox_sessions o
       WHERE o.work = :work AND o.user_id = s.user_id AND o.session_id <> s.session_id
+        AND {_GOES_ON}
         AND (o.session_id = ANY(:running) OR (o.created_at, o.session_id) < (s.created_at, s.session_id)))
 """
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
@@ -109,6 +112,7 @@ _CLAIM = text(f"""
      WHERE session_id = ANY (ARRAY(
         SELECT session_id FROM sandbox_sessions s
          WHERE work = :work AND session_id <> ALL(:running)
+           AND {_GOES_ON}
            AND (owner IS NULL OR owner = :me OR lease_until < NOW() OR NOT EXISTS (
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
@@ -340,12 +344,21 @@ async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
 
 
 async def claim(
-    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float, per_user: int
+    conn: AsyncConnection,
+    me: int,
+    work: Work,
+    *,
+    running: Sequence[UUID],
+    limit: int,
+    lease: float,
+    per_user: int,
+    with_waiting: bool = True,
 ) -> list[Session]:
     """Claim up to `limit` sessions with unowned work of this kind for replica `me`: users take turns, and of each the
     oldest comes first. No user has more than `per_user` at once.
 
-    `running` are sessions on which this replica works already; `lease` is in seconds.
+    `running` are sessions on which this replica works already; `lease` is in seconds. Without `with_waiting`, launches
+    that wait are left to wait, unless they have waited for as long as they may.
     """
     values = {
         "me": me,
@@ -354,6 +367,7 @@ async def claim(
         "limit": limit,
         "lease": lease,
         "per_user": per_user,
+        "with_waiting": with_waiting,
     }
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
@@ -417,6 +431,7 @@ def to_session(row: Any) -> Session:
         lessons=row.lessons,
         plan=stored_plan(row.plan) if row.plan is not None else None,
         requested_plan=row.requested_plan,
+        waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,
     )
 
 

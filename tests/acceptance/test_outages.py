@@ -87,6 +87,19 @@ def test_sigterm_leaves_sandboxes_and_installs_running(
     assert_nothing_left(docker_client, session_id)
 
 
+#: A project whose first install does not end by itself, and whose second one does.
+INTERRUPTED = {
+    "sandbox.toml": """
+[backend]
+runtime = "python312"
+install = "test -e begun || { touch begun; echo begun=$((40 + 2)); sleep 3600; }; echo done=$((40 + 2))"
+start = "exec python3 -m http.server $PORT"
+port = 8000
+""",
+    "index.html": "<h1>here</h1>",
+}
+
+
 class Dockerd:
     """A second Docker daemon with a socket, a data folder and a network namespace of its own."""
 
@@ -180,5 +193,43 @@ def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Servic
     api.end(session_id)
     with closing(docker.DockerClient(daemon.host)) as client:
         assert_nothing_left(client, session_id)
+    api.http.close()
+    service.stop()
+
+
+def test_the_engine_restarts_during_a_launch(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
+    """The launch waits for the engine, replaces the containers that ended with it, and goes on."""
+    service = make_service(DOCKER_HOST=daemon.host)
+    service.start()
+    api = Api(service.url, ADMIN_TOKEN)
+    api.upload("interrupted", INTERRUPTED)
+    session_id = api.create(project_id="interrupted")["session_id"]
+    viewer = Viewer(api, session_id)
+    viewer.wait_for("begun=42")
+    daemon.stop()
+    deadline = time.monotonic() + 60
+    while (waiting := api.get(session_id)["waiting"]) is None:
+        assert time.monotonic() < deadline, service.tail()
+        time.sleep(0.1)
+    assert waiting["for"] == "engine"
+    # A launch that is requested meanwhile waits too.
+    later = api.create()["session_id"]
+    while api.get(later)["waiting"] is None:
+        assert time.monotonic() < deadline, service.tail()
+        time.sleep(0.1)
+    daemon.start()
+    events = viewer.finish()
+    session = api.get(session_id)
+    assert (session["status"], session["waiting"]) == ("running", None), session["error"]
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
+    lines = [event.data["line"] for event in events if event.event == "log"]
+    assert any("answers again" in line for line in lines)
+    assert any("it is started again on its volume" in line for line in lines)
+    assert "done=42" in lines
+    list(api.events(later, last_event_id=0))
+    assert api.get(later)["status"] == "ready"
+
+    for ended in (session_id, later):
+        api.end(ended)
     api.http.close()
     service.stop()

@@ -102,6 +102,7 @@ class World:
         self.tracing = Tracing(Recorder(db))
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
+        self.engine_wait_seconds = 60.0
         #: No lot, so that a test knows whether a lesson is applied.
         self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
         self.sessions = SessionService(
@@ -126,14 +127,21 @@ class World:
         ]
 
     def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:
-        return Pipeline(self.db, self.engine, self.tracing, self.stages(slots), Outcomes(Alerts(notify=False)))
+        return Pipeline(
+            self.db,
+            self.engine,
+            self.tracing,
+            self.stages(slots),
+            Outcomes(Alerts(notify=False)),
+            engine_wait_seconds=self.engine_wait_seconds,
+        )
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine)
+        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget)
         await watcher.start()
         try:
             yield watcher

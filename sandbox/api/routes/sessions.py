@@ -155,6 +155,14 @@ class AppliedLessonView(BaseModel):
     change: str
 
 
+class WaitingView(BaseModel):
+    """Why the launch is not being carried out just now."""
+
+    reason: Literal["engine"] = Field(alias="for", description="What it waits for: the container engine")
+    since: datetime
+    until: datetime = Field(description="When the launch gives up and the session becomes `error`")
+
+
 class SessionView(BaseModel):
     """A sandbox session. Times are UTC."""
 
@@ -176,6 +184,7 @@ class SessionView(BaseModel):
     expires_at: datetime | None
     error: ErrorView | None
     lessons: list[AppliedLessonView] = Field(description="What lessons have changed in the plan of the current launch")
+    waiting: WaitingView | None = Field(description="Set while the session is `creating` and its launch waits")
 
 
 class SessionPage(BaseModel):
@@ -206,6 +215,7 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "lessons": [lesson.model_dump(exclude={"failure_id"}) for lesson in session.plan.lessons]
         if session.plan
         else [],
+        "waiting": session.waiting.to_json() if session.waiting else None,
     }
 
 

@@ -34,6 +34,10 @@ IDLE_CONNECTIONS = 4
 HEAD_LIMIT = 16 * 1024
 #: Most bytes of an answer that is read as a whole. The longest are the two outputs of a command, 1 MiB each.
 ANSWER_BYTES = 8 * 1024 * 1024
+#: While a request waits for its answer and nothing has been heard from the guest agent for so long, it is asked whether
+#: it is there. The first number is the silence after which it is asked, the second how long it has to answer.
+QUIET_SECONDS = 6.0
+ALIVE_SECONDS = 6.0
 
 _KINDS = {
     "process_not_found": Kind.NOT_FOUND,
@@ -180,6 +184,8 @@ class GuestHttp:
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
+        #: When an answer came last, in the time of the event loop.
+        self._heard = 0.0
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
@@ -214,7 +220,7 @@ class GuestHttp:
             extensions={"timeout": {"read": silence_seconds, "write": silence_seconds, "pool": CONNECT_SECONDS}},
         )
         try:
-            answer = await self._pool.handle_async_request(request)
+            answer = await self._answered(request)
         except httpcore.PoolTimeout:
             raise guest_error("agent_refused", f"more than {CONNECTIONS} requests to this container at once") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
@@ -224,6 +230,55 @@ class GuestHttp:
             document, _ = await response.document()
             raise guest_error(document["code"], document["message"])
         return response
+
+    async def _answered(self, request: httpcore.Request) -> httpcore.Response:
+        """Send the request and wait for its answer, for as long as the guest agent is there.
+
+        A command may run for hours without an answer. In a container that is paused, it would do nothing for as long.
+        """
+        loop = asyncio.get_running_loop()
+        watch: asyncio.Task[None] | None = None
+
+        def begin() -> None:
+            nonlocal watch
+            watch = loop.create_task(self._watch(loop.time() - QUIET_SECONDS, deadline))
+
+        try:
+            async with asyncio.timeout(None) as deadline:
+                timer = loop.call_later(QUIET_SECONDS, begin)
+                try:
+                    answer = await self._pool.handle_async_request(request)
+                finally:
+                    timer.cancel()
+                    if watch is not None:
+                        watch.cancel()
+        except TimeoutError:
+            silent = QUIET_SECONDS + ALIVE_SECONDS
+            raise unreachable(f"nothing was heard from it for {silent:.0f} s; its container may be paused") from None
+        self._heard = loop.time()
+        return answer
+
+    async def _watch(self, since: float, deadline: asyncio.Timeout) -> None:
+        """End the request that waits since then as soon as the guest agent is silent."""
+        loop = asyncio.get_running_loop()
+        while True:
+            quiet = loop.time() - max(since, self._heard)
+            if quiet < QUIET_SECONDS:
+                await asyncio.sleep(QUIET_SECONDS - quiet)
+            elif await self._is_alive():
+                self._heard = loop.time()
+            else:
+                deadline.reschedule(loop.time())
+                return
+
+    async def _is_alive(self) -> bool:
+        """Whether the guest agent answers on a connection of its own."""
+        try:
+            async with asyncio.timeout(ALIVE_SECONDS):
+                (await self.switch("POST", "/ping", {})).close()
+        except (GuestError, TimeoutError):
+            return False
+        return True
 
     async def call(
         self,

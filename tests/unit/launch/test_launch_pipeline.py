@@ -132,7 +132,8 @@ async def test_an_error_that_does_not_pass_ends_the_launch_with_its_code(
     session = await world.create_project(two_roles())
     role, _, method = call.rpartition(".")
     if isinstance(error, GuestError):
-        world.guest(session, role).fail(method, error, times=4)
+        # A guest agent that stays silent has its container made anew a few times.
+        world.guest(session, role).fail(method, error, times=100 if method == "wait_ready" else 4)
     else:
         assert isinstance(error, EngineError)
         # Both roles' containers are made at once.
@@ -140,7 +141,7 @@ async def test_an_error_that_does_not_pass_ends_the_launch_with_its_code(
     after = await failed(world, session)
     assert after.error is not None
     assert (after.error.code, after.error.stage) == (code, stage)
-    assert after.error.message == "the agent in the container does not answer: no" or after.error.message == "no"
+    assert after.error.message == "no" or "does not answer" in after.error.message
 
 
 async def test_a_stage_that_fails_is_not_retried(world: World, retries: QuickAsyncio) -> None:

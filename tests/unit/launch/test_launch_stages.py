@@ -102,7 +102,7 @@ async def test_a_container_of_another_image_is_replaced_on_its_volume(world: Wor
     assert after.containers["main"].id != session.containers["main"].id
     assert (after.runtime_type, after.containers["main"].runtime) == ("node20", "node20")
     assert await world.guest(session).stat("edited") is not None
-    assert any("runtime has changed" in line for line in await world.lines(session))
+    assert any("has changed: the container is replaced" in line for line in await world.lines(session))
 
 
 async def test_a_missing_image_is_built(world: World) -> None:

@@ -28,10 +28,42 @@ async def test_no_more_is_claimed_than_the_limit(world: World, join: str) -> Non
 
 
 async def claim(
-    conn: AsyncConnection, *, limit: int = MANY, per_user: int = MANY, running: Sequence[Session] = ()
+    conn: AsyncConnection,
+    *,
+    limit: int = MANY,
+    per_user: int = MANY,
+    running: Sequence[Session] = (),
+    with_waiting: bool = True,
 ) -> list[Session]:
-    ids = [session.session_id for session in running]
-    return await store.claim(conn, OWNER, Work.LAUNCH, running=ids, limit=limit, lease=LEASE_SECONDS, per_user=per_user)
+    return await store.claim(
+        conn,
+        OWNER,
+        Work.LAUNCH,
+        running=[session.session_id for session in running],
+        limit=limit,
+        lease=LEASE_SECONDS,
+        per_user=per_user,
+        with_waiting=with_waiting,
+    )
+
+
+async def test_launches_that_wait_take_nothing_of_their_users_share(world: World) -> None:
+    waiting, other = await world.create_blank(), await world.create_blank()
+    set_waiting = """
+        UPDATE sandbox_sessions
+           SET waiting = jsonb_build_object('for', 'engine', 'since', NOW()::timestamptz,
+                                            'until', NOW()::timestamptz + make_interval(secs => :left))
+         WHERE session_id = :id
+    """
+    await world.execute(set_waiting, id=waiting.session_id, left=600)
+    async with world.db.transaction() as conn:
+        claimed = await claim(conn, per_user=1, with_waiting=False)
+    assert [session.session_id for session in claimed] == [other.session_id]
+    # One that has waited for as long as it may is claimed, to end.
+    await world.execute(set_waiting, id=waiting.session_id, left=-1)
+    async with world.db.transaction() as conn:
+        claimed = await claim(conn, with_waiting=False, running=[other])
+    assert [session.session_id for session in claimed] == [waiting.session_id]
 
 
 async def test_users_take_turns(world: World) -> None:
