@@ -32,8 +32,7 @@ from sandbox.api.routes import commands, events, files, health, otlp, projects, 
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.db.migrations import migrate
+from sandbox.db.server import DatabaseServer
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
@@ -130,21 +129,13 @@ class _Part(Protocol):
 P = TypeVar("P", bound=_Part)
 
 
-async def database_url(settings: Settings) -> str:
-    """The URL of the configured database, or of the embedded one, which is started."""
-    return settings.database_url or await EmbeddedPostgres(settings.home).start()
-
-
 @asynccontextmanager
 async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
-    dsn = await database_url(settings)
-    for name in await migrate(dsn):
-        log.info("applied %s", name)
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
-        core = await _start_core(stack, settings, dsn)
+        core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
         access = TokenService(core.db, core.signer)
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
@@ -204,8 +195,8 @@ async def _started(stack: AsyncExitStack, part: P) -> P:
     return part
 
 
-async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _Core:
-    db = Database(dsn)
+async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
+    db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
     recorder = Recorder(db)
@@ -213,7 +204,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     stack.push_async_callback(recorder.close)
     configure_logging(settings, recorder)
     intake = Intake(
-        dsn,
+        server.dsn,
         max_body_bytes=settings.max_intake_mb * MIB,
         max_waiting_bytes=settings.intake_queue_mb * MIB,
     )
