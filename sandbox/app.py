@@ -136,7 +136,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
         core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
-        access = TokenService(core.db, core.signer)
+        access = await _started(stack, TokenService(core.db, core.signer))
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers)
         refiner = Refiner(core.db, _wording(settings))

@@ -147,6 +147,8 @@ class Database:
             known = self._explain()
             if known is None:
                 raise
+            if isinstance(known, DatabaseFull):
+                self._full_at = time.monotonic()
             raise known from error
 
 

@@ -15,6 +15,7 @@ from cachetools import TTLCache
 
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
+from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.session import Session, SessionStatus, Work
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
+_CACHE_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ class SessionService:
         self._projects = projects
         self._limits = limits
         self._runtimes = runtimes
-        self._cache: TTLCache[UUID, Session] = TTLCache(1024, CACHE_SECONDS)
+        self._cache: TTLCache[UUID, Session] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
+        #: For commands while the database does not answer. The owner of a session never changes, and where its row is
+        #: out of date its guest agent says so.
+        self._known: LastKnown[UUID, Session] = LastKnown(_CACHE_SIZE)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -166,13 +171,10 @@ class SessionService:
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
-        async with self._db.read() as conn:
-            session = await store.get(conn, session_id)
-        if session is None or not caller.may_see(session.user_id):
-            raise NotFound(
-                f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found"
-            )
-        return session
+        session = await self.find(session_id)
+        if session is not None:
+            self._known.put(session_id, session)
+        return _visible(caller, session_id, session)
 
     async def find(self, session_id: UUID) -> Session | None:
         """The session, without a check of the caller: the preview does its own."""
@@ -301,11 +303,12 @@ class SessionService:
     async def _cached(self, caller: Caller, session_id: UUID) -> Session:
         """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
 
-        If the session ended meanwhile, its guest agent does not answer.
+        While the database does not answer, it is the row that was read last. If the session ended meanwhile, its guest
+        agent does not answer.
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
-            session = await self.get(caller, session_id)
+            session = _visible(caller, session_id, await self._known.read(session_id, lambda: self.find(session_id)))
             if session.containers and session.work is None:
                 self._cache[session_id] = session
         return session
@@ -355,6 +358,13 @@ class SessionService:
         except DatabaseUnavailable as error:
             self._touched |= touched
             log.info("the activity of sessions could not be written and will be later: %s", error)
+
+
+def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Session:
+    """The session, if there is one and the caller may see it. Raises NotFound."""
+    if session is None or not caller.may_see(session.user_id):
+        raise NotFound(f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found")
+    return session
 
 
 def new_origin() -> store.RunOrigin:
