@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
@@ -39,6 +40,7 @@ from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.edge.store import GrantStore
 from sandbox.engine.base import Limits
+from sandbox.engine.docker.connection import data_folder
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.host_environment import container_environment
@@ -70,6 +72,7 @@ from sandbox.preview.router import HostRouter
 from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
+from sandbox.records.disk_space import DiskSpace, FindFolder
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
@@ -85,7 +88,7 @@ from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService, new_origin
 from sandbox.sessions.watcher import Watcher
-from sandbox.settings import Settings
+from sandbox.settings import DiskReserve, Settings
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
@@ -113,6 +116,7 @@ class _Core:
 
     settings: Settings
     db: Database
+    disk: DiskSpace
     recorder: Recorder
     tracing: Tracing
     intake: Intake
@@ -138,7 +142,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
         access = await _started(stack, TokenService(core.db, core.signer))
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings, workers)
+        project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
         refiner = Refiner(core.db, _wording(settings))
         await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
@@ -165,6 +169,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         services = Services(
             settings=settings,
             db=core.db,
+            disk=core.disk,
             engine=core.engine,
             broker=broker,
             feed=feed,
@@ -215,7 +220,14 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     )
     stack.push_async_callback(engine.aclose)
     signer = Signer(deployment.signing_key)
-    return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+    disk = await _started(stack, _disk_space(settings, db, server))
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+
+
+def _disk_space(settings: Settings, db: Database, server: DatabaseServer) -> DiskSpace:
+    folders: list[FindFolder] = [lambda: settings.home, server.folder, partial(data_folder, settings.docker_host)]
+    alerts = Alerts(notify=settings.alert_webhook_url is not None)
+    return DiskSpace(db, alerts, DiskReserve.parse(settings.disk_reserve), folders)
 
 
 def _wording(settings: Settings) -> Wording | None:
@@ -228,7 +240,8 @@ def _wording(settings: Settings) -> Wording | None:
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
     limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
-    return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
+    runtimes = [runtime.name for runtime in core.catalog.list()]
+    return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
 
 
 async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService, refiner: Refiner) -> Replica:

@@ -31,6 +31,7 @@ _MARKERS = {
     "integration/engine": ("engine",),
     "integration/guest": ("root",),
     "integration/guest/test_guest_container.py": ("engine",),
+    "integration/db/test_db_full_disk.py": ("root",),
     "integration/runtimes": ("engine",),
     "integration/sessions/test_sessions_sweep.py": ("engine",),
 }

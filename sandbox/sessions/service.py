@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +15,6 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
-from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
@@ -26,10 +23,11 @@ from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
 from sandbox.launch.environment import role_environment
-from sandbox.projects.project import ProjectRef, RequestedPlan
+from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
+from sandbox.sessions.create_request import CreateRequest
 from sandbox.telemetry import context
 from sandbox.telemetry.tracing import current_ids, new_ids
 
@@ -40,23 +38,6 @@ TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
 _CACHE_SIZE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRequest:
-    """A request for a new session. Its fields have been validated, its references have not."""
-
-    project_id: str | None = None
-    runtime_type: str | None = None
-    env: dict[str, str] = field(default_factory=dict)
-    egress: Egress = PUBLIC
-    idle_timeout_seconds: int | None = None
-    max_lifetime_seconds: int | None = None
-    pipeline_run_id: str | None = None
-    agents: Sequence[str] = ()
-    #: Roles that replace those of the project's plan.
-    plan: RequestedPlan | None = None
-    lessons: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +63,12 @@ class SessionService:
         projects: ProjectService,
         limits: SessionLimits,
         runtimes: Sequence[str],
+        *,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._require_room = require_room
         self._engine = engine
         self._projects = projects
         self._limits = limits
@@ -109,15 +94,16 @@ class SessionService:
 
         Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
         if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
-        for an unknown project, and SandboxError (`too_many_sessions`) at the user's limit.
+        for an unknown project, SandboxError (`too_many_sessions`) at the user's limit, and DiskLow.
         """
-        digest = _digest(request) if idempotency_key else None
+        digest = request.digest() if idempotency_key else None
         if idempotency_key:
             # This comes before the checks, because the project may have been deleted since the first request.
             async with self._db.read() as conn:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
                 return _same_request(earlier, digest), False
+        self._require_room()
         reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
@@ -197,10 +183,11 @@ class SessionService:
     async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
         """Start a new run of the pipeline with the current version of the project.
 
-        Raises Conflict while the session has other work, and SandboxError (`session_over`) after its end.
+        Raises Conflict while the session has other work, SandboxError (`session_over`) after its end, and DiskLow.
         """
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
+        self._require_room()
         digest = None
         if session.project_id:
             reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
@@ -374,18 +361,6 @@ def new_origin() -> store.RunOrigin:
     if parent:
         return store.RunOrigin(request_id, parent[0], parent[1], span_id)
     return store.RunOrigin(request_id, trace_id, None, span_id)
-
-
-def _digest(request: CreateRequest) -> str:
-    values = asdict(request)
-    # The digest of a request without new fields is that of the previous release, so a retry across an update fits.
-    if not values["plan"]:
-        del values["plan"]
-    if request.egress == PUBLIC:
-        del values["egress"]
-    if request.lessons:
-        del values["lessons"]
-    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:
