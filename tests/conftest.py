@@ -27,6 +27,7 @@ _MARKERS = {
     "acceptance": ("engine",),
     "acceptance/test_browser.py": ("browser",),
     "acceptance/test_frameworks.py": ("browser",),
+    "acceptance/test_full_disk.py": ("root",),
     "soak": ("engine",),
     "integration/engine": ("engine",),
     "integration/guest": ("root",),
