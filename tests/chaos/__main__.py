@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -216,6 +217,8 @@ class Run:
 
 def main() -> int:
     require_own_namespace()
+    # So that everything is stopped and removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     faults, seed = int(os.environ.get("CHAOS_FAULTS", "1000")), int(os.environ.get("CHAOS_SEED", "1"))
     kinds = [kind for kind in os.environ.get("CHAOS_KINDS", "").split(",") if kind] or list(FAULTS)
     began = time.monotonic()
