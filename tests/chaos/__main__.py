@@ -41,6 +41,7 @@ TRUTH_SECONDS = 120.0
 RETURN_SECONDS = 180.0
 #: The share of faults that come together with a second one.
 TOGETHER = 0.25
+TWO = "two at a time"
 
 
 class Run:
@@ -77,24 +78,30 @@ class Run:
         self._kept.append(launch(self._world))
         time.sleep(self._chance.uniform(0, 3))
         target = Target(self._chance.choice(self._kept).session_id, random.Random(self._chance.random()))
-        print(f"-- {' and '.join(kinds)}", flush=True)
+        names = " and ".join(kinds)
+        print(f"-- {names}", flush=True)
         with ThreadPoolExecutor(len(kinds)) as pool:
             list(pool.map(lambda kind: FAULTS[kind](self._world, target), kinds))
+        # Which of two faults had an effect is not known.
+        self._verify(kinds[0] if len(kinds) == 1 else TWO, len(kinds), names)
+        return len(kinds)
+
+    def _verify(self, fault: str, times: int, names: str) -> None:
+        """Compare what is shown with what is, and bring everything back."""
+        self.counts.names = names
         try:
-            seconds = self._wait_for_truth(kinds[0])
-            self._bring_back(kinds[0])
+            seconds = self._wait_for_truth(fault)
+            self._bring_back(fault)
         except Impatience as error:
-            self.counts.count("lost", kinds[0], f"the service: {error}")
+            self.counts.count("lost", fault, f"the service: {error}")
             seconds = TRUTH_SECONDS
-        for kind in kinds:
-            self.counts.took(kind, seconds)
-        self._check_events(kinds[0])
-        self._check_ended(kinds[0])
+        self.counts.took(fault, times, seconds)
+        self._check_events(fault)
+        self._check_ended(fault)
         while len(self._kept) > KEPT:
             self._let_go(self._kept.pop(0))
         for mistake in self._world.take_mistakes():
-            self.counts.count("misreported", kinds[0], f"status 500 to {mistake}")
-        return len(kinds)
+            self.counts.count("misreported", fault, f"status 500 to {mistake}")
 
     def _wait_for_truth(self, fault: str) -> float:
         """Seconds until every state that is shown is true and no launch is under way."""

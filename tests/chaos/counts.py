@@ -23,16 +23,18 @@ class Counts:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     #: What was counted, in words.
     notes: list[str] = field(default_factory=list)
+    #: The faults that have happened last.
+    names: str = ""
 
     def count(self, counter: str, fault: str, note: str) -> None:
         """Count one more of a counter."""
         self.counters[counter][fault] += 1
-        self.notes.append(f"{counter} after {fault}: {note}")
+        self.notes.append(f"{counter} after {self.names or fault}: {note}")
         print(self.notes[-1], flush=True)
 
-    def took(self, fault: str, seconds: float) -> None:
-        """Note how long it took until the state shown was true."""
-        self.times[fault] += 1
+    def took(self, fault: str, times: int, seconds: float) -> None:
+        """Note how long it took, after this number of faults, until the state shown was true."""
+        self.times[fault] += times
         self.seconds.setdefault(fault, []).append(seconds)
 
     @property

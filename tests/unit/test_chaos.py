@@ -35,9 +35,9 @@ def test_runs_are_counted_by_their_ids() -> None:
 
 def test_the_table_has_a_line_for_each_kind_and_one_for_all() -> None:
     counts = Counts()
-    counts.took("service_kill", 1.0)
-    counts.took("service_kill", 3.0)
-    counts.took("disk_full", 5.0)
+    counts.took("service_kill", 1, 1.0)
+    counts.took("service_kill", 1, 3.0)
+    counts.took("disk_full", 1, 5.0)
     assert not counts.failed
     counts.count("leaked", "disk_full", "a volume")
     counts.recovered["service_kill"] += 1
