@@ -7,6 +7,7 @@ machine or of another engine.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -64,10 +65,11 @@ class OwnEngine:
         """End it with SIGKILL, and what it has started to run containers. The containers run on."""
         if self._process is not None:
             # dockerd starts containerd itself, and waits for it if it finds an old one at its next start.
-            helpers = [child for child in psutil.Process(self._process.pid).children() if child.name() == "containerd"]
+            helpers = [child for child in psutil.Process(self._process.pid).children() if _name(child) == "containerd"]
             self._end(signal.SIGKILL)
             for helper in helpers:
-                helper.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    helper.kill()
             psutil.wait_procs(helpers, timeout=30)
 
     def _end(self, number: signal.Signals) -> None:
@@ -110,6 +112,14 @@ def require_own_namespace() -> None:
     if reason is not None:
         print(f"refused: {reason}; run it by `unshare --net`", file=sys.stderr)
         sys.exit(_REFUSED)
+
+
+def _name(process: psutil.Process) -> str:
+    """The name of a process; empty if it has ended."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _namespace(pid: int) -> str | None:

@@ -62,11 +62,13 @@ class Run:
         churn = threading.Thread(target=self._churn, args=(random.Random(self._chance.random()),), daemon=True)
         churn.start()
         done = 0
-        while done < faults:
-            done += self._round(min(faults - done, 2))
-            print(f"{done} of {faults} faults, {len(self.counts.notes)} findings", flush=True)
-        self._churning.clear()
-        churn.join()
+        try:
+            while done < faults:
+                done += self._round(min(faults - done, 2))
+                print(f"{done} of {faults} faults, {len(self.counts.notes)} findings", flush=True)
+        finally:
+            self._churning.clear()
+            churn.join()
         self._end()
 
     def _round(self, most: int) -> int:
