@@ -157,13 +157,19 @@ class SessionService:
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
-        session = await self.find(session_id)
+        session = await self._read(session_id)
         if session is not None:
             self._known.put(session_id, session)
         return _visible(caller, session_id, session)
 
     async def find(self, session_id: UUID) -> Session | None:
-        """The session, without a check of the caller: the preview does its own."""
+        """The session, as it was last read while the database does not answer.
+
+        Without a check of the caller: the preview does its own.
+        """
+        return await self._known.read(session_id, lambda: self._read(session_id))
+
+    async def _read(self, session_id: UUID) -> Session | None:
         async with self._db.read() as conn:
             return await store.get(conn, session_id)
 
@@ -295,7 +301,7 @@ class SessionService:
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
-            session = _visible(caller, session_id, await self._known.read(session_id, lambda: self.find(session_id)))
+            session = _visible(caller, session_id, await self.find(session_id))
             if session.containers and session.work is None:
                 self._cache[session_id] = session
         return session

@@ -50,6 +50,32 @@ def use(api: Api, session_id: str) -> None:
     assert api.http.get(path, params={"path": "note"}).content == b"kept"
 
 
+#: A project whose preview needs nothing but the image.
+PROJECT = {
+    "sandbox.toml": '[web]\nruntime = "python312"\nstart = "exec python3 -m http.server $PORT"\nport = 8000\n',
+    "index.html": "<h1>here</h1>",
+}
+
+
+def test_a_preview_is_shown_while_the_database_is_away(own: Service, api: Api) -> None:
+    api.upload("page", PROJECT)
+    session, _ = api.launch(project_id="page")
+    assert session["status"] == "running", session
+    # curl and programs send the token with each request, so the service is asked each time.
+    headers = {"Host": f"{session['session_id']}.preview.localhost:{own.port}"}
+    assert api.http.get("/", headers=headers).text == PROJECT["index.html"]
+    own.stop_database()
+    try:
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            assert api.http.get("/", headers=headers).text == PROJECT["index.html"]
+            time.sleep(0.2)
+    finally:
+        asyncio.run(EmbeddedPostgres(own.home).start())
+    own.wait_ready()
+    api.end(session["session_id"])
+
+
 def test_a_sandbox_is_used_while_the_database_is_away(own: Service, api: Api, session_id: str) -> None:
     use(api, session_id)
     own.stop_database()
