@@ -39,6 +39,8 @@ KEPT = 3
 #: Seconds after which a state that is not true counts as misreported, and a session that is not back as lost.
 TRUTH_SECONDS = 120.0
 RETURN_SECONDS = 180.0
+#: Seconds in which a session may come back without an admin's recovery.
+BY_ITSELF_SECONDS = 10.0
 #: The share of faults that come together with a second one.
 TOGETHER = 0.25
 TWO = "two at a time"
@@ -127,6 +129,8 @@ class Run:
     def _bring_back(self, fault: str) -> None:
         """Recover, as an admin would, the sessions that are in `error` or cannot be used."""
         for kept in [kept for kept in self._kept if not self._is_well(kept)]:
+            if wait_until(partial(self._is_well, kept), BY_ITSELF_SECONDS):
+                continue
             verdict = judge(self._world, kept)
             print(f"   {kept.session_id[:8]} is recovered: {verdict.status} {verdict.reason}", flush=True)
             self._recover(kept)
