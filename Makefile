@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak bench corpus check format lock clean environment
+.PHONY: help demo up down unit test soak chaos bench corpus check format lock clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: environment ## Run all tests, with what they need; TESTS="tests/unit -k na
 
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
+
+chaos: environment ## Let 1000 faults happen under load (CHAOS_FAULTS, CHAOS_SEED, CHAOS_KINDS), count what is lost
+	@$(BIN)/python tests/prerequisites.py unshare --net --mount $(BIN)/python -m tests.chaos
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)

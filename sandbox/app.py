@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
@@ -45,14 +46,14 @@ from sandbox.api.routes import (
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.db.migrations import migrate
+from sandbox.db.server import DatabaseServer
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.edge.store import GrantStore
 from sandbox.engine.base import Limits
+from sandbox.engine.docker.connection import data_folder
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.host_environment import container_environment
@@ -84,6 +85,7 @@ from sandbox.preview.router import HostRouter
 from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
+from sandbox.records.disk_space import DiskSpace, FindFolder
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
@@ -100,7 +102,7 @@ from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.service import SessionLimits, SessionService, new_origin
 from sandbox.sessions.watcher import Watcher
-from sandbox.settings import Settings
+from sandbox.settings import DiskReserve, Settings
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
@@ -128,6 +130,7 @@ class _Core:
 
     settings: Settings
     db: Database
+    disk: DiskSpace
     recorder: Recorder
     tracing: Tracing
     intake: Intake
@@ -144,24 +147,16 @@ class _Part(Protocol):
 P = TypeVar("P", bound=_Part)
 
 
-async def database_url(settings: Settings) -> str:
-    """The URL of the configured database, or of the embedded one, which is started."""
-    return settings.database_url or await EmbeddedPostgres(settings.home).start()
-
-
 @asynccontextmanager
 async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
-    dsn = await database_url(settings)
-    for name in await migrate(dsn):
-        log.info("applied %s", name)
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
-        core = await _start_core(stack, settings, dsn)
-        access = TokenService(core.db)
+        core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
+        access = await _started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings, workers)
+        project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
         refiner = Refiner(core.db, _wording(settings))
         await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
@@ -188,6 +183,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         services = Services(
             settings=settings,
             db=core.db,
+            disk=core.disk,
             engine=core.engine,
             broker=broker,
             feed=feed,
@@ -218,8 +214,8 @@ async def _started(stack: AsyncExitStack, part: P) -> P:
     return part
 
 
-async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _Core:
-    db = Database(dsn)
+async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
+    db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
     recorder = Recorder(db)
@@ -227,7 +223,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     stack.push_async_callback(recorder.close)
     configure_logging(settings, recorder)
     intake = Intake(
-        dsn,
+        server.dsn,
         max_body_bytes=settings.max_intake_mb * MIB,
         max_waiting_bytes=settings.intake_queue_mb * MIB,
     )
@@ -238,7 +234,14 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     )
     stack.push_async_callback(engine.aclose)
     signer = Signer(deployment.signing_key)
-    return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+    disk = await _started(stack, _disk_space(settings, db, server))
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+
+
+def _disk_space(settings: Settings, db: Database, server: DatabaseServer) -> DiskSpace:
+    folders: list[FindFolder] = [lambda: settings.home, server.folder, partial(data_folder, settings.docker_host)]
+    alerts = Alerts(notify=settings.alert_webhook_url is not None)
+    return DiskSpace(db, alerts, DiskReserve.parse(settings.disk_reserve), folders)
 
 
 def _wording(settings: Settings) -> Wording | None:
@@ -251,7 +254,8 @@ def _wording(settings: Settings) -> Wording | None:
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
     limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
-    return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
+    runtimes = [runtime.name for runtime in core.catalog.list()]
+    return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
 
 
 async def _start_reconciler(

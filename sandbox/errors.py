@@ -109,6 +109,12 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class DatabaseFull(DatabaseUnavailable):
+    """PostgreSQL answers, or would, but its file system has no room left. Refused writes succeed once there is."""
+
+    code = "disk_full"
+
+
 class MigrationError(SandboxError):
     """The database and the migration files do not match; nothing was changed."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Literal, Self
@@ -15,6 +17,29 @@ EgressGuard = Literal["auto", "required", "off"]
 
 def _default_home() -> Path:
     return Path.home() / ".purple8-sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReserve:
+    """Disk space that is kept free: a number of bytes, or a share of the disk."""
+
+    bytes: int = 0
+    percent: int = 0
+
+    def of(self, total: int) -> int:
+        """In bytes, of a disk of this size."""
+        return max(self.bytes, total * self.percent // 100)
+
+    @classmethod
+    def parse(cls, text: str) -> DiskReserve:
+        """From `5%`, `512M` or `2G`. Raises ValueError."""
+        found = re.fullmatch(r"([0-9]{1,9})([%MG])?", text)
+        if found is None or (found[2] == "%" and int(found[1]) > 99):
+            raise ValueError("must be a share of the disk as in 5%, or a size as in 512M or 2G; 0 for none")
+        number = int(found[1])
+        if found[2] == "%":
+            return cls(percent=number)
+        return cls(bytes=number * {None: 1, "M": 2**20, "G": 2**30}[found[2]])
 
 
 class Settings(BaseSettings):
@@ -78,6 +103,10 @@ class Settings(BaseSettings):
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
     max_sessions_per_user: int = Field(
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
+    )
+    disk_reserve: str = Field(
+        "1G",
+        description="Free disk space below which nothing new is begun, as 512M, 2G or 5%; 0 means none is kept",
     )
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
     idle_timeout_seconds: int = Field(
@@ -239,6 +268,12 @@ class Settings(BaseSettings):
     def _ipv4_networks(cls, value: str) -> str:
         for network in filter(None, value.split(",")):
             IPv4Network(network.strip())
+        return value
+
+    @field_validator("disk_reserve")
+    @classmethod
+    def _known_reserve(cls, value: str) -> str:
+        DiskReserve.parse(value)
         return value
 
     @field_validator("trusted_proxies")

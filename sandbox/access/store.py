@@ -119,6 +119,12 @@ class TokenStore:
         async with self._db.transaction() as connection:
             return (await connection.execute(statement, {"hash": secret_hash, "kind": kind})).scalar_one_or_none()
 
+    async def by_ids(self, token_ids: Collection[UUID]) -> dict[UUID, TokenRecord]:
+        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = ANY(:ids)")
+        async with self._db.read() as connection:
+            rows = await connection.execute(statement, {"ids": list(token_ids)})
+            return {row.token_id: _record(row) for row in rows}
+
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
         """Tokens newest first, after the cursor `before`: `created_at` and `token_id` of the last one read."""
         statement = text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import resource
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import httpx
 
@@ -18,14 +20,14 @@ from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.edge.process import EdgeProcess
 from sandbox.edge.program import find_program
-from sandbox.engine.docker.connection import default_bridge_mtu, engine_version, is_local
+from sandbox.engine.docker.connection import data_folder, default_bridge_mtu, engine_version, is_local
 from sandbox.engine.docker.firewall import why_not
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import SandboxError
 from sandbox.images.runtime_images import RuntimeImages
-from sandbox.settings import Settings
+from sandbox.settings import DiskReserve, Settings
 
 _GIB = 1024**3
 
@@ -161,15 +163,25 @@ async def _service(settings: Settings) -> Finding:
 
 
 async def _disk(settings: Settings) -> Finding:
-    folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
-    free = shutil.disk_usage(folder).free / _GIB
-    verdict = Verdict.FAIL if free < 1 else Verdict.WARN if free < 5 else Verdict.OK
-    hint = (
-        ""
-        if verdict is Verdict.OK
-        else "Free some space: images take about 1 GiB, and each sandbox needs space for what it installs."
-    )
-    return Finding("disk", verdict, f"{free:.1f} GiB free at {folder}", hint)
+    reserve = DiskReserve.parse(settings.disk_reserve)
+    usages = [(folder, shutil.disk_usage(folder)) for folder in await asyncio.to_thread(_written_folders, settings)]
+    folder, usage = min(usages, key=lambda found: found[1].free - reserve.of(found[1].total))
+    detail = f"{usage.free / _GIB:.1f} GiB free at {folder}, the reserve is {reserve.of(usage.total) / _GIB:.1f} GiB"
+    if usage.free < reserve.of(usage.total):
+        return Finding("disk", Verdict.FAIL, detail, "Nothing new is begun until there is more: free some space.")
+    if usage.free < reserve.of(usage.total) + 4 * _GIB:
+        hint = "Free some space: images take about 1 GiB, and each sandbox needs space for what it installs."
+        return Finding("disk", Verdict.WARN, detail, hint)
+    return Finding("disk", Verdict.OK, detail)
+
+
+def _written_folders(settings: Settings) -> list[Path]:
+    """The folders to which the service, the embedded database and the engine write, as far as they are there."""
+    folders = [next(path for path in (settings.home, *settings.home.parents) if path.exists())]
+    folders += [path for path in [(settings.home / "postgres").resolve()] if path.exists()]
+    with contextlib.suppress(SandboxError):
+        folders += [path for path in [data_folder(settings.docker_host)] if path is not None]
+    return folders
 
 
 async def _files(_: Settings) -> Finding:

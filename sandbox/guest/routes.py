@@ -34,7 +34,7 @@ from typing import Any
 from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
 from .command import Command, to_argv
-from .errors import HungUp, Refused, bad_request
+from .errors import DISK_FULL, HungUp, Refused, bad_request
 from .request import Request, argument
 from .state import GuestState
 from .stats import listening_ports, read_stats
@@ -70,7 +70,8 @@ async def dispatch(state: GuestState, request: Request) -> None:
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
-        await _refuse(request, Refused("agent_refused", str(error)))
+        full = error.errno in DISK_FULL
+        await _refuse(request, Refused("disk_full" if full else "agent_refused", str(error)))
 
 
 async def _refuse(request: Request, error: Refused) -> None:

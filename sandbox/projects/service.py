@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -32,8 +32,18 @@ class Runtimes(Protocol):
 class ProjectService:
     """The projects of all users. For a caller who is no admin, other users' projects do not exist. Not thread-safe."""
 
-    def __init__(self, db: Database, catalog: Runtimes, settings: Settings, workers: Workers) -> None:
+    def __init__(
+        self,
+        db: Database,
+        catalog: Runtimes,
+        settings: Settings,
+        workers: Workers,
+        *,
+        require_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._require_room = require_room
         self._workers = workers
         self._catalog = catalog
         self._limits = ArchiveLimits.of(settings)
@@ -43,9 +53,10 @@ class ProjectService:
 
         An earlier project of the same id is replaced; sessions that use its content are not affected. Uploading the
         same content again changes nothing. A project whose plan is not known is stored with the problem, because a
-        launch can be requested with a plan. Raises ArchiveRefused, or InvalidInput for an invalid id. In that case
-        nothing is stored, and an earlier project is not changed.
+        launch can be requested with a plan. Raises ArchiveRefused, DiskLow, or InvalidInput for an invalid id. In that
+        case nothing is stored, and an earlier project is not changed.
         """
+        self._require_room()
         if not PROJECT_ID.fullmatch(project_id):
             raise InvalidInput(
                 "project_id: only letters, digits and . _ - are allowed, at most 255, and no dot at the beginning.",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +13,8 @@ from cachetools import TTLCache
 
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
+from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
-from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.failures import SILENT
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
@@ -26,10 +24,11 @@ from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
 from sandbox.launch.environment import role_environment
-from sandbox.projects.project import ProjectRef, RequestedPlan
+from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
+from sandbox.sessions.create_request import CreateRequest
 from sandbox.telemetry import context
 from sandbox.telemetry.tracing import current_ids, new_ids
 
@@ -39,23 +38,7 @@ log = logging.getLogger(__name__)
 TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRequest:
-    """A request for a new session. Its fields have been validated, its references have not."""
-
-    project_id: str | None = None
-    runtime_type: str | None = None
-    env: dict[str, str] = field(default_factory=dict)
-    egress: Egress = PUBLIC
-    idle_timeout_seconds: int | None = None
-    max_lifetime_seconds: int | None = None
-    pipeline_run_id: str | None = None
-    agents: Sequence[str] = ()
-    #: Roles that replace those of the project's plan.
-    plan: RequestedPlan | None = None
-    lessons: bool = True
+_CACHE_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +64,20 @@ class SessionService:
         projects: ProjectService,
         limits: SessionLimits,
         runtimes: Sequence[str],
+        *,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._require_room = require_room
         self._engine = engine
         self._projects = projects
         self._limits = limits
         self._runtimes = runtimes
-        self._cache: TTLCache[UUID, Session] = TTLCache(1024, CACHE_SECONDS)
+        self._cache: TTLCache[UUID, Session] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
+        #: For commands while the database does not answer. The owner of a session never changes, and where its row is
+        #: out of date its guest agent says so.
+        self._known: LastKnown[UUID, Session] = LastKnown(_CACHE_SIZE)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -105,15 +95,16 @@ class SessionService:
 
         Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
         if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
-        for an unknown project, and SandboxError (`too_many_sessions`) at the user's limit.
+        for an unknown project, SandboxError (`too_many_sessions`) at the user's limit, and DiskLow.
         """
-        digest = _digest(request) if idempotency_key else None
+        digest = request.digest() if idempotency_key else None
         if idempotency_key:
             # This comes before the checks, because the project may have been deleted since the first request.
             async with self._db.read() as conn:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
                 return _same_request(earlier, digest), False
+        self._require_room()
         reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
@@ -167,16 +158,19 @@ class SessionService:
 
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
-        async with self._db.read() as conn:
-            session = await store.get(conn, session_id)
-        if session is None or not caller.may_see(session.user_id):
-            raise NotFound(
-                f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found"
-            )
-        return session
+        session = await self._read(session_id)
+        if session is not None:
+            self._known.put(session_id, session)
+        return _visible(caller, session_id, session)
 
     async def find(self, session_id: UUID) -> Session | None:
-        """The session, without a check of the caller: the preview does its own."""
+        """The session, as it was last read while the database does not answer.
+
+        Without a check of the caller: the preview does its own.
+        """
+        return await self._known.read(session_id, lambda: self._read(session_id))
+
+    async def _read(self, session_id: UUID) -> Session | None:
         async with self._db.read() as conn:
             return await store.get(conn, session_id)
 
@@ -196,10 +190,11 @@ class SessionService:
     async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
         """Start a new run of the pipeline with the current version of the project.
 
-        Raises Conflict while the session has other work, and SandboxError (`session_over`) after its end.
+        Raises Conflict while the session has other work, SandboxError (`session_over`) after its end, and DiskLow.
         """
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
+        self._require_room()
         digest = None
         if session.project_id:
             reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
@@ -302,11 +297,12 @@ class SessionService:
     async def _cached(self, caller: Caller, session_id: UUID) -> Session:
         """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
 
-        If the session ended meanwhile, its guest agent does not answer.
+        While the database does not answer, it is the row that was read last. If the session ended meanwhile, its guest
+        agent does not answer.
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
-            session = await self.get(caller, session_id)
+            session = _visible(caller, session_id, await self.find(session_id))
             if session.containers and session.work is None:
                 self._cache[session_id] = session
         return session
@@ -370,6 +366,13 @@ class SessionService:
             log.info("the activity of sessions could not be written and will be later: %s", error)
 
 
+def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Session:
+    """The session, if there is one and the caller may see it. Raises NotFound."""
+    if session is None or not caller.may_see(session.user_id):
+        raise NotFound(f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found")
+    return session
+
+
 def new_origin() -> store.RunOrigin:
     """The origin of a run: the current request and its trace, or a new trace outside of a request."""
     request_id, parent = context.current().request_id, current_ids()
@@ -377,18 +380,6 @@ def new_origin() -> store.RunOrigin:
     if parent:
         return store.RunOrigin(request_id, parent[0], parent[1], span_id)
     return store.RunOrigin(request_id, trace_id, None, span_id)
-
-
-def _digest(request: CreateRequest) -> str:
-    values = asdict(request)
-    # The digest of a request without new fields is that of the previous release, so a retry across an update fits.
-    if not values["plan"]:
-        del values["plan"]
-    if request.egress == PUBLIC:
-        del values["egress"]
-    if request.lessons:
-        del values["lessons"]
-    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from sandbox.images.runtime_images import RuntimeImages
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.own_engine import OwnEngine
 
 
 @pytest.fixture(scope="module")
@@ -100,58 +99,11 @@ port = 8000
 }
 
 
-class Dockerd:
-    """A second Docker daemon with a socket, a data folder and a network namespace of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.host = f"unix://{home}/docker.sock"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = {
-            "host": self.host,
-            "data-root": self.home / "data",
-            "exec-root": self.home / "exec",
-            "pidfile": self.home / "pid",
-            "shutdown-timeout": 2,
-            "bridge": "none",
-            "iptables": "false",
-            "ip6tables": "false",
-            "ip-masq": "false",
-        }
-        with (self.home / "log").open("ab") as out:
-            # In a network namespace of its own, because a daemon without a bridge removes that of the machine's daemon.
-            command = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
-            self._process = subprocess.Popen(command, stdout=out, stderr=out)
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self._process.poll() is None, (self.home / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (self.home / "log").read_text()[-2000:]
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        # Not by a library, because those leave the socket of a refused connection open.
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(str(self.home / "docker.sock"))
-                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-                return b" 200 " in connection.recv(100)
-            except OSError:
-                return False
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(60)
-        self._process = None
-
-
 @pytest.fixture
-def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
+def daemon(docker_client: docker.DockerClient) -> Iterator[OwnEngine]:
     """A container engine that may be restarted, with the image of the Python runtime."""
     home = Path(tempfile.mkdtemp(prefix="sbx-dockerd-"))
-    daemon = Dockerd(home)
+    daemon = OwnEngine(home)
     reference = asyncio.run(RuntimeImages(RuntimeCatalog()).ensure("python312"))
     try:
         daemon.start()
@@ -163,7 +115,7 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
         shutil.rmtree(home)
 
 
-def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
+def test_the_engine_restarts(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     service = make_service(DOCKER_HOST=daemon.host)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
@@ -197,7 +149,7 @@ def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Servic
     service.stop()
 
 
-def test_the_engine_restarts_during_a_launch(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
+def test_the_engine_restarts_during_a_launch(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     """The launch waits for the engine, replaces the containers that ended with it, and goes on."""
     service = make_service(DOCKER_HOST=daemon.host)
     service.start()

@@ -47,10 +47,11 @@ from sandbox.learning.remedies import Deadlines
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store
+from sandbox.sessions.create_request import CreateRequest
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import CreateRequest, SessionLimits, SessionService, new_origin
+from sandbox.sessions.service import SessionLimits, SessionService, new_origin
 from sandbox.sessions.watcher import Watcher
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing

@@ -17,6 +17,7 @@ from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
+from sandbox.records.disk_space import DiskSpace
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
@@ -35,6 +36,7 @@ class Services:
 
     settings: Settings
     db: Database
+    disk: DiskSpace
     engine: Engine
     broker: EventBroker
     feed: SessionFeed

@@ -21,7 +21,7 @@ from sandbox.domain.egress import parse_egress
 from sandbox.domain.plan import MAX_ROLES, Environment, Role
 from sandbox.domain.session import Session
 from sandbox.events.sse import encode_event, encode_id
-from sandbox.sessions.service import CreateRequest
+from sandbox.sessions.create_request import CreateRequest
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 

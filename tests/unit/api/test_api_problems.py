@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sandbox.api.http import problems
 from sandbox.errors import (
     Conflict,
+    DatabaseFull,
     DatabaseUnavailable,
     EngineError,
     InvalidInput,
@@ -44,7 +46,10 @@ class Thing(BaseModel):
 def make_app() -> FastAPI:
     app = FastAPI()
     problems.install(app)
-    errors: dict[str, SandboxError] = {
+    errors: dict[str, Exception] = {
+        "full": OSError(errno.ENOSPC, "No space left on device"),
+        "database_full": DatabaseFull("PostgreSQL has no disk space left", hint="free some"),
+        "file": OSError(errno.EIO, "a secret"),
         "not_found": NotFound("no such thing", hint="look elsewhere", code="thing_not_found"),
         "conflict": Conflict("it is over"),
         "database": DatabaseUnavailable("PostgreSQL is away", hint="wait"),
@@ -99,6 +104,9 @@ async def http():
         ("engine", 503, "engine_error"),
         ("stage", 409, "port_not_opened"),
         ("internal", 500, "internal_error"),
+        ("full", 503, "disk_full"),
+        ("database_full", 503, "disk_full"),
+        ("file", 500, "internal_error"),
         ("timeout", 504, "too_slow"),
         ("invalid", 422, "invalid_input"),
     ],

@@ -15,7 +15,7 @@ from sandbox.errors import EngineError
 from sandbox.launch.slots import LaunchSlots
 from sandbox.launch.stages.plan import PlanStage
 from sandbox.learning.refinement.service import Refiner
-from sandbox.sessions.service import CreateRequest
+from sandbox.sessions.create_request import CreateRequest
 from tests.fakes.processes import Script, app
 from tests.fakes.world import CALLER, INSTALL, World, one_role
 

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from sandbox.sessions.service import CreateRequest, SessionLimits, SessionService
+from sandbox.sessions.create_request import CreateRequest
+from sandbox.sessions.service import SessionLimits, SessionService
 from tests.fakes.world import CALLER, World
 
 HOUR, DAY = 3600, 86_400
