@@ -130,6 +130,8 @@ def tool_of(words: list[str]) -> Tool | None:
         return tool if "--serve" in words else None
     if tool.framework == "storybook" and command not in tool.commands:
         return None
+    if "" in tool.commands and ("." in command or "/" in command):
+        return tool  # The argument is the page or the folder to serve.
     # If a tool has no sub-commands, its argument is the folder to serve.
     return tool if command in tool.commands or tool.commands == ("",) else None
 

@@ -93,6 +93,7 @@ def test_a_lock_file_from_another_system_is_not_followed(plan_of: PlanOf, conten
         (package(scripts={"preview": "vite preview", "build": "vite build"}, devDependencies={"vite": "6"}),
          "npx vite --host 0.0.0.0 --port 5173 --strictPort"),
         (package(scripts={"develop": "strapi develop"}), "npm run develop"),
+        (package(scripts={"start": "parcel src/index.html"}), "npm run start -- --host 0.0.0.0 --port 1234"),
         (package(scripts={"server": "json-server db.json"}, devDependencies={"json-server": "1"}), "npm run server"),
         (package(scripts={"watch": "tsc -w", "api:dev": "wasp start"}), "npm run api:dev"),
     ],
