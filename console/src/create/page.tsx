@@ -1,9 +1,9 @@
 /** A new session: from a folder or archive, from a project that is there, or blank. */
-import { Button, Group, NativeSelect, Paper, Stack, Tabs, Text, Title } from "@mantine/core";
+import { Alert, Button, Group, NativeSelect, Paper, Stack, Tabs, Text, Title } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { useLocation } from "wouter";
-import { api, json, Problem, type Session, unwrap } from "../api/client";
+import { api, json, Problem, type Schemas, type Session, unwrap } from "../api/client";
 import { sessionKey } from "../sessions/live";
 import { ErrorState } from "../ui/states";
 import { usePageTitle } from "../ui/title";
@@ -14,6 +14,20 @@ import type { Project } from "./upload";
 
 const RUNTIMES = ["python312", "node20"];
 
+/** Where the plan is not known, it is filled in from here. */
+const UNKNOWN_PLAN: Plan = {
+  app: {
+    runtime: "python312",
+    root: ".",
+    install: null,
+    start: null,
+    port: 8000,
+    health: "/",
+    env: {},
+    framework: null,
+  },
+};
+
 export default function NewSessionPage() {
   usePageTitle("New session");
   const [project, setProject] = useState<Project | null>(null);
@@ -21,7 +35,7 @@ export default function NewSessionPage() {
 
   function choose(next: Project | null): void {
     setProject(next);
-    setPlan((next?.plan ?? {}) as Plan);
+    setPlan(next === null ? {} : (next.plan ?? UNKNOWN_PLAN));
   }
 
   return (
@@ -51,11 +65,26 @@ export default function NewSessionPage() {
             <strong>{project.project_id}</strong>: {project.files} files. This is what the launch does; change
             what should be different.
           </Text>
+          {project.plan_problem && <PlanProblem problem={project.plan_problem} />}
           <PlanEditor plan={plan} onChange={setPlan} />
           <LaunchForm project={project} plan={plan} />
         </>
       )}
     </Stack>
+  );
+}
+
+function PlanProblem({ problem }: { problem: Schemas["PlanProblemView"] }) {
+  return (
+    <Alert color="orange" title="How the project starts is not known">
+      <Text size="sm">{problem.message}</Text>
+      <Text size="sm">Fill in a start command and a port below. {problem.hint}</Text>
+      {problem.looked_at.map((line) => (
+        <Text size="xs" key={line}>
+          {line}
+        </Text>
+      ))}
+    </Alert>
   );
 }
 
@@ -110,7 +139,7 @@ function newKey(): string {
 function LaunchForm({ project, plan }: { project: Project; plan: Plan }) {
   const [env, setEnv] = useState<EnvEntry[]>([]);
   const launch = useLaunch();
-  const changed = changedRoles((project.plan ?? {}) as Plan, plan);
+  const changed = changedRoles(project.plan ?? {}, plan);
   return (
     <Paper withBorder p="md">
       <EnvEditor entries={env} onChange={setEnv} />
