@@ -36,6 +36,8 @@ class OutputPage:
     lines: Sequence[OutputLine]
     older: bool
     newer: bool
+    #: The offset after the last line that was read, whether it matches or not.
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +55,34 @@ class OutputQuery:
 async def page_after(guest: Guest, process: str, query: OutputQuery, *, after: int, limit: int) -> OutputPage:
     """The first `limit` matching lines that end after an offset, which must be the end of a line or 0."""
     found: list[OutputLine] = []
+    end = after
     async with aclosing(output_lines(guest, process, after, None)) as lines:
         async for line in lines:
             if query.matches(line):
                 if len(found) == limit:
-                    return OutputPage(found, older=after > 0, newer=True)
+                    return OutputPage(found, older=after > 0, newer=True, end=end)
                 found.append(line)
-    return OutputPage(found, older=after > 0, newer=False)
+            end = line.end
+    return OutputPage(found, older=after > 0, newer=False, end=end)
 
 
 async def page_before(guest: Guest, process: str, query: OutputQuery, *, before: int | None, limit: int) -> OutputPage:
     """The last `limit` matching lines that end before an offset; by default the last of all."""
-    end = before
-    if end is None:
+    upper = before
+    if upper is None:
         info = await guest.process(process)
-        end = info.output_end + 1 if info else 0
-    page = OutputPage([], older=False, newer=False)
-    for start in (max(0, end - WINDOW_BYTES), 0):
+        upper = info.output_end + 1 if info else 0
+    page = OutputPage([], older=False, newer=False, end=0)
+    for start in (max(0, upper - WINDOW_BYTES), 0):
         found: deque[OutputLine] = deque(maxlen=limit)
-        count = 0
-        async with aclosing(output_lines(guest, process, start, end)) as lines:
+        count, end = 0, 0
+        async with aclosing(output_lines(guest, process, start, upper)) as lines:
             async for line in lines:
+                end = line.end
                 if query.matches(line):
                     found.append(line)
                     count += 1
-        page = OutputPage([*found], older=count > limit or start > 0, newer=before is not None)
+        page = OutputPage([*found], older=count > limit or start > 0, newer=before is not None, end=end)
         if start == 0 or count >= limit:
             break
     return page
@@ -100,7 +105,8 @@ async def output_lines(guest: Guest, process: str, start: int, end: int | None) 
                 if is_first:
                     is_first = False
                     # One byte before `start` tells whether a line ends there.
-                    is_aligned = start == 0 or (chunk.offset == start - 1 and chunk.data[:1] == b"\n")
+                    ends_line = chunk.offset == start - 1 and chunk.data[:1] == b"\n"
+                    is_aligned = ends_line if start else chunk.offset == 0
                     incomplete = None if is_aligned else chunk.stream
                 for line_end, text in assemblers[chunk.stream].feed(chunk):
                     if end is not None and line_end >= end:

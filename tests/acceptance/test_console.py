@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +33,16 @@ print("10%\\r100% done", file=sys.stderr, flush=True)
 http.server.ThreadingHTTPServer(("", 8000), http.server.SimpleHTTPRequestHandler).serve_forever()
 """,
     "index.html": "<h1>first</h1>",
+}
+
+
+CHATTY = {
+    "sandbox.toml": """
+[web]
+runtime = "python312"
+start = "seq -f 'row %.0f of many' 0 199999; exec python3 -m http.server 8000"
+port = 8000
+""",
 }
 
 
@@ -241,6 +252,45 @@ async def test_the_keyboard_reaches_pages_and_search(page: Page) -> None:
     await page.get_by_label("Find a page or session").fill("traces")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Traces")).to_be_visible()
+
+
+async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, service: Service, admin: Api) -> None:
+    await asyncio.to_thread(admin.upload, "chatty", CHATTY)
+    session, _ = await asyncio.to_thread(lambda: admin.launch(project_id="chatty"))
+    await visit(page, f"{service.url}/sessions/{session['session_id']}/output")
+    log = page.get_by_role("log")
+    await expect(log.get_by_text("row 199999 of")).to_be_visible(timeout=60_000)
+    await expect(page.get_by_text("older ones above")).to_be_visible()
+    assert await log.locator(".log-line").count() < 200
+
+    await page.get_by_label("Search the log").fill("ROW 54321 ")
+    found = log.locator(".log-line")
+    await expect(found).to_have_count(1, timeout=60_000)
+    await found.locator(".log-time").click()
+    linked = page.url
+    await visit(page, "about:blank")
+    await visit(page, linked)
+    await expect(log.locator(".log-line[aria-current]")).to_have_text(re.compile("row 54321 of"))
+    await expect(page.get_by_role("button", name="Latest")).to_be_visible()
+    await log.hover()
+    for line in ("row 53000 of", "row 55000 of"):
+        await _scroll_to(page, line, -4000 if line < "row 54321" else 4000)
+    await page.get_by_role("button", name="Latest").click()
+    await expect(log.get_by_text("row 199999 of")).to_be_visible(timeout=60_000)
+
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="Download").click()
+    downloaded = Path(await (await started.value).path()).read_text("utf-8").splitlines()
+    assert downloaded[:1] + downloaded[199_999:200_000] == ["row 0 of many", "row 199999 of many"]
+    await asyncio.to_thread(admin.end, session["session_id"])
+
+
+async def _scroll_to(page: Page, text: str, step: int) -> None:
+    """Scroll the log until a line with the text is drawn."""
+    async with asyncio.timeout(120):
+        while await page.get_by_role("log").get_by_text(text).count() == 0:
+            await page.mouse.wheel(0, step)
+            await asyncio.sleep(0.05)
 
 
 SESSION_PARTS = ("log", "output", "terminal", "files", "usage", "lessons", "details")

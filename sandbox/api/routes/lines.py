@@ -102,7 +102,7 @@ async def session_lines(
         ],
         older=page.older,
         newer=page.newer,
-        resume=f"run={run.hex[:12]}&{role}={page.lines[-1].end if page.lines else 0}",
+        resume=f"run={run.hex[:12]}&{role}={page.end}",
     )
 
 
