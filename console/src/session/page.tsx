@@ -95,7 +95,7 @@ function Opened({ session, part }: { session: Session; part: string }) {
           }}
         />
       )}
-      <ProblemPanel session={session} run={run} onShow={show} />
+      <ProblemPanel session={session} run={run} log={log} onShow={show} />
       <div className="session-columns">
         <Tabs value={part} onChange={show} keepMounted={false} className="session-parts">
           <Tabs.List>
