@@ -35,6 +35,7 @@ from sandbox.api.routes import (
     events,
     files,
     health,
+    lines,
     otlp,
     projects,
     recovery,
@@ -357,7 +358,7 @@ class Application:
             redoc_url=None,
         )
         problems.install(self.api)
-        of_sessions = (sessions, events, commands, files, terminal, recovery)
+        of_sessions = (sessions, events, lines, commands, files, terminal, recovery)
         modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
         for router in (*(module.router for module in modules), *records_routers()):
             self.api.include_router(router)

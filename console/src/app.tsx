@@ -50,7 +50,7 @@ export function App() {
               size="sm"
               aria-label="Navigation"
             />
-            <Text component={Link} href="/" fw={700}>
+            <Text component={Link} href="/" fw={700} className="home">
               purple8-sandbox
             </Text>
           </Group>
@@ -80,7 +80,7 @@ export function App() {
         <Navigation path={path} onChoose={menu.close} />
       </AppShell.Navbar>
       <AppShell.Main id="main" tabIndex={-1}>
-        <ErrorBoundary key={path}>
+        <ErrorBoundary key={path.split("/").slice(0, 3).join("/")}>
           <Suspense fallback={<PageLoading />}>
             <Switch>
               <Route path="/" component={SessionsPage} />

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +33,16 @@ print("10%\\r100% done", file=sys.stderr, flush=True)
 http.server.ThreadingHTTPServer(("", 8000), http.server.SimpleHTTPRequestHandler).serve_forever()
 """,
     "index.html": "<h1>first</h1>",
+}
+
+
+CHATTY = {
+    "sandbox.toml": """
+[web]
+runtime = "python312"
+start = "seq -f 'row %.0f of many' 0 199999; exec python3 -m http.server 8000"
+port = 8000
+""",
 }
 
 
@@ -66,6 +77,7 @@ async def test_a_folder_becomes_a_session(page: Page, admin: Api, tmp_path: Path
     await page.get_by_label("Folder", exact=True).set_input_files(folder)
     await expect(page.get_by_label("Start command")).to_have_value("echo $GREETING; python3 -u serve.py")
     await expect(page.locator("main")).to_contain_text("dropped-app: 4 files")
+    await page.get_by_label("Start command").fill("echo the plan was edited; echo $GREETING; python3 -u serve.py")
     await page.get_by_role("button", name="Add a variable").click()
     await page.get_by_label("Name of variable 1").fill("GREETING")
     await page.get_by_label("Secret").check()
@@ -76,6 +88,7 @@ async def test_a_folder_becomes_a_session(page: Page, admin: Api, tmp_path: Path
     await expect(status_of(page)).to_have_text("running", timeout=LAUNCH_MS)
     await expect(preview(page).locator("h1")).to_have_text("first")
     await page.get_by_role("tab", name="Output").click()
+    await expect(page.get_by_role("log")).to_contain_text("the plan was edited")
     await expect(page.get_by_role("log")).to_contain_text("hello from the form")
 
     session_id = urlsplit(page.url).path.split("/")[2]
@@ -86,6 +99,28 @@ async def test_a_folder_becomes_a_session(page: Page, admin: Api, tmp_path: Path
     await page.get_by_role("button", name="End", exact=True).click()
     await page.get_by_role("dialog").get_by_role("button", name="End", exact=True).click()
     await expect(status_of(page)).to_have_text("terminated", timeout=LAUNCH_MS)
+
+
+async def test_a_failure_is_explained_and_leads_to_the_line(page: Page, service: Service, admin: Api) -> None:
+    broken = {**APP, "serve.py": "import sys\n\n\nraise SystemError('broken on purpose')\n"}
+    await asyncio.to_thread(admin.upload, "broken-app", broken)
+    session, _ = await asyncio.to_thread(lambda: admin.launch(project_id="broken-app"))
+    assert session["status"] == "error"
+    await visit(page, f"{service.url}/sessions/{session['session_id']}")
+    problem = page.get_by_test_id("problem")
+    await expect(problem).to_contain_text(session["error"]["code"])
+    await expect(problem).to_contain_text("SystemError: broken on purpose")
+    await problem.get_by_role("link", name="Open serve.py, line 4").click()
+    editor = page.get_by_role("textbox", name="serve.py")
+    await expect(editor.locator(".cm-activeLine")).to_have_text("raise SystemError('broken on purpose')")
+    await editor.fill(APP["serve.py"])
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+
+    await problem.get_by_role("link", name="Edit the plan").click()
+    await expect(page.get_by_label("Project", exact=True)).to_have_value("broken-app")
+    await expect(page.get_by_label("Start command")).to_have_value("echo $GREETING; python3 -u serve.py")
+    await asyncio.to_thread(admin.end, session["session_id"])
 
 
 async def test_the_list_is_live(page: Page, admin: Api) -> None:
@@ -241,6 +276,48 @@ async def test_the_keyboard_reaches_pages_and_search(page: Page) -> None:
     await page.get_by_label("Find a page or session").fill("traces")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Traces")).to_be_visible()
+
+
+async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, service: Service, admin: Api) -> None:
+    await asyncio.to_thread(admin.upload, "chatty", CHATTY)
+    session, _ = await asyncio.to_thread(lambda: admin.launch(project_id="chatty"))
+    await visit(page, f"{service.url}/sessions/{session['session_id']}/output")
+    log = page.get_by_role("log")
+    await expect(log.get_by_text("row 199999 of")).to_be_visible(timeout=60_000)
+    await expect(page.get_by_text("older ones above")).to_be_visible()
+    assert await log.locator(".log-line").count() < 200
+
+    await page.get_by_label("Search the log").fill("ROW 54321 ")
+    found = log.locator(".log-line")
+    await expect(found).to_have_count(1, timeout=60_000)
+    await found.locator(".log-time").click()
+    linked = page.url
+    await visit(page, "about:blank")
+    await visit(page, linked)
+    await expect(log.locator(".log-line[aria-current]")).to_have_text(re.compile("row 54321 of"))
+    await expect(page.get_by_role("button", name="Latest")).to_be_visible()
+    await log.hover()
+    await _scroll_until(page, -4000, lambda row: row < 53_000)
+    await _scroll_until(page, 4000, lambda row: row > 55_000)
+    await page.get_by_role("button", name="Latest").click()
+    await expect(log.get_by_text("row 199999 of")).to_be_visible(timeout=60_000)
+
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="Download").click()
+    downloaded = Path(await (await started.value).path()).read_text("utf-8").splitlines()
+    assert downloaded[:1] + downloaded[199_999:200_000] == ["row 0 of many", "row 199999 of many"]
+    await asyncio.to_thread(admin.end, session["session_id"])
+
+
+async def _scroll_until(page: Page, step: int, is_there: Callable[[int], bool]) -> None:
+    """Scroll the log until a line that is drawn has a number of which `is_there` is true."""
+    async with asyncio.timeout(120):
+        while True:
+            drawn = await page.get_by_role("log").inner_text()
+            if any(is_there(int(number)) for number in re.findall(r"row (\d+) of", drawn)):
+                return
+            await page.mouse.wheel(0, step)
+            await asyncio.sleep(0.1)
 
 
 SESSION_PARTS = ("log", "output", "terminal", "files", "usage", "lessons", "details")

@@ -18,6 +18,8 @@ export interface CodeView {
 
 interface Options {
   path: string;
+  /** The line to show first, from 1. */
+  line: number;
   text: string;
   isDark: boolean;
   onChange: (text: string) => void;
@@ -32,7 +34,10 @@ const LANGUAGES: [RegExp, () => Extension][] = [
   [/\.json$/, json],
 ];
 
-export function openCode(parent: HTMLElement, { path, text, isDark, onChange, onSave }: Options): CodeView {
+export function openCode(
+  parent: HTMLElement,
+  { path, line, text, isDark, onChange, onSave }: Options,
+): CodeView {
   const language = LANGUAGES.find(([pattern]) => pattern.test(path))?.[1]();
   function save(view: EditorView): boolean {
     onSave(view.state.doc.toString());
@@ -53,6 +58,14 @@ export function openCode(parent: HTMLElement, { path, text, isDark, onChange, on
       ...(isDark ? [oneDark] : []),
     ],
   });
+  if (line > 1) {
+    const place = view.state.doc.line(Math.min(line, view.state.doc.lines)).from;
+    view.dispatch({
+      selection: { anchor: place },
+      effects: EditorView.scrollIntoView(place, { y: "center" }),
+    });
+    view.focus();
+  }
   return {
     replace: (next) => {
       const length = view.state.doc.length;

@@ -13,13 +13,15 @@ interface Props {
   role: string;
   path: string;
   isShown: boolean;
+  /** The line to show first. */
+  line: number;
 }
 
 /** Larger files are offered for download only. */
 const MAX_BYTES = 2_000_000;
 const REFRESH_MS = 4000;
 
-export function Editor({ id, role, path, isShown }: Props) {
+export function Editor({ id, role, path, isShown, line }: Props) {
   const key = ["file", id, role, path];
   const queries = useQueryClient();
   const file = useQuery({
@@ -90,19 +92,26 @@ export function Editor({ id, role, path, isShown }: Props) {
         </Alert>
       )}
       {save.error && <ErrorState error={save.error} />}
-      <Code path={path} text={text} onChange={setText} onSave={(content) => save.mutate(content)} />
+      <Code
+        path={path}
+        line={line}
+        text={text}
+        onChange={setText}
+        onSave={(content) => save.mutate(content)}
+      />
     </>
   );
 }
 
 interface CodeProps {
   path: string;
+  line: number;
   text: string;
   onChange: (text: string) => void;
   onSave: (text: string) => void;
 }
 
-function Code({ path, text, onChange, onSave }: CodeProps) {
+function Code({ path, line, text, onChange, onSave }: CodeProps) {
   const box = useRef<HTMLDivElement>(null);
   const view = useRef<CodeView | null>(null);
   const latest = useRef({ text, onChange, onSave });
@@ -113,6 +122,7 @@ function Code({ path, text, onChange, onSave }: CodeProps) {
     if (!box.current) return;
     const opened = openCode(box.current, {
       path,
+      line,
       text: latest.current.text,
       isDark,
       onChange: (changed) => latest.current.onChange(changed),
@@ -120,7 +130,7 @@ function Code({ path, text, onChange, onSave }: CodeProps) {
     });
     view.current = opened;
     return () => opened.close();
-  }, [path, isDark]);
+  }, [path, line, isDark]);
 
   useEffect(() => view.current?.replace(text), [text]);
   return <div ref={box} data-testid="editor" />;

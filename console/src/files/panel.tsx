@@ -1,7 +1,8 @@
 /** The files of a session: a tree, an editor, and upload, download, rename and removal. */
 import { Button, Group, NativeSelect, Text } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useRef, useState } from "react";
+import { useEffect, useRef, useState } from "react";
+import { useSearch } from "wouter";
 import type { Session } from "../api/client";
 import { useConfirm } from "../ui/confirm";
 import { Empty, ErrorState } from "../ui/states";
@@ -12,8 +13,19 @@ import { Tree } from "./tree";
 
 export default function FilesPanel({ session, isShown }: { session: Session; isShown: boolean }) {
   const roles = Object.keys(session.containers);
-  const [role, setRole] = useState(roles[0] ?? "");
-  const [chosen, setChosen] = useState<{ path: string; isFolder: boolean } | null>(null);
+  const search = useSearch();
+  const place = placeOf(search);
+  const [role, setRole] = useState(place && roles.includes(place.role) ? place.role : (roles[0] ?? ""));
+  const [chosen, setChosen] = useState<{ path: string; isFolder: boolean } | null>(
+    place && { path: place.path, isFolder: false },
+  );
+  // A link to a place in a file may be followed while files are open already.
+  useEffect(() => {
+    const next = placeOf(search);
+    if (!next) return;
+    setRole(next.role);
+    setChosen({ path: next.path, isFolder: false });
+  }, [search]);
   if (roles.length === 0 || session.status === "terminated")
     return <Empty title="There are no files">They are shown while the session has containers.</Empty>;
   return (
@@ -52,6 +64,7 @@ export default function FilesPanel({ session, isShown }: { session: Session; isS
               role={role}
               path={chosen.path}
               isShown={isShown}
+              line={chosen.path === place?.path ? place.line : 1}
             />
           ) : (
             <Empty title="No file is open">Choose a file on the left.</Empty>
@@ -60,6 +73,13 @@ export default function FilesPanel({ session, isShown }: { session: Session; isS
       </div>
     </>
   );
+}
+
+/** The place in a file that the address names. */
+function placeOf(search: string): { role: string; path: string; line: number } | null {
+  const query = new URLSearchParams(search);
+  const [role, path] = [query.get("role"), query.get("path")];
+  return role && path ? { role, path, line: Number(query.get("line")) || 1 } : null;
 }
 
 interface ActionsProps {

@@ -21,7 +21,7 @@ export const LogRow = memo(function LogRow({ line, isLinked, onLink }: Props) {
           onLink(line.id);
         }}
       >
-        {line.time ? clock(line.time) : `#${line.id.replace(/^a-/, "")}`}
+        {line.time ? clock(line.time) : "¶"}
       </a>
       {line.role && <span className="log-role">{line.role}</span>}
       <span className="log-text">

@@ -5,6 +5,7 @@ function line(number: number, more: Partial<Line> = {}): Line {
   const text = `line ${number}`;
   return {
     id: `l-${number}`,
+    position: number,
     time: null,
     run: "r",
     role: "web",

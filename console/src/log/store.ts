@@ -1,8 +1,10 @@
 /** The lines of a log that are in memory: appended in batches, oldest dropped beyond a limit. */
 
 export interface Line {
-  /** Identifies the line in links: `l-` and its seq for a launch, `a-` and its number for the apps' output. */
+  /** Identifies the line in links: `l-` and its seq for a launch, `a-`, its role and its position for output. */
   id: string;
+  /** Orders the lines of a log: the event's seq, or the offset after the line. */
+  position: number;
   time: string | null;
   run: string;
   role: string | null;
@@ -21,10 +23,10 @@ export interface LogFilter {
 
 export const NO_FILTER: LogFilter = { text: "", role: null, stage: null, stream: null, run: null };
 
-/** Lines kept in memory. Whatever is older can be downloaded. */
-const KEPT = 100_000;
+/** Lines kept in memory. */
+const KEPT = 50_000;
 /** Dropped at once, so that not every new line moves all others. */
-const DROPPED = 10_000;
+const DROPPED = 5_000;
 const BATCH_MS = 60;
 
 export class LineStore {
@@ -34,16 +36,18 @@ export class LineStore {
   dropped = 0;
   private waiting: Line[] = [];
   private timer = 0;
+  private version = 0;
   private readonly listeners = new Set<() => void>();
 
-  constructor(private readonly kept = KEPT) {}
+  constructor(protected readonly kept = KEPT) {}
 
   readonly subscribe = (listener: () => void): (() => void) => {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   };
 
-  readonly snapshot = (): Line[] => this.lines;
+  /** Rises with each change. */
+  readonly snapshot = (): number => this.version;
 
   append(lines: Line[]): void {
     if (lines.length === 0) return;
@@ -54,26 +58,41 @@ export class LineStore {
   }
 
   flush(): void {
-    window.clearTimeout(this.timer);
-    this.timer = 0;
     const all = this.lines.concat(this.waiting);
-    this.waiting = [];
     if (all.length > this.kept + DROPPED) this.drop(all, all.length - this.kept);
-    this.lines = all;
-    for (const listener of this.listeners) listener();
+    this.replace(all);
   }
 
-  clear(): void {
+  /** Show these lines instead, and none of those that wait. */
+  protected replace(lines: Line[]): void {
+    window.clearTimeout(this.timer);
+    this.timer = 0;
     this.waiting = [];
-    this.lines = [];
-    this.dropped = 0;
-    this.flush();
+    this.lines = lines;
+    this.notify();
+  }
+
+  protected notify(): void {
+    this.version++;
+    for (const listener of this.listeners) listener();
   }
 
   private drop(lines: Line[], count: number): void {
     lines.splice(0, count);
     this.dropped += count;
   }
+}
+
+/** A log of which a part is in memory and the rest is read from the service, page by page in both directions. */
+export interface Pager {
+  readonly hasOlder: boolean;
+  readonly hasNewer: boolean;
+  readonly isLoading: boolean;
+  readonly error: Error | null;
+  loadOlder: () => void;
+  loadNewer: () => void;
+  /** Go to the newest lines and follow them. */
+  toEnd: () => void;
 }
 
 /** Whether a line is of what the filter names. The text is found in upper and lower case alike. */

@@ -9,8 +9,10 @@ import { useHotkeys } from "@mantine/hooks";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import {
   type ReactNode,
+  type RefObject,
   useCallback,
   useEffect,
+  useLayoutEffect,
   useMemo,
   useRef,
   useState,
@@ -19,10 +21,12 @@ import {
 import { plainText } from "./ansi";
 import { FilterBar } from "./filters";
 import { LogRow } from "./row";
-import { isUnfiltered, type Line, type LineStore, type LogFilter, passes } from "./store";
+import { isUnfiltered, type Line, type LineStore, type LogFilter, type Pager, passes } from "./store";
 
 interface Props {
   store: LineStore;
+  /** If only a part of the log is in memory. The lines of the store are then those that the filter lets through. */
+  pager?: Pager;
   label: string;
   filter: LogFilter;
   onFilter: (filter: LogFilter) => void;
@@ -39,15 +43,19 @@ interface Props {
 
 const ROW_PX = 20;
 const AT_END_PX = 30;
+/** Older lines are read when fewer than these are above. */
+const PAGE_PX = 600;
 
 export function LogViewer(props: Props) {
-  const { store, filter } = props;
-  const all = useSyncExternalStore(store.subscribe, store.snapshot);
+  const { store, filter, pager } = props;
+  useSyncExternalStore(store.subscribe, store.snapshot);
+  const all = store.lines;
+  const isFilteredHere = !pager && !isUnfiltered(filter);
   const lines = useMemo(() => {
-    if (isUnfiltered(filter)) return all;
+    if (!isFilteredHere) return all;
     const wanted = filter.text.toLowerCase();
     return all.filter((line) => passes(line, filter, wanted));
-  }, [all, filter]);
+  }, [all, filter, isFilteredHere]);
   const box = useRef<HTMLDivElement>(null);
   const rows = useVirtualizer({
     count: lines.length,
@@ -56,8 +64,9 @@ export function LogViewer(props: Props) {
     getItemKey: (index) => lines[index]?.id ?? index,
     overscan: 20,
   });
-  const { isFollowing, setFollowing, missed, onScroll } = useFollowing(box, lines, rows.scrollToIndex);
+  const { isFollowing, setFollowing, missed, onScroll } = useFollowing(box, lines, rows.scrollToIndex, pager);
   const { linked, link } = useLinkedLine(lines, rows.scrollToIndex, () => setFollowing(false));
+  useAnchor(box, lines, isFollowing);
   const search = useRef<HTMLInputElement>(null);
   useHotkeys([
     ["/", () => search.current?.focus()],
@@ -69,7 +78,9 @@ export function LogViewer(props: Props) {
       <Group gap="xs" mb={6} align="end">
         <FilterBar {...props} searchRef={search} />
         <Text size="xs" c="dimmed" aria-live="off">
-          {count(lines.length, all.length, store.dropped)}
+          {pager?.isLoading ? "Reading… " : ""}
+          {count(lines.length, all.length, pager ? 0 : store.dropped)}
+          {pager?.hasOlder ? ", older ones above" : ""}
         </Text>
         <Group gap="xs" ml="auto">
           {props.children}
@@ -83,7 +94,7 @@ export function LogViewer(props: Props) {
             aria-pressed={isFollowing}
             onClick={() => setFollowing(!isFollowing)}
           >
-            {isFollowing ? "Following" : missed > 0 ? `Latest (${missed} new)` : "Follow"}
+            {followLabel(isFollowing, missed, pager?.hasNewer ?? false)}
           </Button>
         </Group>
       </Group>
@@ -127,11 +138,13 @@ type ScrollToIndex = (index: number, options?: { align?: "center" | "end" }) => 
 
 /** Scroll to the newest line while the log is followed; hold when the reader scrolls up, and count what came since. */
 function useFollowing(
-  box: React.RefObject<HTMLDivElement | null>,
+  box: RefObject<HTMLDivElement | null>,
   lines: Line[],
   scrollToIndex: ScrollToIndex,
+  pager: Pager | undefined,
 ) {
-  const [isFollowing, setFollowing] = useState(true);
+  // A link to a line leads to that line, not to the end.
+  const [isFollowing, setFollowing] = useState(() => location.hash === "");
   const [heldAt, setHeldAt] = useState(0);
   const lastTop = useRef(0);
   const count = lines.length;
@@ -140,9 +153,10 @@ function useFollowing(
     (next: boolean) => {
       setFollowing(next);
       setHeldAt(count);
-      if (next && count > 0) scrollToIndex(count - 1, { align: "end" });
+      if (next && pager?.hasNewer) pager.toEnd();
+      else if (next && count > 0) scrollToIndex(count - 1, { align: "end" });
     },
-    [count, scrollToIndex],
+    [count, scrollToIndex, pager],
   );
 
   useEffect(() => {
@@ -155,13 +169,31 @@ function useFollowing(
     const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < AT_END_PX;
     const isUpwards = element.scrollTop < lastTop.current - 2;
     lastTop.current = element.scrollTop;
+    if (isUpwards && element.scrollTop < PAGE_PX) pager?.loadOlder();
+    if (pager?.hasNewer && isAtEnd) pager.loadNewer();
     if (isFollowing && isUpwards && !isAtEnd) {
       setFollowing(false);
       setHeldAt(count);
-    } else if (!isFollowing && isAtEnd && !isUpwards && location.hash === "") setFollowing(true);
+    } else if (!isFollowing && isAtEnd && !isUpwards && !pager?.hasNewer && location.hash === "")
+      setFollowing(true);
   }
 
   return { isFollowing, setFollowing: follow, missed: Math.max(0, count - heldAt), onScroll };
+}
+
+/** Keep the line that is read in its place when older lines are put above it, or dropped there. */
+function useAnchor(box: RefObject<HTMLDivElement | null>, lines: Line[], isFollowing: boolean): void {
+  const before = useRef<Line[]>([]);
+  useLayoutEffect(() => {
+    const [first] = lines;
+    const [earlier] = before.current;
+    if (box.current && first && earlier && !isFollowing && first !== earlier) {
+      const added = lines.indexOf(earlier);
+      const dropped = added < 0 ? Math.max(before.current.indexOf(first), 0) : 0;
+      box.current.scrollTop += (Math.max(added, 0) - dropped) * ROW_PX;
+    }
+    before.current = lines;
+  }, [box, lines, isFollowing]);
 }
 
 /** The line that the address names: scrolled to once it is there. */
@@ -237,6 +269,12 @@ function CopyLines({ lines }: { lines: Line[] }) {
       {isCopied ? "Copied" : "Copy"}
     </Button>
   );
+}
+
+function followLabel(isFollowing: boolean, missed: number, hasNewer: boolean): string {
+  if (isFollowing) return "Following";
+  if (hasNewer) return "Latest";
+  return missed > 0 ? `Latest (${missed} new)` : "Follow";
 }
 
 function count(shown: number, all: number, dropped: number): string {

@@ -1,7 +1,7 @@
 /** What the page of a session follows: its row, its launches with their log, and the output of its apps. */
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useMemo, useRef, useState } from "react";
-import { api, type Problem, type Session, sessionPath, unwrap } from "../api/client";
+import { api, type Session, sessionPath, unwrap } from "../api/client";
 import { follow } from "../api/stream";
 import { type Line, LineStore } from "../log/store";
 import { sessionKey } from "../sessions/live";
@@ -70,6 +70,7 @@ export function useLaunches(
 function toLine(event: LaunchEvent): Line {
   return {
     id: `l-${event.seq}`,
+    position: event.seq,
     time: event.time,
     run: event.run_id,
     role: (event.role as string) || null,
@@ -77,40 +78,4 @@ function toLine(event: LaunchEvent): Line {
     stream: event.stream as string,
     text: event.line as string,
   };
-}
-
-/** The store of the output of a session's apps, followed while `isShown`. */
-export function useOutput(
-  id: string,
-  run: string | undefined,
-  isShown: boolean,
-): { output: LineStore; problem: Problem | null } {
-  const output = useMemo(() => new LineStore(), []);
-  const [problem, setProblem] = useState<Problem | null>(null);
-  useEffect(() => {
-    if (!isShown || !run) return;
-    output.clear();
-    setProblem(null);
-    let number = 0;
-    const name = `output ${id}`;
-    const stop = follow(`${sessionPath(id)}/logs?follow=1`, {
-      endsWith: "end",
-      onEvents: (events) => {
-        const lines = events.filter(({ type }) => type === "log");
-        output.append(
-          lines.map(({ data }): Line => {
-            const { role, stream, line } = JSON.parse(data) as { role: string; stream: string; line: string };
-            return { id: `a-${++number}`, time: null, run, role, stage: null, stream, text: line };
-          }),
-        );
-      },
-      onState: (state) => reportConnection(name, state === "interrupted"),
-      onProblem: setProblem,
-    });
-    return () => {
-      stop();
-      reportConnection(name, false);
-    };
-  }, [id, run, isShown, output]);
-  return { output, problem };
 }

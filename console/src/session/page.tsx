@@ -12,9 +12,10 @@ import { Empty, ErrorState, NotFound, PageLoading } from "../ui/states";
 import { Status } from "../ui/status";
 import { usePageTitle } from "../ui/title";
 import { SessionActions } from "./actions";
-import { useLaunches, useOutput, useSession } from "./data";
+import { useLaunches, useSession } from "./data";
 import { Details } from "./details";
 import type { Launches, Run } from "./launch";
+import { OutputPanel } from "./output";
 import { ProblemPanel } from "./problem";
 import { Stages, usualDurations } from "./stages";
 
@@ -58,7 +59,6 @@ function Opened({ session, part }: { session: Session; part: string }) {
   const roles = Object.keys(session.containers);
   const run = launches.runs.at(-1);
   const hasApps = session.status === "running" || session.status === "error";
-  const output = useOutput(id, hasApps ? run?.id : undefined, part === "output" && hasApps);
 
   function show(next: string | null): void {
     if (!next) return;
@@ -95,7 +95,7 @@ function Opened({ session, part }: { session: Session; part: string }) {
           }}
         />
       )}
-      <ProblemPanel session={session} run={run} onShow={show} />
+      <ProblemPanel session={session} run={run} log={log} onShow={show} />
       <div className="session-columns">
         <Tabs value={part} onChange={show} keepMounted={false} className="session-parts">
           <Tabs.List>
@@ -119,10 +119,8 @@ function Opened({ session, part }: { session: Session; part: string }) {
             />
           </Tabs.Panel>
           <Tabs.Panel value="output" pt="xs">
-            {output.problem ? (
-              <ErrorState error={output.problem} />
-            ) : hasApps ? (
-              <OutputViewer id={id} store={output.output} roles={roles} />
+            {hasApps ? (
+              <OutputPanel session={session} runs={launches.runs} />
             ) : (
               <Empty title="No app is running">
                 The output of the apps is shown once they have been started.
@@ -154,31 +152,6 @@ function Opened({ session, part }: { session: Session; part: string }) {
         <PreviewPanel session={session} />
       </div>
     </div>
-  );
-}
-
-function OutputViewer({
-  id,
-  store,
-  roles,
-}: {
-  id: string;
-  store: ReturnType<typeof useOutput>["output"];
-  roles: string[];
-}) {
-  const [filter, setFilter] = useState(NO_FILTER);
-  return (
-    <LogViewer
-      store={store}
-      label="Output"
-      filter={filter}
-      onFilter={setFilter}
-      roles={roles}
-      stages={[]}
-      runs={[]}
-      downloadHref={`${sessionPath(id)}/logs`}
-      empty="The apps have not printed anything yet."
-    />
   );
 }
 

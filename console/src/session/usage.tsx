@@ -25,7 +25,11 @@ export default function UsagePanel({ session }: { session: Session }) {
   if (!history.data) return <PageLoading />;
   const roles = Object.entries(history.data.roles);
   if (roles.every(([, samples]) => samples.length === 0))
-    return <Empty title="Nothing measured yet">The first measurement is taken within half a minute.</Empty>;
+    return (
+      <Empty title="Nothing measured yet">
+        Containers of earlier releases do not measure; a relaunch changes that.
+      </Empty>
+    );
   return (
     <>
       {roles.map(([role, samples]) => (

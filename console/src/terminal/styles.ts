@@ -2,9 +2,9 @@
  * xterm.js under a policy that allows no inline styles.
  *
  * It adds style elements, which need the nonce, and it sets colours of 24 bits by the attribute `style`, which the
- * policy forbids; the same through the object model is allowed.
+ * policy forbids; the same through the object model is allowed. xterm.js has no setting for either, so elements that
+ * are made after the first terminal was opened keep to the policy by themselves.
  */
-import type { Terminal } from "@xterm/xterm";
 import { styleNonce } from "../api/caller";
 
 function createAllowed(tag: string, options?: ElementCreationOptions): HTMLElement {
@@ -19,24 +19,6 @@ function createAllowed(tag: string, options?: ElementCreationOptions): HTMLEleme
   return element;
 }
 
-/** The page's document, except that elements made through it keep to the policy. */
-export function documentForTerminal(): Document {
-  return new Proxy(document, {
-    get(target, name) {
-      if (name === "createElement") return createAllowed;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-}
-
-/** Open a terminal in an element. The scroll bar's styles are made with the page's own document meanwhile. */
-export function openWithNonce(terminal: Terminal, parent: HTMLElement): void {
+export function allowStyles(): void {
   document.createElement = createAllowed as typeof document.createElement;
-  try {
-    terminal.open(parent);
-  } finally {
-    // Uncovers the method of the prototype.
-    Reflect.deleteProperty(document, "createElement");
-  }
 }

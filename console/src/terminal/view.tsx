@@ -4,7 +4,7 @@ import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import { useEffect, useRef } from "react";
 import { sessionPath } from "../api/client";
-import { documentForTerminal, openWithNonce } from "./styles";
+import { allowStyles } from "./styles";
 
 interface Props {
   sessionId: string;
@@ -21,8 +21,8 @@ export function TerminalView({ sessionId, role, isShown }: Props) {
 
   useEffect(() => {
     if (!box.current) return;
+    allowStyles();
     const terminal = new Terminal({
-      documentOverride: documentForTerminal(),
       screenReaderMode: true,
       fontSize: 13,
       scrollback: 10_000,
@@ -30,7 +30,7 @@ export function TerminalView({ sessionId, role, isShown }: Props) {
     });
     const fit = new FitAddon();
     terminal.loadAddon(fit);
-    openWithNonce(terminal, box.current);
+    terminal.open(box.current);
     opened.current = { terminal, fit };
     fit.fit();
     const close = connect(terminal, `${sessionPath(sessionId)}/terminal?role=${encodeURIComponent(role)}`);

@@ -1,36 +1,18 @@
-/** A status as a coloured word. */
-import { Badge } from "@mantine/core";
+/** A status as a word with a colour. The word alone says what the status is. */
 
-const COLORS: Record<string, string> = {
-  creating: "blue",
-  ready: "teal",
-  running: "teal",
-  completed: "teal",
-  passed: "teal",
-  active: "teal",
-  healthy: "teal",
-  resolved: "teal",
-  ok: "teal",
-  done: "teal",
-  error: "red",
-  failed: "red",
-  critical: "red",
-  warning: "orange",
-  acknowledged: "yellow",
-  started: "blue",
+const TONES: Record<string, string[]> = {
+  good: ["ready", "running", "completed", "passed", "healthy", "resolved", "success", "ok", "done"],
+  bad: ["error", "failed", "critical", "timeout"],
+  warn: ["warning", "acknowledged", "open", "high"],
+  busy: ["creating", "started"],
 };
 
-export function Status({ value, ...rest }: { value: string | null | undefined; "data-testid"?: string }) {
+export function Status({ value }: { value: string | null | undefined }) {
   if (!value) return <span>–</span>;
+  const tone = Object.keys(TONES).find((name) => TONES[name]?.includes(value.toLowerCase()));
   return (
-    <Badge
-      variant="outline"
-      color={COLORS[value.toLowerCase()] ?? "gray"}
-      tt="none"
-      className="status"
-      {...rest}
-    >
+    <span className="status" data-tone={tone}>
       {value}
-    </Badge>
+    </span>
   );
 }
