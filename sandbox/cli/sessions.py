@@ -16,8 +16,9 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.output import Json, JsonLines
+from sandbox.cli.output import Json, JsonLines, Raw
 from sandbox.cli.progress import describe, print_failure, show
+from sandbox.cli.sanitise import coloured
 from sandbox.client import AsyncSandbox, ClientConfig, LaunchFailed, NotFoundError, SandboxError, SessionInfo
 from sandbox.domain.session import SessionStatus
 
@@ -234,6 +235,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Continue with new output until the app ends.")
     ] = False,
     launch: Annotated[bool, typer.Option("--launch", help="Show the log of the launch instead.")] = False,
+    raw: Raw = False,
     as_json: JsonLines = False,
 ) -> None:
     """Show the output of a session's app.
@@ -244,7 +246,7 @@ def logs(
     async def work() -> None:
         sandbox = await find(output.config_of(ctx), session)
         if launch:
-            await _launch_log(sandbox, follow, as_json)
+            await _launch_log(sandbox, follow, as_json, raw=raw)
             return
         async with aclosing(sandbox.logs(role, follow=follow)) as lines:
             async for line in lines:
@@ -252,15 +254,16 @@ def logs(
                     output.print_json({"role": line.role, "stream": line.stream, "line": line.line, "time": line.time})
                 else:
                     prefix = "" if role or not line.role else f"{line.role} │ "
-                    sys.stdout.write(f"{prefix}{line.line}\n")
+                    sys.stdout.write(f"{prefix}{line.line if raw else coloured(line.line)}\n")
                     sys.stdout.flush()
 
     output.run(work())
 
 
-async def _launch_log(sandbox: AsyncSandbox, follow: bool, as_json: bool) -> None:
+async def _launch_log(sandbox: AsyncSandbox, follow: bool, as_json: bool, *, raw: bool) -> None:
     if not follow and not as_json:
-        sys.stdout.write(await sandbox.pipeline_log())
+        log = await sandbox.pipeline_log()
+        sys.stdout.write(log if raw else coloured(log))
         return
     async with aclosing(sandbox.events()) as events:
         async for event in events:
