@@ -108,7 +108,6 @@ def _to_service() -> Json:
         "handler": "reverse_proxy",
         "upstreams": [{"dial": SERVICE}],
         "transport": {"protocol": "http", "compression": False},
-        "flush_interval": -1,
         "stream_close_delay": STREAM_CLOSE_DELAY,
     }
 

@@ -182,7 +182,6 @@ def _to_app(scheme: str, stream_close_delay: str) -> Json:
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": _GRANT_SOCKET}],
-        "flush_interval": -1,
         "stream_close_delay": stream_close_delay,
         "transport": {"protocol": "http", "dial_timeout": "5s", "compression": False, "keep_alive": _KEEPALIVE}
         | {"max_response_header_size": _APP_HEADER_BYTES},
