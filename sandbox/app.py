@@ -325,7 +325,7 @@ def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: Laun
     return [
         PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
-        ContainersStage(images, limits, core.signer.sign_exports),
+        ContainersStage(images, limits, core.signer.sign_exports, settings.preview_url),
         WorkspaceStage(projects),
         WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),

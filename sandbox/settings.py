@@ -183,12 +183,13 @@ class Settings(BaseSettings):
     )
     max_intake_mb: int = Field(16, ge=1, description="Largest decompressed body of records (OTLP, reports), MiB")
 
-    def preview_url(self, session_id: UUID) -> str:
-        """The URL of a session's preview, without the signature that grants access."""
+    def preview_url(self, session_id: UUID, app_port: int | None = None) -> str:
+        """The URL of a session's preview, or of another port of its apps, without the signature that grants access."""
         port = (
             "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
         )
-        return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
+        label = str(session_id) if app_port is None else f"{app_port}-{session_id}"
+        return f"{self.public_scheme}://{label}.{self.preview_domain}{port}/"
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
+from sandbox.edge.translation import Addresses
 from sandbox.settings import Settings
 
 Json = dict[str, Any]
@@ -82,17 +83,16 @@ def _server(settings: Settings) -> Json:
             "idle_timeout": IDLE_TIMEOUT,
             "routes": [
                 *_strict_transport(settings),
-                *preview_routes(
-                    settings.preview_domain.lower().strip("."),
-                    scheme=settings.public_scheme,
-                    service=SERVICE,
-                    stream_close_delay=STREAM_CLOSE_DELAY,
-                ),
+                *preview_routes(_addresses(settings), service=SERVICE, stream_close_delay=STREAM_CLOSE_DELAY),
                 {"handle": [_to_service()]},
             ],
             "errors": {"routes": [_service_unavailable()]},
         }
     )
+
+
+def _addresses(settings: Settings) -> Addresses:
+    return Addresses(settings.preview_domain.lower().strip("."), settings.public_scheme, settings.preview_port)
 
 
 def _strict_transport(settings: Settings) -> list[Json]:
