@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 #: Whole heads must arrive within this time.
 HEADER_TIMEOUT = "10s"
-HEADER_BYTES = 32 * 1024
+HEADER_BYTES = 48 * 1024
 #: A body that is being sent, or an answer that is being read, must go on within these times.
 READ_IDLE_TIMEOUT = "30s"
 WRITE_IDLE_TIMEOUT = "60s"

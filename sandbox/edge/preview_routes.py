@@ -51,7 +51,7 @@ _HUNG_UP = (
 
 def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: str) -> list[Json]:
     """The routes for all names below the domain. `service` is the address of the service."""
-    ask, domain = _ask_service(service), addresses.domain
+    ask, domain = _ask_service(service, addresses.scheme), addresses.domain
     app = [
         _hide_link(),
         *_hide_credentials(),
@@ -106,7 +106,7 @@ def _fast_routes() -> list[Json]:
     ]
 
 
-def _ask_service(service: str) -> Json:
+def _ask_service(service: str, scheme: str) -> Json:
     """Ask the service about the request, without its body; with the grant of a 204 the next routes go on."""
 
     def answer(header: str) -> str:
@@ -123,6 +123,7 @@ def _ask_service(service: str) -> Json:
                     METHOD_HEADER: ["{http.request.method} {http.request.header.Upgrade}"],
                     FAILURE_HEADER: ["{http.vars.failure}"],
                     ADDRESS_HEADER: ["{http.vars.client_ip}"],
+                    "X-Forwarded-Proto": [scheme],
                 },
                 "delete": ["Connection", "Upgrade", "Content-Length", "Transfer-Encoding", "Expect", "Sec-WebSocket-*"],
             }
