@@ -116,6 +116,7 @@ class PreviewPlan(BaseModel):
         "localhost",
         description="The name an app is asked by: localhost:PORT, or public for the name that visitors see",
     )
+    log: bool = Field(False, description="Whether each request of the preview is a line in the session's logs")
 
 
 class LaunchPlan(BaseModel):

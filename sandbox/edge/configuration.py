@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.edge.access_log import access_logs, server_logs, skip_handler
 from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
 from sandbox.edge.translation import Addresses
@@ -40,7 +41,7 @@ def edge_configuration(settings: Settings) -> Json:
     return {
         "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
         "storage": {"module": "file_system", "root": STORAGE},
-        "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}}},
+        "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}} | access_logs()},
         "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}} | _certificates(settings),
     }
 
@@ -81,7 +82,9 @@ def _server(settings: Settings) -> Json:
             "read_idle_timeout": READ_IDLE_TIMEOUT,
             "write_idle_timeout": WRITE_IDLE_TIMEOUT,
             "idle_timeout": IDLE_TIMEOUT,
+            "logs": server_logs(),
             "routes": [
+                {"handle": [skip_handler()]},
                 *_strict_transport(settings),
                 *preview_routes(_addresses(settings), service=SERVICE, stream_close_delay=STREAM_CLOSE_DELAY),
                 {"handle": [_to_service()]},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sandbox.edge.access_log import log_handlers
 from sandbox.edge.translation import Addresses, request_headers, response_headers, translation_routes
 from sandbox.preview.access import LINK_PARAMETER
 from sandbox.preview.headers import (
@@ -56,7 +57,7 @@ def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: st
         _hide_link(),
         *_hide_credentials(),
         *translation_routes(addresses),
-        {"handle": [_to_app(addresses, stream_close_delay)]},
+        {"handle": [*log_handlers(), _to_app(addresses, stream_close_delay)]},
     ]
     preview = {
         "handler": "subroute",

@@ -85,6 +85,15 @@ class GrantStore:
             rows = (await connection.execute(statement, {"keys": list(keys)})).all()
         return {row.key: GrantState(_grant(row), row.good, tuple(row.containers)) for row in rows}
 
+    async def logged_sessions(self, sessions: Collection[UUID]) -> set[UUID]:
+        """Those of these sessions whose plan asks for their preview's requests to be logged."""
+        statement = text(
+            "SELECT session_id FROM sandbox_sessions "
+            "WHERE session_id = ANY(:sessions) AND plan -> 'preview' ->> 'log' = 'true'"
+        )
+        async with self._db.read() as connection:
+            return set((await connection.execute(statement, {"sessions": list(sessions)})).scalars())
+
     async def drop_expired(self) -> None:
         """Delete rows that have been of no use for a day. Until then they tell which sockets to close."""
         async with self._db.transaction() as connection:

@@ -77,7 +77,7 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
 def _take_preview(tables: dict[str, Any], text: str) -> PreviewPlan:
     """Take the table `preview` out, unless it is a role of that name: then it has keys of a role."""
     content = tables.get("preview")
-    if not isinstance(content, dict) or set(content) != {"host"}:
+    if not isinstance(content, dict) or not set(content) <= set(PreviewPlan.model_fields):
         return PreviewPlan()
     del tables["preview"]
     return _Table("preview", content, text).read_preview()
@@ -132,7 +132,8 @@ class _Table:
         try:
             return PreviewPlan.model_validate(self._content, strict=True)
         except ValidationError as error:
-            raise self._error("host", 'is neither "localhost" nor "public"') from error
+            first = error.errors(include_url=False)[0]
+            raise self._error(str(first["loc"][0]), f"is invalid: {first['msg']}") from error
 
     def read(self, source: ProjectSource, rules: list[RuntimeRules], own: RolePlan | None = None) -> RolePlan:
         """Return the role's plan. Keys that are left out are those of the project's `own` role. Raises PlanInvalid."""

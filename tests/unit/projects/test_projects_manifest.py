@@ -75,7 +75,8 @@ def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     [
         ("", ["empty"]),
         ("[backend\n", ["not TOML", "line 1"]),
-        ('preview = { host = "mine" }', ["[preview] host", '"localhost" nor "public"']),
+        ('preview = { host = "mine" }', ["[preview] host", "'localhost' or 'public'"]),
+        ('preview = { log = "yes" }', ["[preview] log", "boolean"]),
         ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
         ('[Back_End]\nstart = "a"', ["[Back_End]", "not a valid role", "line 1"]),
         ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "unknown", "runtime, root", "line 3"]),
