@@ -21,6 +21,8 @@ HEADER_BYTES = 48 * 1024
 #: A body that is being sent, or an answer that is being read, must go on within these times.
 READ_IDLE_TIMEOUT = "30s"
 WRITE_IDLE_TIMEOUT = "60s"
+#: So much of a body is received before the service is asked, so that slow senders of short bodies cost it nothing.
+REQUEST_BUFFER_BYTES = 64 * 1024
 #: Longest between two requests on one connection.
 IDLE_TIMEOUT = "120s"
 #: A new configuration does not close the streams and WebSockets that are open.
@@ -112,6 +114,7 @@ def _to_service() -> Json:
         "upstreams": [{"dial": SERVICE}],
         "transport": {"protocol": "http", "compression": False},
         "stream_close_delay": STREAM_CLOSE_DELAY,
+        "request_buffers": REQUEST_BUFFER_BYTES,
     }
 
 
