@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -45,7 +46,12 @@ class Settings(BaseSettings):
     )
     tls: str = Field(
         "off",
-        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files",
+        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files; "
+        "acme: from Let's Encrypt, proved by SANDBOX_TLS_DNS",
+    )
+    tls_dns: str | None = Field(
+        None,
+        description='DNS provider for SANDBOX_TLS=acme, in Caddy\'s JSON: {"name": "cloudflare", "api_token": "..."}',
     )
     trusted_proxies: str = Field(
         "",
@@ -192,6 +198,15 @@ class Settings(BaseSettings):
         return f"{self.public_scheme}://{label}.{self.preview_domain}{port}/"
 
     @property
+    def dns_provider(self) -> dict[str, Any]:
+        """Caddy's configuration of the DNS provider; empty if there is none."""
+        try:
+            value = json.loads(self.tls_dns or "{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) and isinstance(value.get("name"), str) else {}
+
+    @property
     def tls_files(self) -> tuple[Path, Path] | None:
         """Certificate and key, if SANDBOX_TLS names them."""
         certificate, colon, key = self.tls.partition(":")
@@ -211,6 +226,7 @@ class Settings(BaseSettings):
         "docker_host",
         "admin_token",
         "edge_program",
+        "tls_dns",
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
@@ -226,8 +242,8 @@ class Settings(BaseSettings):
     @field_validator("tls")
     @classmethod
     def _known_tls(cls, value: str) -> str:
-        if value not in ("off", "internal") and ":" not in value:
-            raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        if value not in ("off", "internal", "acme") and ":" not in value:
+            raise ValueError("must be off, internal, acme, or the paths of a certificate and its key with : between")
         return value
 
     @property
@@ -256,6 +272,13 @@ class Settings(BaseSettings):
         if isinstance(values, dict) and values.get("tls", "off") != "off":
             values.setdefault("public_scheme", "https")
         return values
+
+    @model_validator(mode="after")
+    def _acme_has_a_dns_provider(self) -> Self:
+        """A certificate for all names below the preview domain is given only for a proof by DNS."""
+        if self.tls == "acme" and self.dns_provider.get("name") is None:
+            raise ValueError('tls=acme needs tls_dns, a JSON object such as {"name": "cloudflare", "api_token": "..."}')
+        return self
 
     @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:

@@ -55,9 +55,14 @@ def _certificates(settings: Settings) -> Json:
     if files := settings.tls_files:
         certificate, key = map(str, files)
         return {"tls": {"certificates": {"load_files": [{"certificate": certificate, "key": key}]}}}
+    domain = settings.preview_domain.lower().strip(".")
+    if settings.tls == "acme":
+        challenge = {"dns": {"provider": settings.dns_provider}}
+        acme: Json = {"issuers": [{"module": "acme", "challenges": challenge}]}
+        return {"tls": {"certificates": {"automate": [domain, f"*.{domain}"]}, "automation": {"policies": [acme]}}}
     # The authority's root certificate is in the storage folder: pki/authorities/local/root.crt
     policy: Json = {"issuers": [{"module": "internal"}]}
-    names = [*_LOCAL_NAMES, f"*.{settings.preview_domain.lower().strip('.')}"]
+    names = [*_LOCAL_NAMES, f"*.{domain}"]
     return {
         "tls": {"certificates": {"automate": names}, "automation": {"policies": [policy]}},
         "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
@@ -71,7 +76,7 @@ def _trusted_proxies(settings: Settings) -> Json:
 
 def _server(settings: Settings) -> Json:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    secure = {} if settings.tls == "off" else {"tls_connection_policies": [{"default_sni": _LOCAL_NAMES[0]}]}
+    secure = {} if settings.tls == "off" else {"tls_connection_policies": [{"default_sni": _default_name(settings)}]}
     return (
         secure
         | _trusted_proxies(settings)
@@ -96,13 +101,18 @@ def _server(settings: Settings) -> Json:
     )
 
 
+def _default_name(settings: Settings) -> str:
+    """Whose certificate a client is shown that names no host."""
+    return settings.preview_domain.lower().strip(".") if settings.tls == "acme" else _LOCAL_NAMES[0]
+
+
 def _addresses(settings: Settings) -> Addresses:
     return Addresses(settings.preview_domain.lower().strip("."), settings.public_scheme, settings.preview_port)
 
 
 def _strict_transport(settings: Settings) -> list[Json]:
     """With a certificate that browsers trust, they are to use no other scheme for this host from now on."""
-    if settings.tls_files is None:
+    if settings.tls in ("off", "internal"):
         return []
     header = {"Strict-Transport-Security": ["max-age=31536000"]}
     return [{"handle": [{"handler": "headers", "response": {"set": header, "deferred": True}}]}]

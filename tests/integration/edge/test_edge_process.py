@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandbox.client import resolve
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.errors import Conflict
@@ -122,6 +123,10 @@ def test_tls_by_its_own_authority_with_http_2(settings: Settings, edge: EdgeProc
             context.wrap_socket(connection, server_hostname=name) as secured,
         ):
             assert secured.selected_alpn_protocol() == "h2"
+    environ = {"SANDBOX_HOME": str(settings.home), "SANDBOX_PORT": str(settings.port), "SANDBOX_TLS": "internal"}
+    client = resolve(environ=environ)
+    with httpx.Client(base_url=client.base_url, verify=client.tls(), trust_env=False) as browser:
+        assert browser.get("/").status_code == 503, "clients on this machine trust the authority"
 
 
 def test_half_a_head_and_a_head_that_is_too_long_are_not_waited_for(settings: Settings, edge: EdgeProcess) -> None:
