@@ -20,7 +20,7 @@ from sandbox.preview.headers import COOKIE_NAME, PUBLIC_NAMES
 
 Json = dict[str, Any]
 
-#: The addresses by which an app may name itself in its answers: its loopback, and what it was told to listen on.
+#: The addresses by which an app may name itself in its answers: its loopback, and the wildcard addresses that it was started with.
 _LOOPBACK = r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):([0-9]{1,5})"
 #: Set where there is nothing to replace: an empty text to search for would be found everywhere.
 _NOTHING = "-"
@@ -70,7 +70,9 @@ def translation_routes(addresses: Addresses) -> list[Json]:
         "app_port": "{http.vars.port}",
         "client": "{http.vars.client_ip}",
         **{
-            f"{name}_{kind}": _NOTHING for name in ("origin", "referer") for kind in ("seen", "told", "session", "port")
+            f"{name}_{kind}": _NOTHING
+            for name in ("origin", "referer")
+            for kind in ("seen", "local", "session", "port")
         },
     }
     public = {"app_host": "{http.request.hostport}", "app_port": str(addresses.port)}
@@ -93,16 +95,16 @@ def translation_routes(addresses: Addresses) -> list[Json]:
 
 
 def _translate(header: str, pattern: str) -> list[Json]:
-    """What the app is told instead of an origin of its own session; others pass as they are."""
+    """Replace an origin of the own session by the address at which the app knows it; others pass as they are."""
     name = header.lower()
 
     def group(number: int) -> str:
         return f"{{http.regexp.{name}.{number}}}"
 
     origin, port, session = (f"{name}_{part}" for part in ("origin", "port", "session"))
-    seen, told = f"{name}_seen", f"{name}_told"
+    seen, local = f"{name}_seen", f"{name}_local"
     found = {origin: group(1), port: group(2), session: group(3)}
-    translated = {seen: f"{{http.vars.{origin}}}", told: f"http://localhost:{{http.vars.{port}}}"}
+    translated = {seen: f"{{http.vars.{origin}}}", local: f"http://localhost:{{http.vars.{port}}}"}
     return [
         {"match": [{"header_regexp": {header: {"name": name, "pattern": pattern}}}], "handle": [_vars(**found)]},
         {"match": [{"vars": {port: [""]}}], "handle": [_vars(**{port: "{http.vars.main_port}"})]},
@@ -114,7 +116,7 @@ def request_headers(addresses: Addresses) -> Json:
     """Caddy's operations on the headers of the request to the app."""
 
     def replace(name: str) -> list[Json]:
-        return [{"search": f"{{http.vars.{name}_seen}}", "replace": f"{{http.vars.{name}_told}}"}]
+        return [{"search": f"{{http.vars.{name}_seen}}", "replace": f"{{http.vars.{name}_local}}"}]
 
     forwarded = f'for="{{http.vars.client}}";host="{{http.request.hostport}}";proto={addresses.scheme}'
     return {
@@ -140,7 +142,7 @@ def response_headers(addresses: Addresses) -> Json:
             "Refresh": _to_public(r"(?i)url\s*=\s*[\"']?", addresses),
             "Link": _to_public("<", addresses),
             "Access-Control-Allow-Origin": [
-                {"search": "{http.vars.origin_told}", "replace": "{http.vars.origin_seen}"},
+                {"search": "{http.vars.origin_local}", "replace": "{http.vars.origin_seen}"},
             ],
             "Set-Cookie": _cookie(addresses),
         },
