@@ -20,7 +20,7 @@ from sandbox.preview.headers import COOKIE_NAME, PUBLIC_NAMES
 
 Json = dict[str, Any]
 
-#: The addresses by which an app may name itself in its answers: its loopback, and the wildcard addresses that it was started with.
+#: The addresses by which an app may name itself: its loopback, and the wildcard addresses that it listens on.
 _LOOPBACK = r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):([0-9]{1,5})"
 #: Set where there is nothing to replace: an empty text to search for would be found everywhere.
 _NOTHING = "-"
