@@ -52,6 +52,7 @@ from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
+from sandbox.edge.requests import PreviewRequests
 from sandbox.edge.store import GrantStore
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.connection import data_folder
@@ -314,7 +315,9 @@ async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoverySer
 async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionService) -> Grants:
     folder = EdgeFolder.of(core.settings)
     folder.make()
-    return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
+    store = GrantStore(core.db)
+    await _started(stack, PreviewRequests(folder, store, sessions.touch))
+    return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
 def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots) -> list[Stage]:
@@ -330,7 +333,7 @@ def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: Laun
     return [
         PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
-        ContainersStage(images, limits, core.signer.sign_exports),
+        ContainersStage(images, limits, core.signer.sign_exports, settings.preview_url),
         WorkspaceStage(projects),
         WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
@@ -391,7 +394,7 @@ class Application:
         services = parts.services
         admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
         service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
-        previews = RequestMiddleware(parts.previews, parts.tracing)
+        previews = RequestMiddleware(parts.previews, parts.tracing, recorded=False)
         return HostRouter(service, previews, self._settings.preview_domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -70,7 +71,12 @@ class Settings(BaseSettings):
     )
     tls: str = Field(
         "off",
-        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files",
+        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files; "
+        "acme: from Let's Encrypt, proved by SANDBOX_TLS_DNS",
+    )
+    tls_dns: str | None = Field(
+        None,
+        description='DNS provider for SANDBOX_TLS=acme, in Caddy\'s JSON: {"name": "cloudflare", "api_token": "..."}',
     )
     trusted_proxies: str = Field(
         "",
@@ -212,12 +218,22 @@ class Settings(BaseSettings):
     )
     max_intake_mb: int = Field(16, ge=1, description="Largest decompressed body of records (OTLP, reports), MiB")
 
-    def preview_url(self, session_id: UUID) -> str:
-        """The URL of a session's preview, without the signature that grants access."""
+    def preview_url(self, session_id: UUID, app_port: int | None = None) -> str:
+        """The URL of a session's preview, or of another port of its apps, without the signature that grants access."""
         port = (
             "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
         )
-        return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
+        label = str(session_id) if app_port is None else f"{app_port}-{session_id}"
+        return f"{self.public_scheme}://{label}.{self.preview_domain}{port}/"
+
+    @property
+    def dns_provider(self) -> dict[str, Any]:
+        """Caddy's configuration of the DNS provider; empty if there is none."""
+        try:
+            value = json.loads(self.tls_dns or "{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) and isinstance(value.get("name"), str) else {}
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:
@@ -239,6 +255,7 @@ class Settings(BaseSettings):
         "docker_host",
         "admin_token",
         "edge_program",
+        "tls_dns",
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
@@ -254,8 +271,8 @@ class Settings(BaseSettings):
     @field_validator("tls")
     @classmethod
     def _known_tls(cls, value: str) -> str:
-        if value not in ("off", "internal") and ":" not in value:
-            raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        if value not in ("off", "internal", "acme") and ":" not in value:
+            raise ValueError("must be off, internal, acme, or the paths of a certificate and its key with : between")
         return value
 
     @property
@@ -290,6 +307,13 @@ class Settings(BaseSettings):
         if isinstance(values, dict) and values.get("tls", "off") != "off":
             values.setdefault("public_scheme", "https")
         return values
+
+    @model_validator(mode="after")
+    def _acme_has_a_dns_provider(self) -> Self:
+        """A certificate for all names below the preview domain is given only for a proof by DNS."""
+        if self.tls == "acme" and self.dns_provider.get("name") is None:
+            raise ValueError('tls=acme needs tls_dns, a JSON object such as {"name": "cloudflare", "api_token": "..."}')
+        return self
 
     @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:

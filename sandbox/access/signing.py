@@ -10,7 +10,6 @@ from uuid import UUID
 
 from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
 
-from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 
 #: Seconds for which a link is valid.
@@ -42,9 +41,10 @@ class Signer:
             signing_key, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
         )
 
-    def sign_preview(self, session_id: UUID, caller: Caller) -> str:
-        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`."""
-        return _text(self._preview_link.dumps([str(session_id), caller.user_id, caller.token_id]))
+    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:
+        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`. Its grants end with the token."""
+        token = [] if token_id is None else [str(token_id)]
+        return _text(self._preview_link.dumps([str(session_id), user_id, *token]))
 
     def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
         """The user and the token that a link to this session's preview was made for. Raises SignatureRefused.

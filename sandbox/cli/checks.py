@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from sandbox.cli import process
+from sandbox.client.config import ClientConfig, authority_of
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.edge.process import EdgeProcess
@@ -152,7 +153,8 @@ async def _edge(settings: Settings) -> Finding:
 async def _service(settings: Settings) -> Finding:
     url = process.base_url(settings)
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+        config = ClientConfig(url, None, authority=authority_of(settings.home, settings.port))
+        async with httpx.AsyncClient(trust_env=False, timeout=10.0, verify=config.tls()) as client:
             answer = await client.get(f"{url}/readyz")
     except httpx.TransportError:
         return Finding("service", Verdict.WARN, f"nothing answers at {url}", "Start it: sandbox up")

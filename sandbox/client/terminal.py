@@ -49,7 +49,8 @@ async def open_terminal(
     query = f"?{urlencode({'role': role})}" if role else ""
     url = f"{config.websocket_url}{session_path}/terminal{query}"
     try:
-        connection = await connect(url, additional_headers=config.headers, max_size=None, open_timeout=15)
+        trusted = config.tls() if url.startswith("wss:") else None
+        connection = await connect(url, additional_headers=config.headers, max_size=None, open_timeout=15, ssl=trusted)
     except InvalidStatus as error:
         raise _refusal(error) from error
     except (OSError, TimeoutError) as error:

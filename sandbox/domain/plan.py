@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -107,8 +107,20 @@ class AppliedLesson(BaseModel):
     failure_id: int = Field(description="The earlier failure that it is a remedy for")
 
 
+class PreviewPlan(BaseModel):
+    """How the previews of a project are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Literal["localhost", "public"] = Field(
+        "localhost",
+        description="The name an app is asked by: localhost:PORT, or public for the name that visitors see",
+    )
+    log: bool = Field(False, description="Whether each request of the preview is a line in the session's logs")
+
+
 class LaunchPlan(BaseModel):
-    """The plan of a launch: its roles, in the order in which they are displayed."""
+    """The plan of a launch: its roles, in the order in which they are displayed, and its previews."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,6 +131,7 @@ class LaunchPlan(BaseModel):
         exclude_if=_is_absent,
         description="The roles that lessons changed, as the project has them",
     )
+    preview: PreviewPlan = Field(PreviewPlan(), exclude_if=lambda preview: preview == PreviewPlan())
 
     @model_validator(mode="after")
     def _startable(self) -> LaunchPlan:

@@ -18,8 +18,9 @@ from typing import Any
 
 from .errors import Refused, bad_request
 from .port_forwarding import own_addresses
+from .relay import relay
 from .sockets import accept_connections
-from .tunnel import connect_to_address, connect_to_loopback, relay
+from .tunnel import connect_to_address, connect_to_loopback
 
 #: Connections that are relayed at once; more of them wait in the kernel's queue.
 CONNECTIONS = 512

@@ -35,6 +35,7 @@ class SessionResolver:
             port_roles=ports,
             pipeline_stage=session.pipeline_stage,
             error=session.error,
+            public_names=session.plan is not None and session.plan.preview.host == "public",
         )
 
     def guest(self, session_id: UUID, role: str) -> Guest:

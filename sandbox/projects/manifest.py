@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, RolePlan
+from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, PreviewPlan, RolePlan
 from sandbox.errors import InvalidInput
 from sandbox.projects.archive_tree import shown
 from sandbox.projects.detection.detect import EXAMPLE, PlanUndetected, RuntimeRules, detect, detect_role
@@ -64,11 +64,23 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
         raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the position given.") from error
     if not tables:
         raise PlanInvalid("it is empty")
+    preview = _take_preview(tables, text)
     if len(tables) > MAX_ROLES:
         raise PlanInvalid(f"it has {len(tables)} tables, and a project has at most {MAX_ROLES} roles")
     rules = list(runtimes)
+    if not tables:
+        return detect(source, rules).model_copy(update={"preview": preview})
     roles = {name: _Table(name, table, text).read(source, rules) for name, table in tables.items()}
-    return LaunchPlan(roles=roles)
+    return LaunchPlan(roles=roles, preview=preview)
+
+
+def _take_preview(tables: dict[str, Any], text: str) -> PreviewPlan:
+    """Take the table `preview` out, unless it is a role of that name: then it has keys of a role."""
+    content = tables.get("preview")
+    if not isinstance(content, dict) or not set(content) <= set(PreviewPlan.model_fields):
+        return PreviewPlan()
+    del tables["preview"]
+    return _Table("preview", content, text).read_preview()
 
 
 def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
@@ -80,9 +92,10 @@ def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iter
     """
     rules = list(runtimes)
     try:
-        roles = dict(make_plan(source, rules).roles)
+        own = make_plan(source, rules)
+        roles, preview = dict(own.roles), own.preview
     except (PlanInvalid, PlanUndetected):
-        roles = {}
+        roles, preview = {}, PreviewPlan()
     for name, content in requested.items():
         if content is None:
             roles.pop(name, None)
@@ -96,7 +109,7 @@ def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iter
             "Set the roles of the project that are not needed to null.",
             stated_in=REQUEST,
         )
-    return LaunchPlan(roles=roles)
+    return LaunchPlan(roles=roles, preview=preview)
 
 
 class _Table:
@@ -113,6 +126,14 @@ class _Table:
                 "", "is not a valid role: use small letters, digits and '-', a letter first, at most 31 characters"
             )
         self._content: dict[str, Any] = content
+
+    def read_preview(self) -> PreviewPlan:
+        """Return how previews are asked for. Raises PlanInvalid."""
+        try:
+            return PreviewPlan.model_validate(self._content, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise self._error(str(first["loc"][0]), f"is invalid: {first['msg']}") from error
 
     def read(self, source: ProjectSource, rules: list[RuntimeRules], own: RolePlan | None = None) -> RolePlan:
         """Return the role's plan. Keys that are left out are those of the project's `own` role. Raises PlanInvalid."""

@@ -72,6 +72,10 @@ INSTALL = "install dependencies"
 START = "start the app"
 
 
+def preview_url(session_id: UUID, port: int | None) -> str:
+    return f"http://{f'{port}-' if port else ''}{session_id}.preview.test/"
+
+
 def one_role(**changes: Any) -> LaunchPlan:
     """A plan of the role `main` that installs, starts and serves port 8000."""
     given = {"runtime": "python312", "install": INSTALL, "start": START, "port": 8000}
@@ -119,12 +123,12 @@ class World:
         return [
             PlanStage(self.projects, LaunchLessons(self.db, self.lesson_options, Refiner(self.db).rework)),
             NetworkStage(),
-            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}"),
+            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}", preview_url),
             WorkspaceStage(self.projects),
             WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
             HealthStage(self.health_timeout_seconds),
-            PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
+            PreviewStage(lambda session_id: preview_url(session_id, None)),
         ]
 
     def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:

@@ -223,7 +223,7 @@ def _preview_url(session: Session, services: Services, caller: Caller) -> str | 
     if session.preview_port is None or session.terminated_at is not None:
         return None
     base = services.settings.preview_url(session.session_id)
-    return f"{base}?_sbx={services.signer.sign_preview(session.session_id, caller)}"
+    return f"{base}?_sbx={services.signer.sign_preview(session.session_id, caller.user_id, UUID(caller.token_id))}"
 
 
 @router.post("", status_code=202, response_model=SessionView)

@@ -14,6 +14,7 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
+from sandbox.launch.environment import PreviewUrl, preview_environment
 from sandbox.launch.losses import KILLED, ContainersLost, Loss, find_loss
 from sandbox.launch.otel_environment import otel_environment
 from sandbox.launch.stage import StageContext, StageResult
@@ -40,8 +41,11 @@ class Images(Protocol):
 class ContainersStage:
     name = StageName.CONTAINERS
 
-    def __init__(self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str]) -> None:
+    def __init__(
+        self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str], preview_url: PreviewUrl
+    ) -> None:
         """`exports_token(session_id, user_id)` signs the token with which the session's apps send OTLP exports."""
+        self._preview_url = preview_url
         self._images = images
         self._limits = limits
         self._exports_token = exports_token
@@ -59,6 +63,7 @@ class ContainersStage:
             image = await self._image(context, role, runtime)
             token = self._exports_token(session_id, context.session.user_id)
             env = otel_environment(context.session, plan, role, token)
+            env |= preview_environment(context.session, plan, role, self._preview_url)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)

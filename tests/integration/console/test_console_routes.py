@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -132,7 +132,7 @@ async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
 
 async def test_a_preview_link_does_not_authenticate_a_caller(browser, made):
     caller = Caller("ann", CallerRole.USER, str(made.record.token_id))
-    signed = Signer("k" * 32).sign_preview(uuid4(), caller)
+    signed = Signer("k" * 32).sign_preview(uuid4(), caller.user_id, UUID(caller.token_id))
     answer = await browser.get("/", headers={"cookie": f"{COOKIE}={signed}"})
     assert answer.status_code == 401
 

@@ -23,9 +23,15 @@ def signer() -> Signer:
 
 
 def test_signed_values_can_be_read(signer):
-    assert signer.read_preview(signer.sign_preview(SESSION, CALLER), SESSION) == (CALLER.user_id, TOKEN_ID)
+    assert signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
+        CALLER.user_id,
+        TOKEN_ID,
+    )
     same_key = Signer("a" * 64)
-    assert same_key.read_preview(signer.sign_preview(SESSION, CALLER), SESSION) == (CALLER.user_id, TOKEN_ID)
+    assert same_key.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
+        CALLER.user_id,
+        TOKEN_ID,
+    )
 
 
 def test_a_value_is_refused_for_another_purpose(signer):
@@ -49,7 +55,7 @@ def test_other_values_are_refused_as_session_token(signer, change):
             with pytest.raises(SignatureRefused):
                 signer.read_exports(value)
     for other in (
-        signer.sign_preview(SESSION, CALLER),
+        signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID),
         Signer("b" * 64).sign_exports(SESSION, "ada"),
     ):
         with pytest.raises(SignatureRefused):
@@ -58,11 +64,11 @@ def test_other_values_are_refused_as_session_token(signer, change):
 
 def test_preview_of_another_session_is_refused(signer):
     with pytest.raises(SignatureRefused, match="another session"):
-        signer.read_preview(signer.sign_preview(SESSION, CALLER), uuid4())
+        signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), uuid4())
 
 
 def test_expired_links_are_refused(signer, monkeypatch):
-    value, now = signer.sign_preview(SESSION, CALLER), time.time()
+    value, now = signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), time.time()
     monkeypatch.setattr(time, "time", lambda: now + signing.PREVIEW_LINK_SECONDS - 5)
     signer.read_preview(value, SESSION)
     monkeypatch.setattr(time, "time", lambda: now + signing.PREVIEW_LINK_SECONDS + 5)

@@ -139,6 +139,7 @@ async def test_containers_are_given_what_apps_need_to_export_telemetry(world: Wo
     env = world.engine.container(session.session_id, "main").spec.env
     assert "token-of-ada" in env["OTEL_EXPORTER_OTLP_HEADERS"]
     assert env["OTEL_SERVICE_NAME"] == session.project_id
+    assert env["SANDBOX_PREVIEW_URL"] == f"http://{session.session_id}.preview.test"
 
 
 async def test_files_are_unpacked_once_and_edits_stay(world: World) -> None:

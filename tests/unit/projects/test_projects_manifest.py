@@ -54,6 +54,16 @@ def test_keys_that_are_left_out_are_detected(plan_of: PlanOf) -> None:
     assert started.install.endswith("uv pip install -r requirements.txt")
 
 
+@pytest.mark.parametrize("manifest", ['preview = { host = "public" }', '[preview]\nhost = "public"'])
+def test_a_project_can_ask_for_the_public_host_names(plan_of: PlanOf, manifest: str) -> None:
+    role = '\n[backend]\nruntime = "python312"\nstart = "x"\n'
+    assert plan_of({"sandbox.toml": manifest + role}).preview.host == "public"
+    assert plan_of({"sandbox.toml": role}).preview.host == "localhost"
+    detected = plan_of({"main.py": FASTAPI, "requirements.txt": "fastapi", "sandbox.toml": manifest})
+    assert detected.preview.host == "public"
+    assert list(detected.roles) == ["backend"]
+
+
 def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     plan = plan_of({"sandbox.toml": '[tools]\nruntime = "node20"\nstart = ""\n'})
     assert plan.roles["tools"].start is None
@@ -65,6 +75,8 @@ def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     [
         ("", ["empty"]),
         ("[backend\n", ["not TOML", "line 1"]),
+        ('preview = { host = "mine" }', ["[preview] host", "'localhost' or 'public'"]),
+        ('preview = { log = "yes" }', ["[preview] log", "boolean"]),
         ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
         ('[Back_End]\nstart = "a"', ["[Back_End]", "not a valid role", "line 1"]),
         ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "unknown", "runtime, root", "line 3"]),
