@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
+from sandbox.domain.failures import SILENT
 from sandbox.domain.plan import LaunchPlan
 
 
@@ -138,6 +139,12 @@ class Session:
     requested_plan: dict[str, dict[str, Any] | None] | None = None
     #: None unless the session is being launched and its launch waits.
     waiting: Waiting | None = None
+
+    @property
+    def silence(self) -> SessionError | None:
+        """The error of a session at rest whose containers do not answer: a command in it would only wait."""
+        error = self.error if self.status is SessionStatus.ERROR else None
+        return error if error is not None and error.stage is None and error.code in SILENT else None
 
     @property
     def healthy_status(self) -> SessionStatus:

@@ -15,7 +15,6 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
-from sandbox.domain.failures import SILENT
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
@@ -314,7 +313,8 @@ class SessionService:
     def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
         """See `guest`; of a session that the caller has read already."""
         self._refuse_ended(session)
-        self._refuse_silent(session)
+        if (silence := session.silence) is not None:
+            raise GuestError(silence.message, hint=silence.hint, code=silence.code)
         if not session.containers:
             raise Conflict(
                 "the session's containers are not up yet",
@@ -341,13 +341,6 @@ class SessionService:
             raise SandboxError(
                 "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
             )
-
-    @staticmethod
-    def _refuse_silent(session: Session) -> None:
-        """Raise GuestError with the session's error if nothing can be run in it: a command would only wait."""
-        error = session.error
-        if session.status is SessionStatus.ERROR and error is not None and error.stage is None and error.code in SILENT:
-            raise GuestError(error.message, hint=error.hint, code=error.code)
 
     async def _write_touches(self) -> None:
         while True:
