@@ -59,6 +59,7 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.documents import reading
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
@@ -157,7 +158,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         log.info("applied %s", name)
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
-        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
+        workers = Workers(
+            modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__, reading.__name__]
+        )
         core = await _start_core(stack, settings, dsn)
         access = TokenService(core.db)
         await ensure_admin(core.db, settings)
@@ -203,7 +206,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
-            documents=DocumentReader(),
+            documents=DocumentReader(workers),
             memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))

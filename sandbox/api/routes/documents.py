@@ -23,7 +23,7 @@ from sandbox.api.http.record_models import (
     writable_json,
 )
 from sandbox.api.http.services import Injected, Services
-from sandbox.api.http.uploads import read_body
+from sandbox.api.http.uploads import received_report
 from sandbox.domain.caller import Caller
 from sandbox.errors import NotFound
 from sandbox.knowledge.documents import store
@@ -148,7 +148,8 @@ async def put_document(
     A page of HTML (`content_type: text/html`) is stored as Markdown; every other content is taken for text or Markdown.
     """
     kind = media_type(body.content_type)
-    document = await services.documents.read(body.content.encode(), kind if kind == "text/html" else "text/markdown")
+    kind = kind if kind == "text/html" else "text/markdown"
+    document = await services.documents.read(caller.user_id, body.content, kind)
     values = body.model_dump(exclude={"shared", "content"})
     return await _stored(services, caller, response, values, document, shared=body.shared)
 
@@ -167,9 +168,9 @@ async def put_file(
 
     It is stored as Markdown; the chunks of a PDF have the number of their page as a heading.
     """
-    data = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
-    content_type = media_type(request.headers.get("content-type", ""))
-    document = await services.documents.read(data, content_type)
+    async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
+        content_type = media_type(upload.content_type)
+        document = await services.documents.read(caller.user_id, upload.file, content_type)
     values = {
         "title": query.title,
         "source": query.source,

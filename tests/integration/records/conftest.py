@@ -68,6 +68,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    workers = Workers()
     yield Services(
         settings,
         database,
@@ -77,10 +78,10 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         receiver,
         signer,
         exports,
-        ReportReader(Workers()),
+        ReportReader(workers),
         tail,
         Refiner(database),
-        DocumentReader(),
+        DocumentReader(workers),
         MemoryService(database),
     )
     await tail.close()

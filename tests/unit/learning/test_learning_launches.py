@@ -12,8 +12,7 @@ from sandbox.domain.events import EventType
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.errors import EngineError
-from sandbox.launch.slots import LaunchSlots
-from sandbox.launch.stages.plan import PlanStage
+from sandbox.learning.launches.plans import LaunchLessons
 from sandbox.learning.refinement.service import Refiner
 from sandbox.sessions.service import CreateRequest
 from tests.fakes.processes import Script, app
@@ -178,10 +177,10 @@ async def test_a_repeated_plan_stage_keeps_the_lot(world: World) -> None:
     session = await failed_once(world)
     world.lesson_options = replace(world.lesson_options, withheld_percent=50)
     again = await world.claim(await world.relaunch(session))
-    stage = next(stage for stage in world.stages(LaunchSlots(1, per_user=1)) if isinstance(stage, PlanStage))
-    first = await stage._lessons.adjust(again, PLAN)
+    lessons = LaunchLessons(world.db, world.lesson_options, Refiner(world.db).rework)
+    first = await lessons.adjust(again, PLAN)
     for _ in range(10):
-        assert await stage._lessons.adjust(again, PLAN) == first
+        assert await lessons.adjust(again, PLAN) == first
     assert len(await rows(world, "SELECT FROM agent_lesson_applications")) == len(first.plan.lessons)
 
 
