@@ -60,7 +60,9 @@ from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.knowledge.documents import reading
+from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
@@ -207,6 +209,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             tail=tail,
             refiner=refiner,
             documents=DocumentReader(workers),
+            search=await _started(stack, DocumentSearch(core.db, _embedding_model(settings))),
             memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))
@@ -249,6 +252,13 @@ def _wording(settings: Settings) -> Wording | None:
     if settings.lessons_model_url is None or settings.lessons_model is None:
         return None
     return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
+
+
+def _embedding_model(settings: Settings) -> EmbeddingModel | None:
+    """The model that embeds documents, if one is configured."""
+    if settings.embeddings_url is None or settings.embeddings_model is None:
+        return None
+    return EmbeddingModel(settings.embeddings_url, settings.embeddings_model, settings.embeddings_key)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -106,6 +106,13 @@ class ChunkView(View):
     rank: float
 
 
+class FoundView(View):
+    items: list[ChunkView]
+    mode: Literal["words", "hybrid"] = Field(
+        description="`hybrid`: by words and by meaning, where embeddings are configured; otherwise by words"
+    )
+
+
 class DocumentQuery(TimedQuery):
     source: Source | None = None
     metadata: JsonText | None = None
@@ -133,10 +140,10 @@ async def search_documents(
     q: Annotated[Words, Query()],
     metadata: Annotated[JsonText | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
-) -> dict[str, list[ChunkView]]:
+) -> FoundView:
     """The chunks of documents that match best, to be put into a prompt."""
-    rows = await store.search_chunks(services.db, q, _user_filter(caller), json.loads(metadata or "{}"), limit)
-    return {"items": [ChunkView.model_validate(row) for row in rows]}
+    found = await services.search.search(q, _user_filter(caller), json.loads(metadata or "{}"), limit)
+    return FoundView(items=[ChunkView.model_validate(row) for row in found.chunks], mode=found.mode)
 
 
 @router.post("", status_code=201, responses={200: {"model": DocumentView, "description": "It replaced a document"}})

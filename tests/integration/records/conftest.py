@@ -19,6 +19,7 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
@@ -45,6 +46,7 @@ class Services:
     tail: LogTail
     refiner: Refiner
     documents: DocumentReader
+    search: DocumentSearch
     memory: MemoryService
 
 
@@ -82,6 +84,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         tail,
         Refiner(database),
         DocumentReader(workers),
+        DocumentSearch(database),
         MemoryService(database),
     )
     await tail.close()

@@ -197,3 +197,19 @@ async def test_agents_get_a_lesson_of_their_own(world: World) -> None:
     await Refiner(world.db).run("hitl")
     found = await rows(world, "SELECT agent_name, remedy FROM lesson_triggers ORDER BY agent_name")
     assert [tuple(row) for row in found] == [("Backend", None), ("Sandbox Launch Pipeline", "install_package")]
+
+
+async def test_a_lesson_that_cannot_be_written_does_not_fail_the_launch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await failed_once(world)
+    monkeypatch.setattr("sandbox.learning.refinement.service.draft", lambda *_: 1 / 0)
+    assert (await launch_again(world, session)).status is SessionStatus.RUNNING
+    assert [row.status for row in await rows(world, "SELECT status FROM agent_refinement_runs")] == ["failed"]
+
+
+async def test_a_remedy_that_makes_a_command_too_long_is_left_out(world: World) -> None:
+    again = await launch_again(world, await failed_once(world, one_role(framework="flask", install="x" * 3990)))
+    assert again.status is SessionStatus.RUNNING
+    assert again.plan is not None
+    assert again.plan.lessons == ()
