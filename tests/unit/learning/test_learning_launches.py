@@ -213,3 +213,16 @@ async def test_a_remedy_that_makes_a_command_too_long_is_left_out(world: World) 
     assert again.status is SessionStatus.RUNNING
     assert again.plan is not None
     assert again.plan.lessons == ()
+
+
+async def test_a_longer_deadline_of_the_plan_is_kept_to(world: World) -> None:
+    world.health_timeout_seconds = 0.2
+    session = await world.create_project(one_role(health_timeout_seconds=60))
+    world.guest(session).script("app", app(8000, opens_after=0.5))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    session = await world.create_project(one_role(install_timeout_seconds=1))
+    world.guest(session).script("install", Script(exit_code=None))
+    assert await world.launch(session) is SessionStatus.ERROR
+    error = (await world.read(session)).error
+    assert error is not None
+    assert (error.code, "after 1 s" in error.message) == ("dependency_install_timeout", True)
