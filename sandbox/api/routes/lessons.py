@@ -223,10 +223,10 @@ class RefinementQuery(TimedQuery):
 
 @router.get("/lessons")
 async def list_lessons(
-    _: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
+    caller: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
 ) -> Page[LessonView]:
-    """Lessons, newest first."""
-    page = await answer_page(store.LESSONS, services.db, query)
+    """Lessons, newest first. Those that quote evidence of failures are for admins."""
+    page = await answer_page(store.LESSONS, services.db, query, where=[] if caller.is_admin else [store.FOR_ALL])
     return Page.model_validate(page | {"items": await with_effects(services.db, page["items"])})
 
 

@@ -68,3 +68,14 @@ async def test_a_person_asks_for_a_refinement_run(admin, ada, database: Database
     )
     (lesson,) = (await ada.get("/api/v1/lessons")).json()["items"]
     assert (lesson["trigger"]["remedy"], lesson["trigger"]["written_by"]) == ("install_package", "rules")
+
+
+async def test_lessons_that_quote_evidence_are_for_admins(admin, ada, database: Database):
+    await add_failure(database, agents='["Coder"]', family="other", signature="app_exited: no luck with secret")
+    await admin.post("/api/v1/refinement-runs/execute")
+    await admin.post("/api/v1/lessons", json=LESSON)
+    path = "/api/v1/agents/Coder/prompt-lessons"
+    assert len((await admin.get("/api/v1/lessons")).json()["items"]) == 3
+    assert [lesson["lesson_text"] for lesson in (await ada.get("/api/v1/lessons")).json()["items"]] == ["Pin versions"]
+    assert len((await admin.get(path)).json()["lesson_ids"]) == 2
+    assert len((await ada.get(path)).json()["lesson_ids"]) == 1
