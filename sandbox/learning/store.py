@@ -152,6 +152,12 @@ APPLICATIONS = Table(
     keys={"id": "bigint"},
     between="outcome_verified_at",
 )
+ASSIGNMENTS = Table(
+    "lesson_assignments",
+    ("pipeline_run_id", "lesson_id", "arm", "channel", "project_name", "assigned_at", "failed", "verified_at"),
+    keys={"pipeline_run_id": "text", "lesson_id": "bigint"},
+    between="assigned_at",
+)
 STATS = Table(
     "agent_learning_stats",
     (

@@ -51,6 +51,10 @@ async def test_a_prompt_is_for_a_run(admin, ada):
     applied = (await ada.get("/api/v1/lesson-applications", params={"pipeline_run_id": "run"})).json()["items"]
     assert {row["lesson_id"] for row in applied} == set(recorded["lesson_ids"])
     assert len(recorded["lesson_ids"]) + len(recorded["withheld_ids"]) == 2
+    drawn = (await admin.get("/api/v1/lesson-assignments", params={"pipeline_run_id": "run"})).json()["items"]
+    assert {row["lesson_id"] for row in drawn if row["arm"] == "applied"} == set(recorded["lesson_ids"])
+    assert {(row["channel"], row["failed"]) for row in drawn} == {("prompt", None)}
+    assert (await ada.get("/api/v1/lesson-assignments")).status_code == 403
 
 
 async def test_a_person_asks_for_a_refinement_run(admin, ada, database: Database):
