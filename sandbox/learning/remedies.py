@@ -74,7 +74,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a remedy has to go by."""
+    """What a remedy is made from."""
 
     plan: RolePlan
     particulars: Mapping[str, str]

@@ -37,14 +37,14 @@ class DocumentSearch:
     """Searches, and keeps the embeddings of chunks up to date. One replica at a time embeds."""
 
     def __init__(self, db: Database, model: EmbeddingModel | None = None) -> None:
-        """Without a model, searches go by words."""
+        """Without a model, searches use words only."""
         self._db = db
         self._model = model
         self._indexing = Periodic(db, "embeddings", INDEX_SECONDS, self.index)
 
     async def start(self) -> None:
         if self._model is not None and not await store.has_embeddings(self._db):
-            log.warning("embeddings are configured, but pgvector is not installed: searches go by words")
+            log.warning("embeddings are configured, but pgvector is not installed: searches use words only")
             self._model = None
         if self._model is not None:
             self._indexing.start()
@@ -55,13 +55,13 @@ class DocumentSearch:
     async def search(self, query: str, user_id: str | None, metadata: Mapping[str, Any], limit: int) -> Found:
         """The chunks that match best; with `user_id` only of documents that this user may see.
 
-        The two rankings are combined by reciprocal ranks. If the endpoint does not answer, the search goes by words.
+        The two rankings are combined by reciprocal ranks. If the endpoint does not answer, the search uses words only.
         """
         if self._model is not None:
             try:
                 (vector,) = await self._model.embed([query], timeout_seconds=QUERY_SECONDS)
             except EmbeddingsUnavailable as error:
-                log.warning("a search goes by words only: %s", error)
+                log.warning("a search uses words only: %s", error)
             else:
                 chunks = await store.search_hybrid(self._db, query, vector, self._model.name, user_id, metadata, limit)
                 return Found(chunks, "hybrid")

@@ -104,7 +104,7 @@ async def test_the_index_serves_the_search(database: Database, endpoint: FakeEnd
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"data": [{"embedding": []}]}', b'{"data": [{"embedding": [1e999]}]}'])
-async def test_a_search_goes_by_words_if_the_endpoint_fails(
+async def test_a_search_uses_words_if_the_endpoint_fails(
     database: Database, endpoint: FakeEndpoint, raw: bytes
 ) -> None:
     await put(database, "doc", "A car.")
