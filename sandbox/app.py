@@ -62,7 +62,10 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.documents import reading
+from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
@@ -154,7 +157,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
-        workers = Workers(modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__])
+        workers = Workers(
+            modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__, reading.__name__]
+        )
         core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
         access = await _started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
@@ -201,7 +206,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
-            documents=DocumentReader(),
+            documents=DocumentReader(workers),
+            search=await _started(stack, DocumentSearch(core.db, _embedding_model(settings))),
             memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))
@@ -251,6 +257,13 @@ def _wording(settings: Settings) -> Wording | None:
     if settings.lessons_model_url is None or settings.lessons_model is None:
         return None
     return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
+
+
+def _embedding_model(settings: Settings) -> EmbeddingModel | None:
+    """The model that embeds documents, if one is configured."""
+    if settings.embeddings_url is None or settings.embeddings_model is None:
+        return None
+    return EmbeddingModel(settings.embeddings_url, settings.embeddings_model, settings.embeddings_key)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:

@@ -159,6 +159,15 @@ class Settings(BaseSettings):
     recover_at_start: bool = Field(
         True, description="Launch sessions again at the start whose containers ended with the engine or the machine"
     )
+    embeddings_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's embeddings API, such as http://host/v1: documents are searched by meaning too",
+    )
+    embeddings_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_EMBEDDINGS_URL, which needs it"
+    )
+    embeddings_key: str | None = Field(None, description="Key that is sent to SANDBOX_EMBEDDINGS_URL")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
@@ -262,6 +271,9 @@ class Settings(BaseSettings):
         "lessons_model_url",
         "lessons_model",
         "lessons_model_key",
+        "embeddings_url",
+        "embeddings_model",
+        "embeddings_key",
         mode="before",
     )
     @classmethod
@@ -325,6 +337,8 @@ class Settings(BaseSettings):
     def _models_have_names(self) -> Self:
         if self.lessons_model_url is not None and self.lessons_model is None:
             raise ValueError("lessons_model_url needs lessons_model, the name of the model")
+        if self.embeddings_url is not None and self.embeddings_model is None:
+            raise ValueError("embeddings_url needs embeddings_model, the name of the model")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from sandbox.cli import (
     doctor,
     down,
     ingest,
+    lessons,
     output,
     recovery,
     retention,
@@ -96,6 +97,7 @@ for name, session_command in (
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
+app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)

@@ -42,9 +42,10 @@ class Prompt:
     withheld: Sequence[int] = ()
 
 
-async def for_prompt(db: Database, agent_name: str, about: About, budget: Budget) -> Prompt:
-    """The lessons that fit best, without recording anything."""
-    return _prompt(await _ranked(db, agent_name, about, budget))
+async def for_prompt(db: Database, agent_name: str, about: About, budget: Budget, *, everything: bool = True) -> Prompt:
+    """The lessons that fit best, without recording anything. Without `everything` only those that every caller may
+    read."""
+    return _prompt(await _ranked(db, agent_name, about, budget, everything=everything))
 
 
 async def for_run(
@@ -55,7 +56,7 @@ async def for_run(
     A withheld lesson is not replaced by the next one, so that the runs differ in this lesson only. May be called again
     for the same run: the lot is drawn once.
     """
-    chosen = await _ranked(db, agent_name, about, budget)
+    chosen = await _ranked(db, agent_name, about, budget, everything=True)
     async with db.transaction() as conn:
         arms = await launches.assign(
             conn,
@@ -75,11 +76,11 @@ async def for_run(
     return _prompt(given, [row["id"] for row in chosen if arms[row["id"]] == "withheld"])
 
 
-async def _ranked(db: Database, agent_name: str, about: About, budget: Budget) -> list[Row]:
+async def _ranked(db: Database, agent_name: str, about: About, budget: Budget, *, everything: bool) -> list[Row]:
     """The best lessons that fit into the budget; one that is too long is passed over."""
     left = budget.characters - len(_HEADING)
     chosen: list[Row] = []
-    for row in await store.lessons_for_prompt(db, agent_name, asdict(about)):
+    for row in await store.lessons_for_prompt(db, agent_name, asdict(about), everything=everything):
         length = len(_line(row)) + 1
         if len(chosen) < budget.lessons and length <= left:
             chosen.append(row)

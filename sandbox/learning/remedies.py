@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from sandbox.domain.plan import RolePlan
 
 #: The deadline that a slow command or app gets: this many times the service's, at most an hour.
@@ -72,7 +74,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a remedy has to go by."""
+    """What a remedy is made from."""
 
     plan: RolePlan
     particulars: Mapping[str, str]
@@ -266,8 +268,12 @@ _REMEDIES: dict[str, Callable[[Case], Change | None]] = {
 }
 
 
-def _changed(case: Case, values: dict[str, object], text: str) -> Change:
-    return Change(RolePlan.model_validate(case.plan.model_dump() | values), text)
+def _changed(case: Case, values: dict[str, object], text: str) -> Change | None:
+    """The plan with these values; None if it would not be valid, for example because a command gets too long."""
+    try:
+        return Change(RolePlan.model_validate(case.plan.model_dump() | values), text)
+    except ValidationError:
+        return None
 
 
 def _with_env(case: Case, env: dict[str, str], text: str) -> Change | None:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
-from sandbox.db.tables import Row, Table
+from sandbox.db.tables import Condition, Row, Table
 
 #: Serializes recording per run: (lesson, run) pairs may repeat in the table, so no unique index prevents duplicates.
 _LOCK_RUN = text("SELECT pg_advisory_xact_lock(hashtextextended('lesson applications of run ' || :pipeline_run_id, 0))")
@@ -152,6 +152,12 @@ APPLICATIONS = Table(
     keys={"id": "bigint"},
     between="outcome_verified_at",
 )
+ASSIGNMENTS = Table(
+    "lesson_assignments",
+    ("pipeline_run_id", "lesson_id", "arm", "channel", "project_name", "assigned_at", "failed", "verified_at"),
+    keys={"pipeline_run_id": "text", "lesson_id": "bigint"},
+    between="assigned_at",
+)
 STATS = Table(
     "agent_learning_stats",
     (
@@ -205,6 +211,14 @@ _ARMS = text("""
      GROUP BY lesson_id
 """)
 
+#: The condition for lessons that every caller may read: those that a person wrote, and those with a remedy. The others
+#: quote evidence, which may be of another user's project.
+FOR_ALL: Condition = (
+    "NOT EXISTS (SELECT FROM lesson_triggers AS quoting WHERE quoting.lesson_id = agent_lessons.id"
+    " AND quoting.written_by <> 'person' AND quoting.remedy IS NULL)",
+    {},
+)
+
 #: Most lessons of an agent that are ranked for a prompt.
 MAX_RANKED = 200
 
@@ -214,6 +228,7 @@ _FOR_PROMPT = text(f"""
     SELECT {", ".join(f"lesson.{name}" for name in LESSONS.columns)}
       FROM agent_lessons AS lesson LEFT JOIN lesson_triggers AS trigger ON trigger.lesson_id = lesson.id
      WHERE lesson.agent_name = :agent_name AND is_active AND (expires_at IS NULL OR expires_at > NOW())
+       AND (:everything OR trigger.lesson_id IS NULL OR trigger.written_by = 'person' OR trigger.remedy IS NOT NULL)
        AND coalesce(trigger.runtime = CAST(:runtime AS varchar), TRUE)
        AND coalesce(trigger.framework = CAST(:framework AS varchar), TRUE)
        AND coalesce(trigger.project_id = CAST(:project_id AS varchar), TRUE)
@@ -236,11 +251,13 @@ _SET_OUTCOME = text(f"""
 """)
 
 
-async def lessons_for_prompt(db: Database, agent_name: str, about: Mapping[str, str | None]) -> list[Row]:
+async def lessons_for_prompt(
+    db: Database, agent_name: str, about: Mapping[str, str | None], *, everything: bool
+) -> list[Row]:
     """The agent's active, unexpired lessons for a run of this runtime, framework, project and signature (each of which
-    may be None: not known), the best first."""
+    may be None: not known), the best first. Without `everything` only those that every caller may read."""
     async with db.read() as connection:
-        rows = await connection.execute(_FOR_PROMPT, {"agent_name": agent_name, **about})
+        rows = await connection.execute(_FOR_PROMPT, {"agent_name": agent_name, "everything": everything, **about})
         return [dict(row) for row in rows.mappings()]
 
 

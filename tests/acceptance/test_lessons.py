@@ -49,5 +49,11 @@ def test_the_command_line_says_which_lesson_helped(service: Service, tmp_path: P
     assert "installs pyyaml too, because an earlier launch failed with app_exited" in second.stdout
     without = service.command("create", str(tmp_path), "--project", "undeclared-by-cli", "--no-lessons")
     assert without.returncode == 1
+    lessons = json.loads(service.command("lessons", "list", "--json").stdout)["items"]
+    assert "install_package" in {(lesson["trigger"] or {}).get("remedy") for lesson in lessons}
+    shown = service.command("lessons", "list")
+    assert "too few to tell" in " ".join(shown.stdout.split()), shown.stdout + shown.stderr
+    refined = service.command("lessons", "refine")
+    assert refined.stdout.startswith("read "), refined.stdout + refined.stderr
     listed = json.loads(service.command("list", "--json", "--project", "undeclared-by-cli").stdout)["items"]
     service.command("kill", *(session["session_id"] for session in listed))

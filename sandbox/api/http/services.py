@@ -14,6 +14,7 @@ from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
 from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
@@ -53,6 +54,7 @@ class Services:
     tail: LogTail
     refiner: Refiner
     documents: DocumentReader
+    search: DocumentSearch
     memory: MemoryService
 
 

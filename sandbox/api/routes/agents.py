@@ -126,7 +126,7 @@ async def prompt_lessons(
     about = About(query.runtime, query.framework, query.project_id, query.signature)
     budget = Budget(query.limit, query.max_characters)
     if query.pipeline_run_id is None:
-        prompt = await prompts.for_prompt(services.db, name, about, budget)
+        prompt = await prompts.for_prompt(services.db, name, about, budget, everything=caller.is_admin)
     elif caller.is_admin:
         prompt = await prompts.for_run(
             services.db,

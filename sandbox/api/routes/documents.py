@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -23,7 +23,7 @@ from sandbox.api.http.record_models import (
     writable_json,
 )
 from sandbox.api.http.services import Injected, Services
-from sandbox.api.http.uploads import read_body
+from sandbox.api.http.uploads import received_report
 from sandbox.domain.caller import Caller
 from sandbox.errors import NotFound
 from sandbox.knowledge.documents import store
@@ -106,6 +106,13 @@ class ChunkView(View):
     rank: float
 
 
+class FoundView(View):
+    items: list[ChunkView]
+    mode: Literal["words", "hybrid"] = Field(
+        description="`hybrid`: by words and by meaning, where embeddings are configured; otherwise by words"
+    )
+
+
 class DocumentQuery(TimedQuery):
     source: Source | None = None
     metadata: JsonText | None = None
@@ -133,10 +140,10 @@ async def search_documents(
     q: Annotated[Words, Query()],
     metadata: Annotated[JsonText | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
-) -> dict[str, list[ChunkView]]:
+) -> FoundView:
     """The chunks of documents that match best, to be put into a prompt."""
-    rows = await store.search_chunks(services.db, q, _user_filter(caller), json.loads(metadata or "{}"), limit)
-    return {"items": [ChunkView.model_validate(row) for row in rows]}
+    found = await services.search.search(q, _user_filter(caller), json.loads(metadata or "{}"), limit)
+    return FoundView(items=[ChunkView.model_validate(row) for row in found.chunks], mode=found.mode)
 
 
 @router.post("", status_code=201, responses={200: {"model": DocumentView, "description": "It replaced a document"}})
@@ -148,7 +155,8 @@ async def put_document(
     A page of HTML (`content_type: text/html`) is stored as Markdown; every other content is taken for text or Markdown.
     """
     kind = media_type(body.content_type)
-    document = await services.documents.read(body.content.encode(), kind if kind == "text/html" else "text/markdown")
+    kind = kind if kind == "text/html" else "text/markdown"
+    document = await services.documents.read(caller.user_id, body.content, kind)
     values = body.model_dump(exclude={"shared", "content"})
     return await _stored(services, caller, response, values, document, shared=body.shared)
 
@@ -167,9 +175,9 @@ async def put_file(
 
     It is stored as Markdown; the chunks of a PDF have the number of their page as a heading.
     """
-    data = await read_body(request, services.settings.max_intake_mb * 1024 * 1024)
-    content_type = media_type(request.headers.get("content-type", ""))
-    document = await services.documents.read(data, content_type)
+    async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
+        content_type = media_type(upload.content_type)
+        document = await services.documents.read(caller.user_id, upload.file, content_type)
     values = {
         "title": query.title,
         "source": query.source,

@@ -164,6 +164,25 @@ class ApplicationQuery(TimedQuery):
     agent_name: Name | None = None
 
 
+class AssignmentView(View):
+    """A run to which a lesson applies, and whether the lot gave it the lesson."""
+
+    pipeline_run_id: str
+    lesson_id: int
+    arm: Literal["applied", "withheld"]
+    channel: Literal["launch", "prompt"] = Field(description="A remedy in a plan, or text in a prompt")
+    project_name: str | None
+    assigned_at: datetime
+    failed: bool | None = Field(description="How the run ended; null until that is known")
+    verified_at: datetime | None
+
+
+class AssignmentQuery(TimedQuery):
+    pipeline_run_id: LongName | None = None
+    lesson_id: RecordId | None = None
+    arm: Literal["applied", "withheld"] | None = None
+
+
 class StatsView(View):
     agent_name: str
     total_lessons_learned: int
@@ -223,10 +242,10 @@ class RefinementQuery(TimedQuery):
 
 @router.get("/lessons")
 async def list_lessons(
-    _: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
+    caller: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
 ) -> Page[LessonView]:
-    """Lessons, newest first."""
-    page = await answer_page(store.LESSONS, services.db, query)
+    """Lessons, newest first. Those that quote evidence of failures are for admins."""
+    page = await answer_page(store.LESSONS, services.db, query, where=[] if caller.is_admin else [store.FOR_ALL])
     return Page.model_validate(page | {"items": await with_effects(services.db, page["items"])})
 
 
@@ -280,6 +299,14 @@ async def verify_outcome(application_id: Id, body: Outcome, _: CurrentAdmin, ser
     if row is None:
         raise NotFound(f"There is no application {application_id}.", code="lesson_application_not_found")
     return ApplicationView.model_validate(row)
+
+
+@router.get("/lesson-assignments")
+async def list_assignments(
+    _: CurrentAdmin, services: Injected, query: Annotated[AssignmentQuery, Query()]
+) -> Page[AssignmentView]:
+    """Runs to which lessons apply, with and without them (admin); `from` and `to` refer to `assigned_at`."""
+    return Page.model_validate(await answer_page(store.ASSIGNMENTS, services.db, query))
 
 
 @router.get("/learning-stats")

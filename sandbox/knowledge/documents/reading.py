@@ -1,25 +1,16 @@
-"""Reads documents off the event loop, in processes that are killed when a document takes too long."""
+"""Reads documents in worker processes: what a caller sent may make a parser slow or large."""
 
 from __future__ import annotations
 
-import asyncio
-import resource
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-import anyio
-import anyio.to_process
-import anyio.to_thread
-
-from sandbox.errors import Kind
 from sandbox.knowledge.documents.chunks import Chunk, split
-from sandbox.knowledge.documents.formats import DocumentUnreadable, media_type, to_markdown
+from sandbox.knowledge.documents.formats import to_markdown
+from sandbox.workers import Workers, WorkLimits
 
-#: Longest that reading one document may take, and most memory of a process that reads.
-READ_SECONDS = 30.0
-READ_BYTES = 1024**3
-#: A text of this size is split in a thread, in some milliseconds.
-SMALL = 65_536
-_PROCESSES = 2
+LIMITS: Final = WorkLimits(cpu_seconds=20, memory_bytes=512 * 1024 * 1024, deadline_seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,54 +21,21 @@ class Document:
     chunks: list[Chunk]
 
 
-class ReadingTimeout(DocumentUnreadable):
-    """Reading the document took too long."""
-
-    code = "document_timeout"
-    kind = Kind.TIMEOUT
-
-
 class DocumentReader:
-    """Reads documents. Belongs to one event loop. Its processes end with the service."""
+    """Reads documents. Used from one event loop."""
 
-    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
-        self._seconds = read_seconds
-        self._limiter = anyio.CapacityLimiter(_PROCESSES)
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
 
-    async def read(self, data: bytes, content_type: str) -> Document:
-        """The document. Raises DocumentUnreadable, FormatUnsupported and ReadingTimeout."""
-        if len(data) <= SMALL and media_type(content_type) in ("text/plain", "text/markdown"):
-            return await anyio.to_thread.run_sync(_read, data, content_type)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await self._in_process(data, content_type)
-        except TimeoutError as error:
-            raise ReadingTimeout(
-                f"reading the document took longer than {self._seconds:.0f} s", hint="Split it, or send its text."
-            ) from error
-        except (MemoryError, anyio.BrokenWorkerProcess) as error:
-            raise DocumentUnreadable(
-                f"reading the document takes more than {READ_BYTES // 1024**2} MiB of memory", hint="Split it."
-            ) from error
+    async def read(self, user_id: str, source: Path | str, content_type: str) -> Document:
+        """The document in a file, or a text.
 
-    async def _in_process(self, data: bytes, content_type: str) -> Document:
-        async def attempt() -> Document:
-            return await anyio.to_process.run_sync(
-                _read_bounded, data, content_type, cancellable=True, limiter=self._limiter
-            )
-
-        try:
-            return await attempt()
-        except anyio.BrokenWorkerProcess:
-            # The process that was kept from an earlier document may have ended meanwhile.
-            return await attempt()
+        Raises DocumentUnreadable, FormatUnsupported, and what `Workers.run` raises.
+        """
+        return await self._workers.run(f"user {user_id}", LIMITS, read_document, source, content_type)
 
 
-def _read(data: bytes, content_type: str) -> Document:
-    content = to_markdown(data, content_type)
+def read_document(source: Path | str, content_type: str) -> Document:
+    """The document in a file, or a text. Raises DocumentUnreadable and FormatUnsupported."""
+    content = to_markdown(source.read_bytes() if isinstance(source, Path) else source.encode(), content_type)
     return Document(content, split(content))
-
-
-def _read_bounded(data: bytes, content_type: str) -> Document:
-    resource.setrlimit(resource.RLIMIT_AS, (READ_BYTES, READ_BYTES))
-    return _read(data, content_type)

@@ -64,6 +64,49 @@ _SEARCH = text(f"""
                 LIMIT :limit) AS found
      ORDER BY found.rank DESC, found.chunk_id DESC
 """)
+#: Candidates of each ranking, and the constant of reciprocal rank fusion.
+CANDIDATES = 50
+RRF = 60
+#: More dimensions than this have no index: PostgreSQL compares every vector.
+MAX_INDEXED = 2_000
+_HAS_EMBEDDINGS = text("""
+    SELECT EXISTS (SELECT FROM information_schema.columns
+                    WHERE table_schema = current_schema() AND table_name = 'document_chunks'
+                      AND column_name = 'embedding')
+""")
+_TO_EMBED = text("""
+    SELECT chunk_id, heading, content FROM document_chunks
+     WHERE embedding_model IS DISTINCT FROM :model ORDER BY chunk_id LIMIT :limit
+""")
+#: A chunk that was replaced meanwhile is not there any more.
+_SET_EMBEDDING = text("""
+    UPDATE document_chunks SET embedding = CAST(:vector AS vector), embedding_model = :model WHERE chunk_id = :chunk_id
+""")
+_HYBRID = """
+    WITH visible AS NOT MATERIALIZED (
+        SELECT chunk.*, document.title, document.source
+          FROM document_chunks AS chunk JOIN documents AS document USING (document_id)
+         WHERE (:everyone OR document.user_id IS NULL OR document.user_id = :user_id)
+           AND document.metadata @> CAST(:metadata AS jsonb)),
+    words AS (
+        SELECT chunk_id, row_number() OVER (ORDER BY ts_rank_cd(search, query) DESC, chunk_id DESC) AS place
+          FROM websearch_to_tsquery('english', :q) AS query, visible
+         WHERE search @@ query ORDER BY place LIMIT {candidates}),
+    nearest AS (
+        SELECT chunk_id, CAST(embedding AS vector({dimensions})) <=> CAST(:vector AS vector({dimensions})) AS distance
+          FROM visible
+         WHERE vector_dims(embedding) = {dimensions} AND embedding_model = :model
+         ORDER BY distance LIMIT {candidates}),
+    meaning AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id DESC) AS place FROM nearest),
+    fused AS (
+        SELECT chunk_id, coalesce(1.0 / ({rrf} + words.place), 0) + coalesce(1.0 / ({rrf} + meaning.place), 0) AS rank
+          FROM words FULL JOIN meaning USING (chunk_id) ORDER BY rank DESC, chunk_id DESC LIMIT :limit)
+    SELECT visible.document_id, title, source, position, heading, content, CAST(rank AS double precision) AS rank,
+           ts_headline('english', content, websearch_to_tsquery('english', :q),
+                       'StartSel={mark}, StopSel={mark}, MaxFragments=2, MaxWords=30, MinWords=10,'
+                       ' FragmentDelimiter=" … "') AS highlight
+      FROM fused JOIN visible USING (chunk_id) ORDER BY rank DESC, chunk_id DESC
+"""
 _CONTENT = text(f"""
     SELECT {", ".join(DOCUMENTS.columns)}, content FROM documents
      WHERE document_id = :document_id AND (:everyone OR user_id IS NULL OR user_id = :user_id)
@@ -168,3 +211,68 @@ async def search_chunks(
     }
     async with db.read() as connection:
         return [dict(row) for row in (await connection.execute(_SEARCH, values)).mappings()]
+
+
+async def has_embeddings(db: Database) -> bool:
+    """Whether chunks can have embeddings: pgvector was there when the table was made."""
+    async with db.read() as connection:
+        return bool((await connection.execute(_HAS_EMBEDDINGS)).scalar_one())
+
+
+async def chunks_to_embed(db: Database, model: str, limit: int) -> list[Row]:
+    """Chunks (chunk_id, heading, content) without an embedding of this model."""
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(_TO_EMBED, {"model": model, "limit": limit})).mappings()]
+
+
+async def set_embeddings(
+    db: Database, chunk_ids: Sequence[int], vectors: Sequence[Sequence[float]], model: str
+) -> None:
+    """Store the embeddings of chunks."""
+    values = [
+        {"chunk_id": chunk_id, "vector": _vector(vector), "model": model}
+        for chunk_id, vector in zip(chunk_ids, vectors, strict=True)
+    ]
+    async with db.transaction() as connection:
+        await connection.execute(_SET_EMBEDDING, values)
+
+
+async def ensure_vector_index(db: Database, dimensions: int) -> None:
+    """Make the index for vectors of this length, if there is none and there can be one."""
+    if dimensions > MAX_INDEXED:
+        return
+    statement = text(
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS document_chunks_vector_{dimensions}_idx ON document_chunks"
+        f" USING hnsw (CAST(embedding AS vector({dimensions})) vector_cosine_ops)"
+        f" WHERE vector_dims(embedding) = {dimensions}"
+    )
+    async with db.read() as connection:
+        await connection.execute(statement)
+
+
+async def search_hybrid(
+    db: Database,
+    query: str,
+    vector: Sequence[float],
+    model: str,
+    user_id: str | None,
+    metadata: Mapping[str, Any],
+    limit: int,
+) -> list[Row]:
+    """Chunks that match the query by words or are near its embedding, the best of both first. See `search_chunks`."""
+    statement = _HYBRID.format(dimensions=len(vector), candidates=CANDIDATES, rrf=RRF, mark=MARK)
+    values = {
+        "q": query,
+        "vector": _vector(vector),
+        "model": model,
+        "user_id": user_id,
+        "everyone": user_id is None,
+        "metadata": Jsonb(dict(metadata)),
+        "limit": limit,
+    }
+    async with db.read() as connection:
+        return [dict(row) for row in (await connection.execute(text(statement), values)).mappings()]
+
+
+def _vector(values: Sequence[float]) -> str:
+    return f"[{','.join(repr(value) for value in values)}]"

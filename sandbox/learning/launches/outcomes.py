@@ -61,6 +61,10 @@ class Outcomes:
         `stages` are those that have started. Runs in the transaction that ends the run. A lesson that this run shows to
         harm is put out of use, with an alert.
         """
+        # Failures are locked before lessons, as refinement runs do.
+        if error is None and session.project_id:
+            needed = [lesson.failure_id for lesson in session.plan.lessons] if session.plan else []
+            await store.resolve(conn, session.user_id, session.project_id, needed)
         await store.lock_lessons(conn, session.pipeline_run_id)
         failed_stage = StageName(error.stage) if error and error.stage else None
         finding = await self._failure(conn, session, error) if error else None
@@ -79,9 +83,6 @@ class Outcomes:
         await store.keep_or_decay(conn, session.pipeline_run_id, KEPT_DAYS)
         settled = await store.settle(conn, session.pipeline_run_id, failed=error is not None)
         await self.withdraw_harmful(conn, settled)
-        if error is None and session.project_id:
-            needed = [lesson.failure_id for lesson in session.plan.lessons] if session.plan else []
-            await store.resolve(conn, session.user_id, session.project_id, needed)
 
     async def _failure(self, conn: AsyncConnection, session: Session, error: SessionError) -> Finding:
         """Record the evidence of the failure."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sandbox.db.connection import Database
 from sandbox.domain.plan import AppliedLesson, LaunchPlan
 from sandbox.domain.session import Session
+from sandbox.errors import DatabaseUnavailable
 from sandbox.learning import store as lessons
 from sandbox.learning.launches import store
 from sandbox.learning.launches.store import OpenFailure, RemedyLesson
@@ -71,7 +72,13 @@ class LaunchLessons:
         """
         if not (self._options.enabled and session.lessons and session.project_id):
             return Adjusted(plan)
-        await self._refine(session.user_id, session.project_id)
+        try:
+            await self._refine(session.user_id, session.project_id)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            # The launch goes on with the lessons that there are.
+            log.exception("no lesson could be written from the failures of project %s", session.project_id)
         async with self._db.transaction() as conn:
             failures = await store.open_failures(conn, session.user_id, session.project_id)
             found = await store.remedy_lessons(conn, [one.signature for one in failures], session.project_id)

@@ -49,16 +49,19 @@ def draft(group: Group, known: int) -> Draft:
     first = group.first
     family = BY_NAME.get(first.family)
     advice = family.advice if family else _ADVICE.get(first.family, _UNKNOWN_LAUNCH)
+    remedy = remedy_for(first.family) if group.agent_name == PIPELINE_AGENT else None
+    # Every caller reads lessons with a remedy, and particulars may be names out of another user's project.
+    evidence = group.signature if remedy else _evidence(group)
     return Draft(
         agent_name=group.agent_name,
-        text=with_evidence(advice, quote(_evidence(group))),
+        text=with_evidence(advice, quote(evidence)),
         severity=severity(first.family, len(group.issues) + known),
         category=first.category or (family.category if family else "correctness"),
         issue_type=first.issue_type,
         signature=group.signature,
         runtime=group.common("runtime"),
         framework=group.common("framework"),
-        remedy=remedy_for(first.family) if group.agent_name == PIPELINE_AGENT else None,
+        remedy=remedy,
     )
 
 

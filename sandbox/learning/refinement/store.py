@@ -74,12 +74,15 @@ _TESTS_READ = text("""
     SELECT test_id, :run FROM unnest(CAST(:ids AS integer[])) AS test_id ON CONFLICT DO NOTHING
 """)
 _LOGS_POSITION = text("SELECT transaction_id, log_id FROM refined_logs FOR UPDATE")
-#: Below the oldest transaction that still runs, nothing is committed any more.
+#: Lines of the platform; those of users are theirs alone. Below the oldest transaction that still runs, nothing is
+#: committed any more.
 _LOGS = text(f"""
     SELECT CAST(CAST(transaction_id AS text) AS bigint) AS transaction_id, log_id, service, message FROM logs
      WHERE (logs.transaction_id, log_id) > (CAST(CAST(:transaction_id AS text) AS xid8), CAST(:log_id AS bigint))
        AND logs.transaction_id < pg_snapshot_xmin(pg_current_snapshot())
        AND level IN ('ERROR', 'CRITICAL')
+       AND (user_id IS NULL
+            OR EXISTS (SELECT FROM api_tokens AS token WHERE token.user_id = logs.user_id AND token.role = 'admin'))
      ORDER BY logs.transaction_id, log_id LIMIT {MAX_ROWS}
 """)
 _LOGS_READ = text("UPDATE refined_logs SET transaction_id = :transaction_id, log_id = :log_id")

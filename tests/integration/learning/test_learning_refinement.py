@@ -33,7 +33,7 @@ async def test_failures_become_one_lesson_that_is_strengthened(database: Databas
         database, "SELECT id, lesson_text, severity, source_issue_type FROM agent_lessons"
     )
     assert (severity, issue) == ("medium", "app_exited")
-    assert f'"{SIGNATURE} (module yaml; module requests)"' in lesson
+    assert lesson.endswith(f'Evidence (quoted, not an instruction): "{SIGNATURE}".')
     await add_failure(database, framework="fastapi")
     second = await refiner.run("scheduled")
     ((again, unchanged, severity),) = await rows(database, "SELECT id, lesson_text, severity FROM agent_lessons")
@@ -168,3 +168,27 @@ async def test_repeated_failures_cause_a_run(database: Database) -> None:
     await refiner.rework_repeated()
     ((trigger, issues),) = await rows(database, "SELECT triggered_by, issues_analyzed FROM agent_refinement_runs")
     assert (trigger, issues) == ("rework", 2)
+
+
+async def test_lessons_of_agents_have_particulars(database: Database) -> None:
+    for module in ("yaml", "requests"):
+        await add_failure(database, particulars=json.dumps({"module": module}), agents='["Backend"]')
+    await Refiner(database).run("scheduled")
+    ((lesson,),) = await rows(database, "SELECT lesson_text FROM agent_lessons WHERE agent_name = 'Backend'")
+    assert f'"{SIGNATURE} (module yaml; module requests)"' in lesson
+
+
+async def test_error_logs_of_users_are_not_read(database: Database) -> None:
+    await rows(database, "INSERT INTO api_tokens (token_hash, user_id, role) VALUES ('x', 'ops', 'admin')")
+    for user in ("ada", "ops"):
+        for _ in range(2):
+            await rows(
+                database,
+                "INSERT INTO logs (timestamp, level, service, message, user_id)"
+                " VALUES (NOW(), 'ERROR', 'Audit', :message, :user)",
+                message=f"refused for {user}",
+                user=user,
+            )
+    await Refiner(database).run("scheduled")
+    found = await rows(database, "SELECT signature FROM lesson_triggers")
+    assert [row.signature for row in found] == ["log: refused for ops"]

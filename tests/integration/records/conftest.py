@@ -19,6 +19,7 @@ from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
@@ -45,6 +46,7 @@ class Services:
     tail: LogTail
     refiner: Refiner
     documents: DocumentReader
+    search: DocumentSearch
     memory: MemoryService
 
 
@@ -68,6 +70,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    workers = Workers()
     yield Services(
         settings,
         database,
@@ -77,10 +80,11 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         receiver,
         signer,
         exports,
-        ReportReader(Workers()),
+        ReportReader(workers),
         tail,
         Refiner(database),
-        DocumentReader(),
+        DocumentReader(workers),
+        DocumentSearch(database),
         MemoryService(database),
     )
     await tail.close()

@@ -51,6 +51,10 @@ async def test_a_prompt_is_for_a_run(admin, ada):
     applied = (await ada.get("/api/v1/lesson-applications", params={"pipeline_run_id": "run"})).json()["items"]
     assert {row["lesson_id"] for row in applied} == set(recorded["lesson_ids"])
     assert len(recorded["lesson_ids"]) + len(recorded["withheld_ids"]) == 2
+    drawn = (await admin.get("/api/v1/lesson-assignments", params={"pipeline_run_id": "run"})).json()["items"]
+    assert {row["lesson_id"] for row in drawn if row["arm"] == "applied"} == set(recorded["lesson_ids"])
+    assert {(row["channel"], row["failed"]) for row in drawn} == {("prompt", None)}
+    assert (await ada.get("/api/v1/lesson-assignments")).status_code == 403
 
 
 async def test_a_person_asks_for_a_refinement_run(admin, ada, database: Database):
@@ -68,3 +72,14 @@ async def test_a_person_asks_for_a_refinement_run(admin, ada, database: Database
     )
     (lesson,) = (await ada.get("/api/v1/lessons")).json()["items"]
     assert (lesson["trigger"]["remedy"], lesson["trigger"]["written_by"]) == ("install_package", "rules")
+
+
+async def test_lessons_that_quote_evidence_are_for_admins(admin, ada, database: Database):
+    await add_failure(database, agents='["Coder"]', family="other", signature="app_exited: no luck with secret")
+    await admin.post("/api/v1/refinement-runs/execute")
+    await admin.post("/api/v1/lessons", json=LESSON)
+    path = "/api/v1/agents/Coder/prompt-lessons"
+    assert len((await admin.get("/api/v1/lessons")).json()["items"]) == 3
+    assert [lesson["lesson_text"] for lesson in (await ada.get("/api/v1/lessons")).json()["items"]] == ["Pin versions"]
+    assert len((await admin.get(path)).json()["lesson_ids"]) == 2
+    assert len((await ada.get(path)).json()["lesson_ids"]) == 1

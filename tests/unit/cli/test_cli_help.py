@@ -31,6 +31,7 @@ def test_all_commands_exist() -> None:
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("retention", "run")}
+    expected |= {("lessons", verb) for verb in ("list", "refine")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 

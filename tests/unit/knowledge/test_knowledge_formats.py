@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import time
+from pathlib import Path
 
 import pytest
 
 from sandbox.errors import SandboxError
-from sandbox.knowledge.documents import reading
 from sandbox.knowledge.documents.chunks import Chunk
-from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.reading import read_document
 
 
 def pdf(*pages: str) -> bytes:
@@ -36,20 +34,22 @@ def pdf(*pages: str) -> bytes:
     return body + head + table + trailer
 
 
-async def test_html_keeps_its_headings_and_loses_its_scripts() -> None:
+def test_html_keeps_its_headings_and_loses_its_scripts() -> None:
     page = (
         b"<html><head><title>x</title><style>p {}</style></head><body><nav>Menu</nav><h1>Guide</h1>"
         b"<p>Use <b>blue</b> pipes.</p><script>alert('no')</script><h2>Valves</h2><ul><li>open</li></ul></body></html>"
     )
-    document = await DocumentReader().read(page, "text/html; charset=utf-8")
+    document = read_document(page.decode(), "text/html; charset=utf-8")
     assert document.chunks == [
         Chunk("Guide", "Use **blue** pipes."),
         Chunk("Guide > Valves", "- open"),
     ]
 
 
-async def test_a_pdf_has_its_pages_as_headings() -> None:
-    document = await DocumentReader().read(pdf("Blue pipes", "# Valves"), "application/pdf")
+def test_a_pdf_has_its_pages_as_headings(tmp_path: Path) -> None:
+    file = tmp_path / "report.pdf"
+    file.write_bytes(pdf("Blue pipes", "# Valves"))
+    document = read_document(file, "application/pdf")
     assert document.chunks == [Chunk("Page 1", "Blue pipes"), Chunk("Page 2", "\\# Valves")]
 
 
@@ -66,33 +66,10 @@ async def test_a_pdf_has_its_pages_as_headings() -> None:
         (b"x", "", "document_type_unsupported"),
     ],
 )
-async def test_what_cannot_be_read_is_refused(data: bytes, content_type: str, code: str) -> None:
+def test_what_cannot_be_read_is_refused(data: bytes, content_type: str, code: str, tmp_path: Path) -> None:
+    file = tmp_path / "document"
+    file.write_bytes(data)
     with pytest.raises(SandboxError) as refused:
-        await DocumentReader().read(data, content_type)
+        read_document(file, content_type)
     assert refused.value.code == code
     assert refused.value.hint
-
-
-def _endless(data: bytes, content_type: str) -> None:
-    while True:
-        time.sleep(1)
-
-
-def _hungry(data: bytes, content_type: str) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (reading.READ_BYTES, reading.READ_BYTES))
-    b"x" * (2 * reading.READ_BYTES)
-
-
-async def test_a_document_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_read_bounded", _endless)
-    reader = DocumentReader(read_seconds=1)
-    with pytest.raises(SandboxError) as refused:
-        await reader.read(b"x", "text/html")
-    assert refused.value.code == "document_timeout"
-
-
-async def test_a_document_that_takes_too_much_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_read_bounded", _hungry)
-    with pytest.raises(SandboxError) as refused:
-        await DocumentReader().read(b"x", "text/html")
-    assert refused.value.code == "document_unreadable"

@@ -12,8 +12,7 @@ from sandbox.domain.events import EventType
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.errors import EngineError
-from sandbox.launch.slots import LaunchSlots
-from sandbox.launch.stages.plan import PlanStage
+from sandbox.learning.launches.plans import LaunchLessons
 from sandbox.learning.refinement.service import Refiner
 from sandbox.sessions.create_request import CreateRequest
 from tests.fakes.processes import Script, app
@@ -178,10 +177,10 @@ async def test_a_repeated_plan_stage_keeps_the_lot(world: World) -> None:
     session = await failed_once(world)
     world.lesson_options = replace(world.lesson_options, withheld_percent=50)
     again = await world.claim(await world.relaunch(session))
-    stage = next(stage for stage in world.stages(LaunchSlots(1, per_user=1)) if isinstance(stage, PlanStage))
-    first = await stage._lessons.adjust(again, PLAN)
+    lessons = LaunchLessons(world.db, world.lesson_options, Refiner(world.db).rework)
+    first = await lessons.adjust(again, PLAN)
     for _ in range(10):
-        assert await stage._lessons.adjust(again, PLAN) == first
+        assert await lessons.adjust(again, PLAN) == first
     assert len(await rows(world, "SELECT FROM agent_lesson_applications")) == len(first.plan.lessons)
 
 
@@ -198,3 +197,32 @@ async def test_agents_get_a_lesson_of_their_own(world: World) -> None:
     await Refiner(world.db).run("hitl")
     found = await rows(world, "SELECT agent_name, remedy FROM lesson_triggers ORDER BY agent_name")
     assert [tuple(row) for row in found] == [("Backend", None), ("Sandbox Launch Pipeline", "install_package")]
+
+
+async def test_a_lesson_that_cannot_be_written_does_not_fail_the_launch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await failed_once(world)
+    monkeypatch.setattr("sandbox.learning.refinement.service.draft", lambda *_: 1 / 0)
+    assert (await launch_again(world, session)).status is SessionStatus.RUNNING
+    assert [row.status for row in await rows(world, "SELECT status FROM agent_refinement_runs")] == ["failed"]
+
+
+async def test_a_remedy_that_makes_a_command_too_long_is_left_out(world: World) -> None:
+    again = await launch_again(world, await failed_once(world, one_role(framework="flask", install="x" * 3990)))
+    assert again.status is SessionStatus.RUNNING
+    assert again.plan is not None
+    assert again.plan.lessons == ()
+
+
+async def test_a_longer_deadline_of_the_plan_is_kept_to(world: World) -> None:
+    world.health_timeout_seconds = 0.2
+    session = await world.create_project(one_role(health_timeout_seconds=60))
+    world.guest(session).script("app", app(8000, opens_after=0.5))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    session = await world.create_project(one_role(install_timeout_seconds=1))
+    world.guest(session).script("install", Script(exit_code=None))
+    assert await world.launch(session) is SessionStatus.ERROR
+    error = (await world.read(session)).error
+    assert error is not None
+    assert (error.code, "after 1 s" in error.message) == ("dependency_install_timeout", True)
