@@ -34,12 +34,15 @@ class _Known(Generic[V]):
 
 
 class LastKnown(Generic[K, V]):
-    """The value of each key as it was last read, at most `size` of them. Used from one event loop."""
+    """The value of each key as it was last read. Used from one event loop."""
 
-    def __init__(self, size: int, *, age_seconds: float | None = None) -> None:
-        """`age_seconds`: a value counts only if it was read at most so long before the database last answered. None if
-        its age does not matter."""
-        self._known: TTLCache[K, _Known[V]] = TTLCache(size, KEEP_SECONDS)
+    def __init__(self, size: int, *, age_seconds: float | None = None, weigh: Callable[[V], int] = lambda _: 1) -> None:
+        """At most `size` values are kept, or values of this total weight; a heavier one must not exist.
+
+        `age_seconds`: a value counts only if it was read at most so long before the database last answered. None if its
+        age does not matter.
+        """
+        self._known: TTLCache[K, _Known[V]] = TTLCache(size, KEEP_SECONDS, getsizeof=lambda known: weigh(known.value))
         self._age = age_seconds
         self._answered_at = 0.0
         self._failed_at = 0.0

@@ -38,6 +38,8 @@ TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
 _CACHE_SIZE = 1024
+#: Memory for the rows that are known while the database does not answer, in bytes, roughly.
+_KNOWN_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class SessionService:
         self._cache: TTLCache[UUID, Session] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
         #: For commands while the database does not answer. The owner of a session never changes, and where its row is
         #: out of date its guest agent says so.
-        self._known: LastKnown[UUID, Session] = LastKnown(_CACHE_SIZE)
+        self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=_weight)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -364,6 +366,12 @@ def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Sessi
     if session is None or not caller.may_see(session.user_id):
         raise NotFound(f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found")
     return session
+
+
+def _weight(session: Session) -> int:
+    """About the memory that the session's row takes, in bytes. Only its variables can be large."""
+    variables = [session.env, *(role.env for role in (session.plan.roles.values() if session.plan else ()))]
+    return 4096 + sum(len(name) + len(value) for given in variables for name, value in given.items())
 
 
 def new_origin() -> store.RunOrigin:

@@ -117,3 +117,10 @@ async def test_values_are_confirmed_together(now: list[float]) -> None:
     for key in "bc":
         with pytest.raises(DatabaseUnavailable):
             await known.read(key, rows.reader(key))
+
+
+async def test_the_total_weight_is_bounded() -> None:
+    rows, known = Rows(a="1" * 60, b="2" * 60), LastKnown[str, str](100, weigh=len)
+    await known.read("a", rows.reader("a"))
+    await known.read("b", rows.reader("b"))
+    assert set(known.values()) == {"b"}
