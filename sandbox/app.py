@@ -82,7 +82,7 @@ from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
 from sandbox.learning.refinement.schedule import RefinementSchedule
 from sandbox.learning.refinement.service import Refiner
-from sandbox.learning.refinement.wording import Model, Wording
+from sandbox.learning.refinement.wording import Wording
 from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
@@ -90,7 +90,7 @@ from sandbox.preview.router import HostRouter
 from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
-from sandbox.records.disk_space import DiskSpace, FindFolder
+from sandbox.records.disk_space import DiskSpace
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
@@ -105,9 +105,10 @@ from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.at_start import StartRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import SessionLimits, SessionService, new_origin
+from sandbox.sessions.run_origin import new_origin
+from sandbox.sessions.service import SessionLimits, SessionService
 from sandbox.sessions.watcher import Watcher
-from sandbox.settings import DiskReserve, Settings
+from sandbox.settings import Settings
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
@@ -164,7 +165,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         access = await _started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
-        refiner = Refiner(core.db, _wording(settings))
+        refiner = Refiner(core.db, Wording.of(settings))
         await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
         feed = await _started(stack, SessionFeed(core.db))
@@ -231,9 +232,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     stack.push_async_callback(recorder.close)
     configure_logging(settings, recorder)
     intake = Intake(
-        server.dsn,
-        max_body_bytes=settings.max_intake_mb * MIB,
-        max_waiting_bytes=settings.intake_queue_mb * MIB,
+        server.dsn, max_body_bytes=settings.max_intake_mb * MIB, max_waiting_bytes=settings.intake_queue_mb * MIB
     )
     stack.push_async_callback(intake.close)
     deployment = await load_deployment(db)
@@ -242,21 +241,9 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     )
     stack.push_async_callback(engine.aclose)
     signer = Signer(deployment.signing_key)
-    disk = await _started(stack, _disk_space(settings, db, server))
+    engine_folder = partial(data_folder, settings.docker_host)
+    disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
-
-
-def _disk_space(settings: Settings, db: Database, server: DatabaseServer) -> DiskSpace:
-    folders: list[FindFolder] = [lambda: settings.home, server.folder, partial(data_folder, settings.docker_host)]
-    alerts = Alerts(notify=settings.alert_webhook_url is not None)
-    return DiskSpace(db, alerts, DiskReserve.parse(settings.disk_reserve), folders)
-
-
-def _wording(settings: Settings) -> Wording | None:
-    """The model that words lessons, if one is configured."""
-    if settings.lessons_model_url is None or settings.lessons_model is None:
-        return None
-    return Wording(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
 
 
 def _embedding_model(settings: Settings) -> EmbeddingModel | None:

@@ -21,7 +21,7 @@ from typing import Any
 from sandbox.db.connection import Database
 from sandbox.errors import DatabaseUnavailable, SandboxError, Unavailable
 from sandbox.records.alerts.store import Alerts
-from sandbox.settings import DiskReserve
+from sandbox.settings import DiskReserve, Settings
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,12 @@ class DiskSpace:
         self._to_open: dict[DiskState, dict[str, Any]] = {}
         self._open: set[DiskState] | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, db: Database, settings: Settings, folders: Sequence[FindFolder]) -> DiskSpace:
+        """With the reserve of the settings, and their data folder beside these folders."""
+        alerts = Alerts(notify=settings.alert_webhook_url is not None)
+        return cls(db, alerts, DiskReserve.parse(settings.disk_reserve), [lambda: settings.home, *folders])
 
     async def start(self) -> None:
         await self.check()

@@ -28,8 +28,7 @@ from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.sessions.create_request import CreateRequest
-from sandbox.telemetry import context
-from sandbox.telemetry.tracing import current_ids, new_ids
+from sandbox.sessions.run_origin import new_origin
 
 log = logging.getLogger(__name__)
 
@@ -372,15 +371,6 @@ def _weight(session: Session) -> int:
     """About the memory that the session's row takes, in bytes. Only its variables can be large."""
     variables = [session.env, *(role.env for role in (session.plan.roles.values() if session.plan else ()))]
     return 4096 + sum(len(name) + len(value) for given in variables for name, value in given.items())
-
-
-def new_origin() -> store.RunOrigin:
-    """The origin of a run: the current request and its trace, or a new trace outside of a request."""
-    request_id, parent = context.current().request_id, current_ids()
-    trace_id, span_id = new_ids()
-    if parent:
-        return store.RunOrigin(request_id, parent[0], parent[1], span_id)
-    return store.RunOrigin(request_id, trace_id, None, span_id)
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:

@@ -51,7 +51,8 @@ from sandbox.sessions.create_request import CreateRequest
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import SessionLimits, SessionService, new_origin
+from sandbox.sessions.run_origin import new_origin
+from sandbox.sessions.service import SessionLimits, SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing

@@ -14,6 +14,7 @@ import httpx
 
 from sandbox.errors import SandboxError
 from sandbox.learning.quoting import plain
+from sandbox.settings import Settings
 
 TIMEOUT_SECONDS = 20.0
 MAX_ANSWER_BYTES = 65_536
@@ -51,6 +52,13 @@ class Wording:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+
+    @classmethod
+    def of(cls, settings: Settings) -> Wording | None:
+        """For the model of the settings, if one is configured."""
+        if settings.lessons_model_url is None or settings.lessons_model is None:
+            return None
+        return cls(Model(settings.lessons_model_url, settings.lessons_model, settings.lessons_model_key))
 
     async def word(self, advice: str, evidence: str) -> str:
         """A sentence that says the advice for this evidence. Raises WordingRefused; takes at most `TIMEOUT_SECONDS`."""
