@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
 
 
@@ -77,8 +78,14 @@ class SessionError:
     message: str
     hint: str
     stage: str | None
+    #: The particulars of a failed launch: see `domain.evidence.FailureEvidence`. Stored with the run, not in `error`.
+    details: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        return {**self.to_row(), "details": self.details}
+
+    def to_row(self) -> dict[str, Any]:
+        """What the column `error` holds: fields that every release knows."""
         return {"code": self.code, "message": self.message, "hint": self.hint, "stage": self.stage}
 
 
@@ -113,3 +120,5 @@ class Session:
     agents: tuple[str, ...] = ()
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
+    #: What the current run has noticed of the apps.
+    observations: Observations = field(default_factory=Observations)

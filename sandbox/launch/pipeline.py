@@ -104,7 +104,7 @@ class Pipeline:
             try:
                 session = await self._run_stage(session, journal, identity, name, position, record)
             except StageFailed as failure:
-                error = SessionError(failure.code, failure.message, failure.hint, name.value)
+                error = SessionError(failure.code, failure.message, failure.hint, name.value, failure.details)
                 break
         return await self._finish(session, journal, identity, error)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sandbox.domain.events import NewEvent
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import ContainerInfo, Session
@@ -76,6 +77,8 @@ class StageResult:
     #: The container of each role.
     containers: dict[str, ContainerInfo] | None = None
     ports: SessionPorts | None = None
+    #: Stored with the run.
+    observations: Observations | None = None
     #: Appended just before the stage's own `completed` or `skipped` event.
     events: tuple[NewEvent, ...] = ()
     #: True when the stage had nothing to do for this session.
@@ -89,6 +92,8 @@ class StageResult:
             session = replace(session, containers=self.containers)
         if self.ports is not None:
             session = replace(session, preview_port=self.ports.preview, backend_port=self.ports.backend)
+        if self.observations is not None:
+            session = replace(session, observations=self.observations)
         return session
 
 

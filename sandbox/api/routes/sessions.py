@@ -97,6 +97,19 @@ class ErrorView(BaseModel):
     message: str
     hint: str
     stage: str | None
+    details: dict[str, Any] | None = Field(
+        description="Particulars of a failed launch, those that are known: role, cause, tool, excerpt, error, file, "
+        "line, module, package, version, program, variable, port_planned, port_opened, path, status, exit_code"
+    )
+
+
+class WarningView(BaseModel):
+    """Something that is wrong with an app that runs."""
+
+    role: str
+    code: str
+    message: str
+    hint: str
 
 
 class SessionView(BaseModel):
@@ -119,6 +132,10 @@ class SessionView(BaseModel):
     terminated_at: datetime | None
     expires_at: datetime | None
     error: ErrorView | None
+    warnings: list[WarningView] = Field(description="What the launch noticed of the apps of a running session")
+    preview_frame_refusal: str | None = Field(
+        description="The header with which the app forbids other pages to show its preview in a frame"
+    )
 
 
 class SessionPage(BaseModel):
@@ -146,14 +163,16 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "terminated_at": session.terminated_at,
         "expires_at": session.expires_at,
         "error": session.error.to_json() if session.error else None,
+        "warnings": [warning.to_json() for warning in session.observations.warnings],
+        "preview_frame_refusal": session.observations.frame_refusal,
     }
 
 
 def _preview_url(session: Session, services: Services, caller: Caller) -> str | None:
     if session.preview_port is None or session.terminated_at is not None:
         return None
-    base = services.settings.preview_url(session.session_id)
-    return f"{base}?_sbx={services.signer.sign_preview(session.session_id, caller)}"
+    base = services.settings.preview_url(session.session_id).rstrip("/") + session.observations.preview_path
+    return f"{base}{'&' if '?' in base else '?'}_sbx={services.signer.sign_preview(session.session_id, caller)}"
 
 
 @router.post("", status_code=202, response_model=SessionView)
