@@ -38,6 +38,7 @@ from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.edge.store import GrantStore
+from sandbox.edge.visitor import Visitor
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
@@ -45,6 +46,7 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
@@ -135,11 +137,12 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service)
+        grants = await _start_grants(stack, core, session_service) if edge else None
+        door = Visitor(settings, GrantStore(core.db), grants) if grants else None
+        replica = await _start_reconciler(stack, core, project_service, door)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
-        grants = await _start_grants(stack, core, session_service) if edge else None
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -208,14 +211,16 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
 
 
-async def _start_reconciler(stack: AsyncExitStack, core: _Core, projects: ProjectService) -> Replica:
+async def _start_reconciler(
+    stack: AsyncExitStack, core: _Core, projects: ProjectService, door: PreviewDoor | None
+) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
     watcher = await _started(stack, Watcher(core.db, core.engine))
     replica = await _started(stack, Replica(core.db))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects)),
+        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, door)),
         replica,
         concurrent_launches=core.settings.concurrent_launches,
         lease_seconds=core.settings.replica_lease_seconds,
@@ -249,7 +254,7 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
+def _stages(core: _Core, projects: ProjectService, door: PreviewDoor | None) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
     images = RuntimeImages(core.catalog, settings.docker_host)
@@ -261,7 +266,7 @@ def _stages(core: _Core, projects: ProjectService) -> list[Stage]:
         WorkspaceStage(projects),
         DependenciesStage(settings.install_timeout_seconds),
         ServicesStage(),
-        HealthStage(settings.health_timeout_seconds),
+        HealthStage(settings.health_timeout_seconds, door),
         PreviewStage(settings.preview_url),
     ]
 

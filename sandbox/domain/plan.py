@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -49,6 +49,10 @@ class RolePlan(BaseModel):
     )
     health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
     env: Environment = Field(default_factory=dict, description="Environment of install and start")
+    stated: tuple[Literal["port", "health"], ...] = Field(
+        (),
+        description="Which of these the project states itself; the others were detected, and what is found counts",
+    )
     framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")
 
     @field_validator("root")
@@ -80,6 +84,14 @@ class LaunchPlan(BaseModel):
             if role.port is not None and role.start is None:
                 raise ValueError(f"role {name} has a port but no start command")
         return self
+
+    def with_port(self, role: str, port: int) -> LaunchPlan:
+        """The plan in which the role has this port."""
+        if self.roles[role].port == port:
+            return self
+        return self.model_copy(
+            update={"roles": {**self.roles, role: self.roles[role].model_copy(update={"port": port})}}
+        )
 
     @property
     def preview_role(self) -> str | None:

@@ -89,11 +89,12 @@ class Grants:
             known = self._of_tokens[session_id, token_id] = await self.create(session_id, caller.user_id, token_id)
         return known
 
-    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool) -> None:
+    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool, tls: bool = False) -> None:
         """Link the grant to the port, in the first of the roles where something listens on it.
 
-        A link that is there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError:
-        `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
+        With `tls` the app speaks TLS, and the link leads through a relay of this service that does so too. A link that
+        is there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if
+        nothing listens, `agent_unreachable` if a guest agent does not answer.
         """
         link = self._link(grant.session_id, port, grant.key)
         if not renew and link.exists():
@@ -101,7 +102,7 @@ class Grants:
         failure = GuestError(f"nothing listens on port {port}", code="port_not_open")
         for role in roles:
             try:
-                path = await self._open(grant, port, role)
+                path = await self._open(grant, port, role, tls=tls)
             except GuestError as error:
                 if failure.code == "port_not_open":  # says less than a guest agent that does not answer
                     failure = error
@@ -110,9 +111,11 @@ class Grants:
             return
         raise failure
 
-    async def _open(self, grant: Grant, port: int, role: str) -> Path:
+    async def _open(self, grant: Grant, port: int, role: str, *, tls: bool) -> Path:
         """The socket that leads to the port of this role."""
         guest, name = self._engine.guest(grant.session_id, role), _socket_name(grant.key, port)
+        if tls:
+            return await self._relays.open(name, guest, port, tls=True)
         try:
             found = await guest.port_sockets(opened={name: port})
         except GuestError as error:

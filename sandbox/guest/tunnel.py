@@ -8,26 +8,13 @@ import select
 import socket
 from collections.abc import Callable
 
-from .errors import Refused, bad_request
-from .request import Request
+from .errors import Refused
 from .sockets import receive, send
 
 CONNECT_SECONDS = 5.0
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 #: After one side has ended and the other has been silent for this long, the connection is considered dead.
 HALF_CLOSED_SECONDS = 300.0
-
-
-async def open_tunnel(request: Request) -> None:
-    """Serve `CONNECT 127.0.0.1:PORT`. Raises Refused `port_not_open` if nothing listens there."""
-    host, _, port = request.http.target.rpartition(":")
-    if host != "127.0.0.1" or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise bad_request(f"a tunnel goes to 127.0.0.1 and a port, not to {request.http.target}")
-    with await connect_to_loopback(int(port)) as target:
-        await request.switch(200)
-        if first := request.connection.take_read_ahead():
-            await send(target, first)
-        await relay(request.connection.sock, target)
 
 
 async def connect_to_loopback(port: int) -> socket.socket:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -58,12 +58,14 @@ class _BoundJournal:
         # The next attempt at this stage may use this object.
         self.progress.update(progress or {})
 
-    async def log_line(self, line: str, *, role: str = "") -> None:
+    async def log_line(self, line: str, *, role: str = "", warning: Mapping[str, str] | None = None) -> None:
         # The prefix is stored in rows: a run that the previous release began must find its lines.
         key = f"said:{role}:{line}"
         if key in self.progress:
             return
-        data = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
+        data: dict[str, Any] = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
+        if warning is not None:
+            data["warning"] = dict(warning)
         await self.write([NewEvent(EventType.LOG, data)], progress={key: True})
 
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:

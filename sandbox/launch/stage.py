@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -28,9 +28,9 @@ class StageJournal(Protocol):
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         """Append events and merge `progress` (JSON values) into the stored progress, in one transaction."""
 
-    async def log_line(self, line: str, *, role: str = "") -> None:
-        """Append a log event of the service (stream `system`). The same line of the same role is appended once in a
-        stage, also if the stage is run again after a crash."""
+    async def log_line(self, line: str, *, role: str = "", warning: Mapping[str, str] | None = None) -> None:
+        """Append a log event of the service (stream `system`), with `warning` if it reports one. The same line of the
+        same role is appended once in a stage, also if the stage is run again after a crash."""
 
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         """Record (kind, name, role) of resources before they are created on the engine, so that none can exist there

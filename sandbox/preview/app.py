@@ -141,7 +141,7 @@ class PreviewApp:
                 if failure and not unsent:
                     await self._check_listening(target, port)
                     return pages.app_hung_up(target, port)
-                await grants.connect(visit.grant, port, roles, renew=unsent)
+                await grants.connect(visit.grant, port, roles, renew=unsent, tls=port in target.tls_ports)
         except TimeoutError:
             late = f"the container gave no connection to port {port} within {self._connect_seconds:g} s"
             return await self._silent(target, port, GuestError(late, code="agent_unreachable"))

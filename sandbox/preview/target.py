@@ -25,6 +25,8 @@ class PreviewTarget:
     roles: tuple[str, ...]
     #: Which role the plan gives each port to.
     port_roles: dict[int, str] = field(default_factory=dict)
+    #: The ports whose apps speak TLS.
+    tls_ports: tuple[int, ...] = ()
     pipeline_stage: str | None = None
     error: SessionError | None = None
 
@@ -69,11 +71,11 @@ class PreviewGrants(Protocol):
     async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
         """The grant of a caller who sends a token with each request."""
 
-    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool) -> None:
+    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool, tls: bool = False) -> None:
         """Let the edge reach the port with this grant, in the first of the roles where something listens on it.
 
-        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens,
-        `agent_unreachable` if a guest agent does not answer.
+        `tls`: the app speaks TLS, and the edge does not. `renew`: the edge could not connect with what there is. Raises
+        GuestError: `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
         """
 
 

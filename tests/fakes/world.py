@@ -110,7 +110,7 @@ class World:
             WorkspaceStage(self.projects),
             DependenciesStage(self.install_timeout_seconds),
             ServicesStage(),
-            HealthStage(self.health_timeout_seconds),
+            HealthStage(self.health_timeout_seconds, None),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 
