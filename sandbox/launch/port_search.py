@@ -16,6 +16,7 @@ from sandbox.domain.plan import RolePlan
 from sandbox.engine.guest import Guest
 from sandbox.launch.answers import ANSWERS, PAGE, rank
 from sandbox.launch.http_probe import Answer, ask
+from sandbox.launch.output import plain
 
 #: How long another port than the planned one must have been open before it is taken: the planned one may follow. An
 #: address that the app has printed is the app's own word.
@@ -24,7 +25,6 @@ PAGE_SECONDS = 3.0
 OTHER_SECONDS = 8.0
 #: Ports that are asked at most; an app that opens more has one of the first.
 _MAX_PORTS = 8
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _ADDRESS = re.compile(
     r"https?://(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]{2,39}\]|[0-9a-z-]{1,63}):(?P<port>\d{2,5})"
     r"(?P<path>/[^\s'\"`<>)\]]*)?"
@@ -37,11 +37,6 @@ class Found:
 
     port: int
     answer: Answer
-
-
-def plain(line: str) -> str:
-    """The line without the escape sequences of terminals."""
-    return _ESCAPES.sub("", line)
 
 
 def printed_addresses(lines: Iterable[str]) -> list[tuple[int, str]]:
@@ -79,29 +74,33 @@ class PortSearch:
                 return own
         else:
             own = None
-        best = await self._best_of_others(guest, {port for port, _ in printed_addresses(lines)})
-        if best is None:
-            # Another port may turn out to be the better one.
-            return own if own is not None and not self._waits_for_others() else None
-        return own if own is not None and rank(own.answer) >= rank(best.answer) else best
+        best, may_follow = await self._best_of_others(guest, {port for port, _ in printed_addresses(lines)})
+        if (
+            own is not None
+            and may_follow <= rank(own.answer)
+            and (best is None or rank(best.answer) <= rank(own.answer))
+        ):
+            return own
+        return best if best is not None and rank(best.answer) >= may_follow else None
 
-    def _waits_for_others(self) -> bool:
-        now = time.monotonic()
-        return any(now - since < PAGE_SECONDS for since in self._open_since.values())
-
-    async def _best_of_others(self, guest: Guest, printed: set[int]) -> Found | None:
-        """The best of the other ports that have been open for long enough and speak HTTP."""
+    async def _best_of_others(self, guest: Guest, printed: set[int]) -> tuple[Found | None, int]:
+        """The best of the other ports that have been open for long enough, and the best rank that one of the others may
+        turn out to have."""
         self.open_ports = await guest.listening_ports()
         others = [port for port in self.open_ports if port != self._plan.port][:_MAX_PORTS]
         now = time.monotonic()
         self._open_since = {port: self._open_since.get(port, now) for port in others}
         ripe = [port for port in others if now - self._open_since[port] >= PRINTED_SECONDS]
-        answers = await asyncio.gather(*(ask(guest, port, self._plan.health) for port in ripe))
+        may_follow = 0 if len(ripe) == len(others) else PAGE + 1
         found = []
+        answers = await asyncio.gather(*(ask(guest, port, self._plan.health) for port in ripe))
         for port, answer in zip(ripe, answers, strict=True):
             if answer is None or rank(answer) < ANSWERS:
                 continue
             patience = PAGE_SECONDS if rank(answer) > PAGE else OTHER_SECONDS
             if now - self._open_since[port] >= (PRINTED_SECONDS if port in printed else patience):
                 found.append(Found(port, answer))
-        return max(found, key=lambda each: (rank(each.answer), each.port in printed, -each.port), default=None)
+            else:
+                may_follow = max(may_follow, rank(answer))
+        best = max(found, key=lambda each: (rank(each.answer), each.port in printed, -each.port), default=None)
+        return best, may_follow

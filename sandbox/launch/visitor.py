@@ -12,6 +12,7 @@ from sandbox.domain.hosts import ANSWER_HEADER
 from sandbox.domain.observations import LaunchWarning, WarningCode
 from sandbox.engine.guest import Guest
 from sandbox.launch.answers import PAGE, frame_refusal, rank, refuses_host
+from sandbox.launch.causes.reading import find_cause
 from sandbox.launch.http_probe import Answer, Entrance, visit
 from sandbox.launch.page_search import CONVENTIONS, paths_to_try
 
@@ -146,11 +147,15 @@ def _warning(app: App, answer: Answer) -> LaunchWarning | None:
         hint = "Open the preview; if it is the same there, look at the app's log."
         message = f"the app on port {app.port} answers, but the preview does not show it ({own})"
         return LaunchWarning(app.role, WarningCode.PREVIEW_DIFFERS, message, hint)
+    cause = find_cause(app.lines(), app.root)
+    known = cause.evidence.cause is not None
+    message = f"the app on port {app.port} answers GET {answer.path} with status {answer.status}"
     return LaunchWarning(
         app.role,
         WarningCode.SERVER_ERROR,
-        f"the app on port {app.port} answers GET {answer.path} with status {answer.status}",
-        "The app runs: look at the preview and at its log, and correct what they name.",
+        f"{message}:\n{cause.excerpt}" if known else message,
+        (cause.hint if known else "")
+        or "The app runs: look at the preview and at its log, and correct what they name.",
     )
 
 

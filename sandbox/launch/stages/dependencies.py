@@ -14,11 +14,11 @@ import time
 from sandbox.concurrency import for_each
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
-from sandbox.engine.guest import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
+from sandbox.launch.causes.reading import explain
+from sandbox.launch.command_failures import install_failed
 from sandbox.launch.environment import role_environment, role_root
-from sandbox.launch.output import OutputFollower, offending_lines
-from sandbox.launch.process_exit import describe_exit
+from sandbox.launch.output import OutputFollower
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -68,21 +68,7 @@ class DependenciesStage:
                 + "\n".join(list(follower.tail)[-5:]),
                 "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
             ) from None
-        _check(role, command, await guest.wait(name), list(follower.tail))
-
-
-def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None:
-    if ended.exit_code == 0:
-        return
-    if ended.out_of_memory:
-        raise StageFailed(
-            "out_of_memory",
-            f"{role}: `{command}` was killed because the container ran out of memory",
-            "Raise SANDBOX_MEMORY_MB, or install less.",
-        )
-    full = any("no space left on device" in line.lower() for line in tail)
-    raise StageFailed(
-        "disk_full" if full else "dependency_install_failed",
-        f"{role}: `{command}` {describe_exit(ended)}:\n{offending_lines(tail)}",
-        "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
-    )
+        ended = await guest.wait(name)
+        if ended.exit_code != 0:
+            cause = await explain(guest, list(follower.tail), role_root(plan, role))
+            raise install_failed(role, command, ended, cause)

@@ -18,7 +18,9 @@ from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
-from sandbox.launch.app_failures import app_crashed, app_exited, app_never_answered
+from sandbox.launch.causes.cause import Cause
+from sandbox.launch.causes.reading import explain
+from sandbox.launch.command_failures import app_crashed, app_exited, app_never_answered
 from sandbox.launch.crash_detection import CrashDetector
 from sandbox.launch.door import PreviewDoor
 from sandbox.launch.environment import role_root
@@ -141,7 +143,7 @@ class _RoleHealth:
             process = await self._guest.process(self._process)
             if process is None or not process.running:
                 await asyncio.wait([following], timeout=2)
-                raise app_exited(self._context.plan, self._role, process, list(self._follower.tail))
+                raise app_exited(self._context.plan, self._role, process, await self._cause())
             waited = time.time() - began
             found = await self._search.look(self._guest, self._follower.tail)
             if found is not None and self._is_up(found.answer):
@@ -150,18 +152,22 @@ class _RoleHealth:
                 return None
             connected = found is not None or self._search.planned is not None
             if not connected and await self._crash.has_crashed(self._guest, process, self._follower.tail):
-                raise app_crashed(self._context.plan, self._role, list(self._follower.tail))
+                raise app_crashed(self._context.plan, self._role, await self._cause())
             if waited > self._timeout:
                 answer = found.answer if found else self._search.planned
                 ports = await self._guest.listening_ports()
-                tail = list(self._follower.tail)
-                raise app_never_answered(self._context.plan, self._role, answer, ports, self._timeout, tail)
+                cause = await self._cause()
+                raise app_never_answered(self._context.plan, self._role, answer, ports, self._timeout, cause)
             if waited > OTHER_PORT_SECONDS and not connected:
                 await self._log_other_ports()
             if waited > PORT_CLAIM_GRACE_SECONDS:
                 await self._forwarding.allow(self._role)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    async def _cause(self) -> Cause:
+        """What the app's output says of its failure."""
+        return await explain(self._guest, list(self._follower.tail), role_root(self._context.plan, self._role))
 
     @property
     def _named_path(self) -> str | None:
