@@ -84,7 +84,7 @@ class _Result:
 async def _report(context: StageContext, result: _Result) -> None:
     """Put what was seen into the launch's log."""
     if (warning := result.seen.warning) is not None:
-        line = f"warning: {warning.message}. {warning.hint}"
+        line = f"warning: {warning.message.splitlines()[0].rstrip(':')}. {warning.hint}"
         await context.journal.log_line(line, role=result.role, warning=warning.to_json())
     elif result.seen.path != "/":
         line = f"GET / answers no page, and GET {result.seen.path} does: the preview opens there"
