@@ -65,7 +65,7 @@ async def look(app: App, named_path: str | None) -> Seen:
     if named_path is not None and not app.is_shown:
         return Seen()
     answer = await _settled(app)
-    if rank(answer) < PAGE and answer.status is not None and answer.status < 500:
+    if rank(answer) < PAGE and not _is_error(answer):
         if not app.is_shown:
             return Seen()
         if (refusal := _host_refusal(app, answer)) is not None:
@@ -82,13 +82,18 @@ async def _settled(app: App) -> Answer:
     began = time.monotonic()
     while True:
         answer = await _visit(app, "/")
-        own = ANSWER_HEADER in answer.headers
-        if answer.status is not None and answer.status < 500:
+        if not _is_error(answer):
             return answer
+        own = ANSWER_HEADER in answer.headers
         patience = NOT_YET_SECONDS if answer.status in _NOT_YET and not own else ERROR_SECONDS
         if time.monotonic() - began > patience or answer.other_protocol:
             return answer
         await asyncio.sleep(_PAUSE)
+
+
+def _is_error(answer: Answer) -> bool:
+    """Whether no page of the app is seen at all: no HTTP, an error of the server, or an answer in its place."""
+    return answer.status is None or answer.status >= 500 or ANSWER_HEADER in answer.headers
 
 
 async def _visit(app: App, path: str) -> Answer:
@@ -141,7 +146,7 @@ def _warning(app: App, answer: Answer) -> LaunchWarning | None:
         hint = "The preview shows HTTP only; other protocols can be used inside the session."
         message = f"port {app.port} is open, but a visitor of the preview sees no page: {answer.detail}"
         return LaunchWarning(app.role, WarningCode.NOT_HTTP, message, hint)
-    if answer.status < 500:
+    if not _is_error(answer):
         return None
     if own := answer.headers.get(ANSWER_HEADER):
         hint = "Open the preview; if it is the same there, look at the app's log."

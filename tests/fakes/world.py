@@ -28,6 +28,7 @@ from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
+from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
@@ -94,6 +95,7 @@ class World:
         self.tracing = Tracing(Recorder(db))
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
+        self.door: PreviewDoor | None = None
         self.sessions = SessionService(
             db,
             self.engine,
@@ -110,7 +112,7 @@ class World:
             WorkspaceStage(self.projects),
             DependenciesStage(self.install_timeout_seconds),
             ServicesStage(),
-            HealthStage(self.health_timeout_seconds, None),
+            HealthStage(self.health_timeout_seconds, self.door),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 

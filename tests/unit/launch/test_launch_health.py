@@ -9,7 +9,8 @@ import pytest
 
 from sandbox.domain.events import EventType
 from sandbox.domain.session import Session, SessionStatus
-from tests.fakes.processes import Handler, Script, app, http_server
+from sandbox.launch.http_probe import Entrance, Streams
+from tests.fakes.processes import Connections, Handler, Script, app, http_server
 from tests.fakes.world import World, one_role, two_roles
 
 PAGE = (200, "text/html", b"<h1>Recipes</h1>")
@@ -232,6 +233,58 @@ async def test_an_app_without_a_planned_port_gets_the_one_that_it_opens(world: W
     script = app(4000, site({"/": PAGE}), output=b"http://localhost:4000\n")
     session = await launched(world, script, port=None)
     assert session.preview_port == 4000
+
+
+class Door:
+    """A preview's door behind which another server answers than in the container; None: it cannot be reached."""
+
+    def __init__(self, handler: Handler | None) -> None:
+        self._handler = handler
+        self._connections = Connections()
+        self.asked: list[tuple[int, str, bool]] = []
+
+    async def entrance(self, session: Session, port: int, role: str, *, tls: bool) -> Entrance:
+        self.asked.append((port, role, tls))
+        return Entrance(self._connect, port, "session.preview.test", {"grant": "key"})
+
+    async def _connect(self) -> Streams:
+        if self._handler is None:
+            raise ConnectionRefusedError("there is no proxy")
+        return await asyncio.open_connection(sock=self._connections.open(self._handler))
+
+
+async def test_the_page_is_asked_for_at_the_previews_own_door(world: World) -> None:
+    requests: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 F\r\nContent-Length: 42\r\n\r\nBlocked request. This host is not allowed.")
+        await writer.drain()
+
+    world.door = door = Door(handle)
+    session = await world.create_project(two_roles())
+    assert await world.launch(session) is SessionStatus.RUNNING
+    session = await world.read(session)
+    assert door.asked == [(3000, "frontend", False)]
+    assert b"Host: session.preview.test\r\n" in requests[0]
+    assert b"Cookie: grant=key\r\n" in requests[0]
+    assert await warning_of(world, session) == "host_refused"
+
+
+async def test_an_app_that_the_preview_does_not_show_is_a_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.launch.visitor.ERROR_SECONDS", 0.1)
+    world.door = Door(site({"/": (404, "text/html", b"Nothing to see here")}, "X-Sandbox-Answer: not_found\r\n"))
+    session = await launched(world, app(8000, site({"/": PAGE})))
+    assert await warning_of(world, session) == "preview_differs"
+    assert "not_found" in session.observations.warnings[0].message
+
+
+async def test_without_a_proxy_the_app_is_looked_at_in_its_container(world: World) -> None:
+    world.door = Door(None)
+    session = await launched(world, app(8000, site({"/docs": PAGE})))
+    assert session.observations.preview_path == "/docs"
 
 
 async def test_a_relaunch_forgets_what_the_run_before_has_noticed(world: World) -> None:
