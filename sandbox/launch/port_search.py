@@ -18,8 +18,8 @@ from sandbox.launch.answers import ANSWERS, PAGE, rank
 from sandbox.launch.http_probe import Answer, ask
 from sandbox.launch.output import plain
 
-#: How long another port than the planned one must have been open before it is taken: the planned one may follow. An
-#: address that the app has printed is the app's own word.
+#: How long another port than the planned one must have been open before it is taken, since the planned one may follow:
+#: a port with a page whose address the app has printed, one with a page or a printed address, and any other.
 PRINTED_SECONDS = 0.5
 PAGE_SECONDS = 3.0
 OTHER_SECONDS = 8.0
@@ -75,13 +75,9 @@ class PortSearch:
         else:
             own = None
         best, may_follow = await self._best_of_others(guest, {port for port, _ in printed_addresses(lines)})
-        if (
-            own is not None
-            and may_follow <= rank(own.answer)
-            and (best is None or rank(best.answer) <= rank(own.answer))
-        ):
-            return own
-        return best if best is not None and rank(best.answer) >= may_follow else None
+        # Of equals the planned port is taken.
+        chosen = max(filter(None, (own, best)), key=lambda found: rank(found.answer), default=None)
+        return chosen if chosen is not None and rank(chosen.answer) >= may_follow else None
 
     async def _best_of_others(self, guest: Guest, printed: set[int]) -> tuple[Found | None, int]:
         """The best of the other ports that have been open for long enough, and the best rank that one of the others may
@@ -97,8 +93,8 @@ class PortSearch:
         for port, answer in zip(ripe, answers, strict=True):
             if answer is None or rank(answer) < ANSWERS:
                 continue
-            patience = PAGE_SECONDS if rank(answer) > PAGE else OTHER_SECONDS
-            if now - self._open_since[port] >= (PRINTED_SECONDS if port in printed else patience):
+            signs = (rank(answer) > PAGE) + (port in printed and rank(answer) >= PAGE)
+            if now - self._open_since[port] >= (OTHER_SECONDS, PAGE_SECONDS, PRINTED_SECONDS)[signs]:
                 found.append(Found(port, answer))
             else:
                 may_follow = max(may_follow, rank(answer))

@@ -65,9 +65,9 @@ async def look(app: App, named_path: str | None) -> Seen:
     if named_path is not None and not app.is_shown:
         return Seen()
     answer = await _settled(app)
+    if not app.is_shown and (answer.status or 0) < 500:  # only the preview needs a page, or HTTP
+        return Seen()
     if rank(answer) < PAGE and not _is_error(answer):
-        if not app.is_shown:
-            return Seen()
         if (refusal := _host_refusal(app, answer)) is not None:
             return Seen(warning=refusal)
         found = await _other_page(app, answer)

@@ -213,6 +213,21 @@ async def test_of_several_ports_the_one_with_a_page_is_shown(world: World, monke
     assert any(line.startswith("also open: 9229 (preview: 9229-") for line in await world.lines(session))
 
 
+async def test_an_api_that_answers_first_is_not_taken_for_the_page(world: World) -> None:
+    api_answered = asyncio.Event()
+
+    async def api(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await http_server(200)(reader, writer)
+        api_answered.set()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if api_answered.is_set():
+            await site({"/": PAGE})(reader, writer)
+
+    script = Script(b"api: http://localhost:3001/\n", exit_code=None, listens={3001: api, 8000: late})
+    assert (await launched(world, script)).preview_port == 8000
+
+
 async def test_a_planned_port_with_a_page_is_taken_whatever_else_is_open(world: World) -> None:
     ports = {8000: site({"/": PAGE}), 4000: site({"/": PAGE})}
     session = await launched(world, Script(b"http://localhost:4000/\n", exit_code=None, listens=ports))
