@@ -9,6 +9,7 @@ from .errors import Refused, bad_request
 from .port_forwarding import own_addresses
 from .request import Request
 from .sockets import send
+from .stats import listening_ports
 from .tunnel import connect_to_address, connect_to_loopback, relay
 
 
@@ -26,10 +27,13 @@ async def open_tunnel(request: Request) -> None:
 
 async def connect_to_app(port: int) -> socket.socket:
     """A connection to the port on 127.0.0.1, else ::1, else an address of the container. Raises Refused
-    `port_not_open` if nothing listens on any of them."""
+    `port_not_open` if no app listens on any of them."""
     try:
         return await connect_to_loopback(port)
     except Refused:
+        # The guest agent itself may listen there, to lead other containers to the loopback.
+        if port not in listening_ports():
+            raise
         for family, address in await own_addresses():
             with contextlib.suppress(OSError):
                 return await connect_to_address(family, address, port)
