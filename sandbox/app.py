@@ -54,6 +54,7 @@ from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.edge.requests import PreviewRequests
 from sandbox.edge.store import GrantStore
+from sandbox.edge.visitor import Visitor
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.connection import data_folder
 from sandbox.engine.docker.engine import DockerEngine
@@ -67,6 +68,7 @@ from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
+from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -172,11 +174,12 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
-        replica = await _start_reconciler(stack, core, project_service, session_service, refiner)
+        grants = await _start_grants(stack, core, session_service) if edge else None
+        door = Visitor(settings, GrantStore(core.db), grants) if grants else None
+        replica = await _start_reconciler(stack, core, project_service, session_service, refiner, door)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
-        grants = await _start_grants(stack, core, session_service) if edge else None
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -266,6 +269,7 @@ async def _start_reconciler(
     projects: ProjectService,
     session_service: SessionService,
     refiner: Refiner,
+    door: PreviewDoor | None,
 ) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
@@ -279,7 +283,7 @@ async def _start_reconciler(
             core.db,
             core.engine,
             core.tracing,
-            _stages(core, projects, refiner, slots),
+            _stages(core, projects, refiner, slots, door),
             outcomes,
             engine_wait_seconds=core.settings.engine_wait_seconds,
         ),
@@ -320,7 +324,9 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots) -> list[Stage]:
+def _stages(
+    core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots, door: PreviewDoor | None
+) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
     options = LessonOptions(
@@ -337,7 +343,7 @@ def _stages(core: _Core, projects: ProjectService, refiner: Refiner, slots: Laun
         WorkspaceStage(projects),
         WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
-        HealthStage(settings.health_timeout_seconds),
+        HealthStage(settings.health_timeout_seconds, door),
         PreviewStage(settings.preview_url),
     ]
 

@@ -6,6 +6,7 @@ translated once, in the package that calls the library.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -148,5 +149,7 @@ class StageFailed(SandboxError):
 
     kind = Kind.CONFLICT
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, code: str, message: str, hint: str = "", *, details: Mapping[str, Any] | None = None) -> None:
+        """`details` are the particulars of the cause, as `domain.evidence.FailureEvidence.to_json` gives them."""
         super().__init__(message, hint=hint, code=code)
+        self.details = dict(details) if details else None

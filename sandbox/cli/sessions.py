@@ -151,6 +151,9 @@ def _print_outcome(info: SessionInfo) -> None:
         console.print(Text(f"lesson   {lesson.get('lesson_id')} ({role}): {change}", style="cyan"), soft_wrap=True)
     if info.preview_url:
         console.print(Text.assemble("preview  ", (info.preview_url, "bold green")), soft_wrap=True)
+    for warning in info.raw.get("warnings") or []:
+        text = output.plain(f"{warning['message']}\n{warning['hint']}")
+        output.err().print(Text.assemble(("warning  ", "yellow"), text), soft_wrap=True)
     if info.status is SessionStatus.CREATING:
         output.err().print(f"Watch it: sandbox watch {short}", style="dim")
     else:

@@ -43,6 +43,9 @@ def _facts(info: SessionInfo) -> list[tuple[str, Text]]:
     ]
     if info.preview_url:
         facts.append(("preview", Text(info.preview_url)))
+    for warning in info.raw.get("warnings") or []:
+        facts += [("warning", Text(output.plain(line), "yellow")) for line in str(warning["message"]).splitlines()]
+        facts.append(("hint", Text(output.plain(warning["hint"]))))
     if info.error:
         code, message, hint = (str(info.error.get(key) or "") for key in ("code", "message", "hint"))
         facts.append(("error", Text(output.plain(code), "red")))

@@ -17,6 +17,10 @@ _LABEL = re.compile(
 _AUTHORITY = re.compile(r"(?P<name>[a-z0-9_.-]{1,255})(?::[0-9]{1,5})?", re.ASCII)
 
 
+#: A header of the answers that the service and the proxy in front of it give in an app's place, with the error's code.
+ANSWER_HEADER = "x-sandbox-answer"
+
+
 @dataclass(frozen=True, slots=True)
 class PreviewHost:
     """The session and port that a preview host names. `port` None means the session's preview port."""

@@ -78,6 +78,10 @@ class RolePlan(BaseModel):
     install_timeout_seconds: int | None = Field(
         None, ge=1, exclude_if=_is_absent, description="Longest time of the install command; default the service's"
     )
+    stated: tuple[Literal["port", "health"], ...] = Field(
+        (),
+        description="Which of these the project states itself; the others were detected, and what is found counts",
+    )
 
     @field_validator("root")
     @classmethod
@@ -143,6 +147,14 @@ class LaunchPlan(BaseModel):
     def as_planned(self, role: str) -> RolePlan | None:
         """The role's plan as the project has it, before lessons changed it; None if there is no such role."""
         return self.planned.get(role) or self.roles.get(role)
+
+    def with_port(self, role: str, port: int) -> LaunchPlan:
+        """The plan in which the role has this port."""
+        if self.roles[role].port == port:
+            return self
+        return self.model_copy(
+            update={"roles": {**self.roles, role: self.roles[role].model_copy(update={"port": port})}}
+        )
 
     @property
     def preview_role(self) -> str | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.failures import SILENT
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
 
 
@@ -79,8 +80,14 @@ class SessionError:
     message: str
     hint: str
     stage: str | None
+    #: The particulars of a failed launch: see `domain.evidence.FailureEvidence`. Stored with the run, not in `error`.
+    details: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        return {**self.to_row(), "details": self.details}
+
+    def to_row(self) -> dict[str, Any]:
+        """What the column `error` holds: fields that every release knows."""
         return {"code": self.code, "message": self.message, "hint": self.hint, "stage": self.stage}
 
 
@@ -151,3 +158,6 @@ class Session:
         """The status of this session once it is launched and nothing is the matter with it."""
         starts_app = self.plan is not None and any(role.start for role in self.plan.roles.values())
         return SessionStatus.RUNNING if starts_app else SessionStatus.READY
+
+    #: What the current run has noticed of the apps.
+    observations: Observations = field(default_factory=Observations)

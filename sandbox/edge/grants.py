@@ -98,8 +98,9 @@ class Grants:
     async def connect(self, grant: Grant, port: int, target: PreviewTarget, *, renew: bool) -> None:
         """Link the grant to the port, in the first of the target's roles where something listens on it.
 
-        A link that is there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError:
-        `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
+        If the app speaks TLS, the link leads through a relay of this service that does so too. A link that is
+        there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if
+        nothing listens, `agent_unreachable` if a guest agent does not answer.
         """
         name = grant.name(port, public_names=target.public_names)
         link = self._folder / grant.session_id.hex[-12:] / f"{name}.sock"
@@ -108,7 +109,7 @@ class Grants:
         failure = GuestError(f"nothing listens on port {port}", code="port_not_open")
         for role in target.candidates(port):
             try:
-                path = await self._open(grant, port, role)
+                path = await self._open(grant, port, role, tls=port in target.tls_ports)
             except GuestError as error:
                 if failure.code == "port_not_open":  # says less than a guest agent that does not answer
                     failure = error
@@ -117,9 +118,11 @@ class Grants:
             return
         raise failure
 
-    async def _open(self, grant: Grant, port: int, role: str) -> Path:
+    async def _open(self, grant: Grant, port: int, role: str, *, tls: bool) -> Path:
         """The socket that leads to the port of this role."""
         guest, name = self._engine.guest(grant.session_id, role), _socket_name(grant.key, port)
+        if tls:
+            return await self._relays.open(name, guest, port, tls=True)
         try:
             found = await guest.port_sockets(opened={name: port})
         except GuestError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sandbox.domain.hosts import ANSWER_HEADER
 from sandbox.edge.access_log import log_handlers
 from sandbox.edge.translation import Addresses, request_headers, response_headers, translation_routes
 from sandbox.preview.access import LINK_PARAMETER
@@ -210,7 +211,11 @@ def _hung_up() -> Json:
             {
                 "handler": "static_response",
                 "status_code": 502,
-                "headers": {"Cache-Control": ["no-store"], "Content-Type": ["application/problem+json"]},
+                "headers": {
+                    "Cache-Control": ["no-store"],
+                    "Content-Type": ["application/problem+json"],
+                    ANSWER_HEADER: ["app_hung_up"],
+                },
                 "body": _HUNG_UP,
             }
         ]

@@ -1,17 +1,20 @@
-"""Sockets that the service keeps itself, for containers whose guest agent has none that the edge can reach: the engine
-shares no folders with this host, or the guest agent is of an earlier release. They end with the service."""
+"""Sockets that the service keeps itself: for containers whose guest agent has none that the edge can reach (the engine
+shares no folders with this host, or the guest agent is of an earlier release), and for apps that speak TLS, which the
+edge does not. They end with the service."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from pathlib import Path
 
 from sandbox.edge.folder import bind_socket
 from sandbox.engine.guest import Guest, PortSocket
 from sandbox.errors import GuestError
+from sandbox.launch.http_probe import any_certificate
 
 _PIECE = 64 * 1024
 
@@ -23,12 +26,13 @@ class Relays:
         self._folder = folder
         self._relays: dict[str, _Relay] = {}
 
-    async def open(self, name: str, guest: Guest, port: int) -> Path:
-        """The socket of that name, made if absent. Raises GuestError if nothing listens on the port."""
+    async def open(self, name: str, guest: Guest, port: int, *, tls: bool = False) -> Path:
+        """The socket of that name, made if absent. With `tls` it speaks TLS to the app. Raises GuestError if nothing
+        listens on the port."""
         path = self._folder / f"{name}.sock"
         if name not in self._relays:
             (await guest.tunnel(port)).close()
-            relay = _Relay(guest, port)
+            relay = _Relay(guest, port, any_certificate() if tls else None)
             self._folder.mkdir(mode=0o700, exist_ok=True)
             await relay.start(bind_socket(path))
             self._relays[name] = relay
@@ -51,9 +55,10 @@ class Relays:
 
 
 class _Relay:
-    def __init__(self, guest: Guest, port: int) -> None:
+    def __init__(self, guest: Guest, port: int, tls: ssl.SSLContext | None) -> None:
         self._guest = guest
         self._port = port
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._active_at = time.monotonic()
@@ -79,7 +84,8 @@ class _Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(GuestError, OSError), contextlib.closing(writer):
             sock = await self._guest.tunnel(self._port)
-            app_reader, app_writer = await asyncio.open_connection(sock=sock)
+            name = "localhost" if self._tls is not None else None
+            app_reader, app_writer = await asyncio.open_connection(sock=sock, ssl=self._tls, server_hostname=name)
             with contextlib.closing(app_writer):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._copy(reader, app_writer, note_use=True))
@@ -95,3 +101,5 @@ class _Relay:
         with contextlib.suppress(OSError):
             if target.can_write_eof():
                 target.write_eof()
+            else:  # TLS has no half-closed connections
+                target.close()

@@ -307,7 +307,8 @@ class Guest(Protocol):
         `forward_ports` has opened are not among them."""
 
     async def tunnel(self, port: int) -> socket.socket:
-        """Return a connected, non-blocking socket to a port on the container's loopback (127.0.0.1, else ::1).
+        """Return a connected, non-blocking socket to a port of the container, on 127.0.0.1, else on ::1, else on
+        its own address.
 
         The caller closes it. Raises GuestError `port_not_open` if nothing listens there.
         """

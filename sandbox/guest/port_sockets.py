@@ -16,11 +16,10 @@ import socket
 import time
 from typing import Any
 
+from .app_port import connect_to_app
 from .errors import Refused, bad_request
-from .port_forwarding import own_addresses
 from .relay import relay
 from .sockets import accept_connections
-from .tunnel import connect_to_address, connect_to_loopback
 
 #: Connections that are relayed at once; more of them wait in the kernel's queue.
 CONNECTIONS = 512
@@ -98,18 +97,6 @@ class PortSockets:
                 path = os.path.join(self._folder, f"port-{name}.sock")
                 self._sockets[name] = _PortSocket(path, port, self._slots)
         return {name: each.describe() for name, each in self._sockets.items()}
-
-
-async def connect_to_app(port: int) -> socket.socket:
-    """A connection to the port on 127.0.0.1, else ::1, else an address of the container. Raises Refused
-    `port_not_open` if nothing listens on any of them."""
-    try:
-        return await connect_to_loopback(port)
-    except Refused:
-        for family, address in await own_addresses():
-            with contextlib.suppress(OSError):
-                return await connect_to_address(family, address, port)
-        raise
 
 
 def _listen(path: str) -> socket.socket:

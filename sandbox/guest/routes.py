@@ -31,6 +31,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from .app_port import open_tunnel
 from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
 from .command import Command, to_argv
@@ -38,7 +39,6 @@ from .errors import DISK_FULL, HungUp, Refused, bad_request
 from .request import Request, argument
 from .state import GuestState
 from .stats import listening_ports, read_stats
-from .tunnel import open_tunnel
 
 PROTOCOL = 1
 STDIN_LIMIT = 64 * 1024 * 1024

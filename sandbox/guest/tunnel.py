@@ -6,25 +6,10 @@ import asyncio
 import contextlib
 import socket
 
-from .errors import Refused, bad_request
-from .relay import relay
-from .request import Request
-from .sockets import send
+from .errors import Refused
 
 CONNECT_SECONDS = 5.0
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-
-
-async def open_tunnel(request: Request) -> None:
-    """Serve `CONNECT 127.0.0.1:PORT`. Raises Refused `port_not_open` if nothing listens there."""
-    host, _, port = request.http.target.rpartition(":")
-    if host != "127.0.0.1" or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise bad_request(f"a tunnel goes to 127.0.0.1 and a port, not to {request.http.target}")
-    with await connect_to_loopback(int(port)) as target:
-        await request.switch(200)
-        if first := request.connection.take_read_ahead():
-            await send(target, first)
-        await relay(request.connection.sock, target)
 
 
 async def connect_to_loopback(port: int) -> socket.socket:

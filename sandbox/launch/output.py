@@ -27,6 +27,14 @@ LAST_BYTES = 16 * 1024
 TRUNCATED = "… more output than is shown here; the rest is kept in the container"
 
 
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+
+
+def plain(line: str) -> str:
+    """The line without the escape sequences of terminals."""
+    return _ESCAPES.sub("", line)
+
+
 class LineAssembler:
     """Assembles the chunks of one stream of a process into lines.
 
@@ -194,42 +202,3 @@ async def last_lines(guest: Guest, process: ProcessInfo, limit: int = 10) -> lis
     for assembler in streams.values():
         lines += assembler.finish(process.output_end)
     return [line[:500] for line in lines if line.strip()][-limit:]
-
-
-#: Words in the lines with which package managers and interpreters say what went wrong.
-_ERROR_WORDS = (
-    "error",
-    "err!",
-    "not found",
-    "no matching",
-    "no solution",
-    "could not",
-    "cannot",
-    "failed",
-    "exception",
-    "denied",
-)
-
-
-#: Lines that npm marks as errors although they only repeat its usage or general advice.
-_NOISE = re.compile(
-    r"npm (?:error|ERR!)(?: \d+| notarget)?"
-    r"(?: (?:Clean install a project|Usage:|npm ci|Options:|\[-.*|aliases:.*|Run \"npm help .*"
-    r"|A complete log of this run .*|Note that you can also install from a|tarball, folder, http url, or git url\."
-    r"|In most cases you or one of your dependencies are requesting|a package version that doesn't exist\.))?"
-)
-
-
-def offending_lines(tail: list[str], limit: int = 8) -> str:
-    """The lines of a failed command's output that most likely name the cause: those with error words, else the last.
-
-    Of more than `limit` lines, the first ones (which usually name the cause) and the last ones are shown. Repeated
-    lines are shown once.
-    """
-    lines = dict.fromkeys(line.strip() for line in tail)
-    candidates = [line for line in lines if line and not _NOISE.fullmatch(line)]
-    errors = [line for line in candidates if any(word in line.lower() for word in _ERROR_WORDS)]
-    chosen = errors or candidates[-limit:]
-    if len(chosen) > limit:
-        chosen = [*chosen[: limit // 2], "…", *chosen[-(limit // 2) :]]
-    return "\n".join(line[:500] for line in chosen)

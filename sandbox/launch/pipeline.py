@@ -8,7 +8,7 @@ waits, containers are replaced and some stages done again, or the run ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -45,12 +45,14 @@ class _BoundJournal:
         # The next attempt at this stage may use this object.
         self.progress.update(progress or {})
 
-    async def log_line(self, line: str, *, role: str = "") -> None:
+    async def log_line(self, line: str, *, role: str = "", warning: Mapping[str, str] | None = None) -> None:
         # The prefix is stored in rows: a run that the previous release began must find its lines.
         key = f"said:{role}:{line}"
         if key in self.progress:
             return
-        data = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
+        data: dict[str, Any] = {"stage": self._stage.value, "role": role, "stream": "system", "line": line}
+        if warning is not None:
+            data["warning"] = dict(warning)
         await self.write([NewEvent(EventType.LOG, data)], progress={key: True})
 
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
@@ -115,7 +117,8 @@ class Pipeline:
             try:
                 session = await self._run_stage(session, journal, identity, name, position, record)
             except StageFailed as failure:
-                return session, SessionError(failure.code, failure.message, failure.hint, name.value), False
+                error = SessionError(failure.code, failure.message, failure.hint, name.value, failure.details)
+                return session, error, False
             except ContainersLost as lost:
                 log.warning("containers were lost at stage %s and are replaced: %s", name, lost)
                 return replace(session, waiting=None), None, True

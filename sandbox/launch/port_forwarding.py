@@ -32,6 +32,8 @@ class PortForwarding:
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
+        #: The session's plan with the ports on which the apps were found.
+        self.plan = context.plan
         self._answering: set[str] = set()
         #: Roles that may get forwarded ports. A role that starts no app has no ports to claim first.
         self._ready = {role for role, plan in context.plan.roles.items() if not plan.start}
@@ -39,8 +41,11 @@ class PortForwarding:
         self._sent: dict[str, tuple[dict[int, str], int | None]] = {}
         self._lock = asyncio.Lock()
 
-    async def app_answers(self, role: str) -> None:
-        """Record that the role's app answers: forward to it, and forward others' ports to its localhost."""
+    async def app_answers(self, role: str, port: int | None) -> None:
+        """Record that the role's app answers, on this port if it has one: forward to it, and forward others' ports to
+        its localhost."""
+        if port is not None:
+            self.plan = self.plan.with_port(role, port)
         self._answering.add(role)
         await self.allow(role)
 
@@ -53,7 +58,7 @@ class PortForwarding:
                 await self._configure(ready)
 
     async def _configure(self, role: str) -> None:
-        plan = self._context.plan
+        plan = self.plan
         others = ports_of_other_roles(plan, role)
         ports = {port: other for port, other in others.items() if other in self._answering}
         own = plan.roles[role].port if role in self._answering and len(plan.roles) > 1 else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sandbox.domain.events import NewEvent
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import ContainerInfo, Session
@@ -27,9 +28,9 @@ class StageJournal(Protocol):
     async def write(self, events: Sequence[NewEvent], *, progress: dict[str, Any] | None = None) -> None:
         """Append events and merge `progress` (JSON values) into the stored progress, in one transaction."""
 
-    async def log_line(self, line: str, *, role: str = "") -> None:
-        """Append a log event of the service (stream `system`). The same line of the same role is appended once in a
-        stage, also if the stage is run again after a crash."""
+    async def log_line(self, line: str, *, role: str = "", warning: Mapping[str, str] | None = None) -> None:
+        """Append a log event of the service (stream `system`), with `warning` if it reports one. The same line of the
+        same role is appended once in a stage, also if the stage is run again after a crash."""
 
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         """Record (kind, name, role) of resources before they are created on the engine, so that none can exist there
@@ -76,6 +77,8 @@ class StageResult:
     #: The container of each role.
     containers: dict[str, ContainerInfo] | None = None
     ports: SessionPorts | None = None
+    #: Stored with the run.
+    observations: Observations | None = None
     #: Appended just before the stage's own `completed` or `skipped` event.
     events: tuple[NewEvent, ...] = ()
     #: True when the stage had nothing to do for this session.
@@ -89,6 +92,8 @@ class StageResult:
             session = replace(session, containers=self.containers)
         if self.ports is not None:
             session = replace(session, preview_port=self.ports.preview, backend_port=self.ports.backend)
+        if self.observations is not None:
+            session = replace(session, observations=self.observations)
         return session
 
 

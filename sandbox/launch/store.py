@@ -80,10 +80,12 @@ _RESOURCES = text("""
     ON CONFLICT (kind, name) DO UPDATE SET removed_at = NULL
 """)
 _RUN_ENDED = text("""
-    UPDATE session_runs SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code
+    UPDATE session_runs
+       SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code, evidence = CAST(:evidence AS jsonb)
      WHERE run_id = :run_id AND ended_at IS NULL
 """)
 _UNCLAIM = text("UPDATE sandbox_sessions SET owner = NULL, lease_until = NULL WHERE session_id = :session_id")
+_OBSERVED = text("UPDATE session_runs SET observations = CAST(:observations AS jsonb) WHERE run_id = :run_id")
 _RELEASE = text(
     "UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id"
 )
@@ -160,6 +162,9 @@ class RunJournal:
                     "error_code": error_code,
                 },
             )
+            if result is not None and result.observations is not None:
+                found = _json(result.observations.to_json())
+                await conn.execute(_OBSERVED, {"run_id": self._session.run_id, "observations": found})
             await update_pipeline_log(conn, self._session.session_id)
 
     async def write(self, stage: StageName, new_events: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
@@ -230,7 +235,8 @@ class RunJournal:
         await self._advance(conn, new_events, changes)
         outcome = "failed" if error else "completed"
         code = error.code if error else None
-        run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code}
+        evidence = _json(error.details) if error and error.details else None
+        run = {"run_id": self._session.run_id, "outcome": outcome, "failure_code": code, "evidence": evidence}
         await conn.execute(_RUN_ENDED, run)
         await update_pipeline_log(conn, self._session.session_id)
         await conn.execute(_RELEASE, {"session_id": self._session.session_id})
@@ -272,6 +278,11 @@ def columns(result: StageResult) -> dict[str, Any]:
     if result.ports is not None:
         values |= {"preview_port": result.ports.preview, "backend_port": result.ports.backend}
     return values
+
+
+def _json(value: Any) -> str:
+    """JSON that PostgreSQL accepts: it has no NUL, which apps may print."""
+    return json.dumps(value).replace("\\u0000", "\\ufffd")
 
 
 def now() -> datetime:

@@ -10,6 +10,7 @@ from importlib import resources
 
 from starlette.types import Scope
 
+from sandbox.domain.hosts import ANSWER_HEADER
 from sandbox.domain.session import SessionStatus
 from sandbox.errors import GuestError, Kind, SandboxError
 from sandbox.preview.headers import Headers, values
@@ -51,6 +52,7 @@ class Answer:
             "referrer-policy": "no-referrer",
             "vary": "Accept",
             "x-request-id": request_id,
+            ANSWER_HEADER: self.code,
         }
         if self.retry_seconds is not None:
             headers["retry-after"] = str(self.retry_seconds)

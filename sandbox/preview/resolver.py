@@ -33,6 +33,7 @@ class SessionResolver:
             preview_port=session.preview_port,
             roles=tuple(session.containers),
             port_roles=ports,
+            tls_ports=session.observations.tls_ports,
             pipeline_stage=session.pipeline_stage,
             error=session.error,
             public_names=session.plan is not None and session.plan.preview.host == "public",

@@ -26,6 +26,8 @@ class PreviewTarget:
     roles: tuple[str, ...]
     #: Which role the plan gives each port to.
     port_roles: dict[int, str] = field(default_factory=dict)
+    #: The ports whose apps speak TLS.
+    tls_ports: tuple[int, ...] = ()
     pipeline_stage: str | None = None
     error: SessionError | None = None
     #: Whether the app is asked by the public host names, and not as `localhost:PORT`.
@@ -86,8 +88,7 @@ class PreviewGrants(Protocol):
         """Let the edge reach the port with this grant, in the first of the target's roles where something listens on
         it.
 
-        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens,
-        `agent_unreachable` if a guest agent does not answer.
+        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
         """
 
 

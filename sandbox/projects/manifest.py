@@ -173,7 +173,10 @@ class _Table:
             if not fits and "start" not in given:
                 raise self._error("start", f"is missing, and the recognised app needs the runtime {detected.runtime}")
         env = {**filled.get("env", {}), **given.get("env", {})}
-        merged = {**filled, **given, "env": env}
+        # What a detected or replaced plan had stated itself is still stated.
+        earlier = detected.stated if detected is not None else ()
+        names = tuple(key for key in ("port", "health") if key in given or (key in filled and key in earlier))
+        merged = {**filled, **given, "env": env, "stated": names}
         merged.update({key: merged.get(key) or None for key in ("install", "start")})
         return self._validated({**merged, "root": stated.root})
 

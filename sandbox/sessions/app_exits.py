@@ -22,6 +22,8 @@ from sandbox.domain.session import Session, SessionError
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest, ProcessInfo
 from sandbox.errors import GuestError, SandboxError
+from sandbox.launch.causes.reading import find_cause
+from sandbox.launch.environment import WORKSPACE, role_root
 from sandbox.launch.output import last_lines
 from sandbox.launch.process_exit import describe_exit
 
@@ -58,6 +60,8 @@ class AppExit:
     #: For people: what happened and, if the app is lost, its last lines.
     message: str
     out_of_memory: bool = False
+    #: How to correct the cause, if its last lines name one.
+    hint: str = ""
 
     def error(self, session_id: UUID) -> SessionError:
         """The error of a session that has lost this app."""
@@ -65,7 +69,8 @@ class AppExit:
         if self.out_of_memory:
             hint = f"Have the app use less, or raise SANDBOX_MEMORY_MB; then {again} starts it again, files are kept."
             return SessionError("out_of_memory", self.message, hint, None)
-        hint = f"Correct what its last lines name, if anything; then {again} starts it again, files are kept."
+        correct = self.hint.rstrip(".") or "Correct what its last lines name, if anything"
+        hint = f"{correct}; then {again} starts it again, files are kept."
         return SessionError("app_exited", self.message, hint, None)
 
 
@@ -92,6 +97,7 @@ async def find_app_exits(engine: Engine, session: Session) -> list[AppExit]:
 
 async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan) -> AppExit | None:
     guest = engine.guest(session.session_id, role)
+    root = role_root(session.plan, role) if session.plan is not None else WORKSPACE
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             process = await guest.process(process_name(ProcessKind.APP, session.run_id))
@@ -101,13 +107,13 @@ async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan
         return None
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await _classify(guest, role, plan, process)
+            return await _classify(guest, role, plan, process, root)
     except (SandboxError, TimeoutError) as error:
         log.debug("the app exit of %s in session %s cannot be classified: %s", role, session.session_id, error)
         return AppExit(role, ExitOutcome.UNDECIDED, None, f"{role}: {describe_exit(process)}")
 
 
-async def _classify(guest: Guest, role: str, plan: RolePlan, process: ProcessInfo | None) -> AppExit:
+async def _classify(guest: Guest, role: str, plan: RolePlan, process: ProcessInfo | None, root: str) -> AppExit:
     code = process.exit_code if process else None
     what = f"{role}: `{plan.start}` {describe_exit(process)}"
     out_of_memory = process is not None and process.out_of_memory
@@ -124,9 +130,9 @@ async def _classify(guest: Guest, role: str, plan: RolePlan, process: ProcessInf
         return AppExit(role, ExitOutcome.LOST, code, message, out_of_memory=True)
     if process is None:
         return AppExit(role, ExitOutcome.LOST, code, f"{what}: its container was restarted without it")
-    lines = await last_lines(guest, process)
-    output = "; its last lines:\n" + "\n".join(lines) if lines else " and printed nothing"
-    return AppExit(role, ExitOutcome.LOST, code, f"{what} after {_duration(process)}{output}")
+    cause = find_cause(await last_lines(guest, process, limit=300), root)
+    output = f":\n{cause.excerpt}" if cause.excerpt else " and printed nothing"
+    return AppExit(role, ExitOutcome.LOST, code, f"{what} after {_duration(process)}{output}", hint=cause.hint)
 
 
 async def _is_open(guest: Guest, port: int) -> bool:

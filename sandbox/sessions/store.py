@@ -16,6 +16,7 @@ from sandbox.db.driver import to_db, to_utc
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import PUBLIC, Egress, parse_egress
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import stored_plan
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work, may_become
 from sandbox.errors import InvalidInput
@@ -33,6 +34,8 @@ SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
     max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting,
+    (SELECT evidence FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS evidence,
+    (SELECT observations FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS observations,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
@@ -423,7 +426,7 @@ def to_session(row: Any) -> Session:
         expires_at=to_utc(row.expires_at) if row.expires_at else None,
         idle_timeout_seconds=row.idle_timeout_seconds,
         max_lifetime_seconds=row.max_lifetime_seconds,
-        error=SessionError(**row.error) if row.error else None,
+        error=SessionError(**row.error, details=_details(row)) if row.error else None,
         work=Work(row.work) if row.work else None,
         env=row.env,
         agents=tuple(row.agents),
@@ -432,7 +435,13 @@ def to_session(row: Any) -> Session:
         plan=stored_plan(row.plan) if row.plan is not None else None,
         requested_plan=row.requested_plan,
         waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,
+        observations=Observations.from_json(row.observations or {}),
     )
+
+
+def _details(row: Any) -> dict[str, Any] | None:
+    """The particulars of the run's failure. An error without a stage is of a session that was lost afterwards."""
+    return row.evidence if row.error["stage"] is not None else None
 
 
 def _cursor(session: Session) -> Cursor:

@@ -32,9 +32,9 @@ class FailingProject:
     absent: tuple[str, ...] = field(default=())
 
 
-def python(start: str, install: str = "", **files: str) -> dict[str, str | bytes]:
+def python(start: str, install: str = "", health: str | None = None, **files: str) -> dict[str, str | bytes]:
     """Return the files of a project with one role on port 8000."""
-    plan = {"runtime": "python312", "install": install, "start": start}
+    plan = {"runtime": "python312", "install": install, "start": start} | ({"health": health} if health else {})
     lines = [f"{key} = {json.dumps(value)}" for key, value in plan.items()]
     named = {f"{name}.py": text for name, text in files.items()}
     return {"sandbox.toml": "\n".join(["[app]", *lines, "port = 8000\n"]), **named}
@@ -51,14 +51,14 @@ FAILING = {
         "dependency_install_failed",
         "dependencies",
         (r"backend: `uv venv .*` ended with exit code 1", r"Because no-such-package-of-anybody was not found"),
-        "Correct what these lines name",
+        "There is no package no-such-package-of-anybody in the index",
     ),
     "an npm package that is not there": FailingProject(
         {"package.json": '{"dependencies": {"no-such-package-of-anybody": "1.0.0", "express": "4"}}', **EXPRESS},
         "dependency_install_failed",
         "dependencies",
         (r"`npm install` ended with exit code 1", r"404 .*no-such-package-of-anybody@1\.0\.0"),
-        "Correct what these lines name",
+        "There is no package no-such-package-of-anybody in the registry",
         absent=("A complete log of this run",),
     ),
     "a lock file that does not fit": FailingProject(
@@ -70,7 +70,7 @@ FAILING = {
         "dependency_install_failed",
         "dependencies",
         (r"`npm ci` ended", r"in sync", r"Missing: express@4\.18\.2 from lock file"),
-        "Correct what these lines name",
+        "Run `npm install` where the project was made",
         absent=("npm help", "--workspace"),
     ),
     "an install that hangs": FailingProject(
@@ -93,7 +93,7 @@ FAILING = {
         "app_exited",
         "health",
         (r"`python3 app\.py` ended with exit code 1 before it answered", r"No module named 'nothing_of_that_name'"),
-        "Correct the app",
+        "add nothing-of-that-name to the project's dependencies",
         line="ModuleNotFoundError: No module named 'nothing_of_that_name'",
     ),
     "an app that comes to its end": FailingProject(
@@ -108,7 +108,7 @@ FAILING = {
         "app_exited",
         "health",
         (r"gunicorn: command not found",),
-        "Add the missing program",
+        "The image has no program gunicorn",
     ),
     "an app that fails under a reloader": FailingProject(
         {
@@ -118,7 +118,7 @@ FAILING = {
         "app_exited",
         "health",
         (r"waits for its code to change", r"KeyError: 'NOT_SET'"),
-        "Correct the app",
+        "--env NOT_SET=",
     ),
     "an app that never opens its port": FailingProject(
         python("echo thinking about it; sleep 3600"),
@@ -139,12 +139,13 @@ FAILING = {
     "an app that answers with errors only": FailingProject(
         python(
             "python3 app.py",
+            health="/ready",
             app="from http.server import *\n\n\nclass H(BaseHTTPRequestHandler):\n    def do_GET(self):\n"
             "        self.send_error(503, 'no such table')\n\n\nHTTPServer(('', 8000), H).serve_forever()\n",
         ),
         "health_check_failed",
         "health",
-        (r"GET / on port 8000 failed for 60 s: status 503",),
+        (r"GET /ready on port 8000 failed for 60 s: status 503",),
         "another `health` path",
     ),
     "an app that needs too much memory": FailingProject(

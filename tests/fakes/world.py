@@ -29,6 +29,7 @@ from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
+from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -111,6 +112,7 @@ class World:
         self.engine_wait_seconds = 60.0
         #: No lot, so that a test knows whether a lesson is applied.
         self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
+        self.door: PreviewDoor | None = None
         self.sessions = SessionService(
             db,
             self.engine,
@@ -128,8 +130,8 @@ class World:
             WorkspaceStage(self.projects),
             WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
-            HealthStage(self.health_timeout_seconds),
-            PreviewStage(lambda session_id: preview_url(session_id, None)),
+            HealthStage(self.health_timeout_seconds, self.door),
+            PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 
     def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:

@@ -144,6 +144,19 @@ class ErrorView(BaseModel):
     message: str
     hint: str
     stage: str | None
+    details: dict[str, Any] | None = Field(
+        description="Particulars of a failed launch, those that are known: role, cause, tool, excerpt, error, file, "
+        "line, module, package, version, program, variable, port_planned, port_opened, path, status, exit_code"
+    )
+
+
+class WarningView(BaseModel):
+    """Something that is wrong with an app that runs."""
+
+    role: str
+    code: str
+    message: str
+    hint: str
 
 
 class AppliedLessonView(BaseModel):
@@ -185,6 +198,10 @@ class SessionView(BaseModel):
     error: ErrorView | None
     lessons: list[AppliedLessonView] = Field(description="What lessons have changed in the plan of the current launch")
     waiting: WaitingView | None = Field(description="Set while the session is `creating` and its launch waits")
+    warnings: list[WarningView] = Field(description="What the launch noticed of the apps of a running session")
+    preview_frame_refusal: str | None = Field(
+        description="The header with which the app forbids other pages to show its preview in a frame"
+    )
 
 
 class SessionPage(BaseModel):
@@ -216,14 +233,17 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         if session.plan
         else [],
         "waiting": session.waiting.to_json() if session.waiting else None,
+        "warnings": [warning.to_json() for warning in session.observations.warnings],
+        "preview_frame_refusal": session.observations.frame_refusal,
     }
 
 
 def _preview_url(session: Session, services: Services, caller: Caller) -> str | None:
     if session.preview_port is None or session.terminated_at is not None:
         return None
-    base = services.settings.preview_url(session.session_id)
-    return f"{base}?_sbx={services.signer.sign_preview(session.session_id, caller.user_id, UUID(caller.token_id))}"
+    base = services.settings.preview_url(session.session_id).rstrip("/") + session.observations.preview_path
+    signature = services.signer.sign_preview(session.session_id, caller.user_id, UUID(caller.token_id))
+    return f"{base}{'&' if '?' in base else '?'}_sbx={signature}"
 
 
 @router.post("", status_code=202, response_model=SessionView)

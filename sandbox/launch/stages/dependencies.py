@@ -17,10 +17,11 @@ from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.guest import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
+from sandbox.launch.causes.reading import explain
+from sandbox.launch.command_failures import install_failed
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.install_repairs import second_attempt
-from sandbox.launch.output import TAIL_LINES, OutputFollower, last_lines, offending_lines
-from sandbox.launch.process_exit import describe_exit
+from sandbox.launch.output import TAIL_LINES, OutputFollower, last_lines
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -47,7 +48,10 @@ class DependenciesStage:
             await context.journal.log_line(f"{again.reason} (in this workspace only)", role=role)
             command = again.command
             ended, lines = await self._run(context, role, command, ProcessKind.REINSTALL, ended.started_at)
-        _check(role, command, ended, lines)
+        if ended.exit_code != 0:
+            guest = context.engine.guest(context.session.session_id, role)
+            cause = await explain(guest, lines, role_root(context.plan, role))
+            raise install_failed(role, command, ended, cause)
 
     async def _run(
         self, context: StageContext, role: str, command: str, kind: ProcessKind, began: float | None = None
@@ -93,20 +97,3 @@ class DependenciesStage:
             # After a restart of the service the follower has not read what was published before.
             lines = max(lines, await last_lines(guest, ended, limit=TAIL_LINES), key=len)
         return ended, lines
-
-
-def _check(role: str, command: str, ended: ProcessInfo, tail: list[str]) -> None:
-    if ended.exit_code == 0:
-        return
-    if ended.out_of_memory:
-        raise StageFailed(
-            "out_of_memory",
-            f"{role}: `{command}` was killed because the container ran out of memory",
-            "Raise SANDBOX_MEMORY_MB, or install less.",
-        )
-    full = any("no space left on device" in line.lower() for line in tail)
-    raise StageFailed(
-        "disk_full" if full else "dependency_install_failed",
-        f"{role}: `{command}` {describe_exit(ended)}:\n{offending_lines(tail)}",
-        "Free disk space on the host." if full else "Correct what these lines name, upload again and relaunch.",
-    )

@@ -1,27 +1,35 @@
-"""Stage `health`: waits until every app answers on its planned port, and publishes what it prints meanwhile.
+"""Stage `health`: waits until every app answers, and looks at the preview as its visitor will.
 
-The probe goes through the guest agent's tunnel to the container's loopback address, so an app may listen on 127.0.0.1
-or ::1 only.
+An app may listen on any of the container's addresses. Which port it is, is decided in `launch/port_search.py`; what a
+visitor gets, in `launch/visitor.py`. What is wrong with an app that runs is a warning and does not end the launch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sandbox.concurrency import for_each
+from sandbox.domain.observations import Observations
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
-from sandbox.engine.guest import Guest, ProcessInfo
-from sandbox.errors import StageFailed
-from sandbox.launch.crash_detection import IDLE_SECONDS, CrashDetector
-from sandbox.launch.output import OutputFollower, offending_lines
+from sandbox.engine.guest import Guest
+from sandbox.errors import GuestError
+from sandbox.launch.causes.cause import Cause
+from sandbox.launch.causes.reading import explain
+from sandbox.launch.command_failures import app_crashed, app_exited, app_never_answered
+from sandbox.launch.crash_detection import CrashDetector
+from sandbox.launch.door import PreviewDoor
+from sandbox.launch.environment import role_root
+from sandbox.launch.http_probe import Answer, direct
+from sandbox.launch.output import OutputFollower
 from sandbox.launch.port_forwarding import PORT_CLAIM_GRACE_SECONDS, PortForwarding
-from sandbox.launch.probe import ProbeResult, probe
-from sandbox.launch.process_exit import describe_exit
+from sandbox.launch.port_search import OTHER_SECONDS, Found, PortSearch
 from sandbox.launch.stage import StageContext, StageResult
+from sandbox.launch.visitor import App, Seen, look
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
@@ -31,168 +39,205 @@ OTHER_PORT_SECONDS = 5.0
 CATCH_UP_SECONDS = 5.0
 #: An app without a port counts as up when it has run for this long.
 STABLE_SECONDS = 1.0
-#: Exit code of a shell that cannot find the program.
-NO_SUCH_PROGRAM = 127
-
-
-@dataclass(slots=True)
-class _Observed:
-    """What is known of one role's app so far."""
-
-    probe: ProbeResult | None = None
-    logged_other_ports: bool = False
-    crash: CrashDetector = field(default_factory=CrashDetector)
-
-    @property
-    def connected(self) -> bool:
-        return self.probe is not None and self.probe.connected
 
 
 class HealthStage:
     name = StageName.HEALTH
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, door: PreviewDoor | None) -> None:
+        """`door` None: there is no proxy in front of this service, and apps are looked at through the guest agent."""
         self._timeout = timeout_seconds
+        self._door = door
 
     async def run(self, context: StageContext) -> StageResult:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
         if not roles:
             return StageResult(skipped=True)
         forwarding = PortForwarding(context)
-        await for_each(roles, lambda role: self._await_app(context, role, forwarding))
-        return StageResult()
+        all_up = asyncio.Barrier(len(roles))
+        results = await for_each(
+            roles, lambda role: _RoleHealth(context, role, self._timeout, forwarding, self._door, all_up).check()
+        )
+        seen = {role: result for role, result in results.items() if result is not None}
+        for result in seen.values():
+            await _report(context, result)
+        plan = forwarding.plan
+        shown = seen.get(plan.preview_role or "")
+        observations = Observations(
+            tuple(result.seen.warning for result in seen.values() if result.seen.warning),
+            shown.seen.path if shown else "/",
+            tuple(result.found.port for result in seen.values() if result.found.answer.tls),
+            shown.seen.frame_refusal if shown else None,
+        )
+        return StageResult(plan=plan if plan != context.plan else None, observations=observations)
 
-    async def _await_app(self, context: StageContext, role: str, forwarding: PortForwarding) -> None:
-        guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name(ProcessKind.APP)
-        follower = OutputFollower(guest, context.journal, self.name, role, name)
-        following = asyncio.create_task(follower.follow())
-        try:
-            await self._wait_until_up(context, role, guest, name, follower, following, forwarding)
-            await forwarding.app_answers(role)
-        finally:
-            following.cancel()
-            await asyncio.wait({following})
-            await follower.flush()
 
-    async def _wait_until_up(
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One role's app with a port."""
+
+    role: str
+    found: Found
+    seen: Seen
+
+
+async def _report(context: StageContext, result: _Result) -> None:
+    """Put what was seen into the launch's log."""
+    if (warning := result.seen.warning) is not None:
+        line = f"warning: {warning.message.splitlines()[0].rstrip(':')}. {warning.hint}"
+        await context.journal.log_line(line, role=result.role, warning=warning.to_json())
+    elif result.seen.path != "/":
+        line = f"GET / answers no page, and GET {result.seen.path} does: the preview opens there"
+        await context.journal.log_line(line, role=result.role)
+
+
+class _RoleHealth:
+    """One role in one attempt at the stage."""
+
+    def __init__(
         self,
         context: StageContext,
         role: str,
-        guest: Guest,
-        name: str,
-        follower: OutputFollower,
-        following: asyncio.Task[None],
+        timeout: float,
         forwarding: PortForwarding,
+        door: PreviewDoor | None,
+        all_up: asyncio.Barrier,
     ) -> None:
-        plan = context.plan.roles[role]
-        observed = _Observed()
-        process = await guest.process(name)
+        self._context = context
+        self._role = role
+        self._plan: RolePlan = context.plan.roles[role]
+        self._timeout = timeout
+        self._forwarding = forwarding
+        self._door = door
+        self._all_up = all_up
+        self._guest: Guest = context.engine.guest(context.session.session_id, role)
+        self._process = context.process_name(ProcessKind.APP)
+        self._follower = OutputFollower(self._guest, context.journal, StageName.HEALTH, role, self._process)
+        self._search = PortSearch(self._plan)
+        self._crash = CrashDetector()
+        self._logged_other_ports = False
+
+    async def check(self) -> _Result | None:
+        """Wait for the app, then look at it once all roles are up. None for an app without a port."""
+        following = asyncio.create_task(self._follower.follow())
+        try:
+            found = await self._wait_until_up(following)
+            if found is not None:
+                await self._log_ports(found)
+            await self._forwarding.app_answers(self._role, found.port if found else None)
+            # A page may need the other roles.
+            await self._all_up.wait()
+            seen = await self._look(found) if found else None
+            await self._catch_up(following)
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            await self._follower.flush()
+        return _Result(self._role, found, seen) if found and seen else None
+
+    async def _wait_until_up(self, following: asyncio.Task[None]) -> Found | None:
+        process = await self._guest.process(self._process)
         began = process.started_at if process else time.time()
         pause = FIRST_PAUSE
         while True:
-            process = await guest.process(name)
+            process = await self._guest.process(self._process)
             if process is None or not process.running:
                 await asyncio.wait([following], timeout=2)
-                raise _exited(role, plan, process, list(follower.tail))
+                raise app_exited(self._context.plan, self._role, process, await self._cause())
             waited = time.time() - began
-            if await self._is_up(plan, guest, observed, waited):
-                await _catch_up(guest, name, follower, following)
-                return
-            if not observed.connected and await observed.crash.has_crashed(guest, process, follower.tail):
-                raise _crashed(role, plan, list(follower.tail))
-            timeout = plan.health_timeout_seconds or self._timeout
+            found = await self._search.look(self._guest, self._follower.tail)
+            if found is not None and self._is_up(found.answer):
+                return found
+            if self._plan.port is None and self._is_stable(waited):
+                return None
+            connected = found is not None or self._search.planned is not None
+            if not connected and await self._crash.has_crashed(self._guest, process, self._follower.tail):
+                raise app_crashed(self._context.plan, self._role, await self._cause())
+            timeout = self._plan.health_timeout_seconds or self._timeout
             if waited > timeout:
-                raise await _never_answered(role, plan, guest, observed, timeout, list(follower.tail))
-            if waited > OTHER_PORT_SECONDS and not observed.logged_other_ports and not observed.connected:
-                await self._log_other_ports(context, role, plan, guest, observed)
+                answer = found.answer if found else self._search.planned
+                ports = await self._guest.listening_ports()
+                cause = await self._cause()
+                raise app_never_answered(self._context.plan, self._role, answer, ports, timeout, cause)
+            if waited > OTHER_PORT_SECONDS and not connected:
+                await self._log_other_ports()
             if waited > PORT_CLAIM_GRACE_SECONDS:
-                await forwarding.allow(role)
+                await self._forwarding.allow(self._role)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
-    async def _is_up(self, plan: RolePlan, guest: Guest, observed: _Observed, waited: float) -> bool:
-        if plan.port is None:
-            return waited > STABLE_SECONDS
-        observed.probe = await probe(guest, plan.port, plan.health)
-        return observed.probe.healthy
+    async def _cause(self) -> Cause:
+        """What the app's output says of its failure."""
+        return await explain(self._guest, list(self._follower.tail), role_root(self._context.plan, self._role))
 
-    async def _log_other_ports(
-        self, context: StageContext, role: str, plan: RolePlan, guest: Guest, observed: _Observed
-    ) -> None:
-        if open_ports := await guest.listening_ports():
+    @property
+    def _named_path(self) -> str | None:
+        """The health path that the project or its framework names; None if there is none."""
+        return self._plan.health if self._plan.health != "/" or "health" in self._plan.stated else None
+
+    def _is_up(self, answer: Answer) -> bool:
+        """A named health path has to answer below 500. Otherwise any answer will do: what it is worth is seen later."""
+        if answer.status is None:
+            return answer.other_protocol
+        return self._named_path is None or answer.status < 500
+
+    def _is_stable(self, waited: float) -> bool:
+        """Whether an app without a port counts as up: it opens none, or none that speaks HTTP."""
+        return waited > STABLE_SECONDS and (not self._search.open_ports or waited > STABLE_SECONDS + OTHER_SECONDS)
+
+    async def _look(self, found: Found) -> Seen:
+        """What a visitor of the preview gets from this app."""
+        plan, session = self._forwarding.plan, self._context.session
+        tls = found.answer.tls
+        door = None
+        if self._door is not None and plan.preview_role == self._role:
+            with contextlib.suppress(GuestError):  # what is wrong is seen through the guest agent as well
+                door = await self._door.entrance(session, found.port, self._role, tls=tls)
+        app = App(
+            role=self._role,
+            port=found.port,
+            guest=self._guest,
+            root=role_root(plan, self._role),
+            lines=lambda: list(self._follower.tail),
+            inside=direct(self._guest, found.port, tls=tls),
+            door=door,
+            is_shown=plan.preview_role == self._role,
+        )
+        return await look(app, self._named_path)
+
+    async def _log_ports(self, found: Found) -> None:
+        """Name the ports that differ from the plan, and those that are open besides."""
+        journal, session_id = self._context.journal, self._context.session.session_id
+        if self._plan.port is not None and found.port != self._plan.port:
+            line = (
+                f"the app listens on port {found.port} instead of the detected {self._plan.port}: the preview follows"
+            )
+            await journal.log_line(line, role=self._role)
+            if len(self._context.plan.roles) > 1:
+                name = self._role.upper().replace("-", "_")
+                line = f"the other roles were started with {name}_PORT={self._plan.port}; set port = {found.port} for "
+                await journal.log_line(f"{line}[{self._role}] in sandbox.toml if they use it", role=self._role)
+        if others := [port for port in self._search.open_ports if port not in (found.port, self._plan.port)]:
+            ports = ", ".join(f"{port} (preview: {port}-{session_id})" for port in others[:5])
+            await journal.log_line(f"also open: {ports}", role=self._role)
+
+    async def _log_other_ports(self) -> None:
+        if not self._logged_other_ports and (open_ports := await self._guest.listening_ports()):
             ports = ", ".join(map(str, open_ports))
-            await context.journal.log_line(f"waiting for port {plan.port}; open so far: {ports}", role=role)
-            observed.logged_other_ports = True
+            line = f"waiting for port {self._plan.port}; open so far: {ports}"
+            await self._context.journal.log_line(line, role=self._role)
+            self._logged_other_ports = True
 
+    async def _catch_up(self, following: asyncio.Task[None]) -> None:
+        """Read and publish what the app has printed so far, for at most `CATCH_UP_SECONDS`."""
 
-async def _catch_up(guest: Guest, name: str, follower: OutputFollower, following: asyncio.Task[None]) -> None:
-    """Read and publish what the app has printed so far, for at most `CATCH_UP_SECONDS`."""
+        async def reach_the_end() -> None:
+            reached = 0
+            while (process := await self._guest.process(self._process)) is not None and process.output_end > reached:
+                reached = process.output_end
+                await self._follower.wait_until_read(reached)
 
-    async def reach_the_end() -> None:
-        reached = 0
-        while (process := await guest.process(name)) is not None and process.output_end > reached:
-            reached = process.output_end
-            await follower.wait_until_read(reached)
-
-    reaching = asyncio.create_task(reach_the_end())
-    await asyncio.wait({reaching, following}, timeout=CATCH_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    reaching.cancel()
-    await asyncio.gather(reaching, return_exceptions=True)
-
-
-def _exited(role: str, plan: RolePlan, ended: ProcessInfo | None, tail: list[str]) -> StageFailed:
-    if ended is not None and ended.out_of_memory:
-        return StageFailed(
-            "out_of_memory",
-            f"{role}: `{plan.start}` was killed because the container ran out of memory",
-            "Raise SANDBOX_MEMORY_MB, or have the app use less.",
-        )
-    lines = offending_lines(tail)
-    output = f":\n{lines}" if lines else " and printed nothing"
-    message = f"{role}: `{plan.start}` {describe_exit(ended)} before it answered{output}"
-    return StageFailed("app_exited", message, _exit_hint(ended))
-
-
-def _exit_hint(ended: ProcessInfo | None) -> str:
-    if ended is not None and ended.exit_code == NO_SUCH_PROGRAM:
-        return "Add the missing program to the project's dependencies, upload again and relaunch."
-    if ended is not None and ended.exit_code == 0:
-        return "The start command has to run the server itself, in the foreground, for as long as it serves."
-    return "Correct the app, upload again and relaunch; `sandbox exec` runs the command by hand."
-
-
-def _crashed(role: str, plan: RolePlan, tail: list[str]) -> StageFailed:
-    return StageFailed(
-        "app_exited",
-        f"{role}: `{plan.start}` failed and waits for its code to change: it has done nothing for {IDLE_SECONDS:.0f} s "
-        f"and port {plan.port} is not open:\n{offending_lines(tail)}",
-        _exit_hint(None),
-    )
-
-
-async def _never_answered(
-    role: str, plan: RolePlan, guest: Guest, observed: _Observed, timeout: float, tail: list[str]
-) -> StageFailed:
-    if observed.probe is not None and observed.connected:
-        return StageFailed(
-            "health_check_failed",
-            f"{role}: GET {plan.health} on port {plan.port} failed for {timeout:.0f} s: {observed.probe.detail}\n"
-            f"{offending_lines(tail)}".rstrip(),
-            "Correct the app, or name another `health` path in sandbox.toml.",
-        )
-    others = [port for port in await guest.listening_ports() if port != plan.port]
-    if others:
-        listed = ", ".join(map(str, others))
-        return StageFailed(
-            "other_port_opened",
-            f"{role}: the plan says port {plan.port}, but the app listens on port {listed}",
-            f"Have the app listen on $PORT, or set port={others[0]} for [{role}] in sandbox.toml.",
-        )
-    lines = offending_lines(tail)
-    output = f"; the app printed:\n{lines}" if lines else ", and the app printed nothing"
-    return StageFailed(
-        "port_not_opened",
-        f"{role}: nothing listened on port {plan.port} within {timeout:.0f} s{output}",
-        "Have the app listen on $PORT, or raise SANDBOX_HEALTH_TIMEOUT_SECONDS if it is slow to start.",
-    )
+        reaching = asyncio.create_task(reach_the_end())
+        await asyncio.wait({reaching, following}, timeout=CATCH_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        reaching.cancel()
+        await asyncio.gather(reaching, return_exceptions=True)

@@ -22,6 +22,6 @@ class PreviewStage:
         ports = SessionPorts(preview=plan.preview_port, backend=plan.backend_port)
         if plan.preview_port is None:
             return StageResult(ports=ports, skipped=True)
-        url = self._preview_url(context.session.session_id)
+        url = self._preview_url(context.session.session_id).rstrip("/") + context.session.observations.preview_path
         data = {"url": url, "port": plan.preview_port, "role": plan.preview_role}
         return StageResult(ports=ports, events=(NewEvent(EventType.PREVIEW, data),))

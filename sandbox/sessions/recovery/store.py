@@ -108,7 +108,7 @@ async def mark_lost(
     ]
     values = {
         **_values(session, containers),
-        "error": error.to_json(),
+        "error": error.to_row(),
         # A session in error that has now lost more gets the new error.
         "from_statuses": [*may_become(SessionStatus.ERROR), SessionStatus.ERROR.value],
         "count": len(new_events),

@@ -177,3 +177,14 @@ async def test_invalid_ports_are_refused(client: GuestClient) -> None:
         with pytest.raises(GuestError) as refused:
             await client.forward_ports(ports)
         assert refused.value.code == "agent_refused"
+
+
+async def test_a_port_that_is_open_to_others_is_closed_for_tunnels_once_its_app_is_gone(
+    client: GuestClient, port: int
+) -> None:
+    async with serving(port, HERE):
+        assert await client.forward_ports({}, own=port) == {}
+        (await client.tunnel(port)).close()
+    with pytest.raises(GuestError) as caught:
+        await client.tunnel(port)
+    assert caught.value.code == "port_not_open"

@@ -78,3 +78,10 @@ async def test_odd_names_are_refused(client: GuestClient, name: str) -> None:
     with pytest.raises(GuestError) as refusal:
         await client.port_sockets(opened={name: 80})
     assert refusal.value.code == "agent_refused"
+
+
+async def test_a_tunnel_reaches_the_app_on_any_address(client: GuestClient, app: int) -> None:
+    loop = asyncio.get_running_loop()
+    with await client.tunnel(app) as sock:
+        await loop.sock_sendall(sock, b"hello")
+        assert await loop.sock_recv(sock, 100) == b"HELLO"

@@ -100,7 +100,7 @@ async def test_an_app_that_ends_before_it_answers(world: World, script: Script, 
 )
 async def test_an_app_that_never_becomes_healthy(world: World, script: Script, code: str, words: str) -> None:
     world.health_timeout_seconds = 1.0
-    session = await world.create_project(one_role())
+    session = await world.create_project(one_role(health="/ready", stated=("port", "health")))
     world.guest(session).script("app", script)
     found, message = await error_of(world, session)
     assert found == code

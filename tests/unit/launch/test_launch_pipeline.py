@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from sandbox.domain.events import EventType
+from sandbox.domain.evidence import FailureCause, FailureEvidence
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.engine.base import ResourceKind
 from sandbox.errors import EngineError, GuestError, LostOwnership, SandboxError, StageFailed
@@ -147,12 +148,25 @@ async def test_an_error_that_does_not_pass_ends_the_launch_with_its_code(
     assert after.error.message == "no" or "does not answer" in after.error.message
 
 
+async def test_the_particulars_of_a_failure_are_kept_with_its_run(world: World) -> None:
+    details = FailureEvidence(role="main", cause=FailureCause.MISSING_MODULE, module="flask").to_json()
+    session = await world.create_project(StageFailed("plan_invalid", "it is wrong", "correct it", details=details))
+    after = await failed(world, session)
+    assert after.error is not None
+    assert after.error.details == details
+    (problem,) = await world.events(session, EventType.PROBLEM)
+    assert problem.data["details"] == details
+    relaunched = await world.relaunch(after)
+    assert relaunched.error is None
+
+
 async def test_a_stage_that_fails_is_not_retried(world: World, retries: QuickAsyncio) -> None:
     session = await world.create_project(StageFailed("plan_invalid", "the plan is wrong", "correct it"))
     after = await failed(world, session)
     assert after.error is not None
     assert after.error.to_json() == {
-        "code": "plan_invalid", "message": "the plan is wrong", "hint": "correct it", "stage": "plan"
+        "code": "plan_invalid", "message": "the plan is wrong", "hint": "correct it", "stage": "plan",
+        "details": None,
     }  # fmt: skip
     assert await world.stages_of(session) == [("plan", "started"), ("plan", "failed")]
     assert retries.slept == []
