@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak bench check format lock clean environment
+.PHONY: help demo up down unit test soak chaos bench corpus check format lock clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +32,22 @@ test: environment ## Run all tests, with what they need; TESTS="tests/unit -k na
 soak: environment ## Kill the service 200 times in the middle of launches (SOAK_KILLS, SOAK_SEED), count what is lost
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
 
+chaos: environment ## Let 1000 faults happen under load (CHAOS_FAULTS, CHAOS_SEED, CHAOS_KINDS), count what is lost
+	@$(BIN)/python tests/prerequisites.py unshare --net --mount $(BIN)/python -m tests.chaos
+
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
 
-check: environment ## Lint, formatting, types, and which package may import which
+corpus: environment ## Launch projects of many frameworks without configuration; writes docs/corpus.md (about an hour)
+	@$(BIN)/sandbox up
+	@$(BIN)/python -m tests.corpus $(CORPUS)
+
+check: environment ## Lint, formatting, types, which package may import which; the same and unit tests of the console
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/console.py check
 
 format: environment ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix
@@ -49,7 +57,7 @@ lock: environment ## Update uv.lock to the newest versions that pyproject.toml a
 	@$(BIN)/uv lock --upgrade --default-index https://pypi.org/simple
 
 clean: ## Remove the environment and the caches; data stays
-	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv console/node_modules sandbox/console/built .sandbox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Takes a fraction of a second when the environment is up to date.
 environment:

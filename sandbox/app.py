@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
@@ -22,32 +23,54 @@ from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
-from sandbox.api.http.limits import BodyLimit
+from sandbox.api.http.admission import Admission
+from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DocumentedApi
 from sandbox.api.http.services import Services
 from sandbox.api.routers import records_routers
-from sandbox.api.routes import commands, events, files, health, otlp, projects, recovery, sessions, terminal, tokens
+from sandbox.api.routes import (
+    commands,
+    docs,
+    events,
+    files,
+    health,
+    lines,
+    otlp,
+    projects,
+    recovery,
+    sessions,
+    sign_in_links,
+    terminal,
+    tokens,
+)
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
-from sandbox.db.embedded import EmbeddedPostgres
-from sandbox.db.migrations import migrate
+from sandbox.db.server import DatabaseServer
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
+from sandbox.edge.requests import PreviewRequests
 from sandbox.edge.store import GrantStore
 from sandbox.edge.visitor import Visitor
 from sandbox.engine.base import Limits
+from sandbox.engine.docker.connection import data_folder
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.knowledge.documents import reading
+from sandbox.knowledge.documents.embeddings import EmbeddingModel
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
+from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -57,29 +80,42 @@ from sandbox.launch.stages.plan import PlanStage
 from sandbox.launch.stages.preview import PreviewStage
 from sandbox.launch.stages.services import ServicesStage
 from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
+from sandbox.learning.refinement.schedule import RefinementSchedule
+from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.refinement.wording import Wording
+from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
+from sandbox.projects import preparing
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
+from sandbox.records.disk_space import DiskSpace
 from sandbox.records.log_tail import LogTail
 from sandbox.records.maintenance import Maintenance
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
+from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
+from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
+from sandbox.sessions.recovery.at_start import StartRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import SessionLimits, SessionService, new_origin
+from sandbox.sessions.run_origin import new_origin
+from sandbox.sessions.service import SessionLimits, SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.logging import configure_logging
 from sandbox.telemetry.metrics.collectors import watch
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +129,7 @@ class Running:
     services: Services
     tracing: Tracing
     previews: PreviewApp
+    connections: OpenConnections
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +138,7 @@ class _Core:
 
     settings: Settings
     db: Database
+    disk: DiskSpace
     recorder: Recorder
     tracing: Tracing
     intake: Intake
@@ -117,29 +155,28 @@ class _Part(Protocol):
 P = TypeVar("P", bound=_Part)
 
 
-async def database_url(settings: Settings) -> str:
-    """The URL of the configured database, or of the embedded one, which is started."""
-    return settings.database_url or await EmbeddedPostgres(settings.home).start()
-
-
 @asynccontextmanager
 async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
-    dsn = await database_url(settings)
-    for name in await migrate(dsn):
-        log.info("applied %s", name)
     async with AsyncExitStack() as stack:
-        core = await _start_core(stack, settings, dsn)
-        access = TokenService(core.db, core.signer)
+        # Before the first process of any kind, so that all are forked from one that has imported everything.
+        workers = Workers(
+            modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__, reading.__name__]
+        )
+        core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
+        access = await _started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
-        project_service = ProjectService(core.db, core.catalog, settings)
+        project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
+        refiner = Refiner(core.db, Wording.of(settings))
+        await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
         broker = await _started(stack, EventBroker(core.db))
+        feed = await _started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
         session_service = await _started(stack, _session_service(core, project_service))
         grants = await _start_grants(stack, core, session_service) if edge else None
         door = Visitor(settings, GrantStore(core.db), grants) if grants else None
-        replica = await _start_reconciler(stack, core, project_service, door)
+        replica = await _start_reconciler(stack, core, project_service, session_service, refiner, door)
         receiver = Receiver(core.intake)
         exports = await _start_exports(stack, core, replica, receiver)
         recovery_service = await _start_housekeeping(stack, core)
@@ -157,8 +194,10 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         services = Services(
             settings=settings,
             db=core.db,
+            disk=core.disk,
             engine=core.engine,
             broker=broker,
+            feed=feed,
             tokens=access,
             signer=core.signer,
             projects=project_service,
@@ -168,10 +207,15 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             recorder=core.recorder,
             receiver=receiver,
             exports=exports,
-            reports=ReportReader(),
+            reports=ReportReader(workers),
             tail=tail,
+            refiner=refiner,
+            documents=DocumentReader(workers),
+            search=await _started(stack, DocumentSearch(core.db, _embedding_model(settings))),
+            memory=MemoryService(core.db),
         )
-        yield Running(services, core.tracing, previews)
+        connections = await _started(stack, OpenConnections(access))
+        yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
 
 
@@ -182,8 +226,8 @@ async def _started(stack: AsyncExitStack, part: P) -> P:
     return part
 
 
-async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _Core:
-    db = Database(dsn)
+async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
+    db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
     recorder = Recorder(db)
@@ -191,9 +235,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     stack.push_async_callback(recorder.close)
     configure_logging(settings, recorder)
     intake = Intake(
-        dsn,
-        max_body_bytes=settings.max_intake_mb * MIB,
-        max_waiting_bytes=settings.intake_queue_mb * MIB,
+        server.dsn, max_body_bytes=settings.max_intake_mb * MIB, max_waiting_bytes=settings.intake_queue_mb * MIB
     )
     stack.push_async_callback(intake.close)
     deployment = await load_deployment(db)
@@ -202,27 +244,51 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, dsn: str) -> _C
     )
     stack.push_async_callback(engine.aclose)
     signer = Signer(deployment.signing_key)
-    return _Core(settings, db, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+    engine_folder = partial(data_folder, settings.docker_host)
+    disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+
+
+def _embedding_model(settings: Settings) -> EmbeddingModel | None:
+    """The model that embeds documents, if one is configured."""
+    if settings.embeddings_url is None or settings.embeddings_model is None:
+        return None
+    return EmbeddingModel(settings.embeddings_url, settings.embeddings_model, settings.embeddings_key)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
     limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
-    return SessionService(core.db, core.engine, projects, limits, [runtime.name for runtime in core.catalog.list()])
+    runtimes = [runtime.name for runtime in core.catalog.list()]
+    return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
 
 
 async def _start_reconciler(
-    stack: AsyncExitStack, core: _Core, projects: ProjectService, door: PreviewDoor | None
+    stack: AsyncExitStack,
+    core: _Core,
+    projects: ProjectService,
+    session_service: SessionService,
+    refiner: Refiner,
+    door: PreviewDoor | None,
 ) -> Replica:
     """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
-    watcher = await _started(stack, Watcher(core.db, core.engine))
+    slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
+    watcher = await _started(stack, Watcher(core.db, core.engine, on_change=session_service.forget))
     replica = await _started(stack, Replica(core.db))
+    outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
         core.engine,
-        Pipeline(core.db, core.engine, core.tracing, _stages(core, projects, door)),
+        Pipeline(
+            core.db,
+            core.engine,
+            core.tracing,
+            _stages(core, projects, refiner, slots, door),
+            outcomes,
+            engine_wait_seconds=core.settings.engine_wait_seconds,
+        ),
         replica,
-        concurrent_launches=core.settings.concurrent_launches,
+        slots=slots,
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
@@ -245,26 +311,37 @@ async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoverySer
     alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
     service = RecoveryService(core.db, core.engine, alerts, new_origin)
     await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
+    if core.settings.recover_at_start:
+        await _started(stack, StartRecovery(service))
     return service
 
 
 async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionService) -> Grants:
     folder = EdgeFolder.of(core.settings)
     folder.make()
-    return await _started(stack, Grants(folder, GrantStore(core.db), core.engine, sessions.touch))
+    store = GrantStore(core.db)
+    await _started(stack, PreviewRequests(folder, store, sessions.touch))
+    return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
-def _stages(core: _Core, projects: ProjectService, door: PreviewDoor | None) -> list[Stage]:
+def _stages(
+    core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots, door: PreviewDoor | None
+) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
+    options = LessonOptions(
+        enabled=settings.lessons,
+        withheld_percent=settings.lessons_withheld_percent,
+        deadlines=Deadlines(settings.install_timeout_seconds, settings.health_timeout_seconds),
+    )
     images = RuntimeImages(core.catalog, settings.docker_host)
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
-        PlanStage(projects),
+        PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
-        ContainersStage(images, limits, core.signer.sign_exports),
+        ContainersStage(images, limits, core.signer.sign_exports, settings.preview_url),
         WorkspaceStage(projects),
-        DependenciesStage(settings.install_timeout_seconds),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds, door),
         PreviewStage(settings.preview_url),
@@ -282,11 +359,17 @@ class Application:
         self._settings = settings
         self._edge = edge
         self.api = DocumentedApi(
-            title="purple8-sandbox", version=__version__, description=_DESCRIPTION, lifespan=self._lifespan
+            title="purple8-sandbox",
+            version=__version__,
+            description=_DESCRIPTION,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
         )
         problems.install(self.api)
-        rooms = (health, tokens, projects, sessions, events, commands, files, terminal, recovery, console)
-        for router in (*(room.router for room in rooms), *records_routers()):
+        of_sessions = (sessions, events, lines, commands, files, terminal, recovery)
+        modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
+        for router in (*(module.router for module in modules), *records_routers()):
             self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
@@ -314,9 +397,10 @@ class Application:
             await supervisor.close()
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
-        limited = BodyLimit(api, self._settings.max_body_kb * 1024)
-        service = RequestMiddleware(limited, parts.tracing, untraced=otlp.PATHS)
-        previews = RequestMiddleware(parts.previews, parts.tracing)
+        services = parts.services
+        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
+        previews = RequestMiddleware(parts.previews, parts.tracing, recorded=False)
         return HostRouter(service, previews, self._settings.preview_domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,10 +24,14 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     #: It is in a state that does not allow the request.
     CONFLICT = "conflict"
+    #: It is not at the version that the request names.
+    PRECONDITION = "precondition"
     #: It existed and has ended.
     GONE = "gone"
     #: More bytes or items than are accepted.
     TOO_LARGE = "too_large"
+    #: The request is for another service.
+    MISDIRECTED = "misdirected"
     #: The content type is not supported.
     UNSUPPORTED = "unsupported"
     #: The caller exceeds a limit or a rate.
@@ -60,6 +64,16 @@ class SandboxError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes send errors to the service; the constructors of the classes have different parameters."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[SandboxError], args: tuple[Any, ...], state: dict[str, Any]) -> SandboxError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInput(SandboxError):
@@ -94,6 +108,12 @@ class DatabaseUnavailable(Unavailable):
     """PostgreSQL does not answer."""
 
     code = "database_unavailable"
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """PostgreSQL answers, or would, but its file system has no room left. Refused writes succeed once there is."""
+
+    code = "disk_full"
 
 
 class MigrationError(SandboxError):

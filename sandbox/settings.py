@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +18,29 @@ EgressGuard = Literal["auto", "required", "off"]
 
 def _default_home() -> Path:
     return Path.home() / ".purple8-sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReserve:
+    """Disk space that is kept free: a number of bytes, or a share of the disk."""
+
+    bytes: int = 0
+    percent: int = 0
+
+    def of(self, total: int) -> int:
+        """In bytes, of a disk of this size."""
+        return max(self.bytes, total * self.percent // 100)
+
+    @classmethod
+    def parse(cls, text: str) -> DiskReserve:
+        """From `5%`, `512M` or `2G`. Raises ValueError."""
+        found = re.fullmatch(r"([0-9]{1,9})([%MG])?", text)
+        if found is None or (found[2] == "%" and int(found[1]) > 99):
+            raise ValueError("must be a share of the disk as in 5%, or a size as in 512M or 2G; 0 for none")
+        number = int(found[1])
+        if found[2] == "%":
+            return cls(percent=number)
+        return cls(bytes=number * {None: 1, "M": 2**20, "G": 2**30}[found[2]])
 
 
 class Settings(BaseSettings):
@@ -45,7 +71,12 @@ class Settings(BaseSettings):
     )
     tls: str = Field(
         "off",
-        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files",
+        description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files; "
+        "acme: from Let's Encrypt, proved by SANDBOX_TLS_DNS",
+    )
+    tls_dns: str | None = Field(
+        None,
+        description='DNS provider for SANDBOX_TLS=acme, in Caddy\'s JSON: {"name": "cloudflare", "api_token": "..."}',
     )
     trusted_proxies: str = Field(
         "",
@@ -79,9 +110,17 @@ class Settings(BaseSettings):
     max_sessions_per_user: int = Field(
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
     )
+    disk_reserve: str = Field(
+        "1G",
+        description="Free disk space below which nothing new is begun, as 512M, 2G or 5%; 0 means none is kept",
+    )
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
-    idle_timeout_seconds: int = Field(3600, ge=0, description="A session idle for this long ends; 0 means never")
-    max_lifetime_seconds: int = Field(86_400, ge=0, description="A session this old ends; 0 means never")
+    idle_timeout_seconds: int = Field(
+        3600, ge=0, description="A session idle for this long ends; requests may ask for less. 0 means never"
+    )
+    max_lifetime_seconds: int = Field(
+        86_400, ge=0, description="A session this old ends; requests may ask for less. 0 means never"
+    )
     session_history_days: int = Field(
         30, ge=1, description="Days that events and runs of terminated sessions are kept; their rows and logs stay"
     )
@@ -89,10 +128,68 @@ class Settings(BaseSettings):
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )
+    lessons: bool = Field(
+        True, description="Launches apply the remedies that earlier failures of a project have taught; off: they do not"
+    )
+    lessons_withheld_percent: float = Field(
+        10,
+        ge=0,
+        le=90,
+        description="Percent of the runs to which a lesson applies that go without it, to measure it; 0: none",
+    )
+    refinement_interval_seconds: int = Field(
+        3600,
+        ge=0,
+        description="How often lessons are written from what has failed; 0: only when a project is relaunched",
+    )
+    lessons_model_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's chat API, such as http://host/v1: its model words lessons; without it, rules do",
+    )
+    lessons_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_LESSONS_MODEL_URL, which needs it"
+    )
+    lessons_model_key: str | None = Field(None, description="Key that is sent to SANDBOX_LESSONS_MODEL_URL")
+    engine_wait_seconds: int = Field(
+        600,
+        ge=0,
+        description="How long a launch waits for a container engine that does not answer, before it fails",
+    )
+    recover_at_start: bool = Field(
+        True, description="Launch sessions again at the start whose containers ended with the engine or the machine"
+    )
+    embeddings_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="URL with OpenAI's embeddings API, such as http://host/v1: documents are searched by meaning too",
+    )
+    embeddings_model: str | None = Field(
+        None, description="Name of the model at SANDBOX_EMBEDDINGS_URL, which needs it"
+    )
+    embeddings_key: str | None = Field(None, description="Key that is sent to SANDBOX_EMBEDDINGS_URL")
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
+    max_file_mb: int = Field(1024, ge=1, description="Largest file that is written to a sandbox, MiB")
+    requests_per_user: int = Field(
+        64, ge=1, description="Requests of one user that are answered at once; more get 429. Eight times as many of all"
+    )
+    streams_per_user: int = Field(
+        64, ge=1, description="Event streams that one user may have open. Eight times as many of all users"
+    )
+    terminals_per_user: int = Field(
+        32, ge=1, description="Terminals that one user may have open. Eight times as many of all users"
+    )
+    launches_per_user: int = Field(
+        6, ge=1, description="Launches of one user that one replica runs at once, so that others need not wait"
+    )
+    hosts: str = Field(
+        "",
+        description="Names (by comma) under which clients reach the service, besides addresses, names without a dot, "
+        "and names above and below the preview domain",
+    )
     log_level: str = Field(
         "INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
@@ -119,6 +216,7 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    retention_memory_history_days: int = Field(90, ge=1, description="Days that earlier values of memory are kept")
     intake_queue_mb: int = Field(
         64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"
     )
@@ -129,12 +227,22 @@ class Settings(BaseSettings):
     )
     max_intake_mb: int = Field(16, ge=1, description="Largest decompressed body of records (OTLP, reports), MiB")
 
-    def preview_url(self, session_id: UUID) -> str:
-        """The URL of a session's preview, without the signature that grants access."""
+    def preview_url(self, session_id: UUID, app_port: int | None = None) -> str:
+        """The URL of a session's preview, or of another port of its apps, without the signature that grants access."""
         port = (
             "" if (self.public_scheme, self.preview_port) in (("http", 80), ("https", 443)) else f":{self.preview_port}"
         )
-        return f"{self.public_scheme}://{session_id}.{self.preview_domain}{port}/"
+        label = str(session_id) if app_port is None else f"{app_port}-{session_id}"
+        return f"{self.public_scheme}://{label}.{self.preview_domain}{port}/"
+
+    @property
+    def dns_provider(self) -> dict[str, Any]:
+        """Caddy's configuration of the DNS provider; empty if there is none."""
+        try:
+            value = json.loads(self.tls_dns or "{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) and isinstance(value.get("name"), str) else {}
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:
@@ -156,9 +264,16 @@ class Settings(BaseSettings):
         "docker_host",
         "admin_token",
         "edge_program",
+        "tls_dns",
         "engine_runtime",
         "alert_webhook_url",
         "alert_webhook_secret",
+        "lessons_model_url",
+        "lessons_model",
+        "lessons_model_key",
+        "embeddings_url",
+        "embeddings_model",
+        "embeddings_key",
         mode="before",
     )
     @classmethod
@@ -168,8 +283,8 @@ class Settings(BaseSettings):
     @field_validator("tls")
     @classmethod
     def _known_tls(cls, value: str) -> str:
-        if value not in ("off", "internal") and ":" not in value:
-            raise ValueError("must be off, internal, or the paths of a certificate and its key with : between")
+        if value not in ("off", "internal", "acme") and ":" not in value:
+            raise ValueError("must be off, internal, acme, or the paths of a certificate and its key with : between")
         return value
 
     @property
@@ -182,6 +297,12 @@ class Settings(BaseSettings):
     def _ipv4_networks(cls, value: str) -> str:
         for network in filter(None, value.split(",")):
             IPv4Network(network.strip())
+        return value
+
+    @field_validator("disk_reserve")
+    @classmethod
+    def _known_reserve(cls, value: str) -> str:
+        DiskReserve.parse(value)
         return value
 
     @field_validator("trusted_proxies")
@@ -200,9 +321,24 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
+    def _acme_has_a_dns_provider(self) -> Self:
+        """A certificate for all names below the preview domain is given only for a proof by DNS."""
+        if self.tls == "acme" and self.dns_provider.get("name") is None:
+            raise ValueError('tls=acme needs tls_dns, a JSON object such as {"name": "cloudflare", "api_token": "..."}')
+        return self
+
+    @model_validator(mode="after")
     def _webhooks_are_signed(self) -> Self:
         if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
             raise ValueError("alert_webhook_url needs an alert_webhook_secret, which signs the posts")
+        return self
+
+    @model_validator(mode="after")
+    def _models_have_names(self) -> Self:
+        if self.lessons_model_url is not None and self.lessons_model is None:
+            raise ValueError("lessons_model_url needs lessons_model, the name of the model")
+        if self.embeddings_url is not None and self.embeddings_model is None:
+            raise ValueError("embeddings_url needs embeddings_model, the name of the model")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
-"""Make or update the virtual environment `.venv` from `uv.lock`, getting uv first where the machine has none.
+"""Make or update the virtual environment `.venv` from `uv.lock`, getting uv first where the machine has none, and build
+the web console.
 
 `make` runs this with the machine's own Python, so it uses the standard library only.
 """
@@ -43,6 +44,7 @@ def main() -> None:
     if not (ENVIRONMENT / "bin" / "python").exists():
         print("Making the environment .venv", flush=True)
     run([str(uv), "sync", "--frozen", "--quiet", "--python", sys.executable], env=env)
+    run([str(ENVIRONMENT / "bin" / "python"), "-I", str(ROOT / "scripts" / "console.py")])
 
 
 def find_uv() -> Path | None:

@@ -27,10 +27,12 @@ _MARKERS = {
     "acceptance": ("engine",),
     "acceptance/test_browser.py": ("browser",),
     "acceptance/test_frameworks.py": ("browser",),
+    "acceptance/test_full_disk.py": ("root",),
     "soak": ("engine",),
     "integration/engine": ("engine",),
     "integration/guest": ("root",),
     "integration/guest/test_guest_container.py": ("engine",),
+    "integration/db/test_db_full_disk.py": ("root",),
     "integration/runtimes": ("engine",),
     "integration/sessions/test_sessions_sweep.py": ("engine",),
 }

@@ -1,8 +1,6 @@
-"""Signed values that others hold: a browser its session cookie, preview links and preview cookies, and the apps of a
-sandbox session the token for their telemetry.
+"""Signed values that others hold: preview links, and the token with which the apps of a session send telemetry.
 
-All are signed with the deployment's key, which all replicas share. Each is valid for one purpose only: a signed preview
-link is not accepted as a cookie.
+All are signed with the deployment's key, which all replicas share. Each is valid for one purpose only.
 """
 
 from __future__ import annotations
@@ -12,13 +10,9 @@ from uuid import UUID
 
 from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
 
-from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 
-#: The name of the cookie that authenticates a browser.
-CALLER_COOKIE = "sandbox_caller"
-#: Seconds for which each is valid.
-COOKIE_SECONDS = 7 * 24 * 3600
+#: Seconds for which a link is valid.
 PREVIEW_LINK_SECONDS = 10 * 60
 #: The prefix of tokens for the telemetry of a session. Such a token is accepted by the OTLP routes only.
 EXPORTS_TOKEN_PREFIX = "sbxs_"  # noqa: S105 - a prefix, not a password
@@ -42,30 +36,15 @@ class Signer:
                 signing_key, salt=f"purple8-sandbox.{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
             )
 
-        self._cookie = serializer("cookie")
         self._preview_link = serializer("preview-link")
         self._exports = URLSafeSerializer(
             signing_key, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
         )
 
-    def sign_cookie(self, caller: Caller) -> str:
-        """A browser's cookie, valid for `COOKIE_SECONDS` unless the caller's token ends earlier."""
-        return _text(self._cookie.dumps(caller.token_id))
-
-    def read_cookie(self, value: str) -> UUID:
-        """The id of the token that a cookie stands for. Whether that token is still valid is not checked here.
-
-        Raises SignatureRefused.
-        """
-        hint = "Sign in again."
-        try:
-            return UUID(str(_loads(self._cookie, value, COOKIE_SECONDS, "cookie", hint)))
-        except ValueError as error:
-            raise SignatureRefused("This cookie does not name a token.", hint=hint) from error
-
-    def sign_preview(self, session_id: UUID, caller: Caller) -> str:
-        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`."""
-        return _text(self._preview_link.dumps([str(session_id), caller.user_id, caller.token_id]))
+    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:
+        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`. Its grants end with the token."""
+        token = [] if token_id is None else [str(token_id)]
+        return _text(self._preview_link.dumps([str(session_id), user_id, *token]))
 
     def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
         """The user and the token that a link to this session's preview was made for. Raises SignatureRefused.

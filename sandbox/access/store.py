@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -13,6 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
 from sandbox.errors import InvalidInput
+
+#: A browser that is signed in, or a link that signs one in once.
+SignInKind = Literal["browser", "link"]
 
 _COLUMNS = "token_id, token_hash, user_id, role, created_at, expires_at, revoked_at"
 
@@ -87,6 +91,40 @@ class TokenStore:
     async def by_id(self, token_id: UUID) -> TokenRecord | None:
         return await self._one("token_id = :value", token_id)
 
+    async def by_sign_in(self, secret_hash: bytes) -> TokenRecord | None:
+        """The token of a browser that is signed in; None if no browser with this secret is."""
+        return await self._one(
+            "token_id = (SELECT s.token_id FROM sign_ins s "
+            "WHERE s.secret_hash = :value AND s.kind = 'browser' AND s.expires_at > now())",
+            secret_hash,
+        )
+
+    async def add_sign_in(self, secret_hash: bytes, kind: SignInKind, token_id: UUID, seconds: int) -> datetime:
+        """Store a sign-in or a link to sign in; the time of its end. Those whose time is over are deleted."""
+        statement = text(
+            "INSERT INTO sign_ins (secret_hash, kind, token_id, expires_at) "
+            "VALUES (:hash, :kind, :token_id, now() + make_interval(secs => :seconds)) RETURNING expires_at"
+        )
+        values = {"hash": secret_hash, "kind": kind, "token_id": token_id, "seconds": seconds}
+        async with self._db.transaction() as connection:
+            await connection.execute(text("DELETE FROM sign_ins WHERE expires_at < now()"))
+            end: datetime = (await connection.execute(statement, values)).scalar_one()
+            return end
+
+    async def end_sign_in(self, secret_hash: bytes, kind: SignInKind) -> UUID | None:
+        """Delete a sign-in, or a link, which works once; its token. None if there is none, or its time is over."""
+        statement = text(
+            "DELETE FROM sign_ins WHERE secret_hash = :hash AND kind = :kind AND expires_at > now() RETURNING token_id"
+        )
+        async with self._db.transaction() as connection:
+            return (await connection.execute(statement, {"hash": secret_hash, "kind": kind})).scalar_one_or_none()
+
+    async def by_ids(self, token_ids: Collection[UUID]) -> dict[UUID, TokenRecord]:
+        statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = ANY(:ids)")
+        async with self._db.read() as connection:
+            rows = await connection.execute(statement, {"ids": list(token_ids)})
+            return {row.token_id: _record(row) for row in rows}
+
     async def list_newest(self, limit: int, before: tuple[datetime, UUID] | None) -> list[TokenRecord]:
         """Tokens newest first, after the cursor `before`: `created_at` and `token_id` of the last one read."""
         statement = text(
@@ -99,6 +137,15 @@ class TokenStore:
         async with self._db.read() as connection:
             rows = await connection.execute(statement, {"time": time, "id": token_id, "limit": limit})
             return [_record(row) for row in rows]
+
+    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Those of these tokens that are neither revoked nor expired now."""
+        statement = text(
+            "SELECT token_id FROM api_tokens WHERE token_id = ANY(:ids) AND revoked_at IS NULL "
+            "AND (expires_at IS NULL OR expires_at > now())"
+        )
+        async with self._db.read() as connection:
+            return set((await connection.execute(statement, {"ids": list(token_ids)})).scalars())
 
     async def revoke(self, token_id: UUID) -> TokenRecord | None:
         """Revoke the token if it is not yet revoked; returns None if there is no such token."""

@@ -1,14 +1,20 @@
 """Callers' tokens: creation, listing, revocation, and authentication with a short cache.
 
+While the database does not answer, tokens that were used lately are still known. They are read again every
+`CONFIRM_SECONDS`, so that a token that was revoked before the database went away is not among them.
+
 A token is `sbx_` and 32 random bytes. Only its SHA-256 is stored; a fast hash is enough for a value with that entropy.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,21 +22,29 @@ from uuid import UUID
 
 from cachetools import TTLCache
 
-from sandbox.access.signing import Signer
-from sandbox.access.store import TokenRecord, TokenStore
+from sandbox.access.browsers import LINK_SECONDS, SIGN_IN_SECONDS
+from sandbox.access.store import SignInKind, TokenRecord, TokenStore
 from sandbox.db.connection import Database
+from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller, CallerRole
-from sandbox.errors import InvalidInput, Kind, NotFound, SandboxError
+from sandbox.errors import DatabaseUnavailable, InvalidInput, Kind, NotFound, SandboxError
 
 TOKEN_PREFIX = "sbx_"  # noqa: S105 - a prefix, not a password
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,99}$"
 MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
 #: Seconds after which this replica refuses a token that another replica has revoked, at most.
-CACHE_SECONDS = 5.0
+CACHE_SECONDS = 2.0
+#: How often the tokens that are known for an outage are read again, and the oldest that one may be in it.
+CONFIRM_SECONDS = 2.0
+KNOWN_SECONDS = 5.0
 _CACHE_SIZE = 10_000
 _MAX_TOKEN_LENGTH = 500
+#: More cookies of one name are not looked at.
+_MAX_COOKIES = 4
 
 KeyT = TypeVar("KeyT", bytes, UUID)
+
+logger = logging.getLogger(__name__)
 
 
 class TokenMissing(SandboxError):
@@ -47,6 +61,12 @@ class TokenUnknown(SandboxError):
     kind = Kind.UNAUTHENTICATED
 
 
+class SignInMissing(TokenUnknown):
+    """The browser is not signed in, or the link to sign in cannot be used."""
+
+    code = "sign_in_missing"
+
+
 @dataclass(frozen=True, slots=True)
 class NewToken:
     """A new token. `token` is not stored, so this is the only time that it can be shown."""
@@ -56,13 +76,26 @@ class NewToken:
 
 
 class TokenService:
-    """Creates, lists and revokes tokens, and authenticates callers by token or cookie. Not thread-safe."""
+    """Creates, lists and revokes tokens, and authenticates callers by token or cookie. Not thread-safe.
 
-    def __init__(self, db: Database, signer: Signer, *, cache_seconds: float = CACHE_SECONDS) -> None:
+    Between `start` and `close` it keeps what it knows of tokens up to date.
+    """
+
+    def __init__(self, db: Database, *, cache_seconds: float = CACHE_SECONDS) -> None:
         self._store = TokenStore(db)
-        self._signer = signer
         self._cache: TTLCache[bytes | UUID, TokenRecord] = TTLCache(_CACHE_SIZE, cache_seconds)
+        self._known: LastKnown[bytes | UUID, TokenRecord] = LastKnown(_CACHE_SIZE, age_seconds=KNOWN_SECONDS)
         self._revocations = 0
+        self._confirmer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._confirmer = asyncio.create_task(self._confirm_forever(), name="known tokens")
+
+    async def close(self) -> None:
+        if self._confirmer is not None:
+            self._confirmer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._confirmer
 
     async def create(self, user_id: str, role: CallerRole, expires_in_seconds: int | None = None) -> NewToken:
         """Create a token. Raises InvalidInput for an invalid user id or lifetime."""
@@ -93,8 +126,14 @@ class TokenService:
                 f"There is no token {token_id}.", code="token_not_found", hint="List them: GET /api/v1/tokens."
             )
         self._revocations += 1
-        self._cache.pop(record.token_hash, None)
-        self._cache.pop(record.token_id, None)
+        for key in [key for key, cached in self._cache.items() if cached.token_id == token_id]:
+            self._cache.pop(key, None)
+        for key in [key for key, known in self._known.values().items() if known.token_id == token_id]:
+            self._known.forget(key)
+
+    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
+        """Those of these tokens that are neither revoked nor expired, as the database has them now."""
+        return await self._store.valid(token_ids)
 
     async def authenticate(self, token: str) -> Caller:
         """The caller of this token. Raises TokenUnknown."""
@@ -102,21 +141,96 @@ class TokenService:
             raise _unknown()
         return await self._caller(hash_token(token), self._store.by_hash)
 
-    async def authenticate_cookie(self, cookie: str) -> Caller:
-        """The caller of this cookie's token. Raises SignatureRefused, or TokenUnknown if the token is not valid."""
-        return await self._caller(self._signer.read_cookie(cookie), self._store.by_id)
+    async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller:
+        """The caller that a browser is signed in as, from all cookies that it sends for that.
 
-    async def _caller(self, key: KeyT, read: Callable[[KeyT], Awaitable[TokenRecord | None]]) -> Caller:
+        Cookies of no sign-in are ignored. Raises SignInMissing if there is no other, or if there are those of several
+        users: a page of another host can add one of its own, and which is which cannot be told. Raises TokenUnknown if
+        the token of the sign-in is not valid.
+        """
+        callers: dict[str, Caller] = {}
+        ended: TokenUnknown | None = None
+        for cookie in list(dict.fromkeys(cookies))[:_MAX_COOKIES]:
+            try:
+                key = b"browser" + hash_token(cookie)
+                caller = await self._caller(key, self._by_sign_in, missing=_signed_out)
+            except TokenUnknown as error:
+                ended = error if not isinstance(error, SignInMissing) else ended
+            else:
+                callers[caller.user_id] = caller
+        if len(callers) == 1:
+            return next(iter(callers.values()))
+        raise ended or _signed_out()
+
+    async def sign_in(self, caller: Caller) -> str:
+        """Sign a browser in as the caller; the value of its cookie."""
+        return await self._new_secret("browser", caller, SIGN_IN_SECONDS)
+
+    async def sign_out(self, cookie: str) -> None:
+        """End a browser's sign-in. Does nothing if there is none."""
+        self._revocations += 1
+        await self._store.end_sign_in(hash_token(cookie), "browser")
+        self._revocations += 1
+        self._cache.pop(b"browser" + hash_token(cookie), None)
+        self._known.forget(b"browser" + hash_token(cookie))
+
+    async def sign_in_code(self, caller: Caller) -> str:
+        """A code that signs a browser in as the caller, once, within `LINK_SECONDS`."""
+        return await self._new_secret("link", caller, LINK_SECONDS)
+
+    async def use_code(self, code: str) -> Caller:
+        """The caller of a code, which is used up. Raises SignInMissing, and TokenUnknown if its token is not valid."""
+        token_id = await self._store.end_sign_in(hash_token(code), "link")
+        if token_id is None:
+            raise SignInMissing(
+                "This link has been used already, or its time is over.", hint="Print a new one: sandbox console"
+            )
+        return await self._caller(token_id, self._store.by_id)
+
+    async def _new_secret(self, kind: SignInKind, caller: Caller, seconds: int) -> str:
+        secret = secrets.token_urlsafe(32)
+        await self._store.add_sign_in(hash_token(secret), kind, UUID(caller.token_id), seconds)
+        return secret
+
+    async def _by_sign_in(self, key: bytes) -> TokenRecord | None:
+        return await self._store.by_sign_in(key.removeprefix(b"browser"))
+
+    async def _caller(
+        self,
+        key: KeyT,
+        read: Callable[[KeyT], Awaitable[TokenRecord | None]],
+        missing: Callable[[], TokenUnknown] | None = None,
+    ) -> Caller:
         record = self._cache.get(key)
         if record is None:
             revocations = self._revocations
-            record = await read(key)
+            record = await self._known.read(key, lambda: read(key))
             # A record that was read during a revocation may be outdated: use it now, but do not cache it.
             if record is not None and revocations == self._revocations:
                 self._cache[key] = record
-        if record is None or not record.is_valid(datetime.now(UTC)):
+        if record is None:
+            raise (missing or _unknown)()
+        if not record.is_valid(datetime.now(UTC)):
             raise _unknown()
         return Caller(user_id=record.user_id, role=record.role, token_id=str(record.token_id))
+
+    async def _confirm_forever(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIRM_SECONDS)
+            try:
+                await self.confirm()
+            except DatabaseUnavailable as error:
+                logger.info("known tokens could not be read again: %s", error)
+            except Exception:
+                logger.exception("known tokens could not be read again")
+
+    async def confirm(self) -> None:
+        """Read all tokens again that are known. Raises DatabaseUnavailable."""
+        known = self._known.values()
+        if not known:
+            return
+        found = await self._store.by_ids({record.token_id for record in known.values()})
+        self._known.confirm({key: found.get(record.token_id) for key, record in known.items()})
 
 
 def generate_token() -> str:
@@ -125,6 +239,10 @@ def generate_token() -> str:
 
 def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _signed_out() -> TokenUnknown:
+    return SignInMissing("This browser is not signed in.", hint="Sign in again.")
 
 
 def _unknown() -> TokenUnknown:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import httpx
 
 from sandbox.cli import process
+from sandbox.client.config import ClientConfig, authority_of
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.edge.process import EdgeProcess
 from sandbox.edge.program import find_program
-from sandbox.engine.docker.connection import default_bridge_mtu, engine_version, is_local
+from sandbox.engine.docker.connection import data_folder, default_bridge_mtu, engine_version, is_local
 from sandbox.engine.docker.firewall import why_not
 from sandbox.engine.docker.host_network import default_route_mtu
 from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import SandboxError
 from sandbox.images.runtime_images import RuntimeImages
-from sandbox.settings import Settings
+from sandbox.settings import DiskReserve, Settings
 
 _GIB = 1024**3
 
@@ -149,7 +153,8 @@ async def _edge(settings: Settings) -> Finding:
 async def _service(settings: Settings) -> Finding:
     url = process.base_url(settings)
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+        config = ClientConfig(url, None, authority=authority_of(settings.home, settings.port))
+        async with httpx.AsyncClient(trust_env=False, timeout=10.0, verify=config.tls()) as client:
             answer = await client.get(f"{url}/readyz")
     except httpx.TransportError:
         return Finding("service", Verdict.WARN, f"nothing answers at {url}", "Start it: sandbox up")
@@ -160,15 +165,34 @@ async def _service(settings: Settings) -> Finding:
 
 
 async def _disk(settings: Settings) -> Finding:
-    folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
-    free = shutil.disk_usage(folder).free / _GIB
-    verdict = Verdict.FAIL if free < 1 else Verdict.WARN if free < 5 else Verdict.OK
-    hint = (
-        ""
-        if verdict is Verdict.OK
-        else "Free some space: images take about 1 GiB, and each sandbox needs space for what it installs."
-    )
-    return Finding("disk", verdict, f"{free:.1f} GiB free at {folder}", hint)
+    reserve = DiskReserve.parse(settings.disk_reserve)
+    usages = [(folder, shutil.disk_usage(folder)) for folder in await asyncio.to_thread(_written_folders, settings)]
+    folder, usage = min(usages, key=lambda found: found[1].free - reserve.of(found[1].total))
+    detail = f"{usage.free / _GIB:.1f} GiB free at {folder}, the reserve is {reserve.of(usage.total) / _GIB:.1f} GiB"
+    if usage.free < reserve.of(usage.total):
+        return Finding("disk", Verdict.FAIL, detail, "Nothing new is begun until there is more: free some space.")
+    if usage.free < reserve.of(usage.total) + 4 * _GIB:
+        hint = "Free some space: images take about 1 GiB, and each sandbox needs space for what it installs."
+        return Finding("disk", Verdict.WARN, detail, hint)
+    return Finding("disk", Verdict.OK, detail)
+
+
+def _written_folders(settings: Settings) -> list[Path]:
+    """The folders to which the service, the embedded database and the engine write, as far as they are there."""
+    folders = [next(path for path in (settings.home, *settings.home.parents) if path.exists())]
+    folders += [path for path in [(settings.home / "postgres").resolve()] if path.exists()]
+    with contextlib.suppress(SandboxError):
+        folders += [path for path in [data_folder(settings.docker_host)] if path is not None]
+    return folders
+
+
+async def _files(_: Settings) -> Finding:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < process.WANTED_FILES:
+        hint = f"Raise it to {process.WANTED_FILES} or more: LimitNOFILE= of systemd, or ulimit -Hn."
+        return Finding("open files", Verdict.WARN, f"a process may open only {hard} files and connections", hint)
+    most = "any number of" if hard == resource.RLIM_INFINITY else f"{hard}"
+    return Finding("open files", Verdict.OK, f"a process may open {most} files and connections")
 
 
 async def _mtu(settings: Settings) -> Finding:
@@ -197,5 +221,6 @@ _CHECKS: dict[str, Check] = {
     "edge": _edge,
     "service": _service,
     "disk": _disk,
+    "open files": _files,
     "mtu": _mtu,
 }

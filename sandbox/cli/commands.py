@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from sandbox.cli import output
-from sandbox.cli.output import Json
+from sandbox.cli.output import Json, Raw
+from sandbox.cli.sanitise import Sanitiser
 from sandbox.cli.sessions import Role, Session, find
 from sandbox.client import SandboxError
 
@@ -33,6 +35,7 @@ def exec_command(
     ] = None,
     timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which the command is killed.")] = None,
     stdin: Annotated[bool, typer.Option(help="Pass piped input on to the command.")] = True,
+    raw: Raw = False,
     as_json: Json = False,
 ) -> None:
     """Run a command in a sandbox and exit with its exit code.
@@ -55,8 +58,8 @@ def exec_command(
             result = await sandbox.commands.run(
                 cmd,
                 **options,
-                on_stdout=lambda text: _write(sys.stdout, text),
-                on_stderr=lambda text: _write(sys.stderr, text),
+                on_stdout=_writer(sys.stdout, raw=raw),
+                on_stderr=_writer(sys.stderr, raw=raw),
             )
             if result.timed_out:
                 output.err().print(f"The command was killed after {timeout} s.", style="red")
@@ -66,9 +69,15 @@ def exec_command(
     raise typer.Exit(code if 0 <= code <= 255 else 1)
 
 
-def _write(stream: Any, text: str) -> None:
-    stream.write(text)
-    stream.flush()
+def _writer(stream: TextIO, *, raw: bool) -> Callable[[str], None]:
+    """Return a function that prints output of the sandbox: to a terminal with colours only, unless `raw`."""
+    shown = Sanitiser() if stream.isatty() and not raw else str
+
+    def write(text: str) -> None:
+        stream.write(shown(text))
+        stream.flush()
+
+    return write
 
 
 def _piped_input() -> str | None:

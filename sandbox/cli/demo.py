@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from sandbox.cli.sessions import watch_launch
 from sandbox.cli.setup import set_up, step
 from sandbox.client import AsyncSandbox, ClientConfig, ConnectionFailed, SessionInfo
 from sandbox.client import SandboxError as ClientError
+from sandbox.client.config import authority_of
 from sandbox.errors import NotFound
 
 
@@ -40,7 +42,12 @@ def demo(
     project = (path or _example()).resolve()
     output.run(set_up(settings, console))
     start(settings)
-    config = ClientConfig(process.base_url(settings), admin_token(settings), settings.preview_domain)
+    config = ClientConfig(
+        process.base_url(settings),
+        admin_token(settings),
+        settings.preview_domain,
+        authority_of(settings.home, settings.port),
+    )
     info, title = output.run(_launch(project, config, quiet=as_json))
     if as_json:
         output.print_json(info.raw)
@@ -74,7 +81,9 @@ async def fetch_preview(url: str, config: ClientConfig) -> httpx.Response:
     """
     service = urlsplit(config.base_url)
     async with httpx.AsyncClient(
-        transport=_AtService(service.hostname or "127.0.0.1"), follow_redirects=True, timeout=30.0
+        transport=_AtService(service.hostname or "127.0.0.1", verify=config.tls()),
+        follow_redirects=True,
+        timeout=30.0,
     ) as browser:
         try:
             page = await browser.get(url, headers={"Accept": "text/html"})
@@ -92,8 +101,8 @@ async def fetch_preview(url: str, config: ClientConfig) -> httpx.Response:
 class _AtService(httpx.AsyncHTTPTransport):
     """Connects to the service's host for all names below `localhost`. The Host header stays the requested one."""
 
-    def __init__(self, host: str) -> None:
-        super().__init__()
+    def __init__(self, host: str, verify: ssl.SSLContext) -> None:
+        super().__init__(verify=verify)
         self._host = host
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -11,10 +11,12 @@ import typer
 
 from sandbox.cli import (
     commands,
+    console,
     demo,
     doctor,
     down,
     ingest,
+    lessons,
     output,
     recovery,
     retention,
@@ -88,12 +90,14 @@ for name, session_command in (
     ("exec", commands.exec_command),
     ("shell", shell.shell),
     ("open", sessions.open_preview),
+    ("console", console.console),
     ("relaunch", sessions.relaunch),
     ("recover", recovery.recover),
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
+app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)

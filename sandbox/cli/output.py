@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Coroutine
 from enum import IntEnum
@@ -25,6 +26,11 @@ AnyError = ClientError | ServiceError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for scripts.")]
+
+
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Print control sequences of the sandbox as they are, not only its colours.")
+]
 
 
 class Exit(IntEnum):
@@ -62,6 +68,8 @@ def exit_code(error: AnyError) -> Exit:
     return Exit.FAILED
 
 
+#: Control characters that JSON does not escape.
+_C1 = re.compile(r"[\x7f-\x9f]")
 #: Width of output that does not go to a terminal: lines are not folded.
 _UNLIMITED_WIDTH = 1000
 
@@ -78,7 +86,7 @@ def err() -> Console:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_json(value) + "\n")
     sys.stdout.flush()
 
 
@@ -86,19 +94,29 @@ def print_error(error: AnyError, *, as_json: bool = False) -> None:
     """Print message, code and hint of an error to stderr."""
     if as_json:
         document = error.to_json() if isinstance(error, ClientError) else _service_error(error)
-        sys.stderr.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stderr.write(_json(document) + "\n")
         return
     console = err()
-    text = Text.assemble(("error: ", "bold red"), error.message, (f"  [{error.code}]", "dim"))
+    text = Text.assemble(("error: ", "bold red"), _lines(error.message), (f"  [{error.code}]", "dim"))
     console.print(text, soft_wrap=True)
     if error.hint:
-        console.print(Text.assemble(("hint: ", "bold cyan"), error.hint), soft_wrap=True)
+        console.print(Text.assemble(("hint: ", "bold cyan"), _lines(error.hint)), soft_wrap=True)
     if isinstance(error, ApiError) and error.request_id and error.status >= 500:
         console.print(Text(f"request id: {error.request_id}", style="dim"))
 
 
 def _service_error(error: ServiceError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def _json(value: Any) -> str:
+    """JSON in one line, without control characters: it may be shown on a terminal."""
+    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _lines(value: str) -> str:
+    """The lines of a text, each without control characters."""
+    return "\n".join(map(plain, value.splitlines()))
 
 
 def plain(value: str) -> str:

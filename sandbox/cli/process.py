@@ -6,8 +6,10 @@ file of a killed service is recognised as stale even if another process has that
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -141,6 +143,19 @@ def _start_failed(cause: str, log: Path) -> Unavailable:
     return Unavailable(
         f"{cause}. The end of its log:\n{tail(log)}", hint=f"The whole log: {log}", code="service_start_failed"
     )
+
+
+#: Open files and connections that the service needs for some hundred sandboxes.
+WANTED_FILES = 8192
+
+
+def raise_file_limit() -> int:
+    """Let this process and those it starts open as many files as the system allows it; return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that cannot be set
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def check_port(settings: Settings) -> None:

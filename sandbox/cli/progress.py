@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.cli.output import plain
+from sandbox.cli.sanitise import coloured
 from sandbox.client import LaunchEvent, LaunchFailed
 from sandbox.domain.events import EventType
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageState
@@ -79,10 +80,14 @@ def seconds(milliseconds: float) -> str:
 
 
 def _log_line(role: str, line: str) -> Text:
-    # from_ansi preserves the program's colours and removes all other control sequences.
     text = Text(f"{plain(role)} │ " if role else "│ ", style="dim")
-    text.append_text(Text.from_ansi(line[-500:]))
+    text.append_text(_in_one_line(line))
     return text
+
+
+def _in_one_line(line: str) -> Text:
+    """The end of a line that a program printed, with its colours. What it overprinted stands before the rest."""
+    return Text.from_ansi(coloured(line).replace("\n", " ")[-500:])
 
 
 class Progress(Protocol):
@@ -181,7 +186,7 @@ def print_failure(console: Console, failure: LaunchFailed) -> None:
     for line in details:
         console.print(Text(f"    {plain(line)}", style="red"), soft_wrap=True)
     for line in failure.log_tail[-15:]:
-        console.print(Text("  │ ", style="red").append_text(Text.from_ansi(line[-500:])), soft_wrap=True)
+        console.print(Text("  │ ", style="red").append_text(_in_one_line(line)), soft_wrap=True)
     if failure.hint:
         console.print(Text.assemble(("hint: ", "bold cyan"), plain(failure.hint)), soft_wrap=True)
     short = failure.session_id[:8]

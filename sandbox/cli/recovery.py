@@ -60,7 +60,7 @@ async def _recover(config: ClientConfig, session: str | None, *, dry_run: bool) 
 
 
 def _print(answer: dict[str, Any]) -> None:
-    differing = [item for item in answer["items"] if item["action"] != "none"]
+    differing = [item for item in answer["items"] if item["action"] != "none" or _is_in_error(item)]
     same = len(answer["items"]) - len(differing)
     if differing:
         listing = output.table("SESSION OR RESOURCE", "RECORDED", "ACTION", "OUTCOME", "WHY")
@@ -70,4 +70,9 @@ def _print(answer: dict[str, Any]) -> None:
             why = item["error"] or item["reason"]
             listing.add_row(name, recorded, item["action"], item["outcome"], Text(output.plain(why)))
         output.out().print(listing)
-    output.err().print(f"{same} unchanged, {len(differing)} differ", style="dim")
+    output.err().print(f"{same} as recorded, {len(differing)} differ or are in error", style="dim")
+
+
+def _is_in_error(item: dict[str, Any]) -> bool:
+    recorded = item["recorded"]
+    return recorded is not None and recorded["status"] == "error" and recorded["work"] is None

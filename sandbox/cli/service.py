@@ -8,9 +8,12 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output, process
+from sandbox.cli.console import make_link
 from sandbox.cli.environment import admin_token, load_settings
 from sandbox.cli.output import Json
 from sandbox.cli.setup import ensure_database, set_up, step
+from sandbox.client import ClientConfig
+from sandbox.client import SandboxError as ClientError
 from sandbox.settings import Settings
 
 
@@ -28,10 +31,12 @@ def serve(
     """
     import uvicorn
 
+    from sandbox.api.routes.terminal import MAX_FRAME_BYTES
     from sandbox.app import create_app
     from sandbox.edge.folder import EdgeFolder
 
     settings = load_settings()
+    process.raise_file_limit()
     with process.claim(settings):
         server = uvicorn.Server(
             uvicorn.Config(
@@ -41,6 +46,10 @@ def serve(
                 log_level=settings.log_level.lower(),
                 access_log=False,
                 log_config=None,
+                # The only WebSockets are terminals. Compression would let 16 KB become 16 MiB.
+                ws_max_size=MAX_FRAME_BYTES,
+                ws_max_queue=4,
+                ws_per_message_deflate=False,
                 # Only the edge can reach the unix socket, and it replaces what clients send in these headers.
                 proxy_headers=edge,
                 forwarded_allow_ips="*",
@@ -76,7 +85,7 @@ def up(
     start(settings)
     if as_json:
         url, token = process.base_url(settings), admin_token(settings)
-        output.print_json({"url": url, "console": f"{url}/?token={token}" if token else None, "token": token})
+        output.print_json({"url": url, "console": _console_link(url, token), "token": token})
     else:
         print_next(settings)
 
@@ -97,13 +106,23 @@ def print_next(settings: Settings) -> None:
     """Print the service's URL, the link to its console, and commands to try next."""
     console, url, token = output.out(), process.base_url(settings), admin_token(settings)
     console.print(Text.assemble("\nservice  ", (url, "bold")))
-    if token is not None:
-        console.print(Text.assemble("console  ", (f"{url}/?token={token}", "bold")), soft_wrap=True)
+    if link := _console_link(url, token):
+        console.print(Text.assemble("console  ", (link, "bold"), ("  works once", "dim")), soft_wrap=True)
     if settings.port != 8000:
         console.print(f"For the next commands: export SANDBOX_PORT={settings.port}", style="dim")
     console.print(
         "Next: sandbox demo · sandbox create PATH · sandbox list · sandbox doctor · sandbox down", style="dim"
     )
+
+
+def _console_link(url: str, token: str | None) -> str | None:
+    """A link that signs a browser in as the first admin; None if the token is not known here, or is not valid."""
+    if token is None:
+        return None
+    try:
+        return output.run(make_link(ClientConfig(url, token)))
+    except ClientError:
+        return None
 
 
 def migrate(as_json: Json = False) -> None:

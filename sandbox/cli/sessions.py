@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tomllib
 import uuid
 import webbrowser
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
 from sandbox.cli import output
-from sandbox.cli.output import Json, JsonLines
+from sandbox.cli.output import Json, JsonLines, Raw
 from sandbox.cli.progress import describe, print_failure, show
+from sandbox.cli.sanitise import coloured
 from sandbox.client import AsyncSandbox, ClientConfig, LaunchFailed, NotFoundError, SandboxError, SessionInfo
 from sandbox.domain.session import SessionStatus
 
@@ -62,9 +64,20 @@ def create(
             "and IPv4 networks with commas between.",
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File in the form of sandbox.toml; its roles replace those of the project's plan.",
+        ),
+    ] = None,
     idle_timeout: Annotated[
         int | None, typer.Option(help="Seconds without use after which the session is terminated.")
     ] = None,
+    lessons: Annotated[
+        bool, typer.Option("--lessons/--no-lessons", help="Let lessons of earlier failures change the launch's plan.")
+    ] = True,
     detach: Detach = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the preview in the browser.")] = False,
     as_json: Json = False,
@@ -76,6 +89,7 @@ def create(
     Example: sandbox create examples/fullstack --env DEBUG=1 --open
     """
     config, variables = output.config_of(ctx), output.parse_env(env)
+    stated = _read_plan(plan) if plan else None
 
     async def work() -> SessionInfo:
         project_id = project
@@ -89,7 +103,9 @@ def create(
             runtime=runtime,
             env=variables,
             egress=egress.split(",") if egress not in (None, "all", "none") else egress,
+            plan=stated,
             idle_timeout_seconds=idle_timeout,
+            lessons=lessons,
             wait=False,
             config=config,
         )
@@ -102,6 +118,13 @@ def create(
         _print_outcome(info)
     if open_browser and info.preview_url:
         webbrowser.open(info.preview_url)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} is not TOML: {error}", param_hint="--plan") from error
 
 
 async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
@@ -123,6 +146,9 @@ async def watch_launch(sandbox: AsyncSandbox, *, quiet: bool) -> SessionInfo:
 def _print_outcome(info: SessionInfo) -> None:
     console, short = output.out(), info.session_id[:8]
     console.print(Text.assemble("session  ", (info.session_id, "bold"), "  ", (info.status, STYLES[info.status])))
+    for lesson in info.lessons:
+        role, change = (output.plain(str(lesson.get(key))) for key in ("role", "change"))
+        console.print(Text(f"lesson   {lesson.get('lesson_id')} ({role}): {change}", style="cyan"), soft_wrap=True)
     if info.preview_url:
         console.print(Text.assemble("preview  ", (info.preview_url, "bold green")), soft_wrap=True)
     for warning in info.raw.get("warnings") or []:
@@ -212,6 +238,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Continue with new output until the app ends.")
     ] = False,
     launch: Annotated[bool, typer.Option("--launch", help="Show the log of the launch instead.")] = False,
+    raw: Raw = False,
     as_json: JsonLines = False,
 ) -> None:
     """Show the output of a session's app.
@@ -222,7 +249,7 @@ def logs(
     async def work() -> None:
         sandbox = await find(output.config_of(ctx), session)
         if launch:
-            await _launch_log(sandbox, follow, as_json)
+            await _launch_log(sandbox, follow, as_json, raw=raw)
             return
         async with aclosing(sandbox.logs(role, follow=follow)) as lines:
             async for line in lines:
@@ -230,15 +257,16 @@ def logs(
                     output.print_json({"role": line.role, "stream": line.stream, "line": line.line, "time": line.time})
                 else:
                     prefix = "" if role or not line.role else f"{line.role} │ "
-                    sys.stdout.write(f"{prefix}{line.line}\n")
+                    sys.stdout.write(f"{prefix}{line.line if raw else coloured(line.line)}\n")
                     sys.stdout.flush()
 
     output.run(work())
 
 
-async def _launch_log(sandbox: AsyncSandbox, follow: bool, as_json: bool) -> None:
+async def _launch_log(sandbox: AsyncSandbox, follow: bool, as_json: bool, *, raw: bool) -> None:
     if not follow and not as_json:
-        sys.stdout.write(await sandbox.pipeline_log())
+        log = await sandbox.pipeline_log()
+        sys.stdout.write(log if raw else coloured(log))
         return
     async with aclosing(sandbox.events()) as events:
         async for event in events:

@@ -55,6 +55,8 @@ class AsyncSandbox:
         max_lifetime_seconds: int | None = None,
         pipeline_run_id: str | None = None,
         agents: list[str] | None = None,
+        plan: dict[str, dict[str, Any] | None] | None = None,
+        lessons: bool = True,
         wait: bool = True,
         on_event: Callable[[LaunchEvent], None] | None = None,
         base_url: str | None = None,
@@ -70,6 +72,9 @@ class AsyncSandbox:
             env: Environment variables of everything that runs in the session.
             egress: What the session may connect to: `all` (the default: neither the host nor private networks), `none`,
                 or a list of host names and IPv4 networks.
+            plan: Roles that replace those of the project's plan, with the keys of a table of `sandbox.toml`. A role
+                that is None is left out.
+            lessons: Whether lessons of earlier failures may change the plan of the session's launches.
             wait: Whether to wait until the session is running (a blank one: ready). Otherwise return as soon as the
                 service has accepted the request.
             on_event: Called with each event of the launch while waiting.
@@ -90,6 +95,9 @@ class AsyncSandbox:
                 "max_lifetime_seconds": max_lifetime_seconds,
                 "pipeline_run_id": pipeline_run_id,
                 "agents": agents,
+                "plan": plan,
+                # A service of the previous release does not know the field.
+                "lessons": None if lessons else False,
             }
             data = await transport.json(
                 "POST",

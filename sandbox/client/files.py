@@ -53,10 +53,17 @@ class AsyncFiles:
 
     async def list(self, path: str = ".", *, role: str | None = None) -> list[FileEntry]:
         """Return the entries of a folder. Raises NotFoundError, or SandboxError if the path is a file."""
-        response = await self._transport.request("GET", self._path, params={"path": path, "role": role})
-        if not _is_listing(response.headers):
-            raise SandboxError(f"{path} is a file", hint="Use files.read instead.", code="is_a_file")
-        return [FileEntry.from_json(entry) for entry in response.json()["items"]]
+        entries: list[FileEntry] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            params = {"path": path, "role": role, "cursor": cursor or None}
+            response = await self._transport.request("GET", self._path, params=params)
+            if not _is_listing(response.headers):
+                raise SandboxError(f"{path} is a file", hint="Use files.read instead.", code="is_a_file")
+            page = response.json()
+            entries += [FileEntry.from_json(entry) for entry in page["items"]]
+            cursor = page.get("next_cursor")
+        return entries
 
     async def remove(self, path: str, *, role: str | None = None) -> None:
         """Remove a file, or a folder and its content. Does nothing if it does not exist."""

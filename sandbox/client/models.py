@@ -36,6 +36,8 @@ class SessionInfo:
     expires_at: datetime | None
     #: If the status is `error`: code, message, hint and stage of the cause. Otherwise None.
     error: dict[str, Any] | None
+    #: What lessons of earlier failures have changed in the plan of the current launch: lesson_id, role, remedy, change.
+    lessons: list[dict[str, Any]]
     raw: dict[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -57,6 +59,7 @@ class SessionInfo:
             terminated_at=parse_time(data.get("terminated_at")),
             expires_at=parse_time(data.get("expires_at")),
             error=data.get("error"),
+            lessons=data.get("lessons") or [],
             raw=data,
         )
 
@@ -131,16 +134,23 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProjectInfo:
-    """An uploaded project. `plan` describes, per role, what a launch does."""
+    """An uploaded project. `plan` describes, per role, what a launch does. If it is not known it is empty, and
+    `plan_problem` has `code`, `message`, `hint` and `looked_at`."""
 
     project_id: str
     digest: str | None
     files: int | None
     size_bytes: int | None
     plan: dict[str, Any]
+    plan_problem: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ProjectInfo:
         return cls(
-            data["project_id"], data.get("digest"), data.get("files"), data.get("size_bytes"), data.get("plan") or {}
+            data["project_id"],
+            data.get("digest"),
+            data.get("files"),
+            data.get("size_bytes"),
+            data.get("plan") or {},
+            data.get("plan_problem"),
         )

@@ -13,6 +13,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from sandbox.client.config import ClientConfig
 from sandbox.client.errors import ConnectionFailed, api_error
 
+#: The service closes a terminal whose client sends longer frames.
+_FRAME_BYTES = 32 * 1024
+
 
 class Terminal:
     """An open terminal. Iterating over it yields its output as bytes, until the shell ends."""
@@ -21,8 +24,9 @@ class Terminal:
         self._connection = connection
 
     async def send(self, data: bytes) -> None:
-        """Send keyboard input."""
-        await self._connection.send(data)
+        """Send keyboard input, in frames that the service accepts."""
+        for start in range(0, len(data), _FRAME_BYTES):
+            await self._connection.send(data[start : start + _FRAME_BYTES])
 
     async def resize(self, columns: int, rows: int) -> None:
         """Change the terminal's size, in characters."""
@@ -45,7 +49,8 @@ async def open_terminal(
     query = f"?{urlencode({'role': role})}" if role else ""
     url = f"{config.websocket_url}{session_path}/terminal{query}"
     try:
-        connection = await connect(url, additional_headers=config.headers, max_size=None, open_timeout=15)
+        trusted = config.tls() if url.startswith("wss:") else None
+        connection = await connect(url, additional_headers=config.headers, max_size=None, open_timeout=15, ssl=trusted)
     except InvalidStatus as error:
         raise _refusal(error) from error
     except (OSError, TimeoutError) as error:

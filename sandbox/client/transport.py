@@ -39,6 +39,7 @@ class Transport:
             base_url=config.base_url,
             headers={**config.headers, "User-Agent": "purple8-sandbox-client"},
             timeout=_TIMEOUT,
+            verify=config.tls(),
             limits=httpx.Limits(max_connections=None),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,10 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from sandbox.db import driver
-from sandbox.errors import DatabaseUnavailable
+from sandbox.errors import DatabaseFull, DatabaseUnavailable
 
 #: Seconds that a caller waits for a connection of the pool.
 POOL_TIMEOUT = 30
+#: Seconds for which a write that the disk had no room for counts, unless there is another. The recorder tries again
+#: more often than this while it has rows.
+FULL_SECONDS = 15.0
 _IDLE_SINCE = "idle_since"
 
 
@@ -40,7 +43,11 @@ class Database:
         pool_size: int = 10,
         max_overflow: int = 20,
         pool_timeout: float = POOL_TIMEOUT,
+        explain: Callable[[], DatabaseUnavailable | None] = lambda: None,
     ) -> None:
+        """`explain` may know better than a connection why PostgreSQL does not answer; its error is raised then."""
+        self._explain = explain
+        self._full_at: float | None = None
         self._params = driver.connection_params(dsn, application_name)
         #: The largest number of connections; a caller that needs one more waits for `pool_timeout` seconds.
         self.max_connections = pool_size + max_overflow
@@ -80,7 +87,7 @@ class Database:
 
         Raises `DatabaseUnavailable` when PostgreSQL does not answer, at entry or within the block.
         """
-        with _translated_errors():
+        with self._translated_errors():
             async with self.engine.begin() as connection:
                 yield connection
 
@@ -90,7 +97,7 @@ class Database:
 
         For reads that need no common snapshot. Raises `DatabaseUnavailable` like `transaction`.
         """
-        with _translated_errors():
+        with self._translated_errors():
             async with self._reading.connect() as connection:
                 yield connection
 
@@ -109,7 +116,7 @@ class Database:
 
         Closed at the end of the block. Raises `DatabaseUnavailable` like `transaction`.
         """
-        with _translated_errors():
+        with self._translated_errors():
             async with await driver.connect(self._params) as connection:
                 yield connection
 
@@ -121,6 +128,28 @@ class Database:
     async def close(self) -> None:
         """Close the pool. Transactions in progress are aborted. Using the object again opens a new pool."""
         await self.engine.dispose()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a write has failed in the last `FULL_SECONDS` because the disk is full."""
+        return self._full_at is not None and time.monotonic() - self._full_at < FULL_SECONDS
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on."""
+        try:
+            with _translated_errors():
+                yield
+        except DatabaseFull:
+            self._full_at = time.monotonic()
+            raise
+        except DatabaseUnavailable as error:
+            known = self._explain()
+            if known is None:
+                raise
+            if isinstance(known, DatabaseFull):
+                self._full_at = time.monotonic()
+            raise known from error
 
 
 @contextmanager
@@ -138,4 +167,6 @@ def _translated_errors() -> Iterator[None]:
         original = error.orig
         if error.connection_invalidated or (isinstance(original, psycopg.Error) and driver.is_unavailable(original)):
             raise driver.unavailable(original or error) from error
+        if isinstance(original, psycopg.DataError):
+            raise driver.unstorable(original) from error
         raise

@@ -5,6 +5,7 @@ Imports psycopg only, so that a process which just writes rows starts without SQ
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,7 +18,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.datetime import DatetimeDumper, TimestampLoader
 from psycopg.types.json import JsonbDumper
 
-from sandbox.errors import DatabaseUnavailable, InvalidInput
+from sandbox.errors import DatabaseFull, DatabaseUnavailable, InvalidInput
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a server that does not answer counts as down.
 CONNECT_TIMEOUT = 10
@@ -33,6 +36,9 @@ _DEFAULTS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s -c plan_cac
 #: SQLSTATE classes and codes that mean "not now": connection lost, shutting down, starting up, too many connections,
 #: wrong credentials, no such database.
 _UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
+#: SQLSTATE of a write for which the file system has no room.
+_DISK_FULL = "53100"
+FULL_HINT = "Free disk space on the machine of the database. Nothing is lost that was acknowledged; try again then."
 
 
 class OwnConnection:
@@ -115,15 +121,28 @@ def is_unavailable(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         # The error comes from the client library, which could not connect or lost the connection.
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith(_UNAVAILABLE_STATES)
+    return error.sqlstate.startswith((*_UNAVAILABLE_STATES, _DISK_FULL))
 
 
 def unavailable(cause: BaseException) -> DatabaseUnavailable:
     """The error to raise for `cause`."""
     reason = " ".join(str(cause).split()) or type(cause).__name__
+    if isinstance(cause, psycopg.Error) and cause.sqlstate == _DISK_FULL:
+        return DatabaseFull(f"PostgreSQL has no disk space left: {reason}", hint=FULL_HINT)
     return DatabaseUnavailable(
         f"PostgreSQL does not answer: {reason}",
         hint="Check that it runs and that DATABASE_URL is right, then try again.",
+    )
+
+
+def unstorable(cause: psycopg.DataError) -> InvalidInput:
+    """The error for a value that PostgreSQL cannot store, such as a text with a NUL or a number that is too large.
+
+    Requests are checked before; this is what is left of input when a check was forgotten.
+    """
+    log.warning("PostgreSQL refuses a value: %s", " ".join(str(cause).split()))
+    return InvalidInput(
+        "A value cannot be stored: it has a NUL, or is beyond what its field holds.", hint="Correct the request."
     )
 
 

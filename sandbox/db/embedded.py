@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: a cluster in the data folder, used when no other PostgreSQL is configured.
 
 The server keeps running when the service stops: a service that is killed and started again finds it with all its data.
+While services use it, they keep it alive (`embedded_supervisor.py`), unless it was stopped on purpose.
 It is reachable through a unix socket only, in a folder of mode 0700, and only by its own system user, the service's
 user and root (peer authentication).
 """
@@ -22,7 +23,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from sandbox.db.driver import CONNECT_TIMEOUT
+from sandbox.db.driver import CONNECT_TIMEOUT, FULL_HINT
 from sandbox.db.embedded_host import (
     SOCKET_NAME,
     Account,
@@ -32,11 +33,14 @@ from sandbox.db.embedded_host import (
     find_programs,
     socket_folder,
 )
+from sandbox.errors import DatabaseFull, DatabaseUnavailable
 
 DATABASE = "purple8"
 SUPERUSER = "postgres"
 #: Seconds that a start, a stop or the recovery after a crash may take.
 DEADLINE = 120
+#: Age at which a lock file without a pid is one that a server left behind.
+EMPTY_LOCK_SECONDS = 5.0
 
 _SETTINGS = """\
 # Written at every start of the cluster; put your own settings into postgresql.auto.conf (ALTER SYSTEM).
@@ -72,6 +76,8 @@ class EmbeddedStatus:
     #: The folder of its files; None if it was never started.
     folder: Path | None
     dsn: str | None
+    #: Whether it was stopped by `stop`, and not started since.
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +92,24 @@ class EmbeddedPostgres:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        #: Exists from `stop` to the next `start`: no supervisor starts a server that was stopped on purpose.
+        self._stopped = home / "postgres.stopped"
 
     async def start(self) -> str:
         """Start the cluster if it does not run, and return the URL of its database `purple8`.
 
         The first call creates the cluster, which takes about half a second. Any number of processes may call this at
-        once. Raises `EmbeddedPostgresError` with the end of PostgreSQL's own log, if there is one.
+        once. Raises `EmbeddedPostgresError` with the end of PostgreSQL's own log, if there is one, and `DatabaseFull`.
         """
         return await asyncio.to_thread(self._start)
+
+    async def revive(self) -> bool:
+        """Start the cluster if it has ended by itself; True if this call started it.
+
+        Does nothing after `stop`. Any number of processes may call this at once: one of them starts the server, the
+        others wait and find it. Raises what `start` raises.
+        """
+        return await asyncio.to_thread(self._revive)
 
     async def stop(self) -> None:
         """Stop the server and disconnect its clients. Does nothing if it does not run. Raises EmbeddedPostgresError."""
@@ -108,25 +124,38 @@ class EmbeddedPostgres:
         # The system user must be able to pass through the folder. Others may pass, but not list it.
         self._home.mkdir(mode=0o711 if account.foreign else 0o700, parents=True, exist_ok=True)
         with self._locked():
-            folder = find_folder(self._home, account)
-            data = folder / "data"
-            # A server that was found may be about to end: then another attempt starts it.
-            for _attempt in range(3):
-                if _postmaster(data) is None:
-                    programs = find_programs(folder, account)
-                    if not (data / "PG_VERSION").exists():
-                        _make_cluster(folder, programs, account)
-                    _check_version(data, programs, account)
-                    _start_cluster(folder, programs, account)
-                if (dsn := _make_database(data)) is not None:
-                    return dsn
-            raise EmbeddedPostgresError(f"PostgreSQL ends as soon as it runs: {_end_of_log(data)}", hint=_hint(data))
+            self._stopped.unlink(missing_ok=True)
+            return self._ensure(account)
+
+    def _revive(self) -> bool:
+        with self._locked():
+            if self._stopped.exists() or self._status().running:
+                return False
+            self._ensure(find_account())
+            return True
+
+    def _ensure(self, account: Account) -> str:
+        """The URL of our database on the running server, which is started if it does not run. Needs the lock."""
+        folder = find_folder(self._home, account)
+        data = folder / "data"
+        # A server that was found may be about to end: then another attempt starts it.
+        for _attempt in range(3):
+            if _postmaster(data) is None:
+                programs = find_programs(folder, account)
+                if not (data / "PG_VERSION").exists():
+                    _make_cluster(folder, programs, account)
+                _check_version(data, programs, account)
+                _start_cluster(folder, programs, account)
+            if (dsn := _make_database(data)) is not None:
+                return dsn
+        raise _failed(data, "PostgreSQL ends as soon as it runs")
 
     def _stop(self) -> None:
         if not (self._home / "postgres").exists():
             return
         account = find_account()
         with self._locked():
+            self._stopped.touch()
             folder = find_folder(self._home, account)
             data = folder / "data"
             if _postmaster(data) is None:
@@ -143,7 +172,7 @@ class EmbeddedPostgres:
         folder = link.resolve()
         postmaster = _postmaster(folder / "data")
         if postmaster is None:
-            return EmbeddedStatus(running=False, pid=None, folder=folder, dsn=None)
+            return EmbeddedStatus(running=False, pid=None, folder=folder, dsn=None, stopped=self._stopped.exists())
         dsn = _dsn(postmaster.socket, DATABASE) if postmaster.socket else None
         return EmbeddedStatus(running=True, pid=postmaster.pid, folder=folder, dsn=dsn)
 
@@ -187,10 +216,8 @@ def _check_version(data: Path, programs: Path, account: Account) -> None:
 def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
     data = folder / "data"
     socket = socket_folder(folder, account)
-    # Files of a server that was killed. If its pid now belongs to another process, PostgreSQL would take that for a
-    # running server. Removing them is safe: the shared memory, which is bound to the folder, prevents a second server.
-    for stale in (data / "postmaster.pid", socket / SOCKET_NAME, socket / f"{SOCKET_NAME}.lock"):
-        stale.unlink(missing_ok=True)
+    for lock_file in (data / "postmaster.pid", socket / f"{SOCKET_NAME}.lock"):
+        _remove_if_misleading(lock_file, data)
     allowed = {account.name, pwd.getpwuid(os.geteuid()).pw_name}
     files = {
         "sandbox.conf": _SETTINGS.format(socket=socket, buffers=_buffers_mb()),
@@ -205,8 +232,27 @@ def _start_cluster(folder: Path, programs: Path, account: Account) -> None:
         log = _end_of_log(data)
         # The children of a killed server hold its shared memory for a moment.
         if "is still in use" not in log or time.monotonic() > give_up:
-            raise EmbeddedPostgresError(f"PostgreSQL did not start: {log}", hint=_hint(data))
+            raise _failed(data, "PostgreSQL did not start")
         time.sleep(0.2)
+
+
+def _remove_if_misleading(lock_file: Path, data: Path) -> None:
+    """Remove a lock file of a server that has ended if its pid belongs to another process by now.
+
+    PostgreSQL would take that process for a running server. Every other lock file is left to PostgreSQL, which alone
+    can tell without a race that a server is only just starting: its file must never be removed, or it would end itself.
+    """
+    try:
+        pid = int(lock_file.read_text().split("\n", 1)[0])
+    except FileNotFoundError:
+        return
+    except ValueError:
+        # A server that starts writes its pid at once, so this one was killed, or had no disk space, in between.
+        misleading = time.time() - lock_file.stat().st_mtime > EMPTY_LOCK_SECONDS
+    else:
+        misleading = psutil.pid_exists(pid) and not _is_server(pid, data)
+    if misleading:
+        lock_file.unlink(missing_ok=True)
 
 
 def _buffers_mb() -> int:
@@ -247,15 +293,27 @@ def _postmaster(data: Path) -> _Postmaster | None:
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid = int(lines[0])
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
-            return None
-        if Path(process.cwd()).resolve() != data.resolve():
-            return None
-    except (FileNotFoundError, IndexError, ValueError, psutil.Error):
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    if not _is_server(pid, data):
         return None
     socket = lines[4].strip() if len(lines) > 5 else ""
     return _Postmaster(pid, Path(socket) if socket else None)
+
+
+def _is_server(pid: int, data: Path) -> bool:
+    """Whether this process is a server of the cluster."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
+            return False
+        return Path(process.cwd()).resolve() == data.resolve()
+    except psutil.AccessDenied:
+        # In a container without the right to look at other users' processes. Better to wait for a foreign server
+        # than to start a second one.
+        return True
+    except psutil.Error:
+        return False
 
 
 def _write(file: Path, content: str, account: Account) -> None:
@@ -275,6 +333,14 @@ def _end_of_log(data: Path) -> str:
         [*(data / "log").glob("*.log"), *data.glob("start.log")], key=lambda file: file.stat().st_mtime, reverse=True
     )
     return "".join(file.read_text(errors="replace")[-1000:] for file in logs[:2]).strip() or "it wrote no log"
+
+
+def _failed(data: Path, what: str) -> DatabaseUnavailable:
+    """The error for a server that does not run, with the end of its log."""
+    log = _end_of_log(data)
+    if "No space left on device" in log:
+        return DatabaseFull(f"{what}, because its disk is full: {log}", hint=FULL_HINT)
+    return EmbeddedPostgresError(f"{what}: {log}", hint=_hint(data))
 
 
 def _hint(data: Path) -> str:

@@ -44,17 +44,64 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "app_exited": StageName.HEALTH,
     #: The app opened its port but answers with an error or not at all.
     "health_check_failed": StageName.HEALTH,
+    #: A container exited or was killed during the launch, more often than it is replaced.
+    "container_exited": None,
+    #: A container was paused during the launch, more often than it is resumed.
+    "container_paused": None,
+    #: A container was removed during the launch, more often than it is replaced.
+    "container_gone": None,
+    #: A container was cut off from its network during the launch, more often than it is attached again.
+    "network_lost": None,
     #: A container was killed because its memory limit was reached.
     "out_of_memory": None,
     #: No room left for a container's files.
     "disk_full": None,
-    #: The container engine refused or does not answer.
+    #: The container engine refused.
     "engine_error": None,
+    #: The container engine did not answer for as long as a launch waits for it.
+    "engine_away": None,
     #: The guest agent in a container refused a request.
     "agent_refused": None,
     #: An unexpected error of the service itself.
     "internal_error": None,
 }
+
+#: The failures of launches that no change of the project would have prevented. Recovery launches such sessions again.
+RECOVERABLE_FAILURES = frozenset(
+    {
+        "network_failed",
+        "network_lost",
+        "container_start_failed",
+        "container_exited",
+        "container_gone",
+        "container_paused",
+        "agent_unreachable",
+        "agent_refused",
+        "image_missing",
+        "engine_error",
+        "engine_away",
+    }
+)
+#: What a session at rest can be lost with, and recovered from.
+LOSSES = frozenset(
+    {
+        "container_exited",
+        "container_gone",
+        "container_paused",
+        "network_lost",
+        "out_of_memory",
+        "app_exited",
+        "agent_unreachable",
+    }
+)
+#: Of these, what may pass without a launch: the session is then as it was before.
+PASSING_LOSSES = frozenset({"container_paused", "network_lost", "agent_unreachable"})
+#: Of these, with what no command can be run in the session.
+SILENT = frozenset({"container_paused", "agent_unreachable"})
+#: Of these, what the app itself may have caused. A service that starts leaves such sessions as they are.
+LOSSES_BY_APP = frozenset({"out_of_memory", "app_exited"})
+#: What a session is lost with when the files of a role are gone. Only a relaunch from the source helps.
+WORKSPACE_LOST = "workspace_lost"
 
 
 def ruled_out(completed: Collection[StageName], *, run_completed: bool) -> list[str]:

@@ -24,13 +24,35 @@ def _check_environment(env: dict[str, str]) -> dict[str, str]:
     for name, value in env.items():
         if not ENV_NAME.match(name):
             raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
-        if "\0" in value or len(value) > 32_768:
-            raise ValueError(f"the value of {name} has a NUL or is longer than 32,768 characters")
+        if len(value) > 32_768:
+            raise ValueError(f"the value of {name} is longer than 32,768 characters")
+        try:
+            _check_text(value)
+        except ValueError as error:
+            raise ValueError(f"the value of {name} {error}") from None
     return env
 
 
+def _check_text(value: str) -> str:
+    """Refuse what can be neither a command's text nor stored: NUL and lone surrogates."""
+    if "\0" in value:
+        raise ValueError("has a NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not Unicode text") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+
 #: Environment variables with valid names and values.
 Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]
+
+
+def _is_absent(value: object) -> bool:
+    """Leave a field out of stored plans, so that the previous release can read those that do not need it."""
+    return not value
 
 
 class RolePlan(BaseModel):
@@ -38,22 +60,28 @@ class RolePlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    runtime: str = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
-    root: str = Field(".", max_length=500, description="Folder of this role within the project")
-    install: str | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
-    start: str | None = Field(
+    runtime: Text = Field(max_length=50, description="Name of a folder of runtimes/, such as python312 or node20")
+    root: Text = Field(".", max_length=500, description="Folder of this role within the project")
+    install: Text | None = Field(None, max_length=4000, description="Shell command that installs the dependencies")
+    start: Text | None = Field(
         None, max_length=4000, description="Shell command that starts the app; it runs until killed"
     )
     port: int | None = Field(
         None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses"
     )
-    health: str = Field("/", max_length=500, description="Path that answers with a status below 500 once the app is up")
+    health: Text = Field("/", max_length=500, description="Path that answers below status 500 once the app is up")
     env: Environment = Field(default_factory=dict, description="Environment of install and start")
     stated: tuple[Literal["port", "health"], ...] = Field(
         (),
         description="Which of these the project states itself; the others were detected, and what is found counts",
     )
-    framework: str | None = Field(None, max_length=50, description="What was recognised, for people to read")
+    framework: Text | None = Field(None, max_length=50, description="What was recognised, for people to read")
+    health_timeout_seconds: int | None = Field(
+        None, ge=1, exclude_if=_is_absent, description="Longest time until the app answers; default the service's"
+    )
+    install_timeout_seconds: int | None = Field(
+        None, ge=1, exclude_if=_is_absent, description="Longest time of the install command; default the service's"
+    )
 
     @field_validator("root")
     @classmethod
@@ -71,12 +99,43 @@ class RolePlan(BaseModel):
         return value
 
 
+class AppliedLesson(BaseModel):
+    """A change that a lesson made to the plan of a role."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lesson_id: int
+    role: Role
+    remedy: str = Field(description="The kind of the change, such as `install_package`")
+    change: str = Field(description="What was changed and why, as a sentence")
+    failure_id: int = Field(description="The earlier failure that it is a remedy for")
+
+
+class PreviewPlan(BaseModel):
+    """How the previews of a project are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Literal["localhost", "public"] = Field(
+        "localhost",
+        description="The name an app is asked by: localhost:PORT, or public for the name that visitors see",
+    )
+    log: bool = Field(False, description="Whether each request of the preview is a line in the session's logs")
+
+
 class LaunchPlan(BaseModel):
-    """The plan of a launch: its roles, in the order in which they are displayed."""
+    """The plan of a launch: its roles, in the order in which they are displayed, and its previews."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     roles: dict[Role, RolePlan] = Field(min_length=1, max_length=MAX_ROLES)
+    lessons: tuple[AppliedLesson, ...] = Field((), exclude_if=_is_absent, description="What lessons have changed")
+    planned: dict[Role, RolePlan] = Field(
+        default_factory=dict,
+        exclude_if=_is_absent,
+        description="The roles that lessons changed, as the project has them",
+    )
+    preview: PreviewPlan = Field(PreviewPlan(), exclude_if=lambda preview: preview == PreviewPlan())
 
     @model_validator(mode="after")
     def _startable(self) -> LaunchPlan:
@@ -89,9 +148,12 @@ class LaunchPlan(BaseModel):
         """The plan in which the role has this port."""
         if self.roles[role].port == port:
             return self
-        return self.model_copy(
-            update={"roles": {**self.roles, role: self.roles[role].model_copy(update={"port": port})}}
-        )
+        changed = self.roles[role].model_copy(update={"port": port})
+        return self.model_copy(update={"roles": {**self.roles, role: changed}})
+
+    def as_planned(self, role: str) -> RolePlan | None:
+        """The role's plan as the project has it, before lessons changed it; None if there is no such role."""
+        return self.planned.get(role) or self.roles.get(role)
 
     @property
     def preview_role(self) -> str | None:

@@ -10,6 +10,8 @@ class ProcessKind(StrEnum):
     """What a process is for. One run starts at most one process of each kind in each container."""
 
     INSTALL = "install"
+    #: The second attempt at an install.
+    REINSTALL = "reinstall"
     APP = "app"
 
 

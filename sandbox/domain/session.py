@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
+from sandbox.domain.failures import SILENT
 from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
 
@@ -35,7 +36,8 @@ TRANSITIONS: dict[SessionStatus, frozenset[SessionStatus]] = {
     _S.CREATING: frozenset({_S.READY, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
     _S.READY: frozenset({_S.CREATING, _S.RUNNING, _S.ERROR, _S.TERMINATED}),
     _S.RUNNING: frozenset({_S.CREATING, _S.ERROR, _S.TERMINATED}),
-    _S.ERROR: frozenset({_S.CREATING, _S.TERMINATED}),
+    # A container that was paused goes on, or a guest agent that was silent answers again.
+    _S.ERROR: frozenset({_S.CREATING, _S.READY, _S.RUNNING, _S.TERMINATED}),
     _S.TERMINATED: frozenset(),
 }
 
@@ -90,6 +92,24 @@ class SessionError:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a launch is not being carried out just now."""
+
+    #: What it waits for: engine.
+    reason: str
+    since: datetime
+    #: When it gives up.
+    until: datetime
+
+    def to_json(self) -> dict[str, str]:
+        return {"for": self.reason, "since": self.since.isoformat(), "until": self.until.isoformat()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, str]) -> Waiting:
+        return cls(value["for"], datetime.fromisoformat(value["since"]), datetime.fromisoformat(value["until"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One row of `sandbox_sessions` at the time it was read. All times are timezone-aware, in UTC."""
 
@@ -118,7 +138,25 @@ class Session:
     env: dict[str, str] = field(default_factory=dict)
     egress: Egress = PUBLIC
     agents: tuple[str, ...] = ()
+    #: Whether lessons may change the plan of this session's launches.
+    lessons: bool = True
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
     #: What the current run has noticed of the apps.
     observations: Observations = field(default_factory=Observations)
+    #: The roles that the request for the session gave, which replace those of the project's plan.
+    requested_plan: dict[str, dict[str, Any] | None] | None = None
+    #: None unless the session is being launched and its launch waits.
+    waiting: Waiting | None = None
+
+    @property
+    def silence(self) -> SessionError | None:
+        """The error of a session at rest whose containers do not answer: a command in it would only wait."""
+        error = self.error if self.status is SessionStatus.ERROR else None
+        return error if error is not None and error.stage is None and error.code in SILENT else None
+
+    @property
+    def healthy_status(self) -> SessionStatus:
+        """The status of this session once it is launched and nothing is the matter with it."""
+        starts_app = self.plan is not None and any(role.start for role in self.plan.roles.values())
+        return SessionStatus.RUNNING if starts_app else SessionStatus.READY

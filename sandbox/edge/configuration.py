@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.edge.access_log import access_logs, server_logs, skip_handler
 from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
+from sandbox.edge.translation import Addresses
 from sandbox.settings import Settings
 
 Json = dict[str, Any]
 
 #: Whole heads must arrive within this time.
 HEADER_TIMEOUT = "10s"
-HEADER_BYTES = 32 * 1024
+HEADER_BYTES = 48 * 1024
 #: A body that is being sent, or an answer that is being read, must go on within these times.
 READ_IDLE_TIMEOUT = "30s"
 WRITE_IDLE_TIMEOUT = "60s"
+#: So much of a body is received before the service is asked, so that slow senders of short bodies cost it nothing.
+REQUEST_BUFFER_BYTES = 64 * 1024
 #: Longest between two requests on one connection.
 IDLE_TIMEOUT = "120s"
 #: A new configuration does not close the streams and WebSockets that are open.
@@ -39,7 +43,7 @@ def edge_configuration(settings: Settings) -> Json:
     return {
         "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
         "storage": {"module": "file_system", "root": STORAGE},
-        "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}}},
+        "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}} | access_logs()},
         "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}} | _certificates(settings),
     }
 
@@ -51,9 +55,14 @@ def _certificates(settings: Settings) -> Json:
     if files := settings.tls_files:
         certificate, key = map(str, files)
         return {"tls": {"certificates": {"load_files": [{"certificate": certificate, "key": key}]}}}
+    domain = settings.preview_domain.lower().strip(".")
+    if settings.tls == "acme":
+        challenge = {"dns": {"provider": settings.dns_provider}}
+        acme: Json = {"issuers": [{"module": "acme", "challenges": challenge}]}
+        return {"tls": {"certificates": {"automate": [domain, f"*.{domain}"]}, "automation": {"policies": [acme]}}}
     # The authority's root certificate is in the storage folder: pki/authorities/local/root.crt
     policy: Json = {"issuers": [{"module": "internal"}]}
-    names = [*_LOCAL_NAMES, f"*.{settings.preview_domain.lower().strip('.')}"]
+    names = [*_LOCAL_NAMES, f"*.{domain}"]
     return {
         "tls": {"certificates": {"automate": names}, "automation": {"policies": [policy]}},
         "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
@@ -67,7 +76,7 @@ def _trusted_proxies(settings: Settings) -> Json:
 
 def _server(settings: Settings) -> Json:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    secure = {} if settings.tls == "off" else {"tls_connection_policies": [{"default_sni": _LOCAL_NAMES[0]}]}
+    secure = {} if settings.tls == "off" else {"tls_connection_policies": [{"default_sni": _default_name(settings)}]}
     return (
         secure
         | _trusted_proxies(settings)
@@ -80,14 +89,11 @@ def _server(settings: Settings) -> Json:
             "read_idle_timeout": READ_IDLE_TIMEOUT,
             "write_idle_timeout": WRITE_IDLE_TIMEOUT,
             "idle_timeout": IDLE_TIMEOUT,
+            "logs": server_logs(),
             "routes": [
+                {"handle": [skip_handler()]},
                 *_strict_transport(settings),
-                *preview_routes(
-                    settings.preview_domain.lower().strip("."),
-                    scheme=settings.public_scheme,
-                    service=SERVICE,
-                    stream_close_delay=STREAM_CLOSE_DELAY,
-                ),
+                *preview_routes(_addresses(settings), service=SERVICE, stream_close_delay=STREAM_CLOSE_DELAY),
                 {"handle": [_to_service()]},
             ],
             "errors": {"routes": [_service_unavailable()]},
@@ -95,9 +101,18 @@ def _server(settings: Settings) -> Json:
     )
 
 
+def _default_name(settings: Settings) -> str:
+    """Whose certificate a client is shown that names no host."""
+    return settings.preview_domain.lower().strip(".") if settings.tls == "acme" else _LOCAL_NAMES[0]
+
+
+def _addresses(settings: Settings) -> Addresses:
+    return Addresses(settings.preview_domain.lower().strip("."), settings.public_scheme, settings.preview_port)
+
+
 def _strict_transport(settings: Settings) -> list[Json]:
     """With a certificate that browsers trust, they are to use no other scheme for this host from now on."""
-    if settings.tls_files is None:
+    if settings.tls in ("off", "internal"):
         return []
     header = {"Strict-Transport-Security": ["max-age=31536000"]}
     return [{"handle": [{"handler": "headers", "response": {"set": header, "deferred": True}}]}]
@@ -108,8 +123,8 @@ def _to_service() -> Json:
         "handler": "reverse_proxy",
         "upstreams": [{"dial": SERVICE}],
         "transport": {"protocol": "http", "compression": False},
-        "flush_interval": -1,
         "stream_close_delay": STREAM_CLOSE_DELAY,
+        "request_buffers": REQUEST_BUFFER_BYTES,
     }
 
 

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from sandbox.edge.relays import Relays
 from sandbox.edge.store import GrantState, GrantStore
 from sandbox.engine.base import Engine
 from sandbox.errors import DatabaseUnavailable, GuestError
-from sandbox.preview.target import Grant
+from sandbox.preview.target import Grant, PreviewTarget
 
 #: How long after a sign-in the visitor has to sign in again.
 LIFETIME_SECONDS = 12 * 3600
@@ -38,7 +38,7 @@ LIFETIME_SECONDS = 12 * 3600
 SYNC_SECONDS = 2.0
 ACTIVITY_SECONDS = 15.0
 _CLEANUP_SECONDS = 3600.0
-_FILE_NAME = re.compile(r"(?P<port>[0-9]{1,5})\.(?P<key>[A-Za-z0-9_-]{22})\.sock", re.ASCII)
+_FILE_NAME = re.compile(r"(?P<port>[0-9]{1,5})\.(?P<key>[A-Za-z0-9_-]{22})(?:\.public)?\.sock", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -71,38 +71,45 @@ class Grants:
                 await self._task
         await self._relays.aclose()
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant:
-        """A new grant for a visitor who has signed in."""
-        grant = Grant(secrets.token_urlsafe(16), session_id, user_id, token_id)
-        await self._store.insert(grant, LIFETIME_SECONDS)
-        return grant
+    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None, address: str | None) -> Grant | None:
+        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if the token is
+        not good any more."""
+        grant = Grant(secrets.token_urlsafe(16), session_id, user_id, token_id, address)
+        return grant if await self._store.insert(grant, LIFETIME_SECONDS) else None
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key; None if there is none, its time is over or its token is not good."""
         return await self._store.find(key, session_id)
 
-    async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
-        """The grant of a caller who sends a token with each request."""
+    async def of_address(self, session_id: UUID, address: str) -> Grant | None:
+        """A grant of the session for a browser that signed in from this IP address, the newest that is good."""
+        return await self._store.find_by_address(session_id, address)
+
+    async def of_token(self, session_id: UUID, caller: Caller) -> Grant | None:
+        """The grant of a caller who sends a token with each request; None if the token is not good any more."""
         token_id = UUID(caller.token_id)
         known = self._of_tokens.get((session_id, token_id))
         if known is None:
-            known = self._of_tokens[session_id, token_id] = await self.create(session_id, caller.user_id, token_id)
+            known = await self.create(session_id, caller.user_id, token_id, None)
+            if known is not None:
+                self._of_tokens[session_id, token_id] = known
         return known
 
-    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool, tls: bool = False) -> None:
-        """Link the grant to the port, in the first of the roles where something listens on it.
+    async def connect(self, grant: Grant, port: int, target: PreviewTarget, *, renew: bool) -> None:
+        """Link the grant to the port, in the first of the target's roles where something listens on it.
 
-        With `tls` the app speaks TLS, and the link leads through a relay of this service that does so too. A link that
-        is there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if
-        nothing listens, `agent_unreachable` if a guest agent does not answer.
+        If the app speaks TLS, the link leads through a relay of this service that does so too. A link that is there is
+        left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if nothing listens,
+        `agent_unreachable` if a guest agent does not answer.
         """
-        link = self._link(grant.session_id, port, grant.key)
+        name = grant.name(port, public_names=target.public_names)
+        link = self._folder / grant.session_id.hex[-12:] / f"{name}.sock"
         if not renew and link.exists():
             return
         failure = GuestError(f"nothing listens on port {port}", code="port_not_open")
-        for role in roles:
+        for role in target.candidates(port):
             try:
-                path = await self._open(grant, port, role, tls=tls)
+                path = await self._open(grant, port, role, tls=port in target.tls_ports)
             except GuestError as error:
                 if failure.code == "port_not_open":  # says less than a guest agent that does not answer
                     failure = error
@@ -129,9 +136,6 @@ class Grants:
             await guest.port_sockets(closed=[name])
             return await self._relays.open(name, guest, port)
         return path
-
-    def _link(self, session_id: UUID, port: int, key: str) -> Path:
-        return self._folder / session_id.hex[-12:] / f"{port}.{key}.sock"
 
     def _prepare(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)

@@ -4,7 +4,7 @@ A request takes one of two ways to the app. With a cookie of the right form, sen
 page, it goes straight to the socket that the cookie names. Every other request, and every one whose socket does not
 answer, is first asked about at the service (`preview/app.py`): it answers with a grant, or with what to show instead.
 
-The app sees itself at `localhost:PORT`, as in development; answers that name that address are rewritten.
+`translation.py` says what an app is asked and what is taken from its answers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ import re
 from typing import Any
 
 from sandbox.domain.hosts import ANSWER_HEADER
+from sandbox.edge.access_log import log_handlers
+from sandbox.edge.translation import Addresses, request_headers, response_headers, translation_routes
 from sandbox.preview.access import LINK_PARAMETER
 from sandbox.preview.headers import (
+    ADDRESS_HEADER,
     CONSUMED_HEADER,
     COOKIE_NAME,
     FAILURE_HEADER,
     GRANT_HEADER,
+    MAIN_PORT_HEADER,
     METHOD_HEADER,
+    NAMES_HEADER,
     PORT_HEADER,
+    PUBLIC_NAMES,
     TOKEN_PREFIX,
 )
 
@@ -28,14 +34,10 @@ Json = dict[str, Any]
 
 #: Groups: the port, the session id, and the end of that, which names the folder of the session's grants.
 _HOST = r"^(?:([1-9][0-9]{{0,4}})-)?([0-9a-f]{{8}}-?(?:[0-9a-f]{{4}}-?){{3}}([0-9a-f]{{12}}))\.{domain}$"
-#: Groups: the file name of the grant, and its port. Strict, because what matches becomes part of a path.
-_COOKIE = rf"(?:^|;)\s*{COOKIE_NAME}=(([1-9][0-9]{{0,4}})\.[A-Za-z0-9_-]{{22}})\s*(?:;|$)"
+#: Groups: the file name of the grant, its port, and whether the app is asked by public names. Strict, because what
+#: matches becomes part of a path.
+_COOKIE = rf"(?:^|;)\s*{COOKIE_NAME}=(([1-9][0-9]{{0,4}})\.[A-Za-z0-9_-]{{22}}({re.escape(PUBLIC_NAMES)})?)\s*(?:;|$)"
 _GRANT_SOCKET = "unix/grants/{http.regexp.host.3}/{http.vars.grant}.sock"
-_OWN = "{http.request.scheme}://{http.request.hostport}"
-_APP = "http://localhost:{http.vars.port}"
-_LOOPBACK = r"^https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):([0-9]{1,5})([/?#]|$)"
-#: What a client may not say of its own way here.
-_CLAIMS = ("Forwarded", "X-Real-Ip", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Server")
 #: Headers in which visitors send cookies and tokens.
 _CREDENTIALS = ("Cookie", "X-Api-Key", "Authorization")
 #: Below the 5 seconds after which Node.js and uvicorn close an idle connection themselves.
@@ -49,10 +51,15 @@ _HUNG_UP = (
 )
 
 
-def preview_routes(domain: str, *, scheme: str, service: str, stream_close_delay: str) -> list[Json]:
+def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: str) -> list[Json]:
     """The routes for all names below the domain. `service` is the address of the service."""
-    ask = _ask_service(service)
-    app = [_hide_link(), *_hide_credentials(), {"handle": [_to_app(scheme, stream_close_delay)]}]
+    ask, domain = _ask_service(service, addresses.scheme), addresses.domain
+    app = [
+        _hide_link(),
+        *_hide_credentials(),
+        *translation_routes(addresses),
+        {"handle": [*log_handlers(), _to_app(addresses, stream_close_delay)]},
+    ]
     preview = {
         "handler": "subroute",
         "routes": [
@@ -91,7 +98,9 @@ def _fast_routes() -> list[Json]:
         {"header": {"Sec-Fetch-Site": ["none", "same-origin"]}},
         {"header": {"Sec-Fetch-Mode": ["navigate"]}, "method": ["GET", "HEAD"]},
     ]
-    use = {"handler": "vars", "grant": "{http.regexp.cookie.1}", "port": "{http.regexp.cookie.2}"}
+    port = "{http.regexp.cookie.2}"
+    use = {"handler": "vars", "grant": "{http.regexp.cookie.1}", "port": port, "main_port": port}
+    use["names"] = "{http.regexp.cookie.3}"
     # Matchers of one route are evaluated in any order, so what the cookie says is taken from it in a route before.
     return [
         {"match": [cookie], "handle": [use]},
@@ -99,7 +108,7 @@ def _fast_routes() -> list[Json]:
     ]
 
 
-def _ask_service(service: str) -> Json:
+def _ask_service(service: str, scheme: str) -> Json:
     """Ask the service about the request, without its body; with the grant of a 204 the next routes go on."""
 
     def answer(header: str) -> str:
@@ -115,6 +124,8 @@ def _ask_service(service: str) -> Json:
                 "set": {
                     METHOD_HEADER: ["{http.request.method} {http.request.header.Upgrade}"],
                     FAILURE_HEADER: ["{http.vars.failure}"],
+                    ADDRESS_HEADER: ["{http.vars.client_ip}"],
+                    "X-Forwarded-Proto": [scheme],
                 },
                 "delete": ["Connection", "Upgrade", "Content-Length", "Transfer-Encoding", "Expect", "Sec-WebSocket-*"],
             }
@@ -129,6 +140,8 @@ def _ask_service(service: str) -> Json:
                                 "handler": "vars",
                                 "grant": answer(GRANT_HEADER),
                                 "port": answer(PORT_HEADER),
+                                "main_port": answer(MAIN_PORT_HEADER),
+                                "names": answer(NAMES_HEADER),
                                 "consumed": answer(CONSUMED_HEADER),
                             }
                         ]
@@ -178,47 +191,16 @@ def _delete_header(name: str, *matchers: Json) -> Json:
     return {"match": list(matchers), "handle": [{"handler": "headers", "request": {"delete": [name]}}]}
 
 
-def _to_app(scheme: str, stream_close_delay: str) -> Json:
-    own, app = _OWN, _APP
+def _to_app(addresses: Addresses, stream_close_delay: str) -> Json:
+    request = request_headers(addresses)
+    request["delete"] += [METHOD_HEADER, FAILURE_HEADER, ADDRESS_HEADER]
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": _GRANT_SOCKET}],
-        "flush_interval": -1,
         "stream_close_delay": stream_close_delay,
         "transport": {"protocol": "http", "dial_timeout": "5s", "compression": False, "keep_alive": _KEEPALIVE}
         | {"max_response_header_size": _APP_HEADER_BYTES},
-        "headers": {
-            "request": {
-                "set": {
-                    "Host": ["localhost:{http.vars.port}"],
-                    "X-Forwarded-Proto": [scheme],
-                    "X-Request-Id": ["{http.request.uuid}"],
-                },
-                # Frameworks compare it with Origin, or refuse names that they do not know.
-                "delete": ["X-Forwarded-Host", *_CLAIMS, METHOD_HEADER, FAILURE_HEADER],
-                "replace": {
-                    "Origin": [{"search": own, "replace": app}],
-                    "Referer": [{"search": f"{own}/", "replace": f"{app}/"}],
-                },
-            },
-            "response": {
-                "set": {"X-Request-Id": ["{http.request.uuid}"]},
-                "replace": {
-                    # A redirect to the app's own address leads back here. Its port may vary and a pattern cannot
-                    # contain one, so every loopback address becomes a mark with its port, and then what it stands for.
-                    "Location": [
-                        {"search_regexp": _LOOPBACK, "replace": "app-port:$1:$2"},
-                        {"search": "app-port:{http.vars.port}:", "replace": own},
-                        {"search_regexp": r"^app-port:([0-9]+):", "replace": "http://localhost:$1"},
-                    ],
-                    # Cookies are the host's alone: one for the whole domain would reach the previews of others.
-                    "Set-Cookie": [
-                        {"search_regexp": r"(?i);\s*domain=[^;]*", "replace": ""},
-                        {"search_regexp": rf"^\s*{COOKIE_NAME}\s*=", "replace": "app_preview="},
-                    ],
-                },
-            },
-        },
+        "headers": {"request": request, "response": response_headers(addresses)},
     }
 
 

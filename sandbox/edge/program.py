@@ -41,4 +41,16 @@ def find_program(settings: Settings) -> tuple[Path, str]:
     if version is None or tuple(map(int, version.groups())) < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
         raise EdgeUnavailable(f"{found} is {printed.strip()[:40]}; {oldest} or newer is needed", hint=hint)
+    if settings.tls == "acme":
+        _check_dns_module(found, settings.dns_provider["name"])
     return found, version[0]
+
+
+def _check_dns_module(program: Path, provider: str) -> None:
+    """Raise EdgeUnavailable if the program cannot prove a domain by this DNS provider."""
+    printed = subprocess.run([program, "list-modules"], capture_output=True, text=True, check=True, timeout=30).stdout
+    if f"dns.providers.{provider}" not in printed.split():
+        raise EdgeUnavailable(
+            f"SANDBOX_TLS=acme needs the module dns.providers.{provider}, which {program} does not have",
+            hint="Set SANDBOX_EDGE_PROGRAM to a Caddy that was built with it, or SANDBOX_TLS to CERTIFICATE:KEY.",
+        )

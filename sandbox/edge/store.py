@@ -40,20 +40,25 @@ class GrantStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
+        """Store a new grant; False, and nothing is stored, if its token is not good."""
         statement = text(
-            "INSERT INTO preview_grants (key, session_id, user_id, token_id, expires_at) "
-            "VALUES (:key, :session_id, :user_id, :token_id, now() + make_interval(secs => :seconds))"
+            "INSERT INTO preview_grants (key, session_id, user_id, token_id, address, expires_at) "
+            "SELECT :key, :session_id, :user_id, CAST(:token_id AS uuid), CAST(:address AS text), "
+            "now() + make_interval(secs => :seconds) "
+            "WHERE CAST(:token_id AS uuid) IS NULL OR EXISTS (SELECT 1 FROM api_tokens WHERE token_id = :token_id "
+            "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))"
         )
         values = {
             "key": grant.key,
             "session_id": grant.session_id,
             "user_id": grant.user_id,
             "token_id": grant.token_id,
+            "address": grant.address,
             "seconds": lifetime_seconds,
         }
         async with self._db.transaction() as connection:
-            await connection.execute(statement, values)
+            return (await connection.execute(statement, values)).rowcount == 1
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key, if its time is not over and its token is good. The session may be over."""
@@ -63,12 +68,31 @@ class GrantStore:
             row = (await connection.execute(statement, {"key": key, "session_id": session_id})).one_or_none()
         return None if row is None else _grant(row)
 
+    async def find_by_address(self, session_id: UUID, address: str) -> Grant | None:
+        """The newest good grant of the session for a browser at this IP address."""
+        statement = text(
+            f"SELECT g.* {_FROM} WHERE g.session_id = :session_id AND g.address = :address AND {_GOOD} "
+            "ORDER BY g.created_at DESC LIMIT 1"
+        )
+        async with self._db.read() as connection:
+            row = (await connection.execute(statement, {"session_id": session_id, "address": address})).one_or_none()
+        return None if row is None else _grant(row)
+
     async def states(self, keys: Collection[str]) -> dict[str, GrantState]:
         """Those of these grants that the database has, by key."""
         statement = text(f"SELECT g.*, s.containers, ({_GOOD}) AS good {_FROM} WHERE g.key = ANY(:keys)")
         async with self._db.read() as connection:
             rows = (await connection.execute(statement, {"keys": list(keys)})).all()
         return {row.key: GrantState(_grant(row), row.good, tuple(row.containers)) for row in rows}
+
+    async def logged_sessions(self, sessions: Collection[UUID]) -> set[UUID]:
+        """Those of these sessions whose plan asks for their preview's requests to be logged."""
+        statement = text(
+            "SELECT session_id FROM sandbox_sessions "
+            "WHERE session_id = ANY(:sessions) AND plan -> 'preview' ->> 'log' = 'true'"
+        )
+        async with self._db.read() as connection:
+            return set((await connection.execute(statement, {"sessions": list(sessions)})).scalars())
 
     async def drop_expired(self) -> None:
         """Delete rows that have been of no use for a day. Until then they tell which sockets to close."""
@@ -77,4 +101,4 @@ class GrantStore:
 
 
 def _grant(row: Row[Any]) -> Grant:
-    return Grant(key=row.key, session_id=row.session_id, user_id=row.user_id, token_id=row.token_id)
+    return Grant(row.key, row.session_id, row.user_id, row.token_id, row.address)

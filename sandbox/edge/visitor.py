@@ -11,7 +11,7 @@ from sandbox.edge.grants import Grants
 from sandbox.edge.store import GrantStore
 from sandbox.launch.http_probe import Entrance, Streams, any_certificate
 from sandbox.preview.headers import COOKIE_NAME
-from sandbox.preview.target import Grant
+from sandbox.preview.target import Grant, PreviewTarget
 from sandbox.settings import Settings
 
 #: How long a launch may look at an app by one grant.
@@ -30,11 +30,23 @@ class Visitor:
     async def entrance(self, session: Session, port: int, role: str, *, tls: bool) -> Entrance:
         """See `PreviewDoor.entrance`."""
         grant = Grant(secrets.token_urlsafe(16), session.session_id, session.user_id, None)
+        target = PreviewTarget(
+            session.session_id,
+            session.user_id,
+            session.status,
+            preview_port=port,
+            roles=(role,),
+            port_roles={port: role},
+            tls_ports=(port,) if tls else (),
+            public_names=session.plan is not None and session.plan.preview.host == "public",
+        )
         await self._store.insert(grant, GRANT_SECONDS)
-        await self._grants.connect(grant, port, [role], renew=False, tls=tls)
+        await self._grants.connect(grant, port, target, renew=False)
         host = urlsplit(self._settings.preview_url(session.session_id)).netloc
         secure = self._settings.public_scheme == "https"
-        return Entrance(self._connect, port, host, {COOKIE_NAME: f"{port}.{grant.key}"}, tls=secure)
+        return Entrance(
+            self._connect, port, host, {COOKIE_NAME: grant.name(port, public_names=target.public_names)}, tls=secure
+        )
 
     async def _connect(self) -> Streams:
         host = _ANY_ADDRESS.get(self._settings.host, self._settings.host)

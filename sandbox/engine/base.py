@@ -73,6 +73,8 @@ class ContainerState:
     started_at: datetime | None
     session_id: UUID | None
     role: str | None
+    #: Whether the container is attached to the network that it was created for.
+    connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +90,20 @@ class Resource:
     status: str | None = None
     #: Containers only.
     id: str | None = None
+    #: Containers only: whether it is attached to the network that it was created for.
+    connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """A state change of one of this deployment's containers."""
+    """A state change of one of this deployment's containers, or of a session's network."""
 
-    #: start, die, oom, destroy
+    #: start, die, oom, destroy; pause, unpause; disconnect (a container from its network), network_destroy
     action: str
     session_id: UUID
+    #: Empty for a network.
     role: str
+    #: Empty for a network.
     container_id: str
     #: Of `die` only.
     exit_code: int | None
@@ -132,7 +138,8 @@ class Engine(Protocol):
         """
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
-        """Create the role's container and its `/workspace` volume unless they exist, and start it unless it runs.
+        """Create the role's container and its `/workspace` volume unless they exist, start it unless it runs, and
+        attach it to its network if it was detached.
 
         The files on the volume of an earlier container of this role stay.
 
@@ -166,7 +173,7 @@ class Engine(Protocol):
         """
 
     def events(self) -> AsyncIterator[EngineEvent]:
-        """Return the events of this deployment's containers from the time of this call on.
+        """Return the events of this deployment's containers and sessions' networks from the time of this call on.
 
         The iterator raises EngineError when the connection to the engine ends. Events that occur while no iterator is
         open are lost, so a caller compares the state itself after it has connected again.

@@ -96,6 +96,19 @@ class GuestStats:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSample:
+    """One measurement of a container's resource usage. Processor time and network count from the container's start."""
+
+    #: Seconds since 1970.
+    time: float
+    cpu_seconds: float
+    memory_bytes: int
+    disk_used_bytes: int
+    network_received_bytes: int
+    network_sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """An OTLP request that an app has sent and that waits for its response."""
 
@@ -257,8 +270,12 @@ class Guest(Protocol):
     async def stat(self, path: str) -> FileInfo | None:
         """Return the file's metadata, or None if it does not exist."""
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        """Return the entries of a folder, and those of its subfolders down to `depth` levels."""
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        """Return the entries of a folder, and those of its subfolders down to `depth` levels, ordered by their paths.
+
+        A large folder comes in pages of some hundred entries. The next page comes `after` the last entry, whose path is
+        given relative to the folder; the page after the last one is empty.
+        """
 
     async def make_directory(self, path: str) -> None:
         """Create a folder and its missing parents. Does nothing if it exists."""
@@ -281,6 +298,9 @@ class Guest(Protocol):
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""
+
+    async def stats_history(self) -> list[UsageSample]:
+        """Return the measurements of the last hour, oldest first. The first is taken when the guest agent starts."""
 
     async def listening_ports(self) -> list[int]:
         """Return the TCP ports on which a process of the container listens, on any IPv4 or IPv6 address. Ports that
@@ -322,7 +342,7 @@ class Guest(Protocol):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
     ) -> PtySession:
-        """Open a terminal that runs the command, or a login shell if there is none."""
+        """Open a terminal that runs the command, or an interactive shell if there is none."""
 
     async def exports(self) -> Exports:
         """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.

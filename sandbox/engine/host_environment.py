@@ -57,6 +57,9 @@ def container_environment(
         usable = " ".join(url for url in value.split() if _usable(name, url, notes))
         if usable:
             env[name] = usable
+    if "NPM_CONFIG_REGISTRY" in env:
+        # Corepack downloads pnpm and yarn, and does not read npm's setting.
+        env["COREPACK_NPM_REGISTRY"] = env["NPM_CONFIG_REGISTRY"].rstrip("/")
     if env.get("PIP_INDEX_URL") and "UV_DEFAULT_INDEX" not in env:
         env["UV_DEFAULT_INDEX"] = env["PIP_INDEX_URL"]
     if env.get("UV_DEFAULT_INDEX") and "PIP_INDEX_URL" not in env:

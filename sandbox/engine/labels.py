@@ -22,6 +22,15 @@ def network_name(session_id: UUID) -> str:
     return f"sbx-{session_id.hex}"
 
 
+def session_of_network(name: str) -> UUID | None:
+    """Return the session whose own network has this name, or None if it is no such name."""
+    try:
+        session_id = UUID(name.removeprefix("sbx-"))
+    except ValueError:
+        return None
+    return session_id if name == network_name(session_id) else None
+
+
 def shared_network_name(deployment_id: UUID) -> str:
     """Return the name of the network that the deployment's sessions of a single container share."""
     return f"sbx-shared-{deployment_id.hex[:12]}"

@@ -9,6 +9,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+#: Characters at which clients split lines although the specification does not. JSON can write them as escapes.
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+
 
 def encode_event(event: str, data: Any, *, event_id: str | int, default: Callable[[Any], Any] | None = None) -> bytes:
     """One event: its id, its type and `data` as one line of JSON.
@@ -16,7 +19,7 @@ def encode_event(event: str, data: Any, *, event_id: str | int, default: Callabl
     `event` and `event_id` must not contain line breaks. `default` converts objects that JSON does not know, as in
     `json.dumps`. A character that is not valid Unicode is sent as `?`.
     """
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=default)
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=default).translate(_LINE_ENDS)
     return f"id: {event_id}\nevent: {event}\ndata: {body}\n\n".encode("utf-8", "replace")
 
 

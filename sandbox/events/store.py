@@ -30,7 +30,30 @@ _READ = text("""
     SELECT seq, run_id, type, time, data FROM session_events
      WHERE session_id = :session_id AND seq > :after ORDER BY seq LIMIT :limit
 """)
+_LINES = """
+    SELECT seq, run_id, type, time, data FROM session_events
+     WHERE session_id = :session_id AND type = 'log' AND {position}
+       AND (CAST(:role AS text) IS NULL OR data->>'role' = :role)
+       AND (CAST(:stage AS text) IS NULL OR data->>'stage' = :stage)
+       AND (CAST(:stream AS text) IS NULL OR data->>'stream' = :stream)
+       AND (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
+       AND strpos(lower(data->>'line'), lower(:text)) > 0
+     ORDER BY seq {order} LIMIT :limit
+"""
+_LINES_AFTER = text(_LINES.format(position="seq > :at", order="ASC"))
+_LINES_BEFORE = text(_LINES.format(position="seq < :at", order="DESC"))
 _POSITION = text("SELECT last_seq, work, user_id FROM sandbox_sessions WHERE session_id = :session_id")
+
+
+@dataclass(frozen=True, slots=True)
+class LineFilter:
+    """What a line of a launch has to be. None stands for any; `text` is found in upper and lower case alike."""
+
+    role: str | None
+    stage: str | None
+    stream: str | None
+    run_id: UUID | None
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +100,28 @@ async def read(db: Database, session_id: UUID, *, after: int, limit: int) -> tup
         if row.last_seq > after:
             rows = (await conn.execute(_READ, {"session_id": session_id, "after": after, "limit": limit})).all()
     return [Event(session_id, r.seq, r.run_id, EventType(r.type), to_utc(r.time), r.data) for r in rows], position
+
+
+async def read_lines(
+    db: Database, session_id: UUID, wanted: LineFilter, *, before: int | None, after: int | None, limit: int
+) -> tuple[list[Event], bool]:
+    """Up to `limit` matching log events, oldest first, and whether there are more in the direction of reading.
+
+    They are the first ones after the seq `after`, else the last ones before the seq `before`, else the last of all.
+    """
+    statement = _LINES_BEFORE if after is None else _LINES_AFTER
+    at = (before if before is not None else 2**62) if after is None else after
+    values = {
+        "session_id": session_id,
+        "at": at,
+        "role": wanted.role,
+        "stage": wanted.stage,
+        "stream": wanted.stream,
+        "run_id": wanted.run_id,
+        "text": wanted.text,
+        "limit": limit + 1,
+    }
+    async with db.read() as conn:
+        rows: Sequence[Any] = (await conn.execute(statement, values)).all()
+    found = [Event(session_id, r.seq, r.run_id, EventType(r.type), to_utc(r.time), r.data) for r in rows[:limit]]
+    return found if after is not None else found[::-1], len(rows) > limit

@@ -7,10 +7,11 @@ import socket
 
 from .errors import Refused, bad_request
 from .port_forwarding import own_addresses
+from .relay import relay
 from .request import Request
 from .sockets import send
 from .stats import listening_ports
-from .tunnel import connect_to_address, connect_to_loopback, relay
+from .tunnel import connect_to_address, connect_to_loopback
 
 
 async def open_tunnel(request: Request) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 
 from . import files
-from .errors import HungUp, Refused
+from .errors import DISK_FULL, HungUp, Refused
 from .request import Request
 from .sockets import receive, send
 from .state import GuestState
@@ -140,4 +140,6 @@ def _refused(error: OSError) -> Refused:
     message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return Refused("file_not_found", message, 404)
+    if error.errno in DISK_FULL:
+        return Refused("disk_full", message, 507)
     return Refused("file_refused", message)

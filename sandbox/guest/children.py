@@ -4,8 +4,9 @@ Commands are started by the launcher (`launcher.py`), which reaps them; processe
 The guest agent is the subreaper of the container, so orphans become its children and everything that was ever started
 stays its descendant.
 
-`kill_tree` misses a process that left its session *and* whose parent has ended: it is a child of the guest agent like
-any other orphan and cannot be told from the orphans of another command. `kill_all` finds these too.
+A process that left its session *and* whose parent has ended is a child of the guest agent like any other orphan. Only
+its environment tells whose it is (`marked.py`). `kill_tree` kills these too if the command itself still ran: what a
+command that has ended left behind on purpose stays.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from .errors import Refused
+from .marked import kill_marked
 from .process_tree import find_tree, freeze_and_kill
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,12 +31,14 @@ class Child:
     """A process that was started here.
 
     A `helper` runs the guest agent's own code as the sandbox's user. The user's commands may stop it with a signal; it
-    is killed then, so that the request that it serves does not hang.
+    is killed then, so that the request that it serves does not hang. `mark` is the value of `marked.VARIABLE` in the
+    environment of a command.
     """
 
-    def __init__(self, pid: int, *, helper: bool = False) -> None:
+    def __init__(self, pid: int, *, helper: bool = False, mark: str | None = None) -> None:
         self.pid = pid
         self.helper = helper
+        self.mark = mark
         #: The wait status, None while it runs.
         self.status: int | None = None
         #: Done once it has been reaped. Wait with `wait` or `asyncio.wait`, which do not cancel it.
@@ -64,7 +69,9 @@ def outcome(status: int) -> tuple[int, int | None]:
 class Children:
     """All children that run. Not thread-safe: to be used on the event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, become_user: Callable[[set[int]], None] | None = None) -> None:
+        """`become_user` makes a forked process the user's (`User.become`)."""
+        self._become_user = become_user
         self._running: dict[int, Child] = {}
         self._starting = 0
         #: Wait statuses of unknown processes that ended while something was being started: it may have been that.
@@ -133,8 +140,18 @@ class Children:
                 os.killpg(child.pid, number)
 
     async def kill_tree(self, child: Child) -> None:
-        """Kill the child's session, its group and all their descendants."""
+        """Kill the child's session, its group and all their descendants; of a child that runs, its daemons too."""
+        mark = child.mark if child.status is None else None
         await freeze_and_kill(lambda: find_tree({child.pid}) if self._owns_pid(child) else set())
+        if mark is not None and self._become_user is not None:
+            await self.fork(partial(self._kill_marked, mark)).wait()
+
+    def _kill_marked(self, mark: str) -> int:
+        """In the forked process."""
+        if self._become_user is not None:
+            self._become_user(set())
+        kill_marked(mark)
+        return 0
 
     def _owns_pid(self, child: Child) -> bool:
         """Whether the child's number has not become that of another child."""

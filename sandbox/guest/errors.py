@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+#: Error numbers of a write for which the disk, or the user's share of it, has no room.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Refused(Exception):
     """The request cannot be done. `code` is a code of the service's `GuestError`, `message` says why."""

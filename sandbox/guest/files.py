@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import Refused
@@ -13,7 +13,9 @@ from .request import argument
 from .worker import WorkerRequest
 from .workspace import Workspace
 
-LIST_LIMIT = 100_000
+#: Most entries of one listing, and bytes of their paths; a client asks for those that come after.
+LIST_ENTRIES = 1000
+LIST_BYTES = 256 * 1024
 PIECE = 256 * 1024
 
 
@@ -30,7 +32,8 @@ def read_file(workspace: Workspace, request: WorkerRequest) -> None:
 
 
 def write_file(workspace: Workspace, request: WorkerRequest) -> None:
-    path = workspace.path(request.args)
+    asked = workspace.path(request.args)
+    path = _target(workspace, asked)
     mode = argument(request.args, "mode", int, None)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     if mode is None:
@@ -47,7 +50,23 @@ def write_file(workspace: Workspace, request: WorkerRequest) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    request.answer(workspace.info(path, os.lstat(path)))
+    request.answer(workspace.info(asked, os.lstat(path)))
+
+
+def _target(workspace: Workspace, path: str) -> str:
+    """The file to write: of a link, what it leads to, as when a program opens it. Raises Refused.
+
+    A link in the workspace that leads out of it is refused, because the file would not be where its reader looks.
+    """
+    if not os.path.islink(path):
+        return path
+    target, folder = os.path.realpath(path), os.path.realpath(workspace.folder)
+    if os.path.islink(target):
+        raise Refused("file_refused", f"{path}: too many levels of links")
+    inside = os.path.commonpath((os.path.realpath(os.path.dirname(path)), folder)) == folder
+    if inside and os.path.commonpath((target, folder)) != folder:
+        raise Refused("file_refused", f"{path}: is a link out of the workspace, to {target}")
+    return target
 
 
 def _mode_of(path: str) -> int:
@@ -70,24 +89,32 @@ def stat_path(workspace: Workspace, request: WorkerRequest) -> None:
 def list_folder(workspace: Workspace, request: WorkerRequest) -> None:
     path = workspace.path(request.args)
     depth = argument(request.args, "depth", int)
+    # The last entry of the page before, relative to the folder.
+    after = argument(request.args, "after", str, "")
     found: list[dict[str, Any]] = []
-    _collect(workspace, path, depth, found)
-    request.answer({"files": found})
-
-
-def _collect(workspace: Workspace, folder: str, depth: int, found: list[dict[str, Any]]) -> None:
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        try:
+    length = 0
+    for entry in _walk(path, depth, after.split("/") if after else []):
+        with contextlib.suppress(FileNotFoundError):
             found.append(workspace.info(entry.path, entry.stat(follow_symlinks=False)))
-        except FileNotFoundError:
-            continue
-        if len(found) > LIST_LIMIT:
-            raise Refused("file_refused", f"{folder}: more than {LIST_LIMIT} entries", 413)
+            length += len(entry.path)
+        if len(found) >= LIST_ENTRIES or length >= LIST_BYTES:
+            break
+    request.answer({"files": found, "paged": True})
+
+
+def _walk(folder: str, depth: int, after: list[str]) -> Iterator[os.DirEntry[str]]:
+    """The entries below a folder in the order of their names, each folder before what is in it, without those up to
+    the one that `after` names by its parts."""
+    first = after[0] if after else ""
+    with os.scandir(folder) as entries:
+        ordered = sorted((entry for entry in entries if entry.name >= first), key=lambda entry: entry.name)
+    for entry in ordered:
+        reached = after[1:] if entry.name == first else []
+        if not after or entry.name != first:
+            yield entry
         if depth > 1 and entry.is_dir(follow_symlinks=False):
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                _collect(workspace, entry.path, depth - 1, found)
+                yield from _walk(entry.path, depth - 1, reached)
 
 
 def make_folder(workspace: Workspace, request: WorkerRequest) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from .children import Child, Children, no_process
 from .errors import Refused
 from .launcher_process import ENDING, FAILED_CHDIR, ORDER, REPLY, serve_orders
+from .marked import VARIABLE, new_mark
 from .sockets import send
 from .user import User
 
@@ -52,7 +53,9 @@ class Launcher:
         `files` are its descriptors 0, 1 and 2, or `terminal` is the path of a terminal for all three. Returns once the
         program runs. Raises Refused: `command_not_found`, `file_not_found` (the folder), `agent_refused`.
         """
-        order = {"argv": argv, "cwd": cwd, "env": self._user.environment(env), "terminal": terminal}
+        mark = new_mark()
+        environment = {**self._user.environment(env), VARIABLE: mark}
+        order = {"argv": argv, "cwd": cwd, "env": environment, "terminal": terminal}
         text = json.dumps(order).encode("ascii")
         async with self._lock:
             with self._children.starting():
@@ -65,7 +68,7 @@ class Launcher:
                     )
                 pid, step, number = REPLY.unpack(reply)
                 if pid:
-                    child = Child(pid)
+                    child = Child(pid, mark=mark)
                     self._children.add(child)
                     return child
         raise _failed(step, number, argv[0], cwd)

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from .errors import Refused
+from .relay import relay
 from .sockets import accept_connections, reset
 from .stats import listens_on_loopback_only
-from .tunnel import CONNECT_SECONDS, LOOPBACK, connect_to_loopback, relay
+from .tunnel import CONNECT_SECONDS, LOOPBACK, connect_to_loopback
 
 #: Connections that are forwarded at once.
 CONNECTIONS = 256

@@ -18,8 +18,8 @@ from typing import Any
 
 from .app_port import connect_to_app
 from .errors import Refused, bad_request
+from .relay import relay
 from .sockets import accept_connections
-from .tunnel import relay
 
 #: Connections that are relayed at once; more of them wait in the kernel's queue.
 CONNECTIONS = 512

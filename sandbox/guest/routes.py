@@ -3,12 +3,13 @@
 
 ping                                                 {pid, protocol}
 stats | ports                                        `GuestStats` | {ports: [...]}
+stats_history                                        {samples: [`UsageSample`, oldest first]}
 exec {command, cwd?, env?, timeout?, max_output}     stdin as raw body -> {exit_code, ..., stdout: length} stdout stderr
 start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
-forget {name}                                        {}; kills it if it runs and deletes its output
+forget {name}                                        {}; kills it if it runs, and deletes its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then is a heartbeat
@@ -34,7 +35,7 @@ from .app_port import open_tunnel
 from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
 from .command import Command, to_argv
-from .errors import HungUp, Refused, bad_request
+from .errors import DISK_FULL, HungUp, Refused, bad_request
 from .request import Request, argument
 from .state import GuestState
 from .stats import listening_ports, read_stats
@@ -69,7 +70,8 @@ async def dispatch(state: GuestState, request: Request) -> None:
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
-        await _refuse(request, Refused("agent_refused", str(error)))
+        full = error.errno in DISK_FULL
+        await _refuse(request, Refused("disk_full" if full else "agent_refused", str(error)))
 
 
 async def _refuse(request: Request, error: Refused) -> None:
@@ -85,6 +87,10 @@ async def _ping(_state: GuestState, request: Request) -> None:
 
 async def _stats(state: GuestState, request: Request) -> None:
     await request.answer(read_stats(state.user.workspace))
+
+
+async def _stats_history(state: GuestState, request: Request) -> None:
+    await request.answer({"samples": list(state.usage.samples)})
 
 
 async def _ports(state: GuestState, request: Request) -> None:
@@ -163,7 +169,8 @@ async def _signal(state: GuestState, request: Request) -> None:
 
 async def _forget(state: GuestState, request: Request) -> None:
     process = state.processes.forget(argument(request.args, "name", str))
-    if process is not None:
+    # What a command that has ended left in the background runs on, as after `exec`.
+    if process is not None and process.running:
         await process.signal(state.children, signal.SIGKILL)
     await request.answer({})
 
@@ -232,6 +239,7 @@ async def _exports(state: GuestState, request: Request) -> None:
 ROUTES: dict[str, Handler] = {
     "ping": _ping,
     "stats": _stats,
+    "stats_history": _stats_history,
     "ports": _ports,
     "exec": _exec,
     "start": _start,

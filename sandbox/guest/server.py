@@ -44,12 +44,13 @@ async def _serve(options: Options, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     otlp = loop.create_task(state.otlp.serve())
+    usage = loop.create_task(state.usage.measure())
     control = loop.create_task(accept_connections(listener, lambda sock: _serve_connection(state, sock)))
     await stopped.wait()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
     await state.children.kill_all()
-    for task in (otlp, control):
+    for task in (otlp, usage, control):
         task.cancel()
 
 

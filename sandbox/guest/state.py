@@ -12,6 +12,7 @@ from .otlp_server import OtlpServer
 from .port_forwarding import PortForwarder
 from .port_sockets import PortSockets
 from .processes import Processes
+from .usage_history import UsageHistory
 from .user import User
 
 
@@ -19,10 +20,11 @@ class GuestState:
     """What the functions of `routes.py` work on. Made, and used, on the event loop."""
 
     def __init__(self, options: Options) -> None:
-        self.children = Children()
         self.user = User(options.user_uid, options.workspace)
+        self.children = Children(self.user.become)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.launcher, options.spool)
+        self.usage = UsageHistory(options.workspace)
         self.exports = ExportQueue()
         self.otlp = OtlpServer(self.exports, options.exports_port)
         self.ports = PortForwarder()

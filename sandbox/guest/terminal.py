@@ -36,9 +36,10 @@ HANGUP_SECONDS = 2.0
 async def serve_terminal(
     state: GuestState, request: Request, command: str | list[str] | None, cwd: str, env: dict[str, str]
 ) -> None:
-    """Run the command, or a login shell, on a new terminal until it ends or the client closes the connection."""
+    """Run the command, or an interactive shell, on a new terminal until it ends or the client closes the connection."""
     columns, rows = argument(request.args, "columns", int), argument(request.args, "rows", int)
-    argv = [shell(), "-l"] if command is None else to_argv(command)
+    # A login shell would set PATH anew.
+    argv = [shell(), "-i"] if command is None else to_argv(command)
     master, slave = os.openpty()
     try:
         _resize(master, columns, rows)

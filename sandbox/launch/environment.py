@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
+from uuid import UUID
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
 from sandbox.launch.otel_environment import cleared_variables
 
 WORKSPACE = "/workspace"
+#: The URL of a session's preview, or of another port of its apps.
+PreviewUrl = Callable[[UUID, int | None], str]
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -41,6 +45,21 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
     given = plan.roles[role].env | session.env
     return env | cleared_variables(given) | given
+
+
+def preview_environment(session: Session, plan: LaunchPlan, role: str, preview_url: PreviewUrl) -> dict[str, str]:
+    """Where visitors see the apps, in everything that runs in the role's container, without a `/` at the end.
+
+    `SANDBOX_PREVIEW_URL` is the role's own app, or the session's preview for a role without one;
+    `SANDBOX_PREVIEW_URL_{PORT}` is the app on each planned port.
+    """
+
+    def url(port: int | None) -> str:
+        return preview_url(session.session_id, None if port == plan.preview_port else port).rstrip("/")
+
+    ports = {each.port for each in plan.roles.values() if each.port is not None}
+    own = plan.roles[role].port or plan.preview_port
+    return {"SANDBOX_PREVIEW_URL": url(own)} | {f"SANDBOX_PREVIEW_URL_{port}": url(port) for port in sorted(ports)}
 
 
 def ports_of_other_roles(plan: LaunchPlan, role: str) -> dict[int, str]:

@@ -97,15 +97,18 @@ class OutputFollower:
     Not thread-safe. One follower handles one process in one attempt at the stage.
     """
 
-    def __init__(self, guest: Guest, journal: StageJournal, stage: StageName, role: str, process: str) -> None:
+    def __init__(
+        self, guest: Guest, journal: StageJournal, stage: StageName, role: str, process: str, *, part: str = ""
+    ) -> None:
         """Resumes where the journal's progress says that an earlier attempt stopped. `process` is the process's name
-        in the container."""
+        in the container. If a stage follows several processes of a role, `part` tells them apart in the progress."""
         self._guest = guest
         self._journal = journal
         self._stage = stage
         self._role = role
         self._process = process
-        published = journal.progress.get(f"output:{role}", {})
+        self._key = f"output:{role}" if part == "" else f"output:{role}:{part}"
+        published = journal.progress.get(self._key, {})
         self._streams = {stream: LineAssembler(published.get(stream.value, 0)) for stream in Stream}
         self._line_count: int = published.get("lines", 0)
         self._pending: list[NewEvent] = []
@@ -151,7 +154,7 @@ class OutputFollower:
             published = {stream.value: lines.position for stream, lines in self._streams.items()}
             published["lines"] = self._line_count
             try:
-                await self._journal.write(pending, progress={f"output:{self._role}": published})
+                await self._journal.write(pending, progress={self._key: published})
             except BaseException:
                 self._pending = pending + self._pending
                 raise

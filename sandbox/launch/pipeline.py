@@ -1,48 +1,35 @@
 """The launch pipeline: runs the stages in order, checkpoints each of them, and measures their time.
 
 A stage that has a checkpoint is not run again in the same run. A stage that was interrupted when the service died is
-run again and checks what exists. After a transient error (the engine or a guest agent does not answer) the stage is run
-again a few times; `StageFailed` ends the run.
+run again and checks what exists. `attempts.py` decides what follows from an error: the stage is tried again, the launch
+waits, containers are replaced and some stages done again, or the run ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
-from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.session import Session, SessionError, SessionStatus
 from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, StageState
 from sandbox.engine.base import Engine, ResourceKind
-from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership, SandboxError, StageFailed
+from sandbox.errors import StageFailed
+from sandbox.launch.attempts import Attempts
 from sandbox.launch.crashpoints import crash_point
-from sandbox.launch.stage import Stage, StageContext, StageResult
+from sandbox.launch.losses import ContainersLost
+from sandbox.launch.stage import Stage, StageContext
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
-from sandbox.learning.applications import record_applications, verify_outcomes
+from sandbox.learning.applications import record_applications
+from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.telemetry.context import bind
 from sandbox.telemetry.tracing import Tracing, new_ids
 
 log = logging.getLogger(__name__)
-
-ATTEMPTS = 4
-#: How often `pipeline_log` is updated while a stage runs.
-LOG_SECONDS = 5.0
-
-
-def failure_code(stage: StageName, error: EngineError | GuestError) -> str:
-    """The failure code of a launch that ends with this error: one of `FAILURE_STAGES`, to which lessons refer."""
-    if error.code in FAILURE_STAGES or isinstance(error, GuestError):
-        return error.code
-    return "network_failed" if stage is StageName.NETWORK else "engine_error"
 
 
 class _BoundJournal:
@@ -75,18 +62,30 @@ class _BoundJournal:
 class Pipeline:
     """Runs the stages of launches. One object serves all sessions; it has no state of a run."""
 
-    def __init__(self, db: Database, engine: Engine, tracing: Tracing, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        engine: Engine,
+        tracing: Tracing,
+        stages: Sequence[Stage],
+        outcomes: Outcomes,
+        *,
+        engine_wait_seconds: float,
+    ) -> None:
+        """`engine_wait_seconds` is the longest that a launch waits for an engine that is away."""
         self._db = db
         self._engine = engine
         self._tracing = tracing
-        self._stages = {stage.name: stage for stage in stages}
+        self._outcomes = outcomes
+        by_name = {stage.name: stage for stage in stages}
+        self._attempts = Attempts(engine, by_name, engine_wait_seconds=engine_wait_seconds)
 
     async def run(self, session: Session, owner: int) -> SessionStatus:
         """Carry out the session's current run, from its last checkpoint to its end.
 
         `owner` is the number of this replica, which has claimed the session. Returns the status in which the run ended.
-        Raises `LostOwnership` when another replica owns the run or it was cancelled, and `DatabaseUnavailable` when
-        nothing can be recorded; after either the run can be resumed.
+        Raises `LostOwnership` when another replica owns the run or it was cancelled, `DatabaseUnavailable` when nothing
+        can be recorded, and `LaunchWaits` when the engine is away; after each the run can be resumed.
         """
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
@@ -96,8 +95,20 @@ class Pipeline:
     async def _run(self, session: Session, journal: RunJournal, identity: RunIdentity) -> SessionStatus:
         names = PROJECT_STAGES if session.project_id else BLANK_STAGES
         await self._record_lessons(session)
+        repeat, error = True, None
+        while repeat:
+            session, error, repeat = await self._run_stages(session, journal, identity, names)
+        return await self._finish(session, journal, identity, error)
+
+    async def _run_stages(
+        self, session: Session, journal: RunJournal, identity: RunIdentity, names: Sequence[StageName]
+    ) -> tuple[Session, SessionError | None, bool]:
+        """Run the stages without a checkpoint.
+
+        Returns the session as it is then, the error of a stage that failed, and whether stages are to be done again
+        because containers were lost.
+        """
         records = await journal.stages()
-        error: SessionError | None = None
         for index, name in enumerate(names, start=1):
             record = records.get(name)
             if record and record.state in (StageState.COMPLETED, StageState.SKIPPED):
@@ -107,8 +118,11 @@ class Pipeline:
                 session = await self._run_stage(session, journal, identity, name, position, record)
             except StageFailed as failure:
                 error = SessionError(failure.code, failure.message, failure.hint, name.value, failure.details)
-                break
-        return await self._finish(session, journal, identity, error)
+                return session, error, False
+            except ContainersLost as lost:
+                log.warning("containers were lost at stage %s and are replaced: %s", name, lost)
+                return replace(session, waiting=None), None, True
+        return session, None, False
 
     async def _run_stage(
         self,
@@ -123,15 +137,16 @@ class Pipeline:
 
         The duration counts from the stage's first attempt, across restarts of the service.
         """
-        started_at = record.started_at if record else now()
-        if record is None:
+        begins = record is None or record.state is StageState.FAILED
+        started_at = now() if record is None or begins else record.started_at
+        if begins:
             crash_point(f"{name}:before-start")
             await journal.stage_started(name, NewEvent(EventType.STAGE, {**position, "state": "started"}))
         bound = _BoundJournal(journal, name, dict(record.progress) if record else {})
         context = StageContext(session, self._engine, bound)
         try:
             crash_point(f"{name}:before-act")
-            result = await self._attempts(name, context, journal)
+            result = await self._attempts.run(name, context, journal)
             crash_point(f"{name}:after-act")
         except StageFailed as failure:
             duration = _milliseconds(started_at)
@@ -145,43 +160,18 @@ class Pipeline:
         await journal.stage_ended(name, state, [*result.events, event], duration_ms=duration, result=result)
         crash_point(f"{name}:after-checkpoint")
         self._record_stage(identity, session, name, started_at, None)
-        return replace(result.applied_to(session), pipeline_stage=name.value)
-
-    async def _attempts(self, name: StageName, context: StageContext, journal: RunJournal) -> StageResult:
-        """Run the stage, again after transient errors, at most `ATTEMPTS` times."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with _updating_log(journal):
-                    return await self._stages[name].run(context)
-            except (EngineError, GuestError) as error:
-                if attempt == ATTEMPTS:
-                    raise StageFailed(failure_code(name, error), error.message, error.hint) from error
-                log.warning("stage %s: %s; trying again", name, error.code, extra={"cause": str(error)})
-                await asyncio.sleep(0.5 * 2**attempt)
-            except (StageFailed, LostOwnership, DatabaseUnavailable):
-                raise
-            except SandboxError as error:
-                raise StageFailed(error.code, error.message, error.hint) from error
-            except Exception as error:
-                log.exception("stage %s failed with an unexpected error", name)
-                raise StageFailed(
-                    "internal_error",
-                    f"stage {name} failed: {type(error).__name__}",
-                    "The service's log has the details.",
-                ) from error
-        raise AssertionError("unreachable")
+        return replace(result.applied_to(context.session), pipeline_stage=name.value)
 
     async def _finish(
         self, session: Session, journal: RunJournal, identity: RunIdentity, error: SessionError | None
     ) -> SessionStatus:
-        started = session.plan is not None and any(role.start for role in session.plan.roles.values())
-        healthy = SessionStatus.RUNNING if started else SessionStatus.READY
-        status = SessionStatus.ERROR if error else healthy
+        status = SessionStatus.ERROR if error else session.healthy_status
         crash_point("end:before-checkpoint")
         records = await journal.stages()
         async with self._db.transaction() as conn:
             await journal.finish(conn, status, error, SessionStatus.CREATING)
-            await self._verify_lessons(conn, session, error, records)
+            states = {name: record.state for name, record in records.items()}
+            await self._outcomes.record(conn, session, error, states)
         crash_point("end:after-checkpoint")
         self._tracing.record_span(
             "launch",
@@ -207,26 +197,8 @@ class Pipeline:
                 pipeline_run_id=session.pipeline_run_id,
                 agents=session.agents,
                 project_name=session.project_id or "",
+                runtime=session.runtime_type,
             )
-
-    async def _verify_lessons(
-        self,
-        conn: AsyncConnection,
-        session: Session,
-        error: SessionError | None,
-        records: dict[StageName, StageRecord],
-    ) -> None:
-        """Record whether each applied lesson helped, by the run's failure code and the stages it reached."""
-        failed = StageName(error.stage) if error and error.stage else None
-        # A skipped stage did no work, so it is no evidence for or against a lesson.
-        reached = {name for name, record in records.items() if record.state is not StageState.SKIPPED}
-        await verify_outcomes(
-            conn,
-            pipeline_run_id=session.pipeline_run_id,
-            failure_code=error.code if error else None,
-            failed_stage=failed,
-            reached_stages=reached,
-        )
 
     def _record_stage(
         self, identity: RunIdentity, session: Session, name: StageName, start: datetime, failure: StageFailed | None
@@ -259,22 +231,3 @@ def _attributes(session: Session, code: str | None) -> dict[str, Any]:
 
 def _milliseconds(start: datetime) -> int:
     return max(0, round((now() - start).total_seconds() * 1000))
-
-
-@asynccontextmanager
-async def _updating_log(journal: RunJournal) -> AsyncIterator[None]:
-    """Update `pipeline_log` every `LOG_SECONDS` during the block."""
-    task = asyncio.create_task(_update_log_periodically(journal))
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-async def _update_log_periodically(journal: RunJournal) -> None:
-    while True:
-        await asyncio.sleep(LOG_SECONDS)
-        try:
-            await journal.update_log()
-        except SandboxError as error:
-            log.info("pipeline_log could not be updated: %s", error)

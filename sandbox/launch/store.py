@@ -19,12 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.db.driver import to_utc
 from sandbox.domain.events import EventType, NewEvent
-from sandbox.domain.session import Session, SessionError, SessionStatus, may_become
+from sandbox.domain.session import Session, SessionError, SessionStatus, Waiting, may_become
 from sandbox.domain.stages import StageName, StageState
 from sandbox.engine.base import ResourceKind
 from sandbox.errors import LostOwnership
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.launch.losses import Loss
+from sandbox.launch.outages import OUTAGES
 from sandbox.launch.stage import StageResult
 
 #: Columns that a write may set, and the SQL expression of each.
@@ -37,8 +39,9 @@ _COLUMNS = {
     "pipeline_stage": ":pipeline_stage",
     "status": ":status",
     "error": "CAST(:error AS jsonb)",
+    "waiting": "CAST(:waiting AS jsonb)",
 }
-_JSON = {"plan", "containers", "error"}
+_JSON = {"plan", "containers", "error", "waiting"}
 
 #: Locks the row, checks the ownership and reserves sequence numbers for events.
 _ADVANCE = """
@@ -48,10 +51,22 @@ _ADVANCE = """
 """
 _RUN = text("SELECT trace_id, span_id, parent_span_id, request_id, started_at FROM session_runs WHERE run_id = :run_id")
 _STAGES = text("SELECT stage, state, started_at, progress FROM session_stages WHERE run_id = :run_id")
+#: A stage that is to be repeated has the state `failed` until it is started again.
 _STAGE_STARTED = text("""
     INSERT INTO session_stages (run_id, stage, state) VALUES (:run_id, :stage, 'started')
-    ON CONFLICT (run_id, stage) DO NOTHING
+    ON CONFLICT (run_id, stage) DO UPDATE
+       SET state = 'started', started_at = NOW(), ended_at = NULL, duration_ms = NULL, error_code = NULL
 """)
+#: What was recorded of the processes in other roles' containers stays: they have gone on.
+_REPEAT = text("""
+    UPDATE session_stages
+       SET state = 'failed', ended_at = NOW(), error_code = :code,
+           progress = coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each(progress)
+                                 WHERE split_part(key, ':', 2) <> ALL(:roles)), '{}')
+     WHERE run_id = :run_id AND stage = ANY(:stages)
+""")
+_REPLACEMENTS = text("SELECT container_losses FROM session_runs WHERE run_id = :run_id")
+_REPLACED = text("UPDATE session_runs SET container_losses = container_losses + 1 WHERE run_id = :run_id")
 _STAGE_ENDED = text("""
     UPDATE session_stages SET state = :state, ended_at = NOW(), duration_ms = :duration_ms, error_code = :error_code
      WHERE run_id = :run_id AND stage = :stage
@@ -70,6 +85,7 @@ _RUN_ENDED = text("""
      WHERE run_id = :run_id AND ended_at IS NULL
 """)
 _OBSERVED = text("UPDATE session_runs SET observations = CAST(:observations AS jsonb) WHERE run_id = :run_id")
+_UNCLAIM = text("UPDATE sandbox_sessions SET owner = NULL, lease_until = NULL WHERE session_id = :session_id")
 _RELEASE = text(
     "UPDATE sandbox_sessions SET work = NULL, owner = NULL, lease_until = NULL WHERE session_id = :session_id"
 )
@@ -159,6 +175,41 @@ class RunJournal:
                 values = {"run_id": self._session.run_id, "stage": stage.value, "progress": json.dumps(progress)}
                 await conn.execute(_PROGRESS, values)
 
+    async def wait(self, stage: StageName, waiting: Waiting, new_events: Sequence[NewEvent], outages: int) -> None:
+        """Record that the launch waits, and leave it to the replica that claims it when it can go on."""
+        async with self._db.transaction() as conn:
+            await self._advance(conn, new_events, {"waiting": waiting.to_json()})
+            progress = json.dumps({OUTAGES: outages})
+            await conn.execute(_PROGRESS, {"run_id": self._session.run_id, "stage": stage.value, "progress": progress})
+            await update_pipeline_log(conn, self._session.session_id)
+            await conn.execute(_UNCLAIM, {"session_id": self._session.session_id})
+
+    async def release(self) -> None:
+        """Leave a launch that still waits to the replica that claims it when it can go on."""
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [])
+            await conn.execute(_UNCLAIM, {"session_id": self._session.session_id})
+
+    async def resumed(self, event: NewEvent) -> None:
+        """Record that the launch does not wait any more."""
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [event], {"waiting": None})
+
+    async def replacements(self) -> int:
+        """How often this run has replaced containers that were lost."""
+        async with self._db.read() as conn:
+            return int((await conn.execute(_REPLACEMENTS, {"run_id": self._session.run_id})).scalar_one())
+
+    async def repeat(self, stages: Sequence[StageName], loss: Loss, event: NewEvent) -> None:
+        """Record that these stages are to be done again, because containers were lost."""
+        run = {"run_id": self._session.run_id}
+        stored = {"stages": [stage.value for stage in stages], "roles": list(loss.ended), "code": loss.code}
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [event])
+            await conn.execute(_REPLACED, run)
+            await conn.execute(_REPEAT, run | stored)
+            await update_pipeline_log(conn, self._session.session_id)
+
     async def update_log(self) -> None:
         """Append the events so far to `pipeline_log`, for readers of the log while a stage takes long."""
         async with self._db.transaction() as conn:
@@ -180,7 +231,8 @@ class RunJournal:
         if error:
             new_events.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
         new_events.append(NewEvent(EventType.END, {"status": status.value}))
-        await self._advance(conn, new_events, {"status": status.value, "error": error.to_row() if error else None})
+        changes = {"status": status.value, "error": error.to_row() if error else None, "waiting": None}
+        await self._advance(conn, new_events, changes)
         outcome = "failed" if error else "completed"
         code = error.code if error else None
         evidence = _json(error.details) if error and error.details else None

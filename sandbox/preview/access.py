@@ -8,7 +8,13 @@ browsers count that as secure.
 Previews of different sessions are one *site* to a browser, so `SameSite` does not keep one sandbox's page from sending
 requests with the cookie of another. `Sec-Fetch-Site` and `Origin` do: a cookie counts only for what its own session's
 pages request, and for opening a page. The edge applies the part of this rule that it can decide alone
-(`edge/configuration.py`) and sends everything else here.
+(`edge/preview_routes.py`) and sends everything else here.
+
+Each port of a session is a host of its own with a cookie of its own, and a sign-in at one is enough for all. A page
+that is opened at another port is sent to the host without a port, whose cookie vouches for the visitor, and comes back
+with a link. What a page requests from another port by a script carries no cookie, and a CORS preflight never does: such
+a request counts if it names a page of the session as its sender and comes from an IP address at which a browser has
+signed in.
 """
 
 from __future__ import annotations
@@ -22,12 +28,20 @@ from starlette.types import Scope
 
 from sandbox.domain.hosts import PreviewHost, host_name, parse_preview_host
 from sandbox.errors import Kind, SandboxError
-from sandbox.preview.headers import COOKIE_NAME, METHOD_HEADER, TOKEN_PREFIX, cookie_values, values
+from sandbox.preview.headers import (
+    ADDRESS_HEADER,
+    COOKIE_NAME,
+    METHOD_HEADER,
+    PUBLIC_NAMES,
+    TOKEN_PREFIX,
+    cookie_values,
+    values,
+)
 from sandbox.preview.target import Grant, PreviewAuthenticator, PreviewGrants, PreviewSigner, PreviewTarget
 
 LINK_PARAMETER = "_sbx"
 _PARAMETER = LINK_PARAMETER.encode()
-_COOKIE_VALUE = re.compile(r"(?P<port>[0-9]{1,5})\.(?P<key>[A-Za-z0-9_-]{22})", re.ASCII)
+_COOKIE_VALUE = re.compile(rf"[0-9]{{1,5}}\.(?P<key>[A-Za-z0-9_-]{{22}})(?:{re.escape(PUBLIC_NAMES)})?", re.ASCII)
 #: Every printable ASCII character stays as the browser sent it; other bytes have no place in a request line.
 _SAFE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -39,14 +53,12 @@ class Visit:
     grant: Grant
     #: The request has the link's parameter, valid or not: the address bar should lose it.
     has_link: bool = False
-    #: The ports of the cookies that the browser has for this grant.
-    cookie_ports: frozenset[int] = frozenset()
+    #: The values of the cookies that the browser has for this grant.
+    cookies: frozenset[str] = frozenset()
     #: The header that held our credential and is not the app's business.
     consumed: str = ""
-
-    @property
-    def is_browser(self) -> bool:
-        return not self.consumed
+    #: Whether the browser is to have a cookie for this host.
+    needs_cookie: bool = True
 
 
 async def browser_visit(
@@ -56,15 +68,48 @@ async def browser_visit(
     link = link_token(scope["query_string"])
     if link is not None and (signed := _read_link(signer, link, host)):
         user_id, token_id = signed
-        return Visit(await grants.create(host.session_id, user_id, token_id), has_link=True)
+        if made := await grants.create(host.session_id, user_id, token_id, _address(scope)):
+            return Visit(made, has_link=True)
     if not _requested_by_own_page(scope, host, domain):
         return None
     cookies = [match for value in cookie_values(scope["headers"]) if (match := _COOKIE_VALUE.fullmatch(value))]
     for match in cookies:
         if grant := await grants.find(match["key"], host.session_id):
-            ports = frozenset(int(each["port"]) for each in cookies if each["key"] == match["key"])
-            return Visit(grant, has_link=link is not None, cookie_ports=ports)
+            own = frozenset(each[0] for each in cookies if each["key"] == match["key"])
+            return Visit(grant, has_link=link is not None, cookies=own)
     return None
+
+
+async def page_visit(scope: Scope, host: PreviewHost, domain: str, grants: PreviewGrants) -> Visit | None:
+    """What is allowed to a page of the session that sends no cookie for this host; None if no such page sends it."""
+    address = _address(scope)
+    if address is None or not _sent_by_session(scope, host, domain):
+        return None
+    grant = await grants.of_address(host.session_id, address)
+    return Visit(grant, needs_cookie=opens_page(scope)) if grant is not None else None
+
+
+def opens_page(scope: Scope) -> bool:
+    """Whether a browser opens a page with this request."""
+    return values(scope["headers"], b"sec-fetch-mode") == ["navigate"] and method(scope) in ("GET", "HEAD")
+
+
+def way_of_sign_in(scope: Scope, host: PreviewHost, domain: str) -> str | None:
+    """Where a browser that opens a page at this port without a cookie is sent: to the host without a port, with the
+    port as its link. None if it is at that host, or does not open a page."""
+    if host.port is None or not opens_page(scope):
+        return None
+    return _at_host(scope, PreviewHost(host.session_id), domain, str(host.port))
+
+
+def way_back(scope: Scope, host: PreviewHost, domain: str, visit: Visit, signer: PreviewSigner) -> str | None:
+    """Where a visitor goes on who was sent here to be signed in for another port; None if that is not so."""
+    port = re.fullmatch("[1-9][0-9]{0,4}", link_token(scope["query_string"]) or "", re.ASCII)
+    if port is None or int(port[0]) > 65_535 or host.port is not None or not visit.cookies or not opens_page(scope):
+        return None
+    grant = visit.grant
+    signed = signer.sign_preview(grant.session_id, grant.user_id, grant.token_id)
+    return _at_host(scope, PreviewHost(host.session_id, int(port[0])), domain, signed)
 
 
 def carries_token(scope: Scope) -> bool:
@@ -80,7 +125,7 @@ async def token_visit(
         caller = await authenticator.caller({name: value})
         if caller is not None and caller.may_see(target.user_id):
             grant = await grants.of_token(target.session_id, caller)
-            return Visit(grant, consumed=name)
+            return Visit(grant, consumed=name, needs_cookie=False) if grant is not None else None
     return None
 
 
@@ -106,14 +151,14 @@ def same_address(scope: Scope) -> bytes:
     return b"/." + target if target[1:2] in (b"/", b"\\") else target  # "//name" would be another host
 
 
-def cookie_header(scope: Scope, grant: Grant, port: int | None) -> tuple[bytes, bytes]:
-    """The header that gives the browser the grant for this host, until the browser is closed. Port 0: not known yet."""
+def cookie_header(scope: Scope, value: str) -> tuple[bytes, bytes]:
+    """The header that gives the browser the grant of this name for this host, until the browser is closed."""
     framed = values(scope["headers"], b"sec-fetch-dest") in (["iframe"], ["frame"])
     if framed and values(scope["headers"], b"sec-fetch-site") == ["cross-site"]:
         attributes = "SameSite=None; Secure; Partitioned"
     else:
         attributes = "SameSite=Lax; Secure" if scope["scheme"] in ("https", "wss") else "SameSite=Lax"
-    return (b"set-cookie", f"{COOKIE_NAME}={port or 0}.{grant.key}; Path=/; HttpOnly; {attributes}".encode())
+    return (b"set-cookie", f"{COOKIE_NAME}={value}; Path=/; HttpOnly; {attributes}".encode())
 
 
 def method(scope: Scope) -> str:
@@ -141,9 +186,16 @@ def _requested_by_own_page(scope: Scope, host: PreviewHost, domain: str) -> bool
         return own
     if site in (["none"], ["same-origin"]):
         return True
-    if origins and own:
-        return True
-    return values(headers, b"sec-fetch-mode") == ["navigate"] and method(scope) in ("GET", "HEAD")
+    return _sent_by_session(scope, host, domain) or opens_page(scope)
+
+
+def _sent_by_session(scope: Scope, host: PreviewHost, domain: str) -> bool:
+    """Whether the request names a page of this session as its sender: by `Origin`, else by `Referer`."""
+    headers = scope["headers"]
+    if values(headers, b"sec-fetch-site") not in ([], ["same-site"], ["same-origin"]):
+        return False
+    senders = values(headers, b"origin") or values(headers, b"referer")
+    return bool(senders) and all(_is_own_origin(sender, host, domain) for sender in senders)
 
 
 def _is_own_origin(origin: str, host: PreviewHost, domain: str) -> bool:
@@ -153,6 +205,19 @@ def _is_own_origin(origin: str, host: PreviewHost, domain: str) -> bool:
         return False
     asking = parse_preview_host(name, domain) if name else None
     return asking is not None and asking.session_id == host.session_id
+
+
+def _address(scope: Scope) -> str | None:
+    """The visitor's IP address, as the edge sees it."""
+    return "".join(values(scope["headers"], ADDRESS_HEADER.encode())) or None
+
+
+def _at_host(scope: Scope, host: PreviewHost, domain: str, link: str) -> str:
+    """The URL of this request at another host of its session, with a link."""
+    _, colon, port = values(scope["headers"], b"host")[0].partition(":")
+    path, question, query = same_address(scope).decode("ascii").partition("?")
+    query = f"{query}&" if question else ""
+    return f"//{host.name(domain)}{colon}{port}{path}?{query}{LINK_PARAMETER}={link}"
 
 
 def _credentials(scope: Scope) -> dict[str, str]:

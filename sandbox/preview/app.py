@@ -21,8 +21,11 @@ from sandbox.preview.headers import (
     CONSUMED_HEADER,
     FAILURE_HEADER,
     GRANT_HEADER,
+    MAIN_PORT_HEADER,
     METHOD_HEADER,
+    NAMES_HEADER,
     PORT_HEADER,
+    PUBLIC_NAMES,
     Headers,
     values,
 )
@@ -90,8 +93,13 @@ class PreviewApp:
         if host and (address := self._usual_address(scope, host)):
             return 308, [(b"location", address), (b"content-length", b"0")]
         admitted = await self._admit(scope, host, self._grants) if host else None
-        if host is None or admitted is None:
+        if host is None:
             return pages.not_found()
+        if admitted is None:
+            elsewhere = access.way_of_sign_in(scope, host, self._domain)
+            return pages.not_found() if elsewhere is None else _see(elsewhere)
+        if elsewhere := access.way_back(scope, host, self._domain, admitted[1], self._signer):
+            return _see(elsewhere)
         return await self._show(scope, host, *admitted, self._grants)
 
     async def _show(
@@ -102,17 +110,20 @@ class PreviewApp:
         port = host.port or target.preview_port
         reads = access.method(scope) in ("GET", "HEAD")
         if visit.has_link and reads:
-            return _redirect(scope, visit, port)
+            return _redirect(scope, visit, visit.grant.name(port or 0, public_names=target.public_names))
         answer = pages.of_status(target)
         if answer is None and port is not None:
             answer = await self._connect(scope, target, port, visit, grants)
         if answer is not None or port is None:
             return answer or pages.nothing_served(target)
-        if visit.is_browser and port not in visit.cookie_ports and reads:
-            return _redirect(scope, visit, port)
+        name = visit.grant.name(port, public_names=target.public_names)
+        if visit.needs_cookie and name not in visit.cookies and reads:
+            return _redirect(scope, visit, name)
         return 204, [
-            (GRANT_HEADER.encode(), f"{port}.{visit.grant.key}".encode()),
+            (GRANT_HEADER.encode(), name.encode()),
             (PORT_HEADER.encode(), str(port).encode()),
+            (MAIN_PORT_HEADER.encode(), str(target.preview_port or port).encode()),
+            (NAMES_HEADER.encode(), PUBLIC_NAMES.encode() if target.public_names else b""),
             (CONSUMED_HEADER.encode(), visit.consumed.encode()),
         ]
 
@@ -121,6 +132,8 @@ class PreviewApp:
     ) -> tuple[PreviewTarget, Visit] | None:
         """The session and what lets this request see it. None does not say which of the two is lacking."""
         visit = await access.browser_visit(scope, host, self._domain, self._signer, grants)
+        if visit is None and (host.port is None or not access.opens_page(scope)):
+            visit = await access.page_visit(scope, host, self._domain, grants)
         if visit is None and not access.carries_token(scope):
             return None
         target = await self._lookup.resolve(host.session_id)
@@ -135,13 +148,12 @@ class PreviewApp:
         failure = "".join(values(scope["headers"], FAILURE_HEADER.encode()))
         # With this the edge could not even connect: the socket is to be made again, and the request not yet sent.
         unsent = failure.startswith("dial ")
-        roles = target.candidates(port)
         try:
             async with asyncio.timeout(self._connect_seconds):
                 if failure and not unsent:
                     await self._check_listening(target, port)
                     return pages.app_hung_up(target, port)
-                await grants.connect(visit.grant, port, roles, renew=unsent, tls=port in target.tls_ports)
+                await grants.connect(visit.grant, port, target, renew=unsent)
         except TimeoutError:
             late = f"the container gave no connection to port {port} within {self._connect_seconds:g} s"
             return await self._silent(target, port, GuestError(late, code="agent_unreachable"))
@@ -183,12 +195,17 @@ class PreviewApp:
         return parse_preview_host(name, self._domain) if name else None
 
 
-def _redirect(scope: Scope, visit: Visit, port: int | None) -> tuple[int, Headers]:
+def _see(address: str) -> tuple[int, Headers]:
+    headers = [(b"location", address.encode()), (b"content-length", b"0")]
+    return 302, [*headers, (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
+
+
+def _redirect(scope: Scope, visit: Visit, cookie: str) -> tuple[int, Headers]:
     """To the same address without the link's token, with the cookie for the port as it is now."""
     headers = [(b"location", access.same_address(scope)), (b"content-length", b"0")]
     headers += [(b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
-    if (port or 0) not in visit.cookie_ports:
-        headers.append(access.cookie_header(scope, visit.grant, port))
+    if cookie not in visit.cookies:
+        headers.append(access.cookie_header(scope, cookie))
     return 302, headers
 
 

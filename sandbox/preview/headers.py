@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 Headers = list[tuple[bytes, bytes]]
 
-#: The cookie of one preview host: the port and the key of the visitor's grant, `{port}.{key}`.
+#: The cookie of one preview host: the name of the visitor's grant for a port, as `target.grant_name` makes it.
 COOKIE_NAME = "__sbx_preview"
 #: Every token this service makes starts with this, so apps never see one, whoever sent it.
 TOKEN_PREFIX = "sbx_"  # noqa: S105
@@ -15,10 +15,18 @@ TOKEN_PREFIX = "sbx_"  # noqa: S105
 #: request wants to change to one (`GET websocket`); and why the app could not be reached.
 METHOD_HEADER = "x-sandbox-method"
 FAILURE_HEADER = "x-sandbox-failure"
-#: What the service answers it with: the file name of the grant, and the header that held a credential of ours.
+#: And the visitor's IP address.
+ADDRESS_HEADER = "x-sandbox-address"
+#: What the service answers it with: the name of the grant, the port it leads to, the port that the host without one
+#: stands for, `PUBLIC_NAMES` or nothing, and the header that held a credential of ours.
 GRANT_HEADER = "x-sandbox-grant"
 PORT_HEADER = "x-sandbox-port"
+MAIN_PORT_HEADER = "x-sandbox-main-port"
+NAMES_HEADER = "x-sandbox-names"
 CONSUMED_HEADER = "x-sandbox-consumed"
+
+#: The end of a grant's name if the app is to be asked by the public host names, and not as `localhost:PORT`.
+PUBLIC_NAMES = ".public"
 
 _COOKIE = COOKIE_NAME.encode()
 

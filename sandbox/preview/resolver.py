@@ -36,6 +36,7 @@ class SessionResolver:
             tls_ports=session.observations.tls_ports,
             pipeline_stage=session.pipeline_stage,
             error=session.error,
+            public_names=session.plan is not None and session.plan.preview.host == "public",
         )
 
     def guest(self, session_id: UUID, role: str) -> Guest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 from sandbox.domain.caller import Caller
 from sandbox.domain.session import SessionError, SessionStatus
 from sandbox.engine.guest import Guest
+from sandbox.preview.headers import PUBLIC_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class PreviewTarget:
     tls_ports: tuple[int, ...] = ()
     pipeline_stage: str | None = None
     error: SessionError | None = None
+    #: Whether the app is asked by the public host names, and not as `localhost:PORT`.
+    public_names: bool = False
 
     def candidates(self, port: int) -> tuple[str, ...]:
         """The roles in which to look for a port: the one the plan names, else all, the previewed one first."""
@@ -47,6 +50,12 @@ class Grant:
     user_id: str
     #: The token that the visitor signed in with, if that is known; the grant ends with it.
     token_id: UUID | None
+    #: The IP address from which the visitor signed in with a browser.
+    address: str | None = None
+
+    def name(self, port: int, *, public_names: bool) -> str:
+        """The value of the visitor's cookie for a port, and the name of the file that leads there."""
+        return f"{port}.{self.key}{PUBLIC_NAMES if public_names else ''}"
 
 
 class PreviewResolver(Protocol):
@@ -62,25 +71,33 @@ class PreviewResolver(Protocol):
 class PreviewGrants(Protocol):
     """The grants by which the edge lets visitors through."""
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None) -> Grant:
-        """A new grant for a visitor who has signed in."""
+    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None, address: str | None) -> Grant | None:
+        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if the token is
+        not good any more."""
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key; None if there is none, its time is over or its token is not good."""
 
-    async def of_token(self, session_id: UUID, caller: Caller) -> Grant:
-        """The grant of a caller who sends a token with each request."""
+    async def of_address(self, session_id: UUID, address: str) -> Grant | None:
+        """A grant of the session for a browser that signed in from this IP address, the newest that is good."""
 
-    async def connect(self, grant: Grant, port: int, roles: Sequence[str], *, renew: bool, tls: bool = False) -> None:
-        """Let the edge reach the port with this grant, in the first of the roles where something listens on it.
+    async def of_token(self, session_id: UUID, caller: Caller) -> Grant | None:
+        """The grant of a caller who sends a token with each request; None if the token is not good any more."""
 
-        `tls`: the app speaks TLS, and the edge does not. `renew`: the edge could not connect with what there is. Raises
-        GuestError: `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
+    async def connect(self, grant: Grant, port: int, target: PreviewTarget, *, renew: bool) -> None:
+        """Let the edge reach the port with this grant, in the first of the target's roles where something listens on
+        it.
+
+        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens,
+        `agent_unreachable` if a guest agent does not answer.
         """
 
 
 class PreviewSigner(Protocol):
-    """Reads the signatures of preview links."""
+    """Makes and reads the signatures of preview links."""
+
+    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:
+        """The signature in a link to the session's previews for this user."""
 
     def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
         """The user, and the token, that a link to this session's preview was made for. Raises a SandboxError of kind

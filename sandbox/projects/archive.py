@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import hashlib
 import tarfile
-import threading
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -74,55 +71,27 @@ class NormalisedProject:
     size_bytes: int
 
 
-async def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path) -> NormalisedProject:
+def normalise(source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path) -> NormalisedProject:
     """Validate the archive at `source` and write its project to `target`, as a `.tar.gz`.
 
     The same files give the same bytes, however they were packed: files are sorted, and have the same owner and time; of
-    their mode only the executable bit is preserved. Raises ArchiveRefused. After an error or a cancellation, `target`
-    does not exist. The work runs in a thread with bounded memory. The disk of `target` needs space for the unpacked
-    project and for the result.
+    their mode only the executable bit is preserved. Raises ArchiveRefused; then `target` does not exist. Takes up to a
+    minute with bounded memory: call it in a worker process. The disk of `target` needs space for the unpacked project
+    and for the result.
     """
-    stop = threading.Event()
-
-    def step() -> None:
-        if stop.is_set():
-            raise _Cancelled
-
-    work = asyncio.ensure_future(asyncio.to_thread(_normalise, source, kind, limits, target, step))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([work])
-        work.exception()
-        await asyncio.to_thread(target.unlink, missing_ok=True)
-        raise
-
-
-class _Cancelled(Exception):
-    """The caller was cancelled and no longer waits for the result."""
-
-
-def _normalise(
-    source: Path, kind: ArchiveKind, limits: ArchiveLimits, target: Path, step: Callable[[], None]
-) -> NormalisedProject:
-    with _open(source, kind, limits, target.parent, step) as reader:
+    with _open(source, kind, limits, target.parent) as reader:
         nodes = reader.tree.project_nodes()
         files, size = _measure(nodes, limits, source.stat().st_size)
         try:
-            digest = _write(reader, nodes, target, step)
+            digest = _write(reader, nodes, target)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
     return NormalisedProject(digest, files, size)
 
 
-def _open(
-    source: Path, kind: ArchiveKind, limits: ArchiveLimits, scratch: Path, step: Callable[[], None]
-) -> ArchiveReader:
-    if kind is ArchiveKind.ZIP:
-        return ZipReader(source, limits, step)
-    return TarReader(source, scratch, limits, step)
+def _open(source: Path, kind: ArchiveKind, limits: ArchiveLimits, scratch: Path) -> ArchiveReader:
+    return ZipReader(source, limits) if kind is ArchiveKind.ZIP else TarReader(source, scratch, limits)
 
 
 def _measure(nodes: dict[str, Node], limits: ArchiveLimits, packed: int) -> tuple[int, int]:
@@ -152,12 +121,11 @@ def _measure(nodes: dict[str, Node], limits: ArchiveLimits, packed: int) -> tupl
     return files, size
 
 
-def _write(reader: ArchiveReader, nodes: dict[str, Node], target: Path, step: Callable[[], None]) -> str:
+def _write(reader: ArchiveReader, nodes: dict[str, Node], target: Path) -> str:
     with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         hashing = _Hashing(packed)
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
             for node in nodes.values():
-                step()
                 _write_node(reader, node, tar)
     return f"sha256:{hashing.hash.hexdigest()}"
 

@@ -10,7 +10,6 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,14 +67,14 @@ class ArchiveReader(Protocol):
 class TarReader:
     """Reads a `.tar.gz`. It is first decompressed to a temporary file in `scratch`, whose size is limited."""
 
-    def __init__(self, source: Path, scratch: Path, limits: ArchiveLimits, step: Callable[[], None]) -> None:
+    def __init__(self, source: Path, scratch: Path, limits: ArchiveLimits) -> None:
         self.tree = Tree(limits.max_members)
         self._members: list[tarfile.TarInfo] = []
         self._raw = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by __exit__
         try:
-            _gunzip(source, self._raw, limits, step)
+            _gunzip(source, self._raw, limits)
             self._guard = _BoundedReads(self._raw)
-            self._read_members(step)
+            self._read_members()
         except BaseException:
             self._raw.close()
             raise
@@ -93,14 +92,13 @@ class TarReader:
             raise ArchiveRefused("archive_unreadable", f"{shown(node.path)} has no content", _DAMAGED)
         return opened
 
-    def _read_members(self, step: Callable[[], None]) -> None:
+    def _read_members(self) -> None:
         self._raw.seek(0)
         name = "the first member"
         try:
             self._tar = tarfile.open(fileobj=self._guard, mode="r:", errorlevel=2)  # type: ignore[call-overload]  # noqa: SIM115
             while (member := self._next()) is not None:
                 name = member.name
-                step()
                 self._add(member)
         except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, OverflowError) as error:
             raise ArchiveRefused(
@@ -153,7 +151,7 @@ class TarReader:
 class ZipReader:
     """Reads a `.zip`."""
 
-    def __init__(self, source: Path, limits: ArchiveLimits, step: Callable[[], None]) -> None:
+    def __init__(self, source: Path, limits: ArchiveLimits) -> None:
         self.tree = Tree(limits.max_members)
         _check_zip_end(source, limits.max_members)
         try:
@@ -163,7 +161,6 @@ class ZipReader:
         try:
             self._members = self._zip.infolist()
             for index, member in enumerate(self._members):
-                step()
                 self._add(index, member)
         except BaseException:
             self._zip.close()
@@ -238,14 +235,13 @@ class _BoundedReads:
         return self._file.tell()
 
 
-def _gunzip(source: Path, raw: IO[bytes], limits: ArchiveLimits, step: Callable[[], None]) -> None:
+def _gunzip(source: Path, raw: IO[bytes], limits: ArchiveLimits) -> None:
     limit = limits.max_bytes + limits.max_members * _TAR_OVERHEAD_BYTES
     packed = max(source.stat().st_size, 1)
     written = 0
     try:
         with gzip.open(source, "rb") as stream:
             while chunk := stream.read(CHUNK):
-                step()
                 written += len(chunk)
                 check_ratio(written, packed, limits)
                 if written > limit:

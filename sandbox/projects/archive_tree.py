@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -118,6 +120,16 @@ def is_platform_junk(name: str) -> bool:
     return base in ("Icon\r", ".DS_Store", "Thumbs.db") or base.startswith("._")
 
 
+def is_within(path: str, folders: Collection[str]) -> bool:
+    """Return whether the path is below one of the folders, which should be a set."""
+    end = path.find("/")
+    while end >= 0:
+        if path[:end] in folders:
+            return True
+        end = path.find("/", end + 1)
+    return False
+
+
 class Tree:
     """Collects the members of one archive while they are read."""
 
@@ -161,11 +173,11 @@ class Tree:
 
 
 def _without_junk(nodes: dict[str, Node]) -> dict[str, Node]:
-    environments = tuple(path[: -len("pyvenv.cfg")] for path in nodes if path.endswith("/pyvenv.cfg"))
+    environments = {path.removesuffix("/pyvenv.cfg") for path in nodes if path.endswith("/pyvenv.cfg")}
     return {
         path: node
         for path, node in nodes.items()
-        if _JUNK.isdisjoint(path.split("/")) and not f"{path}/".startswith(environments)
+        if _JUNK.isdisjoint(path.split("/")) and path not in environments and not is_within(path, environments)
     }
 
 
@@ -198,12 +210,17 @@ def _with_parents(nodes: dict[str, Node]) -> dict[str, Node]:
 
 def _without_top_folder(nodes: dict[str, Node]) -> dict[str, Node]:
     """Remove a single folder that contains everything else, as in downloads of repositories, unless it is a package."""
-    while True:
-        top = [path for path in nodes if "/" not in path]
-        if len(top) != 1 or nodes[top[0]].type is not NodeType.FOLDER or f"{top[0]}/__init__.py" in nodes:
-            return nodes
-        cut = len(top[0]) + 1
-        nodes = {path[cut:]: replace(node, path=path[cut:]) for path, node in nodes.items() if len(path) > cut}
+    children = defaultdict[str, list[str]](list)
+    for path in nodes:
+        children[path.rpartition("/")[0]].append(path)
+    top = ""
+    while len(children[top]) == 1:
+        (only,) = children[top]
+        if nodes[only].type is not NodeType.FOLDER or f"{only}/__init__.py" in nodes:
+            break
+        top = only
+    cut = len(top) + 1 if top else 0
+    return {path[cut:]: replace(node, path=path[cut:]) for path, node in nodes.items() if len(path) > cut}
 
 
 def _check_links(nodes: dict[str, Node]) -> None:

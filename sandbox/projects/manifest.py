@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, RolePlan
+from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, PreviewPlan, RolePlan
 from sandbox.errors import InvalidInput
 from sandbox.projects.archive_tree import shown
-from sandbox.projects.detection.detect import EXAMPLE, RuntimeRules, detect, detect_role
+from sandbox.projects.detection.detect import EXAMPLE, PlanUndetected, RuntimeRules, detect, detect_role
+from sandbox.projects.project import RequestedPlan
 from sandbox.projects.source import ProjectSource
+from sandbox.projects.toml import TomlInvalid, load_toml
 
 MANIFEST = "sandbox.toml"
 MAX_MANIFEST_BYTES = 64 * 1024
 KEYS = ("runtime", "root", "install", "start", "port", "health", "env")
 
 
+#: Names the plan of a request in error messages.
+REQUEST = "the plan of the request"
+
+
 class PlanInvalid(InvalidInput):
-    """`sandbox.toml` is invalid. The message names the table, the key, the reason, and the line if it is known."""
+    """A stated plan is invalid: `sandbox.toml`, or the plan of a request.
+
+    The message names the table, the key, the reason, and the line if it is known.
+    """
 
     code = "plan_invalid"
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(f"{MANIFEST}: {message}", hint=hint or f"Example of a complete {MANIFEST}:\n{EXAMPLE}")
+    def __init__(self, message: str, hint: str = "", *, stated_in: str = MANIFEST) -> None:
+        super().__init__(f"{stated_in}: {message}", hint=hint or f"Example of a complete {MANIFEST}:\n{EXAMPLE}")
 
 
 def make_plan(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
@@ -51,24 +59,66 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
     mean that there is no such command.
     """
     try:
-        tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        tables = load_toml(text)
+    except TomlInvalid as error:
         raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the position given.") from error
     if not tables:
         raise PlanInvalid("it is empty")
+    preview = _take_preview(tables, text)
     if len(tables) > MAX_ROLES:
         raise PlanInvalid(f"it has {len(tables)} tables, and a project has at most {MAX_ROLES} roles")
     rules = list(runtimes)
+    if not tables:
+        return detect(source, rules).model_copy(update={"preview": preview})
     roles = {name: _Table(name, table, text).read(source, rules) for name, table in tables.items()}
-    return LaunchPlan(roles=roles)
+    return LaunchPlan(roles=roles, preview=preview)
+
+
+def _take_preview(tables: dict[str, Any], text: str) -> PreviewPlan:
+    """Take the table `preview` out, unless it is a role of that name: then it has keys of a role."""
+    content = tables.get("preview")
+    if not isinstance(content, dict) or not set(content) <= set(PreviewPlan.model_fields):
+        return PreviewPlan()
+    del tables["preview"]
+    return _Table("preview", content, text).read_preview()
+
+
+def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
+    """Return the plan of a project in which the requested roles replace its own.
+
+    A role is checked like a table of `sandbox.toml`. Keys that it leaves out are those of the project's own role with
+    this name, or else of the app that is detected in its `root`. None leaves the project's role out. Raises
+    PlanInvalid. Blocks: call it in a thread.
+    """
+    rules = list(runtimes)
+    try:
+        own = make_plan(source, rules)
+        roles, preview = dict(own.roles), own.preview
+    except (PlanInvalid, PlanUndetected):
+        roles, preview = {}, PreviewPlan()
+    for name, content in requested.items():
+        if content is None:
+            roles.pop(name, None)
+        else:
+            roles[name] = _Table(name, dict(content), "", REQUEST).read(source, rules, roles.get(name))
+    if not roles:
+        raise PlanInvalid("it leaves no role", "State at least one role.", stated_in=REQUEST)
+    if len(roles) > MAX_ROLES:
+        raise PlanInvalid(
+            f"there are {len(roles)} roles with those of the project, and a project has at most {MAX_ROLES}",
+            "Set the roles of the project that are not needed to null.",
+            stated_in=REQUEST,
+        )
+    return LaunchPlan(roles=roles, preview=preview)
 
 
 class _Table:
-    """One table of the manifest, with the text for line numbers."""
+    """One table of a stated plan, with the text of the manifest for line numbers."""
 
-    def __init__(self, name: str, content: object, text: str) -> None:
+    def __init__(self, name: str, content: object, text: str, stated_in: str = MANIFEST) -> None:
         self._name = name
         self._text = text
+        self._stated_in = stated_in
         if not isinstance(content, dict):
             raise self._error("", "is a value outside of any table; move it below [backend] or another role")
         if not re.match(ROLE_PATTERN, name):
@@ -77,24 +127,37 @@ class _Table:
             )
         self._content: dict[str, Any] = content
 
-    def read(self, source: ProjectSource, rules: list[RuntimeRules]) -> RolePlan:
-        """Return the role's plan. Raises PlanInvalid."""
+    def read_preview(self) -> PreviewPlan:
+        """Return how previews are asked for. Raises PlanInvalid."""
+        try:
+            return PreviewPlan.model_validate(self._content, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise self._error(str(first["loc"][0]), f"is invalid: {first['msg']}") from error
+
+    def read(self, source: ProjectSource, rules: list[RuntimeRules], own: RolePlan | None = None) -> RolePlan:
+        """Return the role's plan. Keys that are left out are those of the project's `own` role. Raises PlanInvalid."""
         for key in self._content:
             if key not in KEYS:
                 raise self._error(key, f"is unknown; the known keys are {', '.join(KEYS)}")
-        stated = self._validated({"runtime": "", **self._content})
+        own_root = {"root": own.root} if own else {}
+        stated = self._validated({"runtime": "", **own_root, **self._content})
         if stated.root != "." and not any(path.startswith(f"{stated.root}/") for path in source.files):
             raise self._error("root", f"names the folder {shown(stated.root)}, which is not in the project")
-        complete = self._filled(stated, source, rules)
+        complete = self._filled(stated, source, rules, own if own and own.root == stated.root else None)
         known = sorted(rule.name for rule in rules)
         if complete.runtime not in known:
             raise self._error("runtime", f"is {shown(complete.runtime)}; the known runtimes are {', '.join(known)}")
         return complete
 
-    def _filled(self, stated: RolePlan, source: ProjectSource, rules: list[RuntimeRules]) -> RolePlan:
+    def _filled(
+        self, stated: RolePlan, source: ProjectSource, rules: list[RuntimeRules], own: RolePlan | None
+    ) -> RolePlan:
         given = {key: getattr(stated, key) for key in KEYS if key in self._content}
         missing = [key for key in ("runtime", "install", "start") if key not in given]
-        detected = detect_role(source, stated.root, self._name, rules) if missing else None
+        detected = own
+        if missing and detected is None:
+            detected = detect_role(source, stated.root, self._name, rules)
         if detected is None:
             needed = [key for key in missing if key != "install"]
             if needed:
@@ -133,7 +196,7 @@ class _Table:
     def _error(self, key: str, reason: str) -> PlanInvalid:
         line = self._line(key)
         where = f"[{self._name[:60]}] {key}".strip() if key else f"[{self._name[:60]}]"
-        return PlanInvalid(f"{where} {reason}" + (f" (line {line})" if line else ""))
+        return PlanInvalid(f"{where} {reason}" + (f" (line {line})" if line else ""), stated_in=self._stated_in)
 
     def _line(self, key: str) -> int | None:
         """Return the line of a key, or else of its table's header. None if it is written in another form of TOML."""

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.plan import LaunchPlan
 from sandbox.errors import Conflict, InvalidInput, NotFound
 from sandbox.projects import store
-from sandbox.projects.archive import ArchiveKind, normalise
+from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_readers import ArchiveLimits
 from sandbox.projects.detection.detect import RuntimeRules
-from sandbox.projects.manifest import make_plan
-from sandbox.projects.project import PROJECT_ID, Project, ProjectRef
-from sandbox.projects.source import open_source
+from sandbox.projects.preparing import PLAN_LIMITS, UPLOAD_LIMITS, plan_archive, prepare
+from sandbox.projects.project import PROJECT_ID, Project, ProjectRef, RequestedPlan
 from sandbox.settings import Settings
-
-#: Archives that are processed at the same time. Each may need a core and disk space for the unpacked project.
-_CONCURRENT_UPLOADS = 4
+from sandbox.workers import Workers
 
 
 class Runtimes(Protocol):
@@ -36,34 +32,47 @@ class Runtimes(Protocol):
 class ProjectService:
     """The projects of all users. For a caller who is no admin, other users' projects do not exist. Not thread-safe."""
 
-    def __init__(self, db: Database, catalog: Runtimes, settings: Settings) -> None:
+    def __init__(
+        self,
+        db: Database,
+        catalog: Runtimes,
+        settings: Settings,
+        workers: Workers,
+        *,
+        require_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._require_room = require_room
+        self._workers = workers
         self._catalog = catalog
         self._limits = ArchiveLimits.of(settings)
-        self._uploads = asyncio.Semaphore(_CONCURRENT_UPLOADS)
 
     async def put(self, caller: Caller, project_id: str, archive_file: Path, kind: ArchiveKind) -> tuple[Project, bool]:
         """Store the content of an uploaded archive as the caller's project. Return it, and whether it is new.
 
         An earlier project of the same id is replaced; sessions that use its content are not affected. Uploading the
-        same content again changes nothing. Raises ArchiveRefused, PlanInvalid, PlanUndetected, or InvalidInput for an
-        invalid id. In that case nothing is stored, and an earlier project is not changed.
+        same content again changes nothing. A project whose plan is not known is stored with the problem, because a
+        launch can be requested with a plan. Raises ArchiveRefused, DiskLow, or InvalidInput for an invalid id. In that
+        case nothing is stored, and an earlier project is not changed.
         """
+        self._require_room()
         if not PROJECT_ID.fullmatch(project_id):
             raise InvalidInput(
                 "project_id: only letters, digits and . _ - are allowed, at most 255, and no dot at the beginning.",
                 hint="Choose another project_id.",
                 code="project_id_invalid",
             )
-        async with self._uploads:
-            with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
-                packed = Path(folder) / "project.tar.gz"
-                normalised = await normalise(archive_file, kind, self._limits, packed)
-                plan = await asyncio.to_thread(self._make_plan, packed)
-                async with self._db.transaction() as conn:
-                    if not await store.has_archive(conn, normalised.digest):
-                        await store.insert_archive(conn, normalised.digest, await asyncio.to_thread(packed.read_bytes))
-                    return await store.put(conn, caller.user_id, project_id, normalised, plan)
+        with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
+            packed = Path(folder) / "project.tar.gz"
+            whose = f"user {caller.user_id}"
+            arguments = (archive_file, kind, self._limits, packed, self._catalog.list())
+            prepared = await self._workers.run(whose, UPLOAD_LIMITS, prepare, *arguments)
+            digest = prepared.archive.digest
+            async with self._db.transaction() as conn:
+                if not await store.has_archive(conn, digest):
+                    await store.insert_archive(conn, digest, await asyncio.to_thread(packed.read_bytes))
+                return await store.put(conn, caller.user_id, project_id, prepared.archive, prepared.plan)
 
     async def get(self, caller: Caller, project_id: str) -> Project:
         """Return the caller's project of this id. For an admin who has none, return that of another user.
@@ -107,9 +116,18 @@ class ProjectService:
         async with self._db.transaction() as conn:
             await store.delete(conn, project)
 
-    async def reference(self, caller: Caller, project_id: str) -> ProjectRef:
-        """Return the source of a new session of this project. Raises what `get` raises."""
+    async def reference(self, caller: Caller, project_id: str, requested: RequestedPlan | None = None) -> ProjectRef:
+        """Return the source of a session of this project, which is launched with the `requested` plan if there is one.
+
+        Raises what `get` raises, PlanInvalid if the requested plan is invalid for the project, and InvalidInput if
+        there is neither a requested plan nor one of the project.
+        """
         project = await self.get(caller, project_id)
+        if requested:
+            plan = await self.plan_for(project.digest, requested)
+            return ProjectRef(project.digest, plan.primary_runtime)
+        if project.plan is None:
+            raise _unplanned(project)
         return ProjectRef(project.digest, project.plan.primary_runtime)
 
     async def archive(self, digest: str) -> bytes:
@@ -124,18 +142,29 @@ class ProjectService:
             )
         return content
 
-    async def plan_for(self, digest: str) -> LaunchPlan:
-        """Return the plan of a stored source, even if its project was replaced or deleted.
+    async def plan_for(self, digest: str, requested: RequestedPlan | None = None) -> LaunchPlan:
+        """Return the plan of a stored source, even if its project was replaced or deleted, with the roles that were
+        `requested` in place of its own.
 
-        Raises what `archive` raises.
+        Raises what `archive` raises, PlanUndetected and PlanInvalid.
         """
-        async with self._db.read() as conn:
-            plan = await store.plan_of(conn, digest)
-        if plan is not None:
-            return plan
+        if not requested:
+            async with self._db.read() as conn:
+                plan = await store.plan_of(conn, digest)
+            if plan is not None:
+                return plan
         content = await self.archive(digest)
-        return await asyncio.to_thread(self._make_plan, io.BytesIO(content))
+        with tempfile.TemporaryDirectory(prefix="sandbox-plan-") as folder:
+            packed = Path(folder) / "project.tar.gz"
+            await asyncio.to_thread(packed.write_bytes, content)
+            # Whose project it is is not known here; of one source there is one plan.
+            arguments = (packed, self._catalog.list(), requested)
+            return await self._workers.run(f"source {digest}", PLAN_LIMITS, plan_archive, *arguments)
 
-    def _make_plan(self, archive: Path | IO[bytes]) -> LaunchPlan:
-        with open_source(archive) as source:
-            return make_plan(source, self._catalog.list())
+
+def _unplanned(project: Project) -> InvalidInput:
+    """Return the error for a launch of a project whose plan is not known."""
+    problem = project.plan_problem
+    if problem is None:
+        raise ValueError("the project has a plan")
+    return InvalidInput(problem.message, hint=problem.hint, code=problem.code)

@@ -6,12 +6,15 @@ import gzip
 import shutil
 import tarfile
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
+
+from sandbox.projects.archive_tree import is_within
 
 #: Larger files are not read.
 MAX_TEXT_BYTES = 512 * 1024
@@ -82,10 +85,12 @@ class Folder:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """Paths of all files in it and below it, sorted."""
-        prefix = "" if self.path == "." else f"{self.path}/"
-        inner = (path[len(prefix) :] for path in self.source.files if path.startswith(prefix))
-        excluded = tuple(f"{name}/" for name in self.excluded)
-        return tuple(path for path in inner if not path.startswith(excluded))
+        found = self.source.files
+        if self.path != ".":
+            # All paths below it are next to each other. "0" is the character after "/".
+            start, end = bisect_left(found, f"{self.path}/"), bisect_left(found, f"{self.path}0")
+            found = tuple(path[len(self.path) + 1 :] for path in found[start:end])
+        return tuple(path for path in found if not is_within(path, self.excluded)) if self.excluded else found
 
     @cached_property
     def names(self) -> frozenset[str]:

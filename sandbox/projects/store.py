@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sandbox.domain.plan import LaunchPlan
+from sandbox.domain.plan import LaunchPlan, blank_plan
 from sandbox.projects.archive import NormalisedProject
-from sandbox.projects.project import Project
+from sandbox.projects.project import PlanProblem, Project
 
-_COLUMNS = "user_id, project_id, digest, files, size_bytes, plan, created_at, updated_at"
+_COLUMNS = "user_id, project_id, digest, files, size_bytes, plan, plan_problem, created_at, updated_at"
+#: What is stored in the column `plan` of a project whose plan is not known.
+_UNKNOWN_PLAN = blank_plan("python312")
 #: An archive without references is deleted some time after `created_at`. Updating that time keeps it until the caller
 #: has added the reference.
 _TOUCH_ARCHIVE = text("UPDATE project_archives SET created_at = NOW() WHERE digest = :digest RETURNING digest")
@@ -29,10 +33,11 @@ _CURRENT_DIGEST = text("""
     SELECT digest FROM projects WHERE user_id = :user_id AND project_id = :project_id FOR UPDATE
 """)
 _PUT = text(f"""
-    INSERT INTO projects (user_id, project_id, digest, files, size_bytes, plan)
-    VALUES (:user_id, :project_id, :digest, :files, :size_bytes, CAST(:plan AS jsonb))
+    INSERT INTO projects (user_id, project_id, digest, files, size_bytes, plan, plan_problem)
+    VALUES (:user_id, :project_id, :digest, :files, :size_bytes, CAST(:plan AS jsonb), CAST(:plan_problem AS jsonb))
     ON CONFLICT (user_id, project_id) DO UPDATE
        SET digest = excluded.digest, files = excluded.files, size_bytes = excluded.size_bytes, plan = excluded.plan,
+           plan_problem = excluded.plan_problem,
            updated_at = CASE WHEN projects.digest = excluded.digest THEN projects.updated_at ELSE NOW() END
     RETURNING {_COLUMNS}, xmax = 0 AS created
 """)
@@ -47,7 +52,7 @@ _LIST = text(f"""
 """)
 _DELETE = text("DELETE FROM projects WHERE user_id = :user_id AND project_id = :project_id RETURNING digest")
 _CONTENT = text("SELECT content FROM project_archives WHERE digest = :digest")
-_PLAN = text("SELECT plan FROM projects WHERE digest = :digest LIMIT 1")
+_PLAN = text("SELECT plan, plan_problem FROM projects WHERE digest = :digest LIMIT 1")
 
 
 async def has_archive(conn: AsyncConnection, digest: str) -> bool:
@@ -61,13 +66,20 @@ async def insert_archive(conn: AsyncConnection, digest: str, content: bytes) -> 
 
 
 async def put(
-    conn: AsyncConnection, user_id: str, project_id: str, normalised: NormalisedProject, plan: LaunchPlan
+    conn: AsyncConnection,
+    user_id: str,
+    project_id: str,
+    normalised: NormalisedProject,
+    plan: LaunchPlan | PlanProblem,
 ) -> tuple[Project, bool]:
     """Create or replace a project whose archive is stored. Return it, and whether it is new."""
     name = {"user_id": user_id, "project_id": project_id}
     before = (await conn.execute(_CURRENT_DIGEST, name)).scalar()
     values = {**name, "digest": normalised.digest, "files": normalised.files, "size_bytes": normalised.size_bytes}
-    row = (await conn.execute(_PUT, {**values, "plan": plan.model_dump_json()})).mappings().one()
+    problem = json.dumps(asdict(plan)) if isinstance(plan, PlanProblem) else None
+    known = _UNKNOWN_PLAN if isinstance(plan, PlanProblem) else plan
+    values |= {"plan": known.model_dump_json(), "plan_problem": problem}
+    row = (await conn.execute(_PUT, values)).mappings().one()
     if before is not None and before != normalised.digest:
         await conn.execute(_RELEASE_ARCHIVE, {"digest": before})
     return _project(row), bool(row["created"])
@@ -109,19 +121,35 @@ async def archive_content(conn: AsyncConnection, digest: str) -> bytes | None:
 
 
 async def plan_of(conn: AsyncConnection, digest: str) -> LaunchPlan | None:
-    """Return the plan of a project that has this source, or None if there is no such project any more."""
-    plan = (await conn.execute(_PLAN, {"digest": digest})).scalar()
-    return LaunchPlan.model_validate(plan) if plan is not None else None
+    """Return the plan of a project that has this source. None if there is no such project any more, or its plan is not
+    known."""
+    row = (await conn.execute(_PLAN, {"digest": digest})).mappings().first()
+    return _plan(row)[0] if row is not None else None
+
+
+def _plan(row: RowMapping) -> tuple[LaunchPlan, None] | tuple[None, PlanProblem]:
+    """Return the plan of a row, or the problem.
+
+    A replica of the previous release that replaces a project leaves `plan_problem` as it is, so the problem counts only
+    beside the plan that is stored with it.
+    """
+    plan = LaunchPlan.model_validate(row["plan"])
+    if row["plan_problem"] is None or plan != _UNKNOWN_PLAN:
+        return plan, None
+    found = row["plan_problem"]
+    return None, PlanProblem(found["code"], found["message"], found["hint"], tuple(found["looked_at"]))
 
 
 def _project(row: RowMapping) -> Project:
+    plan, problem = _plan(row)
     return Project(
         user_id=row["user_id"],
         project_id=row["project_id"],
         digest=row["digest"],
         files=row["files"],
         size_bytes=row["size_bytes"],
-        plan=LaunchPlan.model_validate(row["plan"]),
+        plan=plan,
+        plan_problem=problem,
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from datetime import datetime
 from sandbox.db.connection import Database
 from sandbox.db.tables import Row
 from sandbox.errors import InvalidInput
+from sandbox.events.sse import encode_event
 from sandbox.records import store
 
 PAGE = 500
@@ -78,8 +78,7 @@ async def read_page(db: Database, after: Position, horizon: int, wanted: LogFilt
 
 def _line(row: Row) -> Line:
     position = Position(row.pop("transaction_id"), row["log_id"])
-    body = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_time)
-    event = f"id: {position.encode()}\nevent: log\ndata: {body}\n\n".encode()
+    event = encode_event("log", row, event_id=position.encode(), default=_time)
     return Line(position, LogFilter(row["user_id"], row["level"], row["service"]), event)
 
 

@@ -58,6 +58,9 @@ _DELETIONS = {
         "status = 'resolved' AND coalesce(resolved_at, timestamp) < NOW() - :keep * INTERVAL '1 day'",
     ),
     "memory": _Deletion("agent_memory", "delete expired", "namespace, key", "expires_at < NOW()"),
+    "memory_history": _Deletion(
+        "agent_memory_history", "delete", "change_id", "changed_at < NOW() - :keep * INTERVAL '1 day'"
+    ),
 }
 
 #: Partitions of whole days (UTC) that are older than `:keep` days.
@@ -88,6 +91,7 @@ async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
         ("test_results", settings.retention_test_results_days),
         ("alerts", settings.retention_alerts_days),
         ("memory", 0),
+        ("memory_history", settings.retention_memory_history_days),
     ):
         steps.append(await _delete(db, _DELETIONS[name], keep, settings.retention_logs_days, dry_run=dry_run))
     return steps

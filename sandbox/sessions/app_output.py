@@ -33,7 +33,7 @@ def read_resume(session: Session, resume: str | None) -> dict[str, int]:
 async def app_lines(
     session: Session, guests: dict[str, Guest], offsets: dict[str, int], *, follow: bool
 ) -> AsyncIterator[bytes]:
-    """Encoded `log` events `{role, stream, line}` of the given roles, in the order they are read, and a final `end`.
+    """Encoded `log` events `{role, stream, line, end}` of the given roles, as they are read, and a final `end`.
 
     With `follow` the stream ends when the apps have exited, else at the end of the output so far.
     """
@@ -63,10 +63,10 @@ async def app_lines(
             pieces = []
             for end, line in completed:
                 done[role] = min(end, unfinished) if unfinished < chunk.offset else end
-                pieces.append(_event(session, done, role, chunk.stream.value, line))
+                pieces.append(_event(session, done, role, chunk.stream.value, line, end))
             if pieces:
                 yield b"".join(pieces)
-        yield _event(session, done, None, "system", "")
+        yield _event(session, done, None, "system", "", 0)
     finally:
         for task in tasks:
             task.cancel()
@@ -92,8 +92,8 @@ async def _read(
         await queue.put(None)
 
 
-def _event(session: Session, done: dict[str, int], role: str | None, stream: str, line: str) -> bytes:
+def _event(session: Session, done: dict[str, int], role: str | None, stream: str, line: str, end: int) -> bytes:
     ident = urlencode({"run": session.run_id.hex[:12], **done})
     if role is None:
         return encode_event("end", {}, event_id=ident)
-    return encode_event("log", {"role": role, "stream": stream, "line": line}, event_id=ident)
+    return encode_event("log", {"role": role, "stream": stream, "line": line, "end": end}, event_id=ident)

@@ -18,7 +18,9 @@ from sandbox.db.notifications import listen
 from sandbox.domain.session import Session, Work
 from sandbox.engine.base import Engine
 from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwnership
+from sandbox.launch.outages import LaunchWaits
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots
 from sandbox.sessions import store
 from sandbox.sessions.replica import Replica
 from sandbox.telemetry import context
@@ -26,6 +28,8 @@ from sandbox.telemetry import context
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+#: How often the engine is asked whether it answers again, while launches wait for it.
+ENGINE_SECONDS = 1.0
 CONCURRENT_TERMINATIONS = 16
 
 
@@ -51,7 +55,7 @@ class Reconciler:
         pipeline: Pipeline,
         replica: Replica,
         *,
-        concurrent_launches: int,
+        slots: LaunchSlots,
         lease_seconds: float,
         on_launch_end: Callable[[UUID], None],
     ) -> None:
@@ -60,12 +64,15 @@ class Reconciler:
         self._engine = engine
         self._pipeline = pipeline
         self._replica = replica
-        self._capacity = {Work.LAUNCH: concurrent_launches, Work.TERMINATE: CONCURRENT_TERMINATIONS}
+        self._slots = slots
         self._lease = lease_seconds
         self._on_launch_end = on_launch_end
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
+        slots.on_release = self._wake.set
         self._loops: list[asyncio.Task[None]] = []
+        #: Ends once the engine answers again; None if no launch has met an engine that is away.
+        self._engine_away: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._loops = [
@@ -76,6 +83,8 @@ class Reconciler:
     async def close(self) -> None:
         """Stop claiming work and cancel the tasks. Containers and installs go on; the next owner resumes the runs."""
         tasks = [*self._loops, *(running.task for running in self._running.values())]
+        if self._engine_away is not None:
+            tasks.append(self._engine_away)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -98,8 +107,8 @@ class Reconciler:
                 claims = await store.renew_leases(conn, self._replica.number, list(self._running), self._lease)
                 self._cancel_superseded(claims)
             claimed: list[tuple[Work, Session]] = []
-            for work, capacity in self._capacity.items():
-                free = capacity - sum(running.work is work for running in self._running.values())
+            for work in Work:
+                free = self._free(work)
                 if free > 0:
                     sessions = await store.claim(
                         conn,
@@ -107,12 +116,19 @@ class Reconciler:
                         work,
                         running=list(self._running),
                         limit=free,
+                        per_user=self._slots.per_user if work is Work.LAUNCH else CONCURRENT_TERMINATIONS,
                         lease=self._lease,
+                        with_waiting=work is not Work.LAUNCH or self._engine_away is None,
                     )
                     claimed += [(work, session) for session in sessions]
         for work, session in claimed:
             task = asyncio.create_task(self._do(work, session), name=f"{work}-{session.session_id}")
             self._running[session.session_id] = _Running(work, session.run_id, task)
+
+    def _free(self, work: Work) -> int:
+        """How much more work of this kind this replica takes on."""
+        under_way = [session_id for session_id, running in self._running.items() if running.work is work]
+        return self._slots.free(under_way) if work is Work.LAUNCH else CONCURRENT_TERMINATIONS - len(under_way)
 
     def _cancel_superseded(self, claims: dict[UUID, store.Claim]) -> None:
         """Cancel tasks whose session has other work now (DELETE during a launch) or another owner."""
@@ -135,6 +151,10 @@ class Reconciler:
                         self._on_launch_end(session.session_id)
                 else:
                     await self._terminate(session)
+        except LaunchWaits as error:
+            log.warning("%s", error, extra={"session_id": str(session.session_id)})
+            if self._engine_away is None:
+                self._engine_away = asyncio.create_task(self._await_engine(), name="engine-away")
         except LostOwnership as error:
             log.info("%s", error)
         except (DatabaseUnavailable, EngineError, GuestError) as error:
@@ -146,6 +166,21 @@ class Reconciler:
         finally:
             self._running.pop(session.session_id, None)
             self._wake.set()
+
+    async def _await_engine(self) -> None:
+        """Wait until the engine answers, then let the launches that wait for it be claimed."""
+        answers = False
+        while not answers:
+            await asyncio.sleep(ENGINE_SECONDS)
+            try:
+                await self._engine.ping()
+            except EngineError as error:
+                log.debug("launches wait for the container engine: %s", error)
+            else:
+                answers = True
+        log.info("the container engine answers again")
+        self._engine_away = None
+        self._wake.set()
 
     async def _terminate(self, session: Session) -> None:
         """Remove the session's resources, then mark it terminated. After a crash between the two, both are repeated."""

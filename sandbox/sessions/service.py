@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +13,8 @@ from cachetools import TTLCache
 
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
+from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
-from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
@@ -24,11 +22,13 @@ from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInp
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
+from sandbox.launch.environment import role_environment
+from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
 from sandbox.sessions import store
 from sandbox.sessions.app_output import app_lines, read_resume
-from sandbox.telemetry import context
-from sandbox.telemetry.tracing import current_ids, new_ids
+from sandbox.sessions.create_request import CreateRequest
+from sandbox.sessions.run_origin import new_origin
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +36,14 @@ log = logging.getLogger(__name__)
 TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRequest:
-    """A request for a new session. Its fields have been validated, its references have not."""
-
-    project_id: str | None = None
-    runtime_type: str | None = None
-    env: dict[str, str] = field(default_factory=dict)
-    egress: Egress = PUBLIC
-    idle_timeout_seconds: int | None = None
-    max_lifetime_seconds: int | None = None
-    pipeline_run_id: str | None = None
-    agents: Sequence[str] = ()
+_CACHE_SIZE = 1024
+#: Memory for the rows that are known while the database does not answer, in bytes, roughly.
+_KNOWN_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds and defaults of a session, from the settings."""
+    """Bounds and defaults of a session, from the settings. A request may ask for shorter times, not for longer ones."""
 
     idle_timeout_seconds: int
     max_lifetime_seconds: int
@@ -75,13 +64,20 @@ class SessionService:
         projects: ProjectService,
         limits: SessionLimits,
         runtimes: Sequence[str],
+        *,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._require_room = require_room
         self._engine = engine
         self._projects = projects
         self._limits = limits
         self._runtimes = runtimes
-        self._cache: TTLCache[UUID, Session] = TTLCache(1024, CACHE_SECONDS)
+        self._cache: TTLCache[UUID, Session] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
+        #: For commands while the database does not answer. The owner of a session never changes, and where its row is
+        #: out of date its guest agent says so.
+        self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=_weight)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -98,17 +94,18 @@ class SessionService:
         """Insert a session whose launch the reconciler will do.
 
         Returns the session, and False if an earlier request with this idempotency key has created it. Raises Conflict
-        if the key was used with a different request, InvalidInput for an unknown runtime, NotFound for an unknown
-        project, and SandboxError (`too_many_sessions`) at the user's limit.
+        if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
+        for an unknown project, SandboxError (`too_many_sessions`) at the user's limit, and DiskLow.
         """
-        digest = _digest(request) if idempotency_key else None
+        digest = request.digest() if idempotency_key else None
         if idempotency_key:
             # This comes before the checks, because the project may have been deleted since the first request.
             async with self._db.read() as conn:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
             if earlier:
                 return _same_request(earlier, digest), False
-        reference = await self._projects.reference(caller, request.project_id) if request.project_id else None
+        self._require_room()
+        reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
             known = ", ".join(self._runtimes)
@@ -121,11 +118,13 @@ class SessionService:
             env=request.env,
             egress=request.egress,
             agents=request.agents,
+            requested_plan=request.plan,
             pipeline_run_id=request.pipeline_run_id,
-            idle_timeout_seconds=_or(request.idle_timeout_seconds, self._limits.idle_timeout_seconds),
-            max_lifetime_seconds=_or(request.max_lifetime_seconds, self._limits.max_lifetime_seconds),
+            idle_timeout_seconds=_at_most(self._limits.idle_timeout_seconds, request.idle_timeout_seconds),
+            max_lifetime_seconds=_at_most(self._limits.max_lifetime_seconds, request.max_lifetime_seconds),
             idempotency_key=idempotency_key,
             request_digest=digest,
+            lessons=request.lessons,
         )
         async with self._db.transaction() as conn:
             # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
@@ -146,18 +145,32 @@ class SessionService:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
         return session, True
 
+    async def _reference(self, caller: Caller, request: CreateRequest) -> ProjectRef | None:
+        if request.project_id:
+            return await self._projects.reference(caller, request.project_id, request.plan)
+        if request.plan:
+            raise InvalidInput(
+                "plan: a session without a project has none",
+                hint="Give the project_id of an uploaded project beside the plan.",
+                code="plan_invalid",
+            )
+        return None
+
     async def get(self, caller: Caller, session_id: UUID) -> Session:
         """The session; NotFound when there is none or it is another's."""
-        async with self._db.read() as conn:
-            session = await store.get(conn, session_id)
-        if session is None or not caller.may_see(session.user_id):
-            raise NotFound(
-                f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found"
-            )
-        return session
+        session = await self._read(session_id)
+        if session is not None:
+            self._known.put(session_id, session)
+        return _visible(caller, session_id, session)
 
     async def find(self, session_id: UUID) -> Session | None:
-        """The session, without a check of the caller: the preview does its own."""
+        """The session, as it was last read while the database does not answer.
+
+        Without a check of the caller: the preview does its own.
+        """
+        return await self._known.read(session_id, lambda: self._read(session_id))
+
+    async def _read(self, session_id: UUID) -> Session | None:
         async with self._db.read() as conn:
             return await store.get(conn, session_id)
 
@@ -177,13 +190,15 @@ class SessionService:
     async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
         """Start a new run of the pipeline with the current version of the project.
 
-        Raises Conflict while the session has other work, and SandboxError (`session_over`) after its end.
+        Raises Conflict while the session has other work, SandboxError (`session_over`) after its end, and DiskLow.
         """
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
+        self._require_room()
         digest = None
         if session.project_id:
-            digest = (await self._projects.reference(caller, session.project_id)).digest
+            reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
+            digest = reference.digest
         async with self._db.transaction() as conn:
             again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, new_origin())
         if again is None:
@@ -195,10 +210,10 @@ class SessionService:
         return again
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
-        """Set the session's expiry to `seconds` from now."""
+        """Put the session's expiry off to `seconds` from now, if that is later and within the operator's limit."""
         session = await self.get(caller, session_id)
         async with self._db.transaction() as conn:
-            renewed = await store.renew(conn, session_id, seconds)
+            renewed = await store.renew(conn, session_id, seconds, self._limits.max_lifetime_seconds)
         if renewed is None:
             self._refuse_ended(session)
             raise Conflict("the session has ended meanwhile", code="session_over")
@@ -247,22 +262,60 @@ class SessionService:
         self._refuse_ended(session)
         return await for_each(session.containers, one)
 
-    async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
-        """The guest agent of a role's container (by default the first role's), and the role.
+    async def stats_history(self, session: Session) -> dict[str, list[dict[str, Any]]]:
+        """The measurements of each role's container over the last hour, oldest first.
 
-        Clients send many commands a second, so the row is cached for `CACHE_SECONDS`. If the session ended meanwhile,
-        its guest agent does not answer.
+        A role has none if its guest agent does not answer, or is of a release that did not measure yet.
+        """
+
+        async def one(role: str) -> list[dict[str, Any]]:
+            try:
+                return [asdict(it) for it in await self._engine.guest(session.session_id, role).stats_history()]
+            except GuestError as error:
+                log.info("no usage history of %s: %s", role, error)
+                return []
+
+        self._refuse_ended(session)
+        return await for_each(session.containers, one)
+
+    async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
+        """The guest agent of a role's container (by default the first role's), and the role."""
+        return self.guest_of(await self._cached(caller, session_id), role)
+
+    async def commands(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, dict[str, str]]:
+        """The guest agent of a role's container, and the environment of commands and terminals in it.
+
+        It is that of the role's app: the programs of its virtualenv and node_modules are on `PATH`, and the variables
+        of the plan and of the session are set.
+        """
+        session = await self._cached(caller, session_id)
+        guest, chosen = self.guest_of(session, role)
+        if session.plan is None:
+            return guest, session.env
+        return guest, role_environment(session, session.plan, chosen)
+
+    async def _cached(self, caller: Caller, session_id: UUID) -> Session:
+        """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
+
+        While the database does not answer, it is the row that was read last. If the session ended meanwhile, its guest
+        agent does not answer.
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
-            session = await self.get(caller, session_id)
+            session = _visible(caller, session_id, await self.find(session_id))
             if session.containers and session.work is None:
                 self._cache[session_id] = session
-        return self.guest_of(session, role)
+        return session
+
+    def forget(self, session_id: UUID) -> None:
+        """Read the session's row again for its next command, because it has changed."""
+        self._cache.pop(session_id, None)
 
     def guest_of(self, session: Session, role: str | None) -> tuple[Guest, str]:
         """See `guest`; of a session that the caller has read already."""
         self._refuse_ended(session)
+        if (silence := session.silence) is not None:
+            raise GuestError(silence.message, hint=silence.hint, code=silence.code)
         if not session.containers:
             raise Conflict(
                 "the session's containers are not up yet",
@@ -307,20 +360,17 @@ class SessionService:
             log.info("the activity of sessions could not be written and will be later: %s", error)
 
 
-def new_origin() -> store.RunOrigin:
-    """The origin of a run: the current request and its trace, or a new trace outside of a request."""
-    request_id, parent = context.current().request_id, current_ids()
-    trace_id, span_id = new_ids()
-    if parent:
-        return store.RunOrigin(request_id, parent[0], parent[1], span_id)
-    return store.RunOrigin(request_id, trace_id, None, span_id)
+def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Session:
+    """The session, if there is one and the caller may see it. Raises NotFound."""
+    if session is None or not caller.may_see(session.user_id):
+        raise NotFound(f"there is no session {session_id}", hint="List yours: sandbox list.", code="session_not_found")
+    return session
 
 
-def _digest(request: CreateRequest) -> str:
-    fields = asdict(request)
-    if request.egress == PUBLIC:
-        del fields["egress"]  # so that the digest is that of a release that did not know the field
-    return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+def _weight(session: Session) -> int:
+    """About the memory that the session's row takes, in bytes. Only its variables can be large."""
+    variables = [session.env, *(role.env for role in (session.plan.roles.values() if session.plan else ()))]
+    return 4096 + sum(len(name) + len(value) for given in variables for name, value in given.items())
 
 
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:
@@ -332,5 +382,8 @@ def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Se
     return session
 
 
-def _or(value: int | None, default: int) -> int:
-    return default if value is None else value
+def _at_most(most: int, requested: int | None) -> int:
+    """The requested time, but not more than the operator's, which is also the default. 0 means no limit."""
+    if requested is None or most == 0:
+        return most if requested is None else requested
+    return most if requested == 0 else min(requested, most)

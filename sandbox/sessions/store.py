@@ -18,10 +18,11 @@ from sandbox.domain.egress import PUBLIC, Egress, parse_egress
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.observations import Observations
 from sandbox.domain.plan import stored_plan
-from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work, may_become
+from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.projects.project import RequestedPlan
 
 #: NOTIFY channel for sessions that have new work; the payload is the session's id.
 CHANNEL = "session_work"
@@ -32,20 +33,21 @@ REPLICA_LOCK = 8741
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, egress,
+    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting,
     (SELECT evidence FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS evidence,
     (SELECT observations FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS observations,
     CASE WHEN status = 'terminated' THEN NULL ELSE
         LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
 """
 _INSERT = text(f"""
-    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents, run_id,
-        pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at, idempotency_key, request_digest, work,
-        last_seq, egress)
+    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
+        requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
+        idempotency_key, request_digest, work, last_seq, egress, lessons)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
-        CAST(:agents AS jsonb), :run_id, :pipeline_run_id, :idle_timeout_seconds, :max_lifetime_seconds,
+        CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
+        :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
-        :request_digest, 'launch', 1, CAST(:egress AS jsonb))
+        :request_digest, 'launch', 1, CAST(:egress AS jsonb), :lessons)
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {SESSION_COLUMNS}
 """)
@@ -57,6 +59,11 @@ _BY_KEY = text(f"""
     SELECT {SESSION_COLUMNS}, request_digest FROM sandbox_sessions WHERE user_id = :user_id AND idempotency_key = :key
 """)
 _GET = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = :session_id")
+_LIVING = text(f"""
+    SELECT {SESSION_COLUMNS} FROM sandbox_sessions
+     WHERE status <> 'terminated' AND user_id = coalesce(:user_id, user_id) ORDER BY created_at
+""")
+_BY_IDS = text(f"SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE session_id = ANY(:ids)")
 _LIVE = text("SELECT count(*) FROM sandbox_sessions WHERE user_id = :user_id AND status <> 'terminated'")
 _USER_LOCK = text("SELECT pg_advisory_xact_lock(8742, hashtext(:user_id))")
 _NOTIFY = text("SELECT pg_notify(:channel, :payload)")
@@ -71,7 +78,7 @@ _REQUEST_TERMINATION = text(f"""
 _RELAUNCH = text(f"""
     UPDATE sandbox_sessions
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
-           pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
+           waiting = NULL, pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            output_seen = '{{}}', output_seen_at = NULL,
            project_digest = coalesce(:project_digest, project_digest)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
@@ -79,13 +86,26 @@ _RELAUNCH = text(f"""
 """)
 _RENEW = text(f"""
     UPDATE sandbox_sessions
-       SET last_active = NOW(), expires_at = NOW() + make_interval(secs => :seconds),
+       SET last_active = NOW(),
+           -- A null is left out by LEAST, so that no maximum means none. What never expires goes on doing so.
+           expires_at = CASE WHEN expires_at IS NOT NULL THEN greatest(expires_at, LEAST(
+               NOW() + make_interval(secs => :seconds), created_at + make_interval(secs => NULLIF(:most, 0)))) END,
            idle_timeout_seconds = CASE WHEN idle_timeout_seconds > 0 THEN greatest(idle_timeout_seconds, :seconds)
                                        ELSE idle_timeout_seconds END
      WHERE session_id = :session_id AND status <> 'terminated'
     RETURNING {SESSION_COLUMNS}
 """)
 _TOUCH = text("UPDATE sandbox_sessions SET last_active = NOW() WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+#: A launch that waits is left out unless it can go on, or has waited for as long as it may.
+_GOES_ON = "(waiting IS NULL OR :with_waiting OR CAST(waiting->>'until' AS TIMESTAMPTZ) < NOW())"
+#: How many sessions of the same user come before a session: older ones with such work, and those on which this replica
+#: works. Claimed in this order, users take turns, and one with many sessions does not delay another with few.
+_TURN = f"""
+    (SELECT count(*) FROM sandbox_sessions o
+      WHERE o.work = :work AND o.user_id = s.user_id AND o.session_id <> s.session_id
+        AND {_GOES_ON}
+        AND (o.session_id = ANY(:running) OR (o.created_at, o.session_id) < (s.created_at, s.session_id)))
+"""
 #: Work that can be claimed: it has no owner, its owner is a replica that died (its lock is free) or hangs (its lease
 #: has expired), or its owner is this replica, which lost the connection to the database meanwhile.
 #: The subquery is an array, which is evaluated once: with `IN` a plan may evaluate it for every row, and each time it
@@ -95,11 +115,13 @@ _CLAIM = text(f"""
      WHERE session_id = ANY (ARRAY(
         SELECT session_id FROM sandbox_sessions s
          WHERE work = :work AND session_id <> ALL(:running)
+           AND {_GOES_ON}
            AND (owner IS NULL OR owner = :me OR lease_until < NOW() OR NOT EXISTS (
                 SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = {REPLICA_LOCK}
                    AND l.objid = s.owner::oid AND l.objsubid = 2 AND l.granted
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-         ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
+           AND {_TURN} < :per_user
+         ORDER BY {_TURN}, created_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING {SESSION_COLUMNS}
 """)
 _RENEW_LEASES = text("""
@@ -132,6 +154,7 @@ class NewSession:
     runtime_type: str
     env: dict[str, str]
     agents: Sequence[str]
+    requested_plan: RequestedPlan | None
     pipeline_run_id: str | None
     idle_timeout_seconds: int
     max_lifetime_seconds: int
@@ -139,6 +162,8 @@ class NewSession:
     #: Digest of the request with this key, to recognise a different request with the same key.
     request_digest: str | None
     egress: Egress = PUBLIC
+    #: Whether lessons may change the plan of its launches.
+    lessons: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +197,8 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "runtime_type": new.runtime_type,
         "env": json.dumps(new.env),
         "agents": json.dumps(list(new.agents)),
+        "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
+        "lessons": new.lessons,
         "pipeline_run_id": pipeline_run_id,
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
@@ -258,6 +285,17 @@ async def get(conn: AsyncConnection, session_id: UUID) -> Session | None:
     return to_session(row) if row else None
 
 
+async def living(conn: AsyncConnection, caller: Caller | None) -> list[Session]:
+    """The sessions that are not terminated and that the caller may see, oldest first; all of them without a caller."""
+    user_id = None if caller is None or caller.is_admin else caller.user_id
+    return [to_session(row) for row in (await conn.execute(_LIVING, {"user_id": user_id})).all()]
+
+
+async def by_ids(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Session]:
+    """The sessions with these ids, as far as they exist."""
+    return [to_session(row) for row in (await conn.execute(_BY_IDS, {"ids": list(ids)})).all()]
+
+
 async def list_page(
     conn: AsyncConnection, caller: Caller, filters: dict[str, str | None], limit: int, cursor: str | None
 ) -> tuple[list[Session], str | None]:
@@ -296,9 +334,10 @@ async def request_termination(conn: AsyncConnection, session_id: UUID) -> Sessio
     return to_session(row) if row else None
 
 
-async def renew(conn: AsyncConnection, session_id: UUID, seconds: int) -> Session | None:
-    """Set the session's expiry to `seconds` from now; None if it has ended."""
-    row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds})).one_or_none()
+async def renew(conn: AsyncConnection, session_id: UUID, seconds: int, most: int) -> Session | None:
+    """Put the session's expiry off to `seconds` from now if that is later, within `most` seconds from its creation
+    (0: no such limit); None if it has ended."""
+    row = (await conn.execute(_RENEW, {"session_id": session_id, "seconds": seconds, "most": most})).one_or_none()
     return to_session(row) if row else None
 
 
@@ -308,13 +347,31 @@ async def touch(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
 
 
 async def claim(
-    conn: AsyncConnection, me: int, work: Work, *, running: Sequence[UUID], limit: int, lease: float
+    conn: AsyncConnection,
+    me: int,
+    work: Work,
+    *,
+    running: Sequence[UUID],
+    limit: int,
+    lease: float,
+    per_user: int,
+    with_waiting: bool = True,
 ) -> list[Session]:
-    """Claim up to `limit` sessions with unowned work of this kind for replica `me`, oldest first.
+    """Claim up to `limit` sessions with unowned work of this kind for replica `me`: users take turns, and of each the
+    oldest comes first. No user has more than `per_user` at once.
 
-    `running` are sessions on which this replica works already; `lease` is in seconds.
+    `running` are sessions on which this replica works already; `lease` is in seconds. Without `with_waiting`, launches
+    that wait are left to wait, unless they have waited for as long as they may.
     """
-    values = {"me": me, "work": work.value, "running": list(running), "limit": limit, "lease": lease}
+    values = {
+        "me": me,
+        "work": work.value,
+        "running": list(running),
+        "limit": limit,
+        "lease": lease,
+        "per_user": per_user,
+        "with_waiting": with_waiting,
+    }
     return [to_session(row) for row in (await conn.execute(_CLAIM, values)).all()]
 
 
@@ -374,8 +431,11 @@ def to_session(row: Any) -> Session:
         env=row.env,
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
+        lessons=row.lessons,
         plan=stored_plan(row.plan) if row.plan is not None else None,
         observations=Observations.from_json(row.observations or {}),
+        requested_plan=row.requested_plan,
+        waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,
     )
 
 

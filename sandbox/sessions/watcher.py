@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from uuid import UUID
 
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
+from sandbox.domain.failures import PASSING_LOSSES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
 from sandbox.engine.labels import container_name
-from sandbox.errors import EngineError, SandboxError
+from sandbox.errors import EngineError, GuestError, SandboxError
+from sandbox.launch.losses import find_loss
 from sandbox.sessions import store
 from sandbox.sessions.app_exits import EXITED, AppExit, AppExitMonitor, ExitOutcome, find_app_exits, needs_polling
+from sandbox.sessions.guest_monitor import GuestMonitor
 from sandbox.sessions.recovery import store as recovery
 
 log = logging.getLogger(__name__)
@@ -32,18 +36,20 @@ RELIST_SECONDS = 30.0
 #: again.
 RECHECK_SECONDS = 0.5
 CONCURRENT_CHECKS = 16
-_AT_REST = (SessionStatus.READY, SessionStatus.RUNNING)
-#: Exit code of a process that was killed with SIGKILL.
-_KILLED = 137
+#: How long a guest agent that is asked because something is suspected may take to answer.
+ANSWER_SECONDS = 5.0
 
 
 class Watcher:
     """Follows the engine's events and the exits of apps. Its state need not survive a restart. Not thread-safe."""
 
-    def __init__(self, db: Database, engine: Engine) -> None:
+    def __init__(self, db: Database, engine: Engine, *, on_change: Callable[[UUID], None]) -> None:
+        """`on_change(session_id)` is called when this replica has recorded that a session is lost or goes on."""
         self._db = db
+        self._on_change = on_change
         self._engine = engine
         self._apps = AppExitMonitor(engine, self.check)
+        self._guests = GuestMonitor(db, engine, self.check)
         #: Sessions with a pending check.
         self._pending: set[UUID] = set()
         self._wake = asyncio.Event()
@@ -51,6 +57,7 @@ class Watcher:
 
     async def start(self) -> None:
         self._loops = [
+            asyncio.create_task(self._guests.run(), name="guest-monitor"),
             asyncio.create_task(self._follow_engine(), name="engine-watcher"),
             asyncio.create_task(self._run_checks(), name="session-checks"),
         ]
@@ -124,10 +131,13 @@ class Watcher:
         async with self._db.read() as conn:
             sessions = await recovery.at_rest(conn)
         resources = await self._engine.list_resources()
-        running = {r.name for r in resources if r.kind is ResourceKind.CONTAINER and r.status == "running"}
+        running = {
+            r.name for r in resources if r.kind is ResourceKind.CONTAINER and r.status == "running" and r.connected
+        }
         for session in sessions:
             names = (container_name(session.session_id, role) for role in session.containers)
-            if any(name not in running for name in names) or needs_polling(session):
+            in_error = session.status is SessionStatus.ERROR
+            if in_error or any(name not in running for name in names) or needs_polling(session):
                 self.check(session.session_id)
             elif session.status is SessionStatus.RUNNING:
                 self._apps.watch(session)
@@ -138,19 +148,53 @@ class Watcher:
         """Compare one session with the engine and its guest agents, and record a loss. False: check again soon."""
         async with self._db.read() as conn:
             session = await store.get(conn, session_id)
-        if session is None or session.work is not None or session.status not in _AT_REST:
+        if session is None or not _is_watched(session):
             self._apps.unwatch(session_id)
-            # A session that is being launched is checked again until its launch has ended.
-            return session is None or session.work is not Work.LAUNCH
+            # A session that is being launched is checked again until its launch has ended. The end of a launch that
+            # waits is reported, so there is no need to look for it.
+            return session is None or session.work is not Work.LAUNCH or session.waiting is not None
         states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
         if any(state is not None and state.status == "removing" for state in states.values()):
             return False
-        error = container_loss(session_id, states)
+        error = container_loss(session_id, states) or await self._silence(session)
         if error is not None:
-            return await self._mark_lost(session, error, states, [])
+            known = session.error is not None and session.error.code == error.code
+            return known or await self._mark_lost(session, error, states, [])
+        if session.status is SessionStatus.ERROR:
+            await self._mark_back(session, states)
+            return False
         if session.status is SessionStatus.RUNNING:
             return await self._check_apps(session, states)
         return True
+
+    async def _silence(self, session: Session) -> SessionError | None:
+        """The error of a session whose containers run, if a guest agent in them does not answer."""
+
+        async def ask(role: str) -> bool:
+            try:
+                async with asyncio.timeout(2 * ANSWER_SECONDS):
+                    await self._engine.guest(session.session_id, role).wait_ready(ANSWER_SECONDS)
+            except (GuestError, TimeoutError) as error:
+                log.info("role %s of session %s does not answer: %s", role, session.session_id, error)
+                return False
+            return True
+
+        answers = await for_each(session.containers, ask)
+        silent = next((role for role, answered in answers.items() if not answered), None)
+        if silent is None:
+            return None
+        message = f"the container of role {silent} runs, but the guest agent in it does not answer"
+        hint = f"It may be overloaded. `sandbox recover {session.session_id.hex[:8]}` makes it anew; files are kept."
+        return SessionError("agent_unreachable", message, hint, None)
+
+    async def _mark_back(self, session: Session, states: dict[str, ContainerState | None]) -> None:
+        """Record that the session's error has passed."""
+        observed = {role: _as_observed(info, states[role]) for role, info in session.containers.items()}
+        async with self._db.transaction() as conn:
+            back = await recovery.mark_back(conn, session, observed)
+        if back:
+            log.info("the session goes on", extra={"session_id": str(session.session_id)})
+            self._on_change(session.session_id)
 
     async def _check_apps(self, session: Session, states: dict[str, ContainerState | None]) -> bool:
         """Check the apps of a session whose containers all run. False: check again soon."""
@@ -177,29 +221,36 @@ class Watcher:
                 "session lost: %s: %s", error.code, error.message, extra={"session_id": str(session.session_id)}
             )
             self._apps.unwatch(session.session_id)
+            self._on_change(session.session_id)
         return lost
+
+
+def _is_watched(session: Session) -> bool:
+    """Whether the session is at rest and should run, or is in an error that may pass."""
+    if session.work is not None:
+        return False
+    error = session.error
+    passing = error is not None and error.stage is None and error.code in PASSING_LOSSES
+    return session.status in (SessionStatus.READY, SessionStatus.RUNNING) or (
+        session.status is SessionStatus.ERROR and passing
+    )
 
 
 def container_loss(session_id: UUID, states: dict[str, ContainerState | None]) -> SessionError | None:
     """The error of a session whose containers are in these states; None if all of them run."""
+    loss = find_loss(states)
+    if loss is None:
+        return None
     hint = f"Bring it back with `sandbox recover {session_id.hex[:8]}`: files in /workspace are kept."
-    for role, state in states.items():
-        if state is None:
-            return SessionError("container_gone", f"the container of role {role} is gone", hint, None)
-        if state.status in ("running", "paused", "restarting"):
-            continue
-        if state.out_of_memory and state.exit_code == _KILLED:
-            message = f"the container of role {role} was killed for using too much memory"
-            return SessionError("out_of_memory", message, hint, None)
-        ended = f"exited {state.exit_code}" if state.exit_code is not None else f"is {state.status}"
-        return SessionError("container_exited", f"the container of role {role} {ended}", hint, None)
-    return None
+    if loss.code == "container_paused":
+        hint = f"Resume it with `docker unpause`; `sandbox recover {session_id.hex[:8]}` also starts its app again."
+    return SessionError(loss.code, loss.message, hint, None)
 
 
 def _as_observed(info: ContainerInfo, state: ContainerState | None) -> ContainerInfo:
     if state is None:
         return replace(info, status="gone", ip=None)
-    return ContainerInfo(state.id, state.ip, info.runtime, state.status)
+    return ContainerInfo(state.id, state.ip, info.runtime, state.status, info.app, info.exit_code)
 
 
 def _with_exits(containers: dict[str, ContainerInfo], exits: list[AppExit]) -> dict[str, ContainerInfo]:

@@ -9,17 +9,20 @@ import asyncio
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import docker
 import psycopg
 import pytest
+from playwright.async_api import Browser, Page, async_playwright
 
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
+from tests.acceptance.browsers import FLAGS, program
+from tests.acceptance.console import NewPage
 from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_PER_USER, QuickService, Service
 from tests.firewall import remove_rules
 
@@ -168,3 +171,25 @@ def new_user(strict_admin: Api) -> Iterator[Callable[[], Api]]:
     yield make
     for api in made:
         api.http.close()
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
+    """Return a function that opens a page in a new browser context, without cookies."""
+    contexts = []
+
+    async def make() -> Page:
+        contexts.append(await browser.new_context())
+        return await contexts[-1].new_page()
+
+    yield make
+    for context in contexts:
+        await context.close()

@@ -76,6 +76,8 @@ class Service:
             "SANDBOX_HOME": str(self.home),
             "SANDBOX_PORT": str(self.port),
             "SANDBOX_ADMIN_TOKEN": ADMIN_TOKEN,
+            # No lot: a test knows whether a lesson is applied.
+            "SANDBOX_LESSONS_WITHHELD_PERCENT": "0",
         }
         return {**os.environ, **settings, **self.env}
 

@@ -143,9 +143,12 @@ HOSTILE = {
     "nothing": (GZIP, tar_with(), 422, "project_empty"),
     "too many bytes": (GZIP, bytes(1_100_000), 413, "upload_too_large"),
     "another type": ("application/x-7z-compressed", b"7z", 415, "archive_unsupported"),
-    "no plan": (GZIP, tar_of({"README.md": "what is this?"}), 422, "plan_undetected"),
-    "bad plan": (GZIP, tar_of({"sandbox.toml": "[web]\nport = 'eighty'\n"}), 422, "plan_invalid"),
-    "bad runtime": (GZIP, tar_of({"sandbox.toml": "[web]\nruntime = 'ruby'\nstart = 'x'\n"}), 422, "plan_invalid"),
+}
+#: The files of projects that are stored although their plan is not known, and the code of the problem.
+UNPLANNED = {
+    "no plan": ({"README.md": "what is this?"}, "plan_undetected"),
+    "bad plan": ({"sandbox.toml": "[web]\nport = 'eighty'\n"}, "plan_invalid"),
+    "bad runtime": ({"sandbox.toml": "[web]\nruntime = 'ruby'\nstart = 'x'\n"}, "plan_invalid"),
 }
 
 
@@ -157,6 +160,16 @@ def test_a_hostile_archive_is_refused_and_not_stored(new_user: Callable[[], Api]
     problem(answer, status, code)
     assert user.http.get("/api/v1/projects").json()["items"] == []
     problem(user.http.post(SESSIONS, json={"project_id": "p"}), 404, "project_not_found")
+
+
+@pytest.mark.parametrize("name", UNPLANNED)
+def test_a_project_without_a_known_plan_is_stored_and_not_launched(new_user: Callable[[], Api], name: str) -> None:
+    user = new_user()
+    files, code = UNPLANNED[name]
+    answer = user.http.put("/api/v1/projects/p", content=tar_of(files), headers={"Content-Type": GZIP})
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["plan"], answer.json()["plan_problem"]["code"]) == (None, code)
+    problem(user.http.post(SESSIONS, json={"project_id": "p"}), 422, code)
 
 
 def test_a_refused_archive_does_not_change_the_project(new_user: Callable[[], Api]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from sandbox.images.runtime_images import RuntimeImages
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.own_engine import OwnEngine
 
 
 @pytest.fixture(scope="module")
@@ -87,58 +86,24 @@ def test_sigterm_leaves_sandboxes_and_installs_running(
     assert_nothing_left(docker_client, session_id)
 
 
-class Dockerd:
-    """A second Docker daemon with a socket, a data folder and a network namespace of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.host = f"unix://{home}/docker.sock"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = {
-            "host": self.host,
-            "data-root": self.home / "data",
-            "exec-root": self.home / "exec",
-            "pidfile": self.home / "pid",
-            "shutdown-timeout": 2,
-            "bridge": "none",
-            "iptables": "false",
-            "ip6tables": "false",
-            "ip-masq": "false",
-        }
-        with (self.home / "log").open("ab") as out:
-            # In a network namespace of its own, because a daemon without a bridge removes that of the machine's daemon.
-            command = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
-            self._process = subprocess.Popen(command, stdout=out, stderr=out)
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self._process.poll() is None, (self.home / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (self.home / "log").read_text()[-2000:]
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        # Not by a library, because those leave the socket of a refused connection open.
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(str(self.home / "docker.sock"))
-                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-                return b" 200 " in connection.recv(100)
-            except OSError:
-                return False
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(60)
-        self._process = None
+#: A project whose first install does not end by itself, and whose second one does.
+INTERRUPTED = {
+    "sandbox.toml": """
+[backend]
+runtime = "python312"
+install = "test -e begun || { touch begun; echo begun=$((40 + 2)); sleep 3600; }; echo done=$((40 + 2))"
+start = "exec python3 -m http.server $PORT"
+port = 8000
+""",
+    "index.html": "<h1>here</h1>",
+}
 
 
 @pytest.fixture
-def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
+def daemon(docker_client: docker.DockerClient) -> Iterator[OwnEngine]:
     """A container engine that may be restarted, with the image of the Python runtime."""
     home = Path(tempfile.mkdtemp(prefix="sbx-dockerd-"))
-    daemon = Dockerd(home)
+    daemon = OwnEngine(home)
     reference = asyncio.run(RuntimeImages(RuntimeCatalog()).ensure("python312"))
     try:
         daemon.start()
@@ -150,7 +115,7 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[Dockerd]:
         shutil.rmtree(home)
 
 
-def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Service]) -> None:
+def test_the_engine_restarts(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     service = make_service(DOCKER_HOST=daemon.host)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
@@ -180,5 +145,43 @@ def test_the_engine_restarts(daemon: Dockerd, make_service: Callable[..., Servic
     api.end(session_id)
     with closing(docker.DockerClient(daemon.host)) as client:
         assert_nothing_left(client, session_id)
+    api.http.close()
+    service.stop()
+
+
+def test_the_engine_restarts_during_a_launch(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
+    """The launch waits for the engine, replaces the containers that ended with it, and goes on."""
+    service = make_service(DOCKER_HOST=daemon.host)
+    service.start()
+    api = Api(service.url, ADMIN_TOKEN)
+    api.upload("interrupted", INTERRUPTED)
+    session_id = api.create(project_id="interrupted")["session_id"]
+    viewer = Viewer(api, session_id)
+    viewer.wait_for("begun=42")
+    daemon.stop()
+    deadline = time.monotonic() + 60
+    while (waiting := api.get(session_id)["waiting"]) is None:
+        assert time.monotonic() < deadline, service.tail()
+        time.sleep(0.1)
+    assert waiting["for"] == "engine"
+    # A launch that is requested meanwhile waits too.
+    later = api.create()["session_id"]
+    while api.get(later)["waiting"] is None:
+        assert time.monotonic() < deadline, service.tail()
+        time.sleep(0.1)
+    daemon.start()
+    events = viewer.finish()
+    session = api.get(session_id)
+    assert (session["status"], session["waiting"]) == ("running", None), session["error"]
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
+    lines = [event.data["line"] for event in events if event.event == "log"]
+    assert any("answers again" in line for line in lines)
+    assert any("it is started again on its volume" in line for line in lines)
+    assert "done=42" in lines
+    list(api.events(later, last_event_id=0))
+    assert api.get(later)["status"] == "ready"
+
+    for ended in (session_id, later):
+        api.end(ended)
     api.http.close()
     service.stop()

@@ -20,7 +20,7 @@ from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions.recovery.service import RecoveryService
-from sandbox.sessions.service import new_origin
+from sandbox.sessions.run_origin import new_origin
 from sandbox.settings import Settings
 from tests.bench.measure import print_durations, print_ratio
 

@@ -7,7 +7,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +47,14 @@ _QUIET = {
 
 
 @asynccontextmanager
-async def world(folder: Path | None = None) -> AsyncIterator[World]:
-    """Start a service and its database. They are removed at the end, except with `folder`, which is used again."""
+async def world(folder: Path | None = None, *, env: Mapping[str, str] | None = None) -> AsyncIterator[World]:
+    """Start a service, with these environment variables, and its database.
+
+    They are removed at the end, except with `folder`, which is used again.
+    """
     home = folder or Path(tempfile.mkdtemp(prefix="sbx-bench-"))
     home.chmod(0o711)  # PostgreSQL's user must be able to pass through; otherwise its data is put elsewhere
-    service = Service(home, env=_QUIET)
+    service = Service(home, env=_QUIET | dict(env or {}))
     postgres = EmbeddedPostgres(home)
     try:
         dsn = await postgres.start()

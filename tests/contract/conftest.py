@@ -21,6 +21,7 @@ from sandbox.engine.base import ContainerSpec, Engine, Limits
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.client import GuestClient
+from sandbox.engine.labels import network_name
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import Settings
@@ -66,6 +67,29 @@ class EngineUnderTest:
             self.engine.kill(spec.session_id, spec.role)
         else:
             subprocess.run(["docker", "kill", container_id], check=True, capture_output=True)
+
+    def pause(self, spec: ContainerSpec, container_id: str) -> None:
+        if isinstance(self.engine, FakeEngine):
+            self.engine.pause(spec.session_id, spec.role)
+        else:
+            subprocess.run(["docker", "pause", container_id], check=True, capture_output=True)
+
+    def disconnect(self, spec: ContainerSpec, container_id: str) -> None:
+        """Detach the container from its session's network."""
+        if isinstance(self.engine, FakeEngine):
+            self.engine.disconnect(spec.session_id, spec.role)
+        else:
+            command = ["docker", "network", "disconnect", "--force", network_name(spec.session_id), container_id]
+            subprocess.run(command, check=True, capture_output=True)
+
+    def remove_network(self, spec: ContainerSpec, container_id: str) -> None:
+        """Remove the session's network, of which the container is the only member."""
+        if isinstance(self.engine, FakeEngine):
+            self.engine.remove_network(spec.session_id)
+        else:
+            self.disconnect(spec, container_id)
+            command = ["docker", "network", "rm", network_name(spec.session_id)]
+            subprocess.run(command, check=True, capture_output=True)
 
 
 @dataclass

@@ -77,6 +77,16 @@ async def test_listing_moving_and_removing(guest: Guest, folder: str) -> None:
     assert await guest.stat(f"{folder}/none") is None
 
 
+async def test_a_large_folder_is_listed_in_pages(guest: Guest, folder: str) -> None:
+    names = [f"d{number // 8}/f{number}" for number in range(1_200)]
+    await guest.put_tar(folder, archive(**dict.fromkeys(names, b"")))
+    listed: list[str] = []
+    while page := await guest.list_files(folder, depth=2, after=listed[-1] if listed else ""):
+        listed += [info.path.removeprefix(f"{folder}/") for info in page]
+    folders = {name.partition("/")[0] for name in names}
+    assert listed == sorted([*names, *folders], key=lambda name: name.split("/"))
+
+
 async def test_what_cannot_be_done_with_files(guest: Guest, folder: str) -> None:
     assert await refusal(guest.read_file(f"{folder}/none")) == "file_not_found"
     assert await refusal(guest.read_file(folder)) == "file_refused"

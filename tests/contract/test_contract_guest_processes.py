@@ -208,6 +208,12 @@ async def test_the_container_s_resources_are_measured(guest: Guest) -> None:
     assert stats.disk_total_bytes > stats.disk_used_bytes > 0
 
 
+async def test_the_usage_of_the_container_is_kept_from_its_start(guest: Guest) -> None:
+    (first, *_) = await guest.stats_history()
+    assert first.memory_bytes > 0
+    assert first.disk_used_bytes > 0
+
+
 async def test_a_later_connection_for_exports_ends_the_earlier(guest: Guest) -> None:
     first = await guest.exports()
     second = await guest.exports()

@@ -32,6 +32,10 @@ IMAGES = frozenset({"fake/python312", "fake/node20", "fake/static"})
 KILLED = 137
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass
 class FakeContainer:
     """One container. Its files are those of its volume."""
@@ -43,11 +47,12 @@ class FakeContainer:
     status: str = "created"
     exit_code: int | None = None
     out_of_memory: bool = False
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime = field(default_factory=_now)
     started_at: datetime | None = None
     logs: str = ""
     processes: dict[str, FakeProcess] = field(default_factory=dict)
     exports: ExportQueue = field(default_factory=ExportQueue)
+    connected: bool = True
 
     @property
     def name(self) -> str:
@@ -66,18 +71,26 @@ class FakeContainer:
             started_at=self.started_at,
             session_id=self.spec.session_id,
             role=self.spec.role,
+            connected=self.connected,
         )
 
     @property
     def resource(self) -> Resource:
         spec = self.spec
         return Resource(
-            ResourceKind.CONTAINER, self.name, spec.session_id, spec.role, self.created_at, self.status, self.id
+            ResourceKind.CONTAINER,
+            self.name,
+            spec.session_id,
+            spec.role,
+            self.created_at,
+            self.status,
+            self.id,
+            self.connected,
         )
 
     def start(self) -> None:
         self.status, self.exit_code, self.out_of_memory = "running", None, False
-        self.started_at = datetime.now(UTC)
+        self.started_at = _now()
         # A guest agent that was started anew knows no processes.
         self.processes = {}
 
@@ -149,6 +162,40 @@ class FakeEngine:
         self.destroy(session_id, role, silent=True)
         return self._make(spec).id
 
+    def pause(self, session_id: UUID, role: str, *, silent: bool = False) -> None:
+        """Pause a container from outside: nothing in it runs, and its guest agent does not answer."""
+        container = self._containers[container_name(session_id, role)]
+        container.status = "paused"
+        if not silent:
+            self._publish("pause", container, None)
+
+    def resume(self, session_id: UUID, role: str, *, silent: bool = False) -> None:
+        """Let a paused container go on; its processes are as they were."""
+        container = self._containers[container_name(session_id, role)]
+        container.status = "running"
+        if not silent:
+            self._publish("unpause", container, None)
+
+    def reconnect(self, session_id: UUID, role: str) -> None:
+        """Attach a container to its network again, from outside."""
+        self._containers[container_name(session_id, role)].connected = True
+
+    def disconnect(self, session_id: UUID, role: str, *, silent: bool = False) -> None:
+        """Detach a container from its network, from outside."""
+        container = self._containers[container_name(session_id, role)]
+        container.connected = False
+        if not silent:
+            self._publish("disconnect", container, None)
+
+    def remove_network(self, session_id: UUID, *, silent: bool = False) -> None:
+        """Remove a session's network from outside, by force."""
+        removed = self._networks.pop(network_name(session_id))
+        for container in self._containers.values():
+            if container.spec.session_id == session_id:
+                self.disconnect(session_id, container.spec.role, silent=silent)
+        if not silent:
+            self._send(EngineEvent("network_destroy", session_id, "", "", None, removed.created_at or _now()))
+
     def lose_volume(self, session_id: UUID, role: str) -> None:
         """Remove a volume from outside, whatever uses it."""
         del self._volumes[container_name(session_id, role)]
@@ -156,7 +203,7 @@ class FakeEngine:
     def add_volume(self, session_id: UUID, role: str, *, created_at: datetime | None = None) -> str:
         """Make a volume that no launch has recorded; its name."""
         name = container_name(session_id, role)
-        made = created_at or datetime.now(UTC)
+        made = created_at or _now()
         self._volumes[name] = (Resource(ResourceKind.VOLUME, name, session_id, role, made), FakeFiles())
         return name
 
@@ -181,7 +228,7 @@ class FakeEngine:
         if egress.mode != "all" and not self.enforces_egress:
             raise EngineError("this fake has no rules", code="egress_unavailable", kind=Kind.UNAVAILABLE)
         name = network_name(session_id)
-        self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, datetime.now(UTC)))
+        self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, _now()))
         return name
 
     async def guard_egress(self) -> bool:
@@ -203,9 +250,14 @@ class FakeEngine:
                 kind=Kind.CONFLICT,
                 hint="remove the session's containers, then launch again",
             )
+        elif container.status == "paused":
+            self.resume(spec.session_id, spec.role)
         elif container.status != "running":
             container.start()
             self._publish("start", container, None)
+        if not container.connected:
+            self._require_network(spec)
+            container.connected = True
         return container.state
 
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
@@ -284,15 +336,9 @@ class FakeEngine:
                 hint="run `sandbox runtimes build`",
             )
         if spec.network is None:
-            shared = Resource(ResourceKind.NETWORK, SHARED_NETWORK, None, None, datetime.now(UTC))
+            shared = Resource(ResourceKind.NETWORK, SHARED_NETWORK, None, None, _now())
             self._networks.setdefault(SHARED_NETWORK, shared)
-        elif spec.network not in self._networks:
-            raise EngineError(
-                f"the network {spec.network} does not exist",
-                code="network_missing",
-                kind=Kind.CONFLICT,
-                hint="launch the session again: its network is made first",
-            )
+        self._require_network(spec)
         name = container_name(spec.session_id, spec.role)
         if name not in self._volumes:
             self.add_volume(spec.session_id, spec.role)
@@ -300,6 +346,15 @@ class FakeEngine:
         container.start()
         self._containers[name] = container
         return container
+
+    def _require_network(self, spec: ContainerSpec) -> None:
+        if spec.network is not None and spec.network not in self._networks:
+            raise EngineError(
+                f"the network {spec.network} does not exist",
+                code="network_missing",
+                kind=Kind.CONFLICT,
+                hint="launch the session again: its network is made first",
+            )
 
     def _resources(self) -> list[Resource]:
         containers = [container.resource for container in self._containers.values()]
@@ -325,6 +380,8 @@ class FakeEngine:
 
     def _publish(self, action: str, container: FakeContainer, exit_code: int | None) -> None:
         spec = container.spec
-        event = EngineEvent(action, spec.session_id, spec.role, container.id, exit_code, datetime.now(UTC))
+        self._send(EngineEvent(action, spec.session_id, spec.role, container.id, exit_code, _now()))
+
+    def _send(self, event: EngineEvent) -> None:
         for queue in self._listeners:
             queue.put_nowait(event)

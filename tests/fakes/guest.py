@@ -17,7 +17,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, PortSocket, ProcessInfo, Stream
+from sandbox.engine.guest import (
+    ExecResult,
+    FileInfo,
+    GuestStats,
+    OutputChunk,
+    PortSocket,
+    ProcessInfo,
+    Stream,
+    UsageSample,
+)
 from sandbox.errors import GuestError
 from tests.fakes.errors import ScriptedFailures, guest_error, guest_unreachable
 from tests.fakes.exports import ExportQueue, FakeExports
@@ -182,8 +191,10 @@ class FakeGuest:
     async def stat(self, path: str) -> FileInfo | None:
         return (await self._enter("stat")).files.stat(path)
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        return (await self._enter("list_files")).files.list(path, depth)
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        found = (await self._enter("list_files")).files.list(path, depth)
+        passed = [info for info in found if after and info.path.endswith(f"/{after}")]
+        return found[found.index(passed[0]) + 1 :] if passed else found
 
     async def make_directory(self, path: str) -> None:
         (await self._enter("make_directory")).files.make_directory(path)
@@ -208,6 +219,12 @@ class FakeGuest:
     async def stats(self) -> GuestStats:
         processes = (await self._enter("stats")).processes.values()
         return replace(self.figures, pids=self.figures.pids + sum(process.running for process in processes))
+
+    async def stats_history(self) -> list[UsageSample]:
+        await self._enter("stats_history")
+        now = self.figures
+        network = (now.network_received_bytes, now.network_sent_bytes)
+        return [UsageSample(0.0, now.cpu_seconds, now.memory_bytes, now.disk_used_bytes, *network)]
 
     async def listening_ports(self) -> list[int]:
         processes = (await self._enter("listening_ports")).processes.values()

@@ -13,7 +13,7 @@ from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller
 from sandbox.domain.plan import LaunchPlan
 from sandbox.errors import NotFound, SandboxError
-from sandbox.projects.project import ProjectRef
+from sandbox.projects.project import ProjectRef, RequestedPlan
 
 
 class FakeProjects:
@@ -39,14 +39,14 @@ class FakeProjects:
             )
         return digest
 
-    async def reference(self, caller: Caller, project_id: str) -> ProjectRef:
+    async def reference(self, caller: Caller, project_id: str, requested: RequestedPlan | None = None) -> ProjectRef:
         if project_id not in self._current:
             raise NotFound(f"there is no project {project_id}", code="project_not_found")
         digest = self._current[project_id]
         plan = self._plans[digest]
         return ProjectRef(digest, plan.primary_runtime if isinstance(plan, LaunchPlan) else "python312")
 
-    async def plan_for(self, digest: str) -> LaunchPlan:
+    async def plan_for(self, digest: str, requested: RequestedPlan | None = None) -> LaunchPlan:
         plan = self._plans[digest]
         if isinstance(plan, SandboxError):
             raise plan

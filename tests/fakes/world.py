@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -30,6 +31,7 @@ from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
 from sandbox.launch.door import PreviewDoor
 from sandbox.launch.pipeline import Pipeline
+from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
 from sandbox.launch.stages.containers import ContainersStage
 from sandbox.launch.stages.dependencies import DependenciesStage
@@ -39,13 +41,19 @@ from sandbox.launch.stages.plan import PlanStage
 from sandbox.launch.stages.preview import PreviewStage
 from sandbox.launch.stages.services import ServicesStage
 from sandbox.launch.stages.workspace import WorkspaceStage
+from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
+from sandbox.learning.refinement.service import Refiner
+from sandbox.learning.remedies import Deadlines
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store
+from sandbox.sessions.create_request import CreateRequest
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
-from sandbox.sessions.service import CreateRequest, SessionLimits, SessionService, new_origin
+from sandbox.sessions.run_origin import new_origin
+from sandbox.sessions.service import SessionLimits, SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
@@ -55,6 +63,8 @@ from tests.fakes.processes import Script, app
 from tests.fakes.source import FakeImages, FakeProjects
 
 CALLER = Caller("ada", CallerRole.USER, "token")
+#: More than any test makes.
+MANY = 1000
 #: The replica number under which `launch` claims sessions.
 OWNER = 1
 LEASE_SECONDS = 15.0
@@ -62,6 +72,10 @@ LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
 
 INSTALL = "install dependencies"
 START = "start the app"
+
+
+def preview_url(session_id: UUID, port: int | None) -> str:
+    return f"http://{f'{port}-' if port else ''}{session_id}.preview.test/"
 
 
 def one_role(**changes: Any) -> LaunchPlan:
@@ -96,6 +110,9 @@ class World:
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
         self.door: PreviewDoor | None = None
+        self.engine_wait_seconds = 60.0
+        #: No lot, so that a test knows whether a lesson is applied.
+        self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
         self.sessions = SessionService(
             db,
             self.engine,
@@ -104,27 +121,35 @@ class World:
             ["python312", "node20"],
         )
 
-    def stages(self) -> list[Stage]:
+    def stages(self, slots: LaunchSlots | None = None) -> list[Stage]:
+        slots = slots or LaunchSlots(8, per_user=MANY)
         return [
-            PlanStage(self.projects),
+            PlanStage(self.projects, LaunchLessons(self.db, self.lesson_options, Refiner(self.db).rework)),
             NetworkStage(),
-            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}"),
+            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}", preview_url),
             WorkspaceStage(self.projects),
-            DependenciesStage(self.install_timeout_seconds),
+            WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
             HealthStage(self.health_timeout_seconds, self.door),
-            PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
+            PreviewStage(lambda session_id: preview_url(session_id, None)),
         ]
 
-    def pipeline(self) -> Pipeline:
-        return Pipeline(self.db, self.engine, self.tracing, self.stages())
+    def pipeline(self, slots: LaunchSlots | None = None) -> Pipeline:
+        return Pipeline(
+            self.db,
+            self.engine,
+            self.tracing,
+            self.stages(slots),
+            Outcomes(Alerts(notify=False)),
+            engine_wait_seconds=self.engine_wait_seconds,
+        )
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine)
+        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget)
         await watcher.start()
         try:
             yield watcher
@@ -133,17 +158,22 @@ class World:
 
     @asynccontextmanager
     async def reconciling(
-        self, *, concurrent_launches: int = 8, launched: Callable[[UUID], None] = lambda _: None
+        self,
+        *,
+        concurrent_launches: int = 8,
+        launches_per_user: int = MANY,
+        launched: Callable[[UUID], None] = lambda _: None,
     ) -> AsyncIterator[Replica]:
         """A replica of the service that carries out what sessions are to have done."""
+        slots = LaunchSlots(concurrent_launches, launches_per_user)
         replica = Replica(self.db)
         await replica.start()
         reconciler = Reconciler(
             self.db,
             self.engine,
-            self.pipeline(),
+            self.pipeline(slots),
             replica,
-            concurrent_launches=concurrent_launches,
+            slots=slots,
             lease_seconds=LEASE_SECONDS,
             on_launch_end=launched,
         )
@@ -154,8 +184,8 @@ class World:
             await reconciler.close()
             await replica.close()
 
-    async def create_blank(self, egress: Egress = PUBLIC) -> Session:
-        session, _ = await self.sessions.create(CALLER, CreateRequest(egress=egress), None)
+    async def create_blank(self, caller: Caller = CALLER, egress: Egress = PUBLIC) -> Session:
+        session, _ = await self.sessions.create(caller, CreateRequest(egress=egress), None)
         return session
 
     async def create_project(
@@ -182,7 +212,9 @@ class World:
                 text("UPDATE sandbox_sessions SET owner = NULL WHERE session_id = :id AND owner IS NOT NULL"),
                 {"id": session.session_id},
             )
-            claimed = await store.claim(conn, OWNER, Work.LAUNCH, running=[], limit=1000, lease=LEASE_SECONDS)
+            claimed = await store.claim(
+                conn, OWNER, Work.LAUNCH, running=[], limit=MANY, lease=LEASE_SECONDS, per_user=MANY
+            )
         return next(one for one in claimed if one.session_id == session.session_id)
 
     async def launch(self, session: Session) -> SessionStatus:
@@ -202,7 +234,7 @@ class World:
         return await self.sessions.terminate(CALLER, session.session_id)
 
     async def read(self, session: Session) -> Session:
-        return await self.sessions.get(CALLER, session.session_id)
+        return await self.sessions.get(replace(CALLER, user_id=session.user_id), session.session_id)
 
     async def until(self, session: Session, condition: Callable[[Session], bool], seconds: float = 20) -> Session:
         """Poll the session's row until the condition holds for it."""
@@ -247,7 +279,11 @@ class World:
     async def aclose(self) -> None:
         await self.engine.aclose()
         await self.execute("DELETE FROM sandbox_sessions")
-        await self.execute("DELETE FROM alerts")
+        for table in (
+            "alerts", "launch_failures", "agent_lesson_applications", "agent_lessons", "refined_test_results",
+            "agent_refinement_runs", "agent_learning_stats",
+        ):  # fmt: skip
+            await self.execute(f"DELETE FROM {table}")
 
     async def _lines_by_role(self, session: Session) -> list[tuple[str, str]]:
         return [(event.data["role"], event.data["line"]) for event in await self.events(session, EventType.LOG)]

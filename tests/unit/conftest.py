@@ -33,7 +33,7 @@ async def shared_database(postgres: str, migrated_template: str) -> AsyncIterato
 def retries(monkeypatch: pytest.MonkeyPatch) -> QuickAsyncio:
     """The pauses between the attempts at a stage, recorded and shortened."""
     quick = QuickAsyncio(longest=4.0)
-    monkeypatch.setattr("sandbox.launch.pipeline.asyncio", quick)
+    monkeypatch.setattr("sandbox.launch.attempts.asyncio", quick)
     return quick
 
 

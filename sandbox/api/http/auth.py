@@ -7,18 +7,23 @@ comes from a page of the same origin.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-from sandbox.access.signing import CALLER_COOKIE, EXPORTS_TOKEN_PREFIX, SignatureRefused
-from sandbox.access.tokens import TokenMissing, TokenService
+from sandbox.access.browsers import cookie_name, is_same_origin, sent_cookies
+from sandbox.access.signing import EXPORTS_TOKEN_PREFIX
+from sandbox.access.tokens import SignInMissing, TokenMissing, TokenService
 from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: The key of the ASGI scope under which the caller is recorded, or the error that says why there is none.
+_IDENTITY = "sandbox.identity"
 
 
 class AdminRequired(SandboxError):
@@ -35,6 +40,14 @@ class CrossOrigin(SandboxError):
     kind = Kind.FORBIDDEN
 
 
+class Authenticator(Protocol):
+    """Knows callers by their credentials. `TokenService` implements this protocol."""
+
+    async def authenticate(self, token: str) -> Caller: ...
+
+    async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller: ...
+
+
 class AuthServices(Protocol):
     """The part of `app.state.services` that authentication needs."""
 
@@ -47,14 +60,23 @@ def services(connection: HTTPConnection) -> AuthServices:
     return cast(AuthServices, connection.app.state.services)
 
 
-async def require_caller(connection: HTTPConnection) -> Caller:
-    """The authenticated caller of a request or WebSocket. Raises `token_missing`, `token_unknown`, `cross_origin`."""
-    tokens = services(connection).tokens
+async def identify(connection: HTTPConnection, tokens: Authenticator) -> Caller:
+    """The caller of a request or WebSocket. Raises `token_missing`, `token_unknown`, `cross_origin`."""
     token = _header_token(connection)
-    if token is not None:
-        caller = await tokens.authenticate(token)
-    else:
-        caller = await _by_cookie(connection, tokens)
+    return await tokens.authenticate(token) if token is not None else await _by_cookie(connection, tokens)
+
+
+def set_identity(scope: Scope, identity: Caller | SandboxError) -> None:
+    """Record what `identify` has returned or raised, so that the routes need not identify the caller again."""
+    scope[_IDENTITY] = identity
+
+
+async def require_caller(connection: HTTPConnection) -> Caller:
+    """The authenticated caller of a request or WebSocket. Raises like `identify`."""
+    identity = connection.scope.get(_IDENTITY)
+    if isinstance(identity, SandboxError):
+        raise identity
+    caller: Caller = identity or await identify(connection, services(connection).tokens)
     context.set_user(caller.user_id)
     return caller
 
@@ -83,29 +105,19 @@ def _header_token(connection: HTTPConnection) -> str | None:
     return connection.headers.get("x-api-key") or None
 
 
-async def _by_cookie(connection: HTTPConnection, tokens: TokenService) -> Caller:
-    cookie = connection.cookies.get(CALLER_COOKIE)
-    if not cookie:
+async def _by_cookie(connection: HTTPConnection, tokens: Authenticator) -> Caller:
+    cookies = sent_cookies(connection.headers.get("cookie", ""), cookie_name(connection.url.scheme))
+    if not cookies:
         raise TokenMissing(
             "This needs a token and none was sent.", hint="Send `Authorization: Bearer TOKEN` or `X-API-Key: TOKEN`."
         )
     unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in _SAFE_METHODS
-    if unsafe and not _same_origin(connection):
+    if unsafe and not is_same_origin(connection.headers):
         raise CrossOrigin(
             "A page of another origin may not act with this browser's cookie.",
             hint="Act from the console itself, or send a token.",
         )
     try:
-        return await tokens.authenticate_cookie(cookie)
-    except SignatureRefused as error:
+        return await tokens.authenticate_cookies(cookies)
+    except SignInMissing as error:
         raise TokenMissing(error.message, hint=error.hint) from error
-
-
-def _same_origin(connection: HTTPConnection) -> bool:
-    # Not "same-site": the hosts of previews, which run untrusted code, are of the same site as this one.
-    fetch_site = connection.headers.get("sec-fetch-site")
-    if fetch_site is not None:
-        return fetch_site == "same-origin"
-    # The scheme is not compared: behind a proxy that terminates TLS it is unknown here.
-    host = connection.headers.get("origin", "").partition("://")[2]
-    return bool(host) and host.lower() == connection.headers.get("host", "").lower()

@@ -37,8 +37,12 @@ access_log = logging.getLogger("sandbox.access")
 class RequestMiddleware:
     """Wraps a whole application, so that errors of its other middlewares are answered too."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing, untraced: Collection[str] = ()) -> None:
-        """Requests whose path is in `untraced` leave no span."""
+    def __init__(
+        self, app: ASGIApp, tracing: Tracing, untraced: Collection[str] = (), *, recorded: bool = True
+    ) -> None:
+        """Requests whose path is in `untraced` leave no span. If not `recorded`, none does, and none a line in the
+        access log."""
+        self._recorded = recorded
         self._app = app
         self._tracing = tracing
         self._untraced = untraced
@@ -50,10 +54,11 @@ class RequestMiddleware:
         request_id, traceparent = _request_id_and_traceparent(scope)
         # bind() and span() restore the context, because the server may use the same task for its next request.
         with context.bind(request_id=request_id) as bound, self._span(scope["path"], traceparent) as span:
-            await _Exchange(self._app, (scope, receive, send), request_id, span, bound).run()
+            exchange = _Exchange(self._app, (scope, receive, send), request_id, span, bound)
+            await exchange.run(recorded=self._recorded)
 
     def _span(self, path: str, traceparent: str | None) -> AbstractContextManager[Span]:
-        if path in self._untraced:
+        if path in self._untraced or not self._recorded:
             return nullcontext(INVALID_SPAN)
         parent = self._tracing.remote_context(traceparent) if traceparent else None
         return self._tracing.span("request", parent=parent, kind="server")
@@ -87,14 +92,15 @@ class _Exchange:
         self._started = self._complete = False
         self._status: int | None = None
 
-    async def run(self) -> None:
+    async def run(self, *, recorded: bool) -> None:
         began = time.perf_counter()
         try:
             await self._app(self._scope, self._receive, self._forward)
         except Exception as error:  # noqa: BLE001 - no other code can answer
             await self._answer_unexpected(error)
         finally:
-            self._record(time.perf_counter() - began)
+            if recorded:
+                self._record(time.perf_counter() - began)
 
     async def _forward(self, message: Message) -> None:
         match message["type"]:

@@ -6,6 +6,7 @@ its stack trace is logged and not sent.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from sandbox.errors import InvalidInput, Kind, SandboxError
+from sandbox.errors import InvalidInput, Kind, SandboxError, Unavailable
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
 from sandbox.telemetry import context
 
@@ -80,6 +81,18 @@ def render(error: SandboxError) -> JSONResponse:
     return problem(status, error.code, error.message, hint=error.hint)
 
 
+def operating_system_error(error: OSError) -> JSONResponse:
+    """The response to an error of the operating system: `disk_full` if the service's disk has no room left."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return internal_error(error)
+    full = Unavailable(
+        f"The service has no disk space left: {error.strerror}.",
+        hint="Free disk space on its machine.",
+        code="disk_full",
+    )
+    return render(full)
+
+
 def internal_error(error: BaseException) -> JSONResponse:
     """The response to an unexpected exception, which is logged here with its stack trace."""
     logger.error("unexpected %s while answering a request", type(error).__name__, exc_info=error)
@@ -97,9 +110,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SandboxError, _handler(lambda _, error: render(error)))
     for invalid in (RequestValidationError, WebSocketRequestValidationError):
         app.add_exception_handler(invalid, _handler(lambda _, error: _invalid_request(error.errors())))
+    app.add_exception_handler(UnicodeEncodeError, _handler(lambda _, error: _not_unicode(error)))
     app.add_exception_handler(HTTPException, _handler(_http_exception))
     # Without this handler Starlette answers in plain text. With it, Starlette still raises the exception afterwards.
     app.add_exception_handler(Exception, _handler(lambda _, error: internal_error(error)))
+    app.add_exception_handler(OSError, _handler(lambda _, error: operating_system_error(error)))
     app.add_exception_handler(ClientDisconnect, _handler(lambda _, __: Response(status_code=_CLIENT_GONE)))
 
 
@@ -161,6 +176,17 @@ def _invalid_request(errors: Sequence[Any]) -> JSONResponse:
         f"The request is not valid. {detail}",
         hint="Correct the fields named in `errors`.",
         errors=fields,
+    )
+
+
+def _not_unicode(error: UnicodeEncodeError) -> JSONResponse:
+    """JSON can hold halves of surrogate pairs, which no text can: they can be neither stored nor sent."""
+    logger.warning("a text of a request is not Unicode: %s", error.reason)
+    return problem(
+        STATUS[Kind.INVALID],
+        InvalidInput.code,
+        "A text of the request is not valid Unicode.",
+        hint="Send whole characters, no halves of surrogate pairs.",
     )
 
 

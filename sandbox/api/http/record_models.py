@@ -30,7 +30,8 @@ def _writable(value: str) -> str:
     return value
 
 
-def _writable_json(value: Any) -> Any:
+def writable_json(value: Any) -> Any:
+    """Refuse JSON that PostgreSQL cannot store, and more than `MAX_JSON` bytes of it. Raises ValueError."""
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False)
         encoded.encode()
@@ -54,9 +55,14 @@ Writable = AfterValidator(_writable)
 #: A time; UTC if it has no zone.
 Time = Annotated[datetime, AfterValidator(_utc)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), Writable]
+#: A runtime or a framework.
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=50), Writable]
+#: The platform's id of a pipeline run, or a project's.
+LongName = Annotated[str, StringConstraints(min_length=1, max_length=255), Writable]
+Signature = Annotated[str, StringConstraints(min_length=1, max_length=300), Writable]
 LongText = Annotated[str, StringConstraints(max_length=65_536), Writable]
-JsonObject = Annotated[dict[str, Any], AfterValidator(_writable_json)]
-JsonValue = Annotated[Any, AfterValidator(_writable_json)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(writable_json)]
+JsonValue = Annotated[Any, AfterValidator(writable_json)]
 Int = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 #: An id that is an INTEGER in the database.

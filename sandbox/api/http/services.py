@@ -13,12 +13,18 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
+from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
+from sandbox.records.disk_space import DiskSpace
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
+from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.service import SessionService
 from sandbox.settings import Settings
@@ -31,8 +37,10 @@ class Services:
 
     settings: Settings
     db: Database
+    disk: DiskSpace
     engine: Engine
     broker: EventBroker
+    feed: SessionFeed
     tokens: TokenService
     signer: Signer
     projects: ProjectService
@@ -44,6 +52,10 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
+    documents: DocumentReader
+    search: DocumentSearch
+    memory: MemoryService
 
 
 async def services_of(connection: HTTPConnection) -> Services:

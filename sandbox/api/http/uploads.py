@@ -1,15 +1,17 @@
-"""Reading request bodies into memory, up to a limit."""
+"""Taking request bodies: short ones into memory, uploads into files, each up to a limit."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import anyio
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from sandbox.errors import InvalidInput, Kind, SandboxError
-from sandbox.records.otlp.messages import unpack
+from sandbox.errors import Kind, SandboxError
+from sandbox.records.reports.upload import Upload
 
 
 class IntakeTooLarge(SandboxError):
@@ -26,47 +28,36 @@ class IntakeTooLarge(SandboxError):
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body. Raises IntakeTooLarge, before reading if the request has a Content-Length."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > max_bytes:
-        raise IntakeTooLarge(max_bytes)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in _chunks(request, max_bytes, lambda: IntakeTooLarge(max_bytes)):
         body += chunk
-        if len(body) > max_bytes:
-            raise IntakeTooLarge(max_bytes)
     return bytes(body)
 
 
-async def read_unpacked(request: Request, max_bytes: int) -> bytes:
-    """The body with its `Content-Encoding` (gzip, deflate) undone, up to `max_bytes` bytes. Raises like `unpack`."""
-    return unpack(await read_body(request, max_bytes), request.headers.get("content-encoding", ""), max_bytes)
+async def save_body(request: Request, target: Path, max_bytes: int, too_large: Callable[[], SandboxError]) -> None:
+    """Write the body to a file. Raises what `too_large` makes, before it reads if there is a Content-Length."""
+    async with await anyio.open_file(target, "wb") as file:
+        async for chunk in _chunks(request, max_bytes, too_large):
+            await file.write(chunk)
 
 
-async def read_parts(request: Request, max_bytes: int, *names: str) -> list[bytes | None]:
-    """The parts of a form by name. If the body is not a form, it is returned as the first part.
+@asynccontextmanager
+async def received_report(request: Request, max_bytes: int) -> AsyncIterator[Upload]:
+    """The body in a file that exists within the block. Raises IntakeTooLarge."""
+    with tempfile.TemporaryDirectory(prefix="sandbox-report-") as folder:
+        file = Path(folder) / "body"
+        await save_body(request, file, max_bytes, lambda: IntakeTooLarge(max_bytes))
+        headers = request.headers
+        yield Upload(file, headers.get("content-type", ""), headers.get("content-encoding", ""), max_bytes)
 
-    Raises InvalidInput for a malformed form and for one without the first part.
-    """
-    body = await read_unpacked(request, max_bytes)
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return [body, *(None for _ in names[1:])]
 
-    async def whole() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = MultiPartParser(
-        request.headers, whole(), max_files=len(names), max_fields=len(names), max_part_size=len(body) + 1
-    )
-    parser.spool_max_size = max_bytes
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise InvalidInput(f"The form cannot be read: {error}.", hint="Send it as `curl -F` does.") from error
-    parts: list[bytes | None] = []
-    for name in names:
-        part = form.get(name)
-        parts.append(await part.read() if isinstance(part, UploadFile) else part.encode() if part is not None else None)
-    await form.close()
-    if parts[0] is None:
-        raise InvalidInput(f"The form has no part {names[0]}.", hint=f"Send it as `curl -F {names[0]}=@FILE` does.")
-    return parts
+async def _chunks(request: Request, max_bytes: int, too_large: Callable[[], SandboxError]) -> AsyncIterator[bytes]:
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
+        raise too_large()
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_large()
+        yield chunk

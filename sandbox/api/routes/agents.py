@@ -8,12 +8,25 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
-from sandbox.api.http.auth import CurrentAdmin, CurrentCaller
+from sandbox.api.http.auth import AdminRequired, CurrentAdmin, CurrentCaller
 from sandbox.api.http.pages import Page
-from sandbox.api.http.record_models import Body, Int, JsonObject, Name, Percent, TimedQuery, View, answer_page
+from sandbox.api.http.record_models import (
+    Body,
+    Int,
+    JsonObject,
+    LongName,
+    Name,
+    Percent,
+    ShortName,
+    Signature,
+    TimedQuery,
+    View,
+    answer_page,
+)
 from sandbox.api.http.services import Injected
 from sandbox.errors import NotFound
-from sandbox.learning import lessons
+from sandbox.learning import prompts
+from sandbox.learning.prompts import DEFAULT_CHARACTERS, DEFAULT_LESSONS, About, Budget
 from sandbox.records.agents import store
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
@@ -53,9 +66,33 @@ class AgentQuery(TimedQuery):
     status: Health | None = None
 
 
+class PromptQuery(Body):
+    """What the run is about, and how much room the prompt has. What is left out excludes no lesson."""
+
+    runtime: ShortName | None = Field(None, description="Runtime of the project, such as python312")
+    framework: ShortName | None = None
+    project_id: LongName | None = None
+    signature: Signature | None = Field(None, description="Normalised signature of a failure of the run before")
+    pipeline_run_id: LongName | None = Field(
+        None, description="Record the lessons as applied to this run, and withhold some by lot to measure them (admin)"
+    )
+    limit: int = Field(DEFAULT_LESSONS, ge=1, le=100, description="Maximum number of lessons")
+    max_characters: int = Field(DEFAULT_CHARACTERS, ge=100, le=100_000, description="Maximum length of the text")
+
+
+class PromptLesson(View):
+    id: int
+    lesson_text: str
+    severity: str
+    category: str
+    source_issue_type: str | None
+
+
 class PromptLessons(View):
     agent_name: str
     lesson_ids: list[int]
+    lessons: list[PromptLesson]
+    withheld_ids: list[int] = Field(description="Lessons that the lot withheld from this run")
     text: str = Field(description="Text for the agent's prompt; empty if there are no lessons")
 
 
@@ -83,11 +120,28 @@ async def heartbeat(name: AgentName, body: Heartbeat, _: CurrentAdmin, services:
 
 @router.get("/{name}/prompt-lessons")
 async def prompt_lessons(
-    name: AgentName,
-    _: CurrentCaller,
-    services: Injected,
-    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of lessons")] = 20,
+    name: AgentName, caller: CurrentCaller, services: Injected, query: Annotated[PromptQuery, Query()]
 ) -> PromptLessons:
-    """The agent's active lessons as text for its prompt, the most severe and most effective first."""
-    chosen = await lessons.for_prompt(services.db, name, limit)
-    return PromptLessons(agent_name=name, lesson_ids=[lesson["id"] for lesson in chosen], text=lessons.as_text(chosen))
+    """The agent's lessons for such a run as text for its prompt: the best fitting, most severe and most effective."""
+    about = About(query.runtime, query.framework, query.project_id, query.signature)
+    budget = Budget(query.limit, query.max_characters)
+    if query.pipeline_run_id is None:
+        prompt = await prompts.for_prompt(services.db, name, about, budget, everything=caller.is_admin)
+    elif caller.is_admin:
+        prompt = await prompts.for_run(
+            services.db,
+            name,
+            about,
+            budget,
+            pipeline_run_id=query.pipeline_run_id,
+            withheld_percent=services.settings.lessons_withheld_percent,
+        )
+    else:
+        raise AdminRequired("Only an admin may record lessons as applied.", hint="Leave `pipeline_run_id` out.")
+    return PromptLessons(
+        agent_name=name,
+        lesson_ids=[lesson["id"] for lesson in prompt.lessons],
+        lessons=[PromptLesson.model_validate(lesson) for lesson in prompt.lessons],
+        withheld_ids=list(prompt.withheld),
+        text=prompt.text,
+    )

@@ -72,14 +72,19 @@ async def exec_command(
     services: Injected,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
-    """Run a command. With `Accept: text/event-stream`: events `start`, `stdout`, `stderr` as they come, then `exit`."""
-    guest, _ = await services.sessions.guest(caller, session_id, body.role)
+    """Run a command. With `Accept: text/event-stream`: events `start`, `stdout`, `stderr` as they come, then `exit`.
+
+    At the timeout the command is killed with everything that it has started, daemons included, except programs that
+    have cleared their environment. What a command that ends by itself leaves in the background runs on.
+    """
+    guest, env = await services.sessions.commands(caller, session_id, body.role)
+    env = {**env, **body.env}
     if "text/event-stream" in accept:
-        return event_stream(_stream(guest, body))
+        return event_stream(_stream(guest, body, env))
     result = await guest.exec(
         body.command,
         cwd=body.cwd,
-        env=body.env,
+        env=env,
         stdin=body.stdin.encode() if body.stdin is not None else None,
         timeout_seconds=body.timeout_seconds or DEFAULT_TIMEOUT,
     )
@@ -95,7 +100,7 @@ async def exec_command(
     )
 
 
-async def _stream(guest: Guest, body: Command) -> AsyncIterator[bytes]:
+async def _stream(guest: Guest, body: Command, env: dict[str, str]) -> AsyncIterator[bytes]:
     """The command as server-sent events with a rising seq. The last one is always `exit`.
 
     When the client disconnects, the command is killed.
@@ -103,7 +108,7 @@ async def _stream(guest: Guest, body: Command) -> AsyncIterator[bytes]:
     name = f"exec-{uuid4().hex}"
     seq = count(1)
     try:
-        started = await guest.start(name, body.command, cwd=body.cwd, env=body.env)
+        started = await guest.start(name, body.command, cwd=body.cwd, env=env)
         yield _event(next(seq), "start", {"pid": started.pid})
         await guest.write_stdin(name, (body.stdin or "").encode(), close=True)
         decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}

@@ -13,8 +13,9 @@ from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.pages import Page
 from sandbox.api.http.record_models import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
 from sandbox.api.http.services import Injected, Services
-from sandbox.api.http.uploads import read_unpacked
+from sandbox.api.http.uploads import received_report
 from sandbox.api.routes.test_results import TestType
+from sandbox.domain.caller import Caller
 from sandbox.records import store
 from sandbox.records.reports.coverage import read_cobertura, read_coverage_json
 
@@ -84,24 +85,29 @@ def _body(media_type: str) -> dict[str, Any]:
 
 @router.post("/cobertura", status_code=201, openapi_extra=_body("application/xml"))
 async def add_cobertura_report(
-    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+    request: Request, caller: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
 ) -> dict[str, list[CoverageView]]:
     """Store the coverage of each package of a Cobertura XML report."""
-    return await _add_report(request, services, read_cobertura, test_type)
+    return await _add_report(request, caller, services, read_cobertura, test_type)
 
 
 @router.post("/coverage-py", status_code=201, openapi_extra=_body("application/json"))
 async def add_coverage_py_report(
-    request: Request, _: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
+    request: Request, caller: CurrentCaller, services: Injected, test_type: Annotated[TestType | None, Query()] = None
 ) -> dict[str, list[CoverageView]]:
     """Store the coverage of each folder of a `coverage json` report."""
-    return await _add_report(request, services, read_coverage_json, test_type)
+    return await _add_report(request, caller, services, read_coverage_json, test_type)
 
 
 async def _add_report(
-    request: Request, services: Services, read: Callable[[bytes], list[dict[str, Any]]], test_type: TestType | None
+    request: Request,
+    caller: Caller,
+    services: Services,
+    read: Callable[[bytes], list[dict[str, Any]]],
+    test_type: TestType | None,
 ) -> dict[str, list[CoverageView]]:
-    body = await read_unpacked(request, services.settings.max_intake_mb * 1024 * 1024)
-    rows = [row | {"test_type": test_type} for row in await services.reports.read(read, body)]
+    async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
+        found = await services.reports.read(caller.user_id, upload, read)
+    rows = [row | {"test_type": test_type} for row in found]
     stored = await store.insert(services.db, store.COVERAGE, rows)
     return {"items": [CoverageView.model_validate(row) for row in stored]}

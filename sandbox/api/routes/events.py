@@ -56,6 +56,9 @@ async def app_logs(
     follow: Annotated[bool, Query(description="Keep the stream open and send new output")] = False,
     last_event_id: Annotated[str | None, Header(max_length=500)] = None,
 ) -> Response:
-    """The output of the apps as `log` events `{role, stream, line}`; `Last-Event-ID` resumes at the exact byte."""
+    """The output of the apps as `log` events `{role, stream, line, end}`; `Last-Event-ID` resumes at the exact byte.
+
+    `end` is the offset after the line in the role's output, which is the line's `position` in `…/lines`.
+    """
     lines = await services.sessions.app_lines(caller, session_id, role, follow=follow, resume=last_event_id)
     return event_stream(lines)

@@ -8,7 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from sandbox.api.http.services import Injected
-from sandbox.errors import SandboxError
+from sandbox.errors import DatabaseFull, SandboxError
+from sandbox.records.disk_space import DiskState
+from sandbox.statuses import RETRY_AFTER_SECONDS
 
 router = APIRouter(tags=["health"])
 
@@ -23,17 +25,23 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "`checks` names what does not answer"}})
 async def readyz(services: Injected, response: Response) -> dict[str, Any]:
-    """Readiness: the database and the container engine answer; 503 with the cause if one does not."""
+    """Readiness: the database and the container engine answer, and the disk is not full; 503 with the cause otherwise.
+
+    With `disk_low` the service is ready: what runs goes on, only nothing new is begun.
+    """
     names = ("database", "engine")
     results = await asyncio.gather(
         *(asyncio.wait_for(check(), CHECK_SECONDS) for check in (services.db.ping, services.engine.ping)),
         return_exceptions=True,
     )
     checks = dict(zip(names, map(_check_result, results), strict=True))
-    ready = all(result == "ok" for result in checks.values())
+    if checks["database"] == "ok" and services.db.is_full:
+        checks["database"] = DatabaseFull.code
+    ready = all(result == "ok" for result in checks.values()) and services.disk.state is not DiskState.FULL
+    checks["disk"] = services.disk.state.code
     if not ready:
         response.status_code = 503
-        response.headers["Retry-After"] = "2"
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return {"status": "ok" if ready else "unavailable", "checks": checks}
 
 

@@ -15,18 +15,23 @@ from sandbox.api.http.record_models import (
     Body,
     Int,
     ListQuery,
+    LongName,
     LongText,
     Name,
     RecordId,
+    ShortName,
+    Signature,
     Time,
     TimedQuery,
     View,
-    Writable,
     answer_page,
 )
-from sandbox.api.http.services import Injected
+from sandbox.api.http.services import Injected, Services
+from sandbox.db.tables import Row
 from sandbox.errors import NotFound
 from sandbox.learning import store
+from sandbox.learning.effects import with_effects
+from sandbox.learning.refinement.store import Scope
 
 router = APIRouter(prefix="/api/v1", tags=["learning"])
 
@@ -34,8 +39,44 @@ Severity = Literal["low", "medium", "high", "critical"]
 LessonCategory = Literal["security", "performance", "code_quality", "correctness"]
 Trigger = Literal["rework", "hitl", "scheduled"]
 RunStatus = Literal["running", "completed", "failed"]
-RunId = Annotated[str, Field(min_length=1, max_length=255), Writable]
 Id = Annotated[RecordId, Path()]
+
+
+class LessonTrigger(Body):
+    """To which runs a lesson applies; a field that is left out or null means any."""
+
+    signature: Signature | None = Field(None, description="Normalised signature of the failure that it is about")
+    runtime: ShortName | None = None
+    framework: ShortName | None = None
+    project_id: LongName | None = None
+
+
+class TriggerView(View):
+    signature: str | None
+    runtime: str | None
+    framework: str | None
+    project_id: str | None
+    remedy: str | None = Field(description="The change of the plan that launches make by themselves, if any")
+    written_by: Literal["rules", "model", "person"]
+    wording_problem: str | None = Field(description="Why the text is the rules' although a model is configured")
+    occurrences: int
+    last_seen_at: datetime
+    withdrawn_reason: str | None = Field(description="Why the service put the lesson out of use")
+    withdrawn_at: datetime | None
+
+
+class EffectView(View):
+    """What the lesson prevents, from runs to which it applies: with it and, drawn by lot, without it."""
+
+    applied: int
+    applied_failed: int
+    withheld: int
+    withheld_failed: int
+    needed_in_each_arm: int
+    prevented: float | None = Field(description="Failure rate without the lesson minus that with it")
+    low: float | None = Field(description="Lower bound of the 95% interval")
+    high: float | None
+    verdict: Literal["too_few_to_tell", "helps", "harms", "unclear"]
 
 
 class NewLesson(Body):
@@ -49,6 +90,7 @@ class NewLesson(Body):
     )
     is_active: bool = True
     expires_at: Time | None = None
+    trigger: LessonTrigger | None = Field(None, description="To which runs it applies; default all of the agent")
 
 
 class LessonChange(Body):
@@ -84,6 +126,8 @@ class LessonView(View):
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    trigger: TriggerView | None = Field(description="To which runs it applies; null: to all of the agent")
+    effect: EffectView
 
 
 class LessonQuery(TimedQuery):
@@ -94,8 +138,8 @@ class LessonQuery(TimedQuery):
 class NewApplication(Body):
     lesson_id: RecordId
     agent_name: Name
-    pipeline_run_id: RunId
-    project_name: RunId | None = None
+    pipeline_run_id: LongName
+    project_name: LongName | None = None
 
 
 class Outcome(Body):
@@ -115,9 +159,28 @@ class ApplicationView(View):
 
 
 class ApplicationQuery(TimedQuery):
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
     lesson_id: RecordId | None = None
     agent_name: Name | None = None
+
+
+class AssignmentView(View):
+    """A run to which a lesson applies, and whether the lot gave it the lesson."""
+
+    pipeline_run_id: str
+    lesson_id: int
+    arm: Literal["applied", "withheld"]
+    channel: Literal["launch", "prompt"] = Field(description="A remedy in a plan, or text in a prompt")
+    project_name: str | None
+    assigned_at: datetime
+    failed: bool | None = Field(description="How the run ended; null until that is known")
+    verified_at: datetime | None
+
+
+class AssignmentQuery(TimedQuery):
+    pipeline_run_id: LongName | None = None
+    lesson_id: RecordId | None = None
+    arm: Literal["applied", "withheld"] | None = None
 
 
 class StatsView(View):
@@ -137,7 +200,7 @@ class StatsQuery(ListQuery):
 
 class NewRefinementRun(Body):
     triggered_by: Trigger
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
     issues_analyzed: Int = 0
     lessons_generated: Int = 0
     status: RunStatus = "running"
@@ -167,32 +230,46 @@ class RefinementRunView(View):
     error_message: str | None
 
 
+class RefinementOrder(Body):
+    """What a refinement run is to read: everything that no run has read yet, or one pipeline run's launches."""
+
+    pipeline_run_id: LongName | None = None
+
+
 class RefinementQuery(TimedQuery):
-    pipeline_run_id: RunId | None = None
+    pipeline_run_id: LongName | None = None
 
 
 @router.get("/lessons")
 async def list_lessons(
-    _: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
+    caller: CurrentCaller, services: Injected, query: Annotated[LessonQuery, Query()]
 ) -> Page[LessonView]:
-    """Lessons, newest first."""
-    return Page.model_validate(await answer_page(store.LESSONS, services.db, query))
+    """Lessons, newest first. Those that quote evidence of failures are for admins."""
+    page = await answer_page(store.LESSONS, services.db, query, where=[] if caller.is_admin else [store.FOR_ALL])
+    return Page.model_validate(page | {"items": await with_effects(services.db, page["items"])})
 
 
 @router.post("/lessons", status_code=201)
 async def add_lesson(body: NewLesson, _: CurrentAdmin, services: Injected) -> LessonView:
     """Add a lesson (admin: its text goes into prompts)."""
-    return LessonView.model_validate(await store.insert_row(services.db, store.LESSONS, body.model_dump()))
+    values = body.model_dump(exclude={"trigger"})
+    row = await store.insert_lesson(services.db, values, body.trigger.model_dump() if body.trigger else None)
+    return await _view(services, row)
 
 
 @router.patch("/lessons/{lesson_id}")
 async def change_lesson(lesson_id: Id, body: LessonChange, _: CurrentAdmin, services: Injected) -> LessonView:
     """Change a lesson, or deactivate it with `is_active: false` (admin)."""
     values = body.model_dump(exclude_unset=True) or {"id": lesson_id}
-    row = await store.update_row(services.db, store.LESSONS, lesson_id, values)
+    row = await store.change_lesson(services.db, lesson_id, values)
     if row is None:
         raise NotFound(f"There is no lesson {lesson_id}.", code="lesson_not_found")
-    return LessonView.model_validate(row)
+    return await _view(services, row)
+
+
+async def _view(services: Services, row: Row) -> LessonView:
+    (whole,) = await with_effects(services.db, [row])
+    return LessonView.model_validate(whole)
 
 
 @router.get("/lesson-applications")
@@ -224,6 +301,14 @@ async def verify_outcome(application_id: Id, body: Outcome, _: CurrentAdmin, ser
     return ApplicationView.model_validate(row)
 
 
+@router.get("/lesson-assignments")
+async def list_assignments(
+    _: CurrentAdmin, services: Injected, query: Annotated[AssignmentQuery, Query()]
+) -> Page[AssignmentView]:
+    """Runs to which lessons apply, with and without them (admin); `from` and `to` refer to `assigned_at`."""
+    return Page.model_validate(await answer_page(store.ASSIGNMENTS, services.db, query))
+
+
 @router.get("/learning-stats")
 async def list_stats(_: CurrentCaller, services: Injected, query: Annotated[StatsQuery, Query()]) -> Page[StatsView]:
     """Statistics per agent, ordered by name, descending."""
@@ -243,6 +328,16 @@ async def add_refinement_run(body: NewRefinementRun, _: CurrentAdmin, services: 
     """Record a refinement run (admin)."""
     values = body.model_dump(exclude_none=True)
     return RefinementRunView.model_validate(await store.insert_row(services.db, store.REFINEMENT_RUNS, values))
+
+
+@router.post("/refinement-runs/execute", status_code=201)
+async def execute_refinement_run(
+    _: CurrentAdmin, services: Injected, body: RefinementOrder | None = None
+) -> RefinementRunView:
+    """Carry out a refinement run now (admin): it reads what has failed since the last one and writes lessons."""
+    run_id = await services.refiner.run("hitl", Scope(pipeline_run_id=body.pipeline_run_id if body else None))
+    row = await store.REFINEMENT_RUNS.one(services.db, {"id": run_id})
+    return RefinementRunView.model_validate(row)
 
 
 @router.patch("/refinement-runs/{run_id}")

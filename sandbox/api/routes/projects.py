@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.pages import CursorText, Limit, Page
 from sandbox.api.http.services import Injected
+from sandbox.api.http.uploads import save_body
 from sandbox.db.cursors import decode_cursor, next_cursor
 from sandbox.domain.plan import RolePlan
 from sandbox.errors import Kind, SandboxError
@@ -38,25 +38,37 @@ class UploadTooLarge(SandboxError):
         )
 
 
+class PlanProblemView(BaseModel):
+    """Why the plan is not known. The project is stored, and can be launched with a plan in the request."""
+
+    code: str = Field(description="`plan_undetected` or `plan_invalid`")
+    message: str
+    hint: str
+    looked_at: list[str] = Field(description="The files that were read, each with what it lacks for a launch")
+
+
 class ProjectView(BaseModel):
     project_id: str
     user_id: str
     digest: str = Field(description="Depends on the files only, not on how they were packed")
     files: int
     size_bytes: int = Field(description="Size of the unpacked files")
-    plan: dict[str, RolePlan] = Field(description="What a launch does for each role")
+    plan: dict[str, RolePlan] | None = Field(description="What a launch does for each role; null if it is not known")
+    plan_problem: PlanProblemView | None = Field(description="Why the plan is not known; null if it is known")
     created_at: datetime
     updated_at: datetime
 
 
 def view(project: Project) -> ProjectView:
+    problem = project.plan_problem
     return ProjectView(
         project_id=project.project_id,
         user_id=project.user_id,
         digest=project.digest,
         files=project.files,
         size_bytes=project.size_bytes,
-        plan=project.plan.roles,
+        plan=project.plan.roles if project.plan else None,
+        plan_problem=PlanProblemView.model_validate(problem, from_attributes=True) if problem else None,
         created_at=project.created_at,
         updated_at=project.updated_at,
     )
@@ -85,30 +97,17 @@ async def put_project(
 ) -> ProjectView:
     """Upload a project as `.tar.gz` or `.zip`: 201 if it is new, 200 if it replaces the one with this id.
 
-    The response has the plan of a launch: from the project's `sandbox.toml`, else detected. A refused upload changes
-    nothing.
+    The response has the plan of a launch: from the project's `sandbox.toml`, else detected. If no plan is known, `plan`
+    is null, and `plan_problem` says what was looked at and what is missing. A refused upload changes nothing.
     """
     kind = ArchiveKind.of(content_type)
     with tempfile.TemporaryDirectory(prefix="sandbox-upload-") as folder:
         archive = Path(folder) / f"upload.{kind}"
-        await _receive(request, archive, services.settings.max_upload_mb)
+        most_mb = services.settings.max_upload_mb
+        await save_body(request, archive, most_mb * MIB, lambda: UploadTooLarge(most_mb))
         project, created = await services.projects.put(caller, project_id, archive, kind)
     response.status_code = 201 if created else 200
     return view(project)
-
-
-async def _receive(request: Request, target: Path, most_mb: int) -> None:
-    """Write the body to a file. Raises UploadTooLarge."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most_mb * MIB:
-        raise UploadTooLarge(most_mb)
-    received = 0
-    async with await anyio.open_file(target, "wb") as file:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > most_mb * MIB:
-                raise UploadTooLarge(most_mb)
-            await file.write(chunk)
 
 
 @router.get("")

@@ -51,7 +51,7 @@ class FindingView(BaseModel):
     action: Action = Field(description="What would be done, or was done")
     reason: str
     outcome: Literal["planned", "done", "skipped", "failed"] = Field(
-        description="`skipped`: it has changed meanwhile; compare again"
+        description="`skipped`: it has changed meanwhile, or its owner has to act; `reason` says so"
     )
     error: str | None
 

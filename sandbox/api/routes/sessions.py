@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,14 +11,17 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from sse_starlette import EventSourceResponse
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected, Services
+from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import parse_egress
-from sandbox.domain.plan import Environment
+from sandbox.domain.plan import MAX_ROLES, Environment, Role
 from sandbox.domain.session import Session
-from sandbox.sessions.service import CreateRequest
+from sandbox.events.sse import encode_event, encode_id
+from sandbox.sessions.create_request import CreateRequest
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 
@@ -43,6 +48,32 @@ class Network(BaseModel):
         return parse_egress(value).to_json()
 
 
+class RoleRequest(BaseModel):
+    """One role of a requested plan: the keys of a table of `sandbox.toml`. Keys that are left out are detected."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runtime: str | None = Field(None, max_length=50, description="Name of a runtime, such as python312 or node20")
+    root: str | None = Field(None, max_length=500, description="Folder of this role within the project")
+    install: str | None = Field(None, max_length=4000, description="Null or empty: nothing is installed")
+    start: str | None = Field(None, max_length=4000, description="Null or empty: nothing is started")
+    port: int | None = Field(None, ge=1, le=65535, description="Null: the role has no port")
+    health: str | None = Field(None, max_length=500, description="Path that answers once the app is up")
+    env: Environment | None = Field(None, max_length=200, description="Environment of install and start")
+    framework: str | None = Field(None, max_length=50, description="Ignored; accepted because a project's plan has it")
+    stated: list[str] | None = Field(None, max_length=10, description="Ignored, as `framework` is")
+
+    def table(self) -> dict[str, Any]:
+        """Return the keys that were stated, as a table of `sandbox.toml` has them."""
+        stated = self.model_dump(exclude_unset=True, exclude={"framework", "stated"})
+        clearable = {"install": "", "start": "", "port": None}
+        return {
+            key: clearable[key] if value is None else value
+            for key, value in stated.items()
+            if value is not None or key in clearable
+        }
+
+
 class NewSession(BaseModel):
     """What to launch. Everything has a default: `{}` makes a blank Python sandbox."""
 
@@ -52,13 +83,18 @@ class NewSession(BaseModel):
         None, min_length=1, max_length=255, description="An uploaded project; without it the session is blank"
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
-    env: Environment = Field(default_factory=dict, max_length=200, description="Environment of install and start")
+    env: Environment = Field(
+        default_factory=dict, max_length=200, description="Environment of everything that runs in it"
+    )
     network: Network = Field(default_factory=Network)
     idle_timeout_seconds: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="The session ends after this time without use; 0: never"
+        None,
+        ge=0,
+        le=MAX_SECONDS,
+        description="The session ends after this time without use; 0: the longest that the service allows",
     )
     max_lifetime_seconds: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="The session ends at this age; 0: never"
+        None, ge=0, le=MAX_SECONDS, description="The session ends at this age; 0: the longest that the service allows"
     )
     pipeline_run_id: str | None = Field(
         None, min_length=1, max_length=255, description="The id that the platform gives this run"
@@ -66,6 +102,17 @@ class NewSession(BaseModel):
     agents: list[AgentName] = Field(
         default_factory=list, max_length=100, description="Agents of the platform whose lessons apply"
     )
+    lessons: bool = Field(True, description="Whether lessons of earlier failures may change the plan of its launches")
+    plan: dict[Role, RoleRequest | None] | None = Field(
+        None,
+        max_length=MAX_ROLES,
+        description="Roles that replace those of the project's plan; null leaves a role out. Needs a project_id",
+    )
+
+    def request(self) -> CreateRequest:
+        values = self.model_dump(exclude={"plan", "network"})
+        plan = {name: role.table() if role else None for name, role in (self.plan or {}).items()}
+        return CreateRequest(**values, plan=plan or None, egress=parse_egress(self.network.egress))
 
 
 class Relaunch(BaseModel):
@@ -112,6 +159,23 @@ class WarningView(BaseModel):
     hint: str
 
 
+class AppliedLessonView(BaseModel):
+    """A change that a lesson made to the plan of the current launch."""
+
+    lesson_id: int
+    role: str
+    remedy: str
+    change: str
+
+
+class WaitingView(BaseModel):
+    """Why the launch is not being carried out just now."""
+
+    reason: Literal["engine"] = Field(alias="for", description="What it waits for: the container engine")
+    since: datetime
+    until: datetime = Field(description="When the launch gives up and the session becomes `error`")
+
+
 class SessionView(BaseModel):
     """A sandbox session. Times are UTC."""
 
@@ -136,6 +200,8 @@ class SessionView(BaseModel):
     preview_frame_refusal: str | None = Field(
         description="The header with which the app forbids other pages to show its preview in a frame"
     )
+    lessons: list[AppliedLessonView] = Field(description="What lessons have changed in the plan of the current launch")
+    waiting: WaitingView | None = Field(description="Set while the session is `creating` and its launch waits")
 
 
 class SessionPage(BaseModel):
@@ -165,6 +231,10 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "error": session.error.to_json() if session.error else None,
         "warnings": [warning.to_json() for warning in session.observations.warnings],
         "preview_frame_refusal": session.observations.frame_refusal,
+        "lessons": [lesson.model_dump(exclude={"failure_id"}) for lesson in session.plan.lessons]
+        if session.plan
+        else [],
+        "waiting": session.waiting.to_json() if session.waiting else None,
     }
 
 
@@ -172,7 +242,8 @@ def _preview_url(session: Session, services: Services, caller: Caller) -> str | 
     if session.preview_port is None or session.terminated_at is not None:
         return None
     base = services.settings.preview_url(session.session_id).rstrip("/") + session.observations.preview_path
-    return f"{base}{'&' if '?' in base else '?'}_sbx={services.signer.sign_preview(session.session_id, caller)}"
+    signature = services.signer.sign_preview(session.session_id, caller.user_id, UUID(caller.token_id))
+    return f"{base}{'&' if '?' in base else '?'}_sbx={signature}"
 
 
 @router.post("", status_code=202, response_model=SessionView)
@@ -188,8 +259,7 @@ async def create_session(
     A repeated request with the same `Idempotency-Key` answers the session that the first one made; another request
     with that key is refused (409 `idempotency_conflict`).
     """
-    request = CreateRequest(**body.model_dump(exclude={"network"}), egress=parse_egress(body.network.egress))
-    session, _ = await services.sessions.create(caller, request, idempotency_key)
+    session, _ = await services.sessions.create(caller, body.request(), idempotency_key)
     response.headers["Location"] = f"/api/v1/sessions/{session.session_id}"
     return view(session, services, caller)
 
@@ -208,6 +278,31 @@ async def list_sessions(
     filters = {"status": status, "project_id": project_id, "user_id": user_id}
     sessions, more = await services.sessions.list_page(caller, filters, limit, cursor)
     return {"items": [view(session, services, caller) for session in sessions], "next_cursor": more}
+
+
+@router.get("/events", response_class=EventSourceResponse)
+async def sessions_events(caller: CurrentCaller, services: Injected) -> Response:
+    """Follow the caller's sessions: `session` events hold a session as `GET` gives it, `gone` its `session_id` alone.
+
+    The stream begins with all sessions that are not terminated. It holds states and not a history, so a client that
+    connects again, with or without `Last-Event-ID`, has everything once it has read the beginning.
+    """
+    return event_stream(_changes(caller, services))
+
+
+async def _changes(caller: Caller, services: Services) -> AsyncIterator[bytes]:
+    number = 0
+    async for changes in services.feed.follow(caller):
+        encoded = []
+        for change in changes:
+            number += 1
+            if change.session is None:
+                encoded.append(encode_event("gone", {"session_id": str(change.session_id)}, event_id=number))
+            else:
+                body = SessionView.model_validate(view(change.session, services, caller)).model_dump(mode="json")
+                encoded.append(encode_event("session", body, event_id=number))
+        # A client without sessions has to learn that it has read the beginning.
+        yield b"".join(encoded) or encode_id(number)
 
 
 @router.get("/{session_id}", response_model=SessionView)
@@ -254,3 +349,21 @@ async def stats(session_id: UUID, caller: CurrentCaller, services: Injected) -> 
     """Resource usage of each role's container, measured inside it."""
     session = await services.sessions.get(caller, session_id)
     return {"roles": await services.sessions.stats(session)}
+
+
+@router.get("/{session_id}/stats/history")
+async def stats_history(
+    session_id: UUID,
+    caller: CurrentCaller,
+    services: Injected,
+    seconds: Annotated[int, Query(ge=1, le=3600, description="How far back")] = 3600,
+) -> dict[str, Any]:
+    """Resource usage of each role's container over the last hour, as `{"roles": {role: [measurement]}}`, oldest first.
+
+    A measurement is `{time, cpu_seconds, memory_bytes, disk_used_bytes, network_received_bytes, network_sent_bytes}`;
+    `time` is in seconds since 1970, processor time and network count from the start of the container.
+    """
+    session = await services.sessions.get(caller, session_id)
+    since = time.time() - seconds
+    roles = await services.sessions.stats_history(session)
+    return {"roles": {role: [it for it in samples if it["time"] >= since] for role, samples in roles.items()}}

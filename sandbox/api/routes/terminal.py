@@ -19,6 +19,8 @@ from sandbox.sessions.service import SessionService
 router = APIRouter(prefix="/api/v1/sessions", tags=["terminal"])
 
 MAX_SIZE = 1000
+#: Longest message that a client may send; a longer one closes the terminal with code 1009.
+MAX_FRAME_BYTES = 64 * 1024
 
 
 @router.websocket("/{session_id}/terminal")
@@ -29,9 +31,10 @@ async def terminal(
     services: Injected,
     role: Annotated[str | None, Query(max_length=31)] = None,
 ) -> None:
-    """Open a terminal. Binary frames carry terminal bytes both ways; text frames are `{"resize": [columns, rows]}`."""
-    guest, _ = await services.sessions.guest(caller, session_id, role)
-    pty = await guest.pty()
+    """Open a terminal. Binary frames carry terminal bytes both ways, at most 64 KiB each from the client; text frames
+    are `{"resize": [columns, rows]}`."""
+    guest, env = await services.sessions.commands(caller, session_id, role)
+    pty = await guest.pty(env=env)
     try:
         await websocket.accept()
         output = asyncio.create_task(_send_output(pty, websocket, services.sessions, session_id))

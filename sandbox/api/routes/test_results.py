@@ -23,7 +23,7 @@ from sandbox.api.http.record_models import (
     answer_page,
 )
 from sandbox.api.http.services import Injected
-from sandbox.api.http.uploads import read_parts
+from sandbox.api.http.uploads import received_report
 from sandbox.errors import NotFound
 from sandbox.records import store
 from sandbox.records.reports.junit import read_junit
@@ -128,7 +128,7 @@ _REPORT = {
 
 @router.post("/junit", status_code=201, openapi_extra=_REPORT)
 async def add_junit_report(
-    request: Request, _: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
+    request: Request, caller: CurrentCaller, services: Injected, query: Annotated[ReportQuery, Query()]
 ) -> TestResultView:
     """Store a test run from its JUnit XML report (pytest, Jest, Maven, Go, …), compressed with gzip or not.
 
@@ -136,8 +136,9 @@ async def add_junit_report(
     report, so a form may have the report as `report` and the printed output as `output`
     (`curl -F report=@junit.xml -F output=@console.log`). The start time in the report, if any, is the time of the run.
     """
-    parts = await read_parts(request, services.settings.max_intake_mb * 1024 * 1024, "report", "output")
-    values = await services.reports.read(read_junit, *parts) | query.model_dump(exclude_none=True)
+    async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
+        values = await services.reports.read(caller.user_id, upload, read_junit, ("report", "output"))
+    values |= query.model_dump(exclude_none=True)
     (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
     return TestResultView.model_validate(row)
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import docker
 import docker.errors
@@ -94,3 +95,19 @@ def default_bridge_mtu(docker_host: str | None) -> int | None:
             raise unreachable(str(error)) from error
     mtu = options.get("com.docker.network.driver.mtu", "")
     return int(mtu) if mtu.isdigit() else None
+
+
+def data_folder(docker_host: str | None) -> Path | None:
+    """Return the folder in which the engine keeps images, containers and volumes; None if it is not on this machine.
+
+    Raises EngineError `engine_unreachable`.
+    """
+    if not is_local(docker_host):
+        return None
+    with connected(docker_host, timeout_seconds=_QUERY_SECONDS) as client:
+        try:
+            folder = Path(str(client.info()["DockerRootDir"]))
+        except FOREIGN_ERRORS as error:
+            raise unreachable(str(error)) from error
+    # It may be a path on another machine, or outside of the container in which this service runs.
+    return folder if folder.is_dir() else None

@@ -24,6 +24,8 @@ _FIRST_USER, _LAST_USER = 200_000, 0o7_777_777
 #: commands themselves have none.
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 
+_SHM_BYTES = 256 << 20
+
 #: Variables that the C library obeys when a program starts.
 _LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
 
@@ -100,6 +102,8 @@ def _host_config(
         "SecurityOpt": ["no-new-privileges:true"],
         "Privileged": False,
         "IpcMode": "private",
+        # Browsers and worker processes of data tools use more than the 64 MiB that engines give. It counts as memory.
+        "ShmSize": min(_SHM_BYTES, spec.limits.memory_bytes // 2),
         "PublishAllPorts": False,
         "PidsLimit": spec.limits.pids,
         "Memory": spec.limits.memory_bytes,

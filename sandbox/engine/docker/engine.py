@@ -108,15 +108,17 @@ class DockerEngine:
                     await self._start(name, spec)
                 else:
                     self._check_same(found, spec)
-                    if found["State"]["Status"] == "running":
+                    if found["State"]["Status"] != "running":
+                        await self._revive(name, found["State"]["Status"], spec)
+                    elif container_state(found).connected:
                         return container_state(found)
-                    await self._revive(name, found["State"]["Status"], spec)
-                found = await self._inspect(name)
+                found = await self._attach(name, spec)
             except (EngineNotFound, EngineConflict) as error:
                 refusal = error.message
                 continue  # Another process has created, started or removed it since the inspection: inspect again.
-            if found is not None:
+            if found is not None and found["State"]["Status"] != "paused":
                 return container_state(found)
+            refusal = "it is still paused" if found is not None else "it is gone"
         raise EngineError(
             f"the container {name} is being changed by another process: {refusal}",
             code="container_contended",
@@ -186,6 +188,14 @@ class DockerEngine:
             return None
         return found
 
+    async def _attach(self, name: str, spec: ContainerSpec) -> dict[str, Any] | None:
+        """Attach a container that runs to its network, unless it is; the container as inspected after that."""
+        found = await self._inspect(name)
+        if found is None or found["State"]["Status"] != "running" or container_state(found).connected:
+            return found
+        await self._networks.attach(name, spec.network, [spec.role] if spec.network is not None else [])
+        return await self._inspect(name)
+
     async def _create(self, name: str, spec: ContainerSpec) -> None:
         guest_folder = await self._guest_folder(spec)
         config = container_config(
@@ -223,19 +233,19 @@ class DockerEngine:
             # removed so that the next attempt creates a new one. Its files are on the volume.
             self._networks.forget_shared_network()
             await self._calls.call(lambda client: client.remove_container(name, force=True))
-            if spec.network is not None and not await self._networks.exists(spec.network):
-                raise EngineError(
-                    f"the network {spec.network} does not exist",
-                    code="network_missing",
-                    kind=Kind.CONFLICT,
-                    hint="launch the session again: its network is created first",
-                ) from error
+            if spec.network is not None:
+                await self._networks.require(spec.network)
             raise
 
     async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
         """Start a container that is not running. One that cannot be started is removed, to be created again."""
         if status == "paused":
-            await self._calls.call(lambda client: client.unpause(name))
+            try:
+                await self._calls.call(lambda client: client.unpause(name))
+            except EngineError as error:
+                # A busy engine may still report a container as paused for a moment after it was resumed.
+                if "not paused" not in error.message:
+                    raise
         elif status in ("dead", "removing"):
             await self._calls.call(lambda client: client.remove_container(name, force=True))
             raise EngineConflict(f"the container {name} was {status}")
@@ -244,13 +254,16 @@ class DockerEngine:
             await self._start(name, spec)
 
     def _check_same(self, found: Mapping[str, Any], spec: ContainerSpec) -> None:
-        """Raise EngineError `container_mismatch` unless labels and image of the container are those of the spec."""
+        """Raise EngineError `container_mismatch` unless the container has the labels, image and network of the spec."""
         config = found["Config"]
         actual = config.get("Labels") or {}
         expected = labels.resource_labels(self._deployment_id, spec.session_id, spec.role)
         differing = [key for key, value in expected.items() if actual.get(key) != value]
         if config["Image"] != spec.image:
             differing.append(f"image ({config['Image']}, not {spec.image})")
+        network = spec.network or labels.shared_network_name(self._deployment_id)
+        if found["HostConfig"]["NetworkMode"] != network:
+            differing.append(f"network ({found['HostConfig']['NetworkMode']}, not {network})")
         if differing:
             raise EngineError(
                 f"the container {found['Name'].lstrip('/')} exists and differs in: {', '.join(differing)}",

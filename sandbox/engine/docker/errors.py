@@ -60,6 +60,12 @@ def _refusal(error: docker.errors.APIError) -> EngineError:
         return EngineError(
             f"the image is not on the engine: {message}", code="image_missing", hint="run `sandbox runtimes build`"
         )
+    if "no space left on device" in message.lower() or "disk quota exceeded" in message.lower():
+        return EngineError(
+            f"the container engine has no disk space left: {message}",
+            code="disk_full",
+            hint="Free disk space on the engine's machine, then relaunch.",
+        )
     if isinstance(error, docker.errors.NotFound):
         return EngineNotFound(message)
     # The engine refuses to remove a network that is in use with status 403.

@@ -19,19 +19,30 @@ from sandbox.engine import labels
 from sandbox.engine.base import EngineEvent
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.errors import unreachable
-from sandbox.engine.docker.states import session_of
+from sandbox.engine.docker.states import container_state, session_of
 from sandbox.errors import EngineError
 
-#: The engine's name of each action that is reported, and ours. Podman names some of them differently from Docker.
-_ACTIONS = {"start": "start", "die": "die", "died": "die", "oom": "oom", "destroy": "destroy", "remove": "destroy"}
+#: The engine's name of each action of a container, and ours. Podman names some of them differently from Docker.
+_ACTIONS = {
+    "start": "start",
+    "die": "die",
+    "died": "die",
+    "oom": "oom",
+    "destroy": "destroy",
+    "remove": "destroy",
+    "pause": "pause",
+    "unpause": "unpause",
+}
+_DISCONNECT = "disconnect"
+_NETWORK_GONE = ("destroy", "remove")
 
 
 def follow(calls: DockerCalls, deployment_id: UUID) -> AsyncIterator[EngineEvent]:
-    """Return the events of the deployment's containers from the time of this call on, even if iteration begins later.
+    """Return the events of the deployment's containers and networks from the time of this call on.
 
-    The engine counts in whole seconds, so events from just before the call may be included. The iterator raises
-    EngineError when the stream ends, which happens only when the engine stops or the connection breaks. Closing the
-    iterator, or cancelling the task that reads it, closes the stream.
+    It does not matter how much later iteration begins. The engine counts in whole seconds, so events from just before
+    the call may be included. The iterator raises EngineError when the stream ends, which happens only when the engine
+    stops or the connection breaks. Closing the iterator, or cancelling the task that reads it, closes the stream.
     """
     return _events(calls, deployment_id, int(time.time()))
 
@@ -62,11 +73,9 @@ class _Reader:
         queue: asyncio.Queue[EngineEvent | EngineError],
     ) -> None:
         self._calls = calls
-        self._filters = {
-            "type": ["container"],
-            "label": [f"{labels.DEPLOYMENT}={deployment_id}"],
-            "event": list(_ACTIONS),
-        }
+        self._deployment_id = str(deployment_id)
+        # There is no filter by label, because events of networks carry none.
+        self._filters = {"type": ["container", "network"], "event": [*_ACTIONS, _DISCONNECT]}
         self._since = since
         self._loop = loop
         self._queue = queue
@@ -97,28 +106,48 @@ class _Reader:
             self.stop()
             return
         for raw in stream:
-            event = _event(raw)
+            event = self._network_event(client, raw) if raw.get("Type") == "network" else self._container_event(raw)
             if event is not None:
                 self._put(event)
+
+    def _container_event(self, raw: Mapping[str, Any]) -> EngineEvent | None:
+        """Return the event, or None if it is not of a container of this deployment's sessions."""
+        actor = raw.get("Actor") or {}
+        attributes = actor.get("Attributes") or {}
+        session_id, role = session_of(attributes), attributes.get(labels.ROLE)
+        action = _ACTIONS.get(raw.get("Action", ""))
+        ours = attributes.get(labels.DEPLOYMENT) == self._deployment_id
+        if not ours or action is None or session_id is None or role is None:
+            return None
+        exit_code = attributes.get("exitCode", "")
+        code = int(exit_code) if exit_code.isdigit() else None
+        return EngineEvent(action, session_id, role, actor.get("ID", ""), code, _time(raw))
+
+    def _network_event(self, client: docker.APIClient, raw: Mapping[str, Any]) -> EngineEvent | None:
+        """Return the event, or None if it does not concern a session of this deployment.
+
+        Which deployment a network that is gone belonged to is not known, but sessions have unique ids.
+        """
+        attributes = (raw.get("Actor") or {}).get("Attributes") or {}
+        if raw.get("Action") in _NETWORK_GONE:
+            session_id = labels.session_of_network(attributes.get("name", ""))
+            return EngineEvent("network_destroy", session_id, "", "", None, _time(raw)) if session_id else None
+        if raw.get("Action") != _DISCONNECT:
+            return None
+        try:
+            found = client.inspect_container(attributes.get("container", ""))
+        except docker.errors.APIError:
+            return None
+        state, marks = container_state(found), found["Config"].get("Labels") or {}
+        # A container that ends is disconnected, too.
+        if state.status != "running" or marks.get(labels.DEPLOYMENT) != self._deployment_id or state.session_id is None:
+            return None
+        return EngineEvent(_DISCONNECT, state.session_id, state.role or "", state.id, None, _time(raw))
 
     def _put(self, item: EngineEvent | EngineError) -> None:
         with contextlib.suppress(RuntimeError):  # The event loop is closed.
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
 
-def _event(raw: Mapping[str, Any]) -> EngineEvent | None:
-    """Return the event, or None if it is not of a session's container."""
-    actor = raw.get("Actor") or {}
-    attributes = actor.get("Attributes") or {}
-    action, session_id, role = _ACTIONS.get(raw.get("Action", "")), session_of(attributes), attributes.get(labels.ROLE)
-    if action is None or session_id is None or role is None:
-        return None
-    exit_code = attributes.get("exitCode", "")
-    return EngineEvent(
-        action=action,
-        session_id=session_id,
-        role=role,
-        container_id=actor.get("ID", ""),
-        exit_code=int(exit_code) if exit_code.isdigit() else None,
-        time=datetime.fromtimestamp(raw.get("timeNano", raw.get("time", 0) * 10**9) / 10**9, UTC),
-    )
+def _time(raw: Mapping[str, Any]) -> datetime:
+    return datetime.fromtimestamp(raw.get("timeNano", raw.get("time", 0) * 10**9) / 10**9, UTC)

@@ -95,6 +95,34 @@ class DockerNetworks:
             self._shared_exists = True
         return name
 
+    async def require(self, name: str) -> None:
+        """Raise EngineError `network_missing` unless the engine has this network."""
+        if not await self.exists(name):
+            raise EngineError(
+                f"the network {name} does not exist",
+                code="network_missing",
+                kind=Kind.CONFLICT,
+                hint="launch the session again: its network is created first",
+            )
+
+    async def attach(self, container: str, network: str | None, aliases: list[str]) -> None:
+        """Attach a running container to the session's network of this name, or to the shared one.
+
+        Raises EngineError `network_missing` if the session's network does not exist.
+        """
+        if network is None:
+            self.forget_shared_network()
+            name = await self.ensure_shared()
+        else:
+            await self.require(network)
+            name = network
+        try:
+            await self._calls.call(lambda client: client.connect_container_to_network(container, name, aliases=aliases))
+        except EngineError as error:
+            # Another process has attached it meanwhile.
+            if "already exists in network" not in error.message:
+                raise
+
     def forget_shared_network(self) -> None:
         """Check whether the shared network exists before its next use, because it may have been removed."""
         self._shared_exists = False

@@ -27,6 +27,7 @@ def container_state(found: Mapping[str, Any]) -> ContainerState:
         started_at=parse_time(state.get("StartedAt")),
         session_id=session_of(found_labels),
         role=found_labels.get(labels.ROLE),
+        connected=_connected(found),
     )
 
 
@@ -35,7 +36,17 @@ def container_resource(found: Mapping[str, Any]) -> Resource:
     name = found["Names"][0].lstrip("/") if found.get("Names") else found["Id"]
     created_at = datetime.fromtimestamp(found["Created"], UTC)
     resource = _resource(ResourceKind.CONTAINER, name, found.get("Labels"), created_at)
-    return replace(resource, status=found.get("State"), id=found["Id"])
+    return replace(resource, status=found.get("State"), id=found["Id"], connected=_connected(found))
+
+
+def _connected(found: Mapping[str, Any]) -> bool:
+    """Whether a container, inspected or listed, is attached to the network that it was created for.
+
+    A container that is not running is attached when it is started, and the engine lists its network all the same.
+    """
+    networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
+    mode = (found.get("HostConfig") or {}).get("NetworkMode", "")
+    return mode in ("", "none", "host", "default") or mode in networks
 
 
 def network_resource(found: Mapping[str, Any]) -> Resource:

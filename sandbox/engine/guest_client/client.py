@@ -11,9 +11,26 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sandbox.engine.guest import ExecResult, FileInfo, GuestStats, OutputChunk, PortSocket, ProcessInfo, Stream
+from sandbox.engine.guest import (
+    ExecResult,
+    FileInfo,
+    GuestStats,
+    OutputChunk,
+    PortSocket,
+    ProcessInfo,
+    Stream,
+    UsageSample,
+)
 from sandbox.engine.guest_client.exports import ExportsConnection
-from sandbox.engine.guest_client.http import Connector, GuestHttp, Response, guest_error, unreachable
+from sandbox.engine.guest_client.http import (
+    ANSWER_BYTES,
+    Connector,
+    GuestHttp,
+    Response,
+    answer_too_large,
+    guest_error,
+    unreachable,
+)
 from sandbox.errors import GuestError
 
 _OUTPUT_FRAME = struct.Struct(">BQI")
@@ -101,6 +118,8 @@ class GuestClient:
                 buffer += part
                 for chunk in _pop_chunks(buffer):
                     yield chunk
+                if len(buffer) > ANSWER_BYTES:
+                    raise answer_too_large()
 
     async def wait(self, name: str) -> ProcessInfo:
         while True:
@@ -137,8 +156,10 @@ class GuestClient:
         answer, _ = await self._http.call("stat", {"path": path})
         return FileInfo(**answer["info"]) if answer["info"] else None
 
-    async def list_files(self, path: str, *, depth: int = 1) -> list[FileInfo]:
-        answer, _ = await self._http.call("list", {"path": path, "depth": depth})
+    async def list_files(self, path: str, *, depth: int = 1, after: str = "") -> list[FileInfo]:
+        answer, _ = await self._http.call("list", {"path": path, "depth": depth, "after": after})
+        if after and not answer.get("paged"):
+            return []  # a guest agent of an earlier release, which has sent all entries as the first page
         return [FileInfo(**info) for info in answer["files"]]
 
     async def make_directory(self, path: str) -> None:
@@ -158,6 +179,8 @@ class GuestClient:
             rest = b""
             async for part in response:
                 *lines, rest = (rest + part).split(b"\n")
+                if len(rest) > ANSWER_BYTES:
+                    raise answer_too_large()
                 for line in lines:
                     if line:
                         yield json.loads(line)
@@ -174,6 +197,10 @@ class GuestClient:
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")
         return GuestStats(**answer)
+
+    async def stats_history(self) -> list[UsageSample]:
+        answer, _ = await self._http.call("stats_history")
+        return [UsageSample(**sample) for sample in answer["samples"]]
 
     async def listening_ports(self) -> list[int]:
         answer, _ = await self._http.call("ports")
@@ -265,6 +292,8 @@ class PtyStream:
             return None
         kind, length = _PTY_FRAME.unpack_from(self._buffer)
         end = _PTY_FRAME.size + length
+        if length > ANSWER_BYTES:
+            return b""  # as if the connection was lost: nothing after this can be understood
         if len(self._buffer) < end:
             return None
         payload = bytes(self._buffer[_PTY_FRAME.size : end])

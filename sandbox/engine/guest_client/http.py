@@ -32,6 +32,12 @@ CONNECT_SECONDS = 10.0
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
 HEAD_LIMIT = 16 * 1024
+#: Most bytes of an answer that is read as a whole. The longest are the two outputs of a command, 1 MiB each.
+ANSWER_BYTES = 8 * 1024 * 1024
+#: While a request waits for its answer and nothing has been heard from the guest agent for so long, it is asked whether
+#: it is there. The first number is the silence after which it is asked, the second how long it has to answer.
+QUIET_SECONDS = 6.0
+ALIVE_SECONDS = 6.0
 
 _KINDS = {
     "process_not_found": Kind.NOT_FOUND,
@@ -39,18 +45,22 @@ _KINDS = {
     "process_exists": Kind.CONFLICT,
     "file_refused": Kind.INVALID,
     "command_not_found": Kind.INVALID,
+    "disk_full": Kind.UNAVAILABLE,
     "port_not_open": Kind.UNAVAILABLE,
     "agent_unreachable": Kind.UNAVAILABLE,
     "agent_refused": Kind.CONFLICT,
+    "answer_too_large": Kind.TOO_LARGE,
 }
 _HINTS = {
     "process_not_found": "List the processes to see which names are known.",
     "file_not_found": "List the folder to see what is there; relative paths are below /workspace.",
     "process_exists": "Choose another name, or end the process first.",
     "file_refused": "Choose a path that the sandbox's user may use in this way.",
+    "disk_full": "Remove files in the sandbox, or free disk space on its host, then try again.",
     "command_not_found": "Install the program first, or give its full path.",
     "port_not_open": "Wait until the app listens; its log says why it does not.",
     "agent_unreachable": "See whether the container runs, and what its log says.",
+    "answer_too_large": "Ask for less: a subfolder, or fewer levels.",
     "agent_refused": "See what the container is doing: its processes, memory and log.",
 }
 
@@ -65,6 +75,11 @@ def guest_error(code: str, message: str) -> GuestError:
 def unreachable(reason: object) -> GuestError:
     """The error for a guest agent that does not answer."""
     return guest_error("agent_unreachable", f"the agent in the container does not answer: {reason}")
+
+
+def answer_too_large() -> GuestError:
+    """The error for an answer, or a part of a stream, with more than ANSWER_BYTES."""
+    return guest_error("answer_too_large", f"the agent in the container answers with more than {ANSWER_BYTES:,} bytes")
 
 
 class UnixConnector:
@@ -139,9 +154,14 @@ class Response:
             yield part
 
     async def document(self) -> tuple[dict[str, Any], bytes]:
-        """The whole answer: its JSON, and the raw bytes after it."""
-        body = b"".join([part async for part in self])
-        return json.loads(body[: self.json_length]), body[self.json_length :]
+        """The whole answer: its JSON, and the raw bytes after it. Raises GuestError `answer_too_large`."""
+        body = bytearray()
+        async for part in self:
+            body += part
+            if len(body) > ANSWER_BYTES:
+                await self.aclose()
+                raise answer_too_large()
+        return json.loads(body[: self.json_length]), bytes(body[self.json_length :])
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -166,6 +186,8 @@ class GuestHttp:
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
+        #: When an answer came last, in the time of the event loop.
+        self._heard = 0.0
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
@@ -200,7 +222,7 @@ class GuestHttp:
             extensions={"timeout": {"read": silence_seconds, "write": silence_seconds, "pool": CONNECT_SECONDS}},
         )
         try:
-            answer = await self._pool.handle_async_request(request)
+            answer = await self._answered(request)
         except httpcore.PoolTimeout:
             raise guest_error("agent_refused", f"more than {CONNECTIONS} requests to this container at once") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
@@ -210,6 +232,55 @@ class GuestHttp:
             document, _ = await response.document()
             raise guest_error(document["code"], document["message"])
         return response
+
+    async def _answered(self, request: httpcore.Request) -> httpcore.Response:
+        """Send the request and wait for its answer, for as long as the guest agent is there.
+
+        A command may run for hours without an answer. In a container that is paused, it would do nothing for as long.
+        """
+        loop = asyncio.get_running_loop()
+        watch: asyncio.Task[None] | None = None
+
+        def begin() -> None:
+            nonlocal watch
+            watch = loop.create_task(self._watch(loop.time() - QUIET_SECONDS, deadline))
+
+        try:
+            async with asyncio.timeout(None) as deadline:
+                timer = loop.call_later(QUIET_SECONDS, begin)
+                try:
+                    answer = await self._pool.handle_async_request(request)
+                finally:
+                    timer.cancel()
+                    if watch is not None:
+                        watch.cancel()
+        except TimeoutError:
+            silent = QUIET_SECONDS + ALIVE_SECONDS
+            raise unreachable(f"nothing was heard from it for {silent:.0f} s; its container may be paused") from None
+        self._heard = loop.time()
+        return answer
+
+    async def _watch(self, since: float, deadline: asyncio.Timeout) -> None:
+        """End the request that waits since then as soon as the guest agent is silent."""
+        loop = asyncio.get_running_loop()
+        while True:
+            quiet = loop.time() - max(since, self._heard)
+            if quiet < QUIET_SECONDS:
+                await asyncio.sleep(QUIET_SECONDS - quiet)
+            elif await self._is_alive():
+                self._heard = loop.time()
+            else:
+                deadline.reschedule(loop.time())
+                return
+
+    async def _is_alive(self) -> bool:
+        """Whether the guest agent answers on a connection of its own."""
+        try:
+            async with asyncio.timeout(ALIVE_SECONDS):
+                (await self.switch("POST", "/ping", {})).close()
+        except (GuestError, TimeoutError):
+            return False
+        return True
 
     async def call(
         self,
@@ -265,7 +336,10 @@ async def _read_switched(sock: socket.socket) -> None:
         return
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
     body = bytearray()
-    while len(body) < int(headers["content-length"]):
+    length = int(headers["content-length"])
+    if length > HEAD_LIMIT:
+        raise answer_too_large()
+    while len(body) < length:
         part = await loop.sock_recv(sock, HEAD_LIMIT)
         if not part:
             raise unreachable("it hung up")

@@ -14,13 +14,21 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name
 from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
+from sandbox.launch.environment import PreviewUrl, preview_environment
+from sandbox.launch.losses import KILLED, ContainersLost, Loss, find_loss
 from sandbox.launch.otel_environment import otel_environment
 from sandbox.launch.stage import StageContext, StageResult
 
 log = logging.getLogger(__name__)
 
-#: Longest that a guest agent may take to answer after its container has started.
-GUEST_SECONDS = 20.0
+#: How often, and each time for how long, a guest agent is waited for after its container has started. In between the
+#: container is inspected, because it may have ended.
+GUEST_ATTEMPTS = 10
+GUEST_SECONDS = 4.0
+#: Exit codes of a container that was ended from outside: after SIGTERM the guest agent exits with 0.
+FROM_OUTSIDE = frozenset({0, KILLED, 143})
+#: Errors of an engine that does not answer, which says nothing of the image that was to be built.
+ENGINE_SILENT = frozenset({"engine_unreachable", "engine_timeout"})
 
 
 class Images(Protocol):
@@ -33,8 +41,11 @@ class Images(Protocol):
 class ContainersStage:
     name = StageName.CONTAINERS
 
-    def __init__(self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str]) -> None:
+    def __init__(
+        self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str], preview_url: PreviewUrl
+    ) -> None:
         """`exports_token(session_id, user_id)` signs the token with which the session's apps send OTLP exports."""
+        self._preview_url = preview_url
         self._images = images
         self._limits = limits
         self._exports_token = exports_token
@@ -52,6 +63,7 @@ class ContainersStage:
             image = await self._image(context, role, runtime)
             token = self._exports_token(session_id, context.session.user_id)
             env = otel_environment(context.session, plan, role, token)
+            env |= preview_environment(context.session, plan, role, self._preview_url)
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)
@@ -70,11 +82,13 @@ class ContainersStage:
         try:
             return await self._images.ensure(runtime, lambda line: log.info("%s", line))
         except SandboxError as error:
+            if error.code in ENGINE_SILENT:
+                raise
             hint = error.hint or f"Build it by hand: sandbox runtimes build {runtime}"
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
     async def _ensure(self, context: StageContext, spec: ContainerSpec) -> ContainerState:
-        """The role's container; one made from another image is replaced by a new one on the same volume."""
+        """The role's container; one of another image or network is replaced by a new one on the same volume."""
         try:
             return await context.engine.ensure_container(spec)
         except EngineError as error:
@@ -82,23 +96,47 @@ class ContainersStage:
                 raise
         name = container_name(spec.session_id, spec.role)
         await context.journal.log_line(
-            "the runtime has changed: the container is replaced, its volume is kept", role=spec.role
+            "the runtime or the network has changed: the container is replaced, its volume is kept", role=spec.role
         )
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
         return await context.engine.ensure_container(spec)
 
     async def _await_guest(self, context: StageContext, role: str) -> None:
+        """Return once the guest agent of the role's container answers.
+
+        Raises ContainersLost if the container was ended or removed from outside, or if its guest agent stays silent:
+        the container is then made again on its volume. Raises StageFailed if it cannot run at all.
+        """
         session_id = context.session.session_id
-        try:
-            await context.engine.guest(session_id, role).wait_ready(GUEST_SECONDS)
-        except GuestError as error:
-            state = await context.engine.inspect_container(session_id, role)
-            if state is not None and state.status == "running":
-                raise
-            printed = await context.engine.container_logs(session_id, role, tail=20)
-            code = state.exit_code if state else None
-            raise StageFailed(
-                "container_start_failed",
-                f"the container of role {role} ended at once (exit code {code}): {printed.strip()[-500:]}",
-                "Look at the engine's log, or rebuild the runtime: sandbox runtimes build",
-            ) from error
+        for attempt in range(1, GUEST_ATTEMPTS + 1):
+            try:
+                await context.engine.guest(session_id, role).wait_ready(GUEST_SECONDS)
+            except GuestError as error:
+                if error.code != "agent_unreachable":
+                    raise
+                state = await context.engine.inspect_container(session_id, role)
+                loss = find_loss({role: state})
+                if loss is None and attempt == GUEST_ATTEMPTS:
+                    loss = await self._remove_silent(context, role, error)
+                if loss is not None:
+                    raise await self._ended(context, role, state, loss) from error
+            else:
+                return
+
+    async def _remove_silent(self, context: StageContext, role: str, error: GuestError) -> Loss:
+        """Remove a container whose guest agent does not answer. Its files are on the volume."""
+        session_id = context.session.session_id
+        name = container_name(session_id, role)
+        await context.engine.remove(Resource(ResourceKind.CONTAINER, name, session_id, role, None))
+        return Loss(error.code, f"the guest agent of role {role} does not answer", (role,), (role,), gone=True)
+
+    async def _ended(self, context: StageContext, role: str, state: ContainerState | None, loss: Loss) -> SandboxError:
+        """The error for a container that has ended or is gone."""
+        if state is None or state.exit_code is None or state.exit_code in FROM_OUTSIDE:
+            return ContainersLost(loss)
+        printed = await context.engine.container_logs(context.session.session_id, role, tail=20)
+        return StageFailed(
+            "container_start_failed",
+            f"the container of role {role} ended at once (exit code {state.exit_code}): {printed.strip()[-500:]}",
+            "Look at the engine's log, or rebuild the runtime: sandbox runtimes build",
+        )

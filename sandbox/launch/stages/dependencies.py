@@ -1,7 +1,8 @@
 """Stage `dependencies`: runs every role's install command and publishes its output line by line.
 
 The command runs in the container under a name that contains the run. It continues while the service is down, is found
-again after a restart, and is never started twice in one run.
+again after a restart, and is never started twice in one run. If it fails for a reason with a usual remedy, another
+command is run in its place, once (`install_repairs.py`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import time
 from sandbox.concurrency import for_each
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
+from sandbox.engine.guest import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.causes.reading import explain
 from sandbox.launch.command_failures import install_failed
 from sandbox.launch.environment import role_environment, role_root
-from sandbox.launch.output import OutputFollower
+from sandbox.launch.install_repairs import second_attempt
+from sandbox.launch.output import TAIL_LINES, OutputFollower, last_lines
 from sandbox.launch.stage import StageContext, StageResult
 
 
@@ -36,12 +39,30 @@ class DependenciesStage:
         return StageResult()
 
     async def _install(self, context: StageContext, role: str) -> None:
-        plan = context.plan
-        command = plan.roles[role].install
+        command = context.plan.roles[role].install
         if command is None:
             return
+        ended, lines = await self._run(context, role, command, ProcessKind.INSTALL)
+        again = second_attempt(command, lines) if ended.exit_code != 0 and not ended.out_of_memory else None
+        if again is not None:
+            await context.journal.log_line(f"{again.reason} (in this workspace only)", role=role)
+            command = again.command
+            ended, lines = await self._run(context, role, command, ProcessKind.REINSTALL, ended.started_at)
+        if ended.exit_code != 0:
+            guest = context.engine.guest(context.session.session_id, role)
+            cause = await explain(guest, lines, role_root(context.plan, role))
+            raise install_failed(role, command, ended, cause)
+
+    async def _run(
+        self, context: StageContext, role: str, command: str, kind: ProcessKind, began: float | None = None
+    ) -> tuple[ProcessInfo, list[str]]:
+        """Run a command to its end. Return how it ended, and the last lines of its output.
+
+        `began` is the time of the first attempt, from which the timeout counts. Raises StageFailed at the timeout.
+        """
+        plan = context.plan
         guest = context.engine.guest(context.session.session_id, role)
-        name = context.process_name(ProcessKind.INSTALL)
+        name = context.process_name(kind)
         await context.journal.log_line(f"$ {command}", role=role)
         process = await guest.start(
             name,
@@ -53,9 +74,11 @@ class DependenciesStage:
         # At the end of its input, an installer that asks a question takes the default or fails with a message.
         with contextlib.suppress(GuestError):
             await guest.write_stdin(name, b"", close=True)
-        follower = OutputFollower(guest, context.journal, self.name, role, name)
+        part = "" if kind is ProcessKind.INSTALL else kind.value
+        follower = OutputFollower(guest, context.journal, self.name, role, name, part=part)
         # The timeout counts from the start of the process, so a restart of the service does not extend it.
-        left = self._timeout - (time.time() - process.started_at)
+        timeout = plan.roles[role].install_timeout_seconds or self._timeout
+        left = timeout - (time.time() - (began or process.started_at))
         try:
             async with asyncio.timeout(max(1.0, left)):
                 await follower.follow()
@@ -64,11 +87,13 @@ class DependenciesStage:
             await follower.flush()
             raise StageFailed(
                 "dependency_install_timeout",
-                f"{role}: `{command}` had not finished after {self._timeout:.0f} s; its last lines:\n"
+                f"{role}: `{command}` had not finished after {timeout:.0f} s; its last lines:\n"
                 + "\n".join(list(follower.tail)[-5:]),
                 "Install less, or raise SANDBOX_INSTALL_TIMEOUT_SECONDS.",
             ) from None
         ended = await guest.wait(name)
+        lines = list(follower.tail)
         if ended.exit_code != 0:
-            cause = await explain(guest, list(follower.tail), role_root(plan, role))
-            raise install_failed(role, command, ended, cause)
+            # After a restart of the service the follower has not read what was published before.
+            lines = max(lines, await last_lines(guest, ended, limit=TAIL_LINES), key=len)
+        return ended, lines

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.plan import LaunchPlan, blank_plan
+from sandbox.domain.session import Session
 from sandbox.domain.stages import StageName
 from sandbox.launch.stage import StageContext, StageResult
+from sandbox.learning.launches.plans import Adjusted, Note
 
 
 class Plans(Protocol):
     """The plans of stored project archives (`projects/service.py`)."""
 
-    async def plan_for(self, digest: str) -> LaunchPlan: ...
+    async def plan_for(
+        self, digest: str, requested: Mapping[str, Mapping[str, Any] | None] | None = None
+    ) -> LaunchPlan: ...
+
+
+class Lessons(Protocol):
+    """What earlier failures of a project have taught (`learning/launches/plans.py`)."""
+
+    async def adjust(self, session: Session, plan: LaunchPlan) -> Adjusted: ...
 
 
 class PlanStage:
@@ -20,18 +32,33 @@ class PlanStage:
 
     name = StageName.PLAN
 
-    def __init__(self, plans: Plans) -> None:
+    def __init__(self, plans: Plans, lessons: Lessons) -> None:
         self._plans = plans
+        self._lessons = lessons
 
     async def run(self, context: StageContext) -> StageResult:
         session = context.session
         if session.project_digest is None:
             plan = blank_plan(session.runtime_type)
         else:
-            plan = await self._plans.plan_for(session.project_digest)
+            plan = await self._plans.plan_for(session.project_digest, session.requested_plan)
+        adjusted = await self._lessons.adjust(session, plan)
+        plan = adjusted.plan
         for role, what in plan.roles.items():
             summary = ", ".join(
                 part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
             )
             await context.journal.log_line(f"{summary}; start: {what.start or 'nothing'}", role=role)
-        return StageResult(plan=plan)
+        return StageResult(plan=plan, events=tuple(_event(note) for note in adjusted.notes))
+
+
+def _event(note: Note) -> NewEvent:
+    """A line of the log that names the lesson, for people and for programs."""
+    data = {
+        "stage": StageName.PLAN.value,
+        "role": note.role,
+        "stream": "system",
+        "line": note.line,
+        "lesson": {"lesson_id": note.lesson_id, "arm": note.arm},
+    }
+    return NewEvent(EventType.LOG, data)

@@ -45,7 +45,7 @@ class WorkspaceStage:
             try:
                 await guest.put_tar("/workspace", archive)
             except GuestError as error:
-                if error.code == "agent_unreachable":
+                if error.code in ("agent_unreachable", "disk_full"):
                     raise
                 raise StageFailed(
                     "workspace_failed", f"the project could not be unpacked: {error}", error.hint

@@ -11,6 +11,7 @@ from sandbox.projects.detection.candidate import BACKEND, FRONTEND, STATIC, Cand
 from sandbox.projects.detection.node import detect_node
 from sandbox.projects.detection.python import detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
+from sandbox.projects.detection.stated import detect_procfile, detect_project_script, detect_readme
 from sandbox.projects.detection.static import detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
 
@@ -21,9 +22,13 @@ _PARENT_FOLDERS = ("", "apps/", "packages/", "services/")
 _MANIFESTS = (*PYTHON_MANIFESTS, "package.json", "manage.py")
 _GENERIC_PORT = 8080
 
+#: The most findings that an error lists.
+_NOTES = 20
+
 SEARCHED_FILES = (
-    "package.json with a dev or start script, server.js or index.js; manage.py; a Python file that makes a FastAPI, "
-    "Flask or Streamlit app; index.html; at the top, in frontend/ and backend/, or in one folder"
+    "package.json with a script that starts a server, server.js or index.js; manage.py; a Python file that makes a web "
+    "app; mkdocs.yml and conf.py; a Procfile; [project.scripts]; index.html; a command in the README; at the top, in "
+    "frontend/ and backend/, or in one folder"
 )
 EXAMPLE = """[backend]
 runtime = "python312"
@@ -36,14 +41,20 @@ health = "/"
 
 
 class PlanUndetected(InvalidInput):
-    """No app was recognised in the project, or several that cannot be told apart."""
+    """No app was recognised in the project, or several that cannot be told apart.
+
+    `looked_at` are the files that were read, each with what it lacks for a launch.
+    """
 
     code = "plan_undetected"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, looked_at: Iterable[str] = ()) -> None:
         super().__init__(
-            message, hint=f"Describe how it runs in a file sandbox.toml at the top of the project:\n{EXAMPLE}"
+            message,
+            hint="Launch it with a plan in the request, which needs `runtime` and `start`, or describe how it runs in "
+            f"a file sandbox.toml at the top of the project:\n{EXAMPLE}",
         )
+        self.looked_at = tuple(looked_at)
 
 
 class RuntimeRules(Protocol):
@@ -83,8 +94,9 @@ def detect(source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPla
     found = _find(source, rules, notes)
     found = {role: candidate for role, candidate in found.items() if candidate.plan.runtime in known}
     if not found:
-        causes = "".join(f"; {note}" for note in notes[:5])
-        raise PlanUndetected(f"no app was recognised in the project. Searched for {SEARCHED_FILES}{causes}")
+        looked_at = list(dict.fromkeys(notes))[:_NOTES]
+        causes = "".join(f"; {note}" for note in looked_at[:5])
+        raise PlanUndetected(f"no app was recognised in the project. Searched for {SEARCHED_FILES}{causes}", looked_at)
     return LaunchPlan(roles={role: found[role].plan for role in sorted(found)})
 
 
@@ -118,7 +130,13 @@ def _in_folder(folder: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate
     if node is not None and (not found or (node.role == FRONTEND and FRONTEND not in found)):
         found[node.role] = node
     if not found:
-        other = detect_static(folder) or _by_rules(folder, rules)
+        other = (
+            detect_procfile(folder)
+            or detect_project_script(folder)
+            or detect_static(folder)
+            or _by_rules(folder, rules)
+            or detect_readme(folder)
+        )
         if other is not None:
             found[other.role] = other
     return found
@@ -204,7 +222,10 @@ def _anywhere(top: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate]:
             apps.setdefault(role, []).append(candidate)
     several = [candidate.plan.root for candidates in apps.values() if len(candidates) > 1 for candidate in candidates]
     if several:
-        raise PlanUndetected(f"there are several apps, and it is unclear which one is meant: {', '.join(several[:8])}")
+        raise PlanUndetected(
+            f"there are several apps, and it is unclear which one is meant: {', '.join(several[:8])}",
+            [f"{root}: an app" for root in several[:_NOTES]],
+        )
     return {role: candidates[0] for role, candidates in apps.items()}
 
 

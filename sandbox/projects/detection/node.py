@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
 from sandbox.domain.plan import RolePlan
 from sandbox.projects.detection.candidate import BACKEND, FRONTEND, NODE_RUNTIME, Candidate
+from sandbox.projects.detection.node_packages import install_command, read_package, strings
+from sandbox.projects.detection.node_tools import (
+    TOOLS,
+    Tool,
+    commands_of,
+    delegates,
+    may_serve,
+    mentions_program,
+    program_of,
+    tool_of,
+)
 from sandbox.projects.source import Folder
 
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A development server of a user interface."""
-
-    framework: str
-    #: Name of the npm package that contains it.
-    package: str
-    #: Default port.
-    port: int
-    #: Arguments that set the address and port to listen on.
-    flags: str
-    #: The sub-commands that start the server; "" if it starts without one.
-    commands: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
-
-
-_HOST_PORT = "--host 0.0.0.0 --port {port}"
-
-#: By name of the program. If no script starts one of them, the packages are searched in this order.
-_TOOLS: dict[str, Tool] = {
-    "next": Tool(
-        "next", "next", 3000, "--hostname 0.0.0.0 --port {port}", ("dev",), (("NEXT_TELEMETRY_DISABLED", "1"),)
-    ),
-    "nuxt": Tool("nuxt", "nuxt", 3000, _HOST_PORT, ("dev",), (("NUXT_TELEMETRY_DISABLED", "1"),)),
-    "nuxi": Tool("nuxt", "nuxt", 3000, _HOST_PORT, ("dev",), (("NUXT_TELEMETRY_DISABLED", "1"),)),
-    "astro": Tool("astro", "astro", 4321, _HOST_PORT, ("dev",), (("ASTRO_TELEMETRY_DISABLED", "1"),)),
-    "react-router": Tool("react-router", "@react-router/dev", 5173, _HOST_PORT, ("dev",)),
-    "remix": Tool("remix", "@remix-run/dev", 5173, _HOST_PORT, ("vite:dev",)),
-    "react-scripts": Tool(
-        "create-react-app", "react-scripts", 3000, "", ("start",),
-        # The page connects its WebSocket to the preview's port. The preview checks hosts and callers itself.
-        (("BROWSER", "none"), ("WDS_SOCKET_PORT", "0"), ("DANGEROUSLY_DISABLE_HOST_CHECK", "true")),
-    ),
-    "vue-cli-service": Tool("vue-cli", "@vue/cli-service", 8080, _HOST_PORT, ("serve",)),
-    "ng": Tool("angular", "@angular/cli", 4200, _HOST_PORT, ("serve",), (("NG_CLI_ANALYTICS", "false"),)),
-    "gatsby": Tool("gatsby", "gatsby", 8000, _HOST_PORT, ("develop",), (("GATSBY_TELEMETRY_DISABLED", "1"),)),
-    "vite": Tool("vite", "vite", 5173, f"{_HOST_PORT} --strictPort", ("", "dev", "serve")),
-    "parcel": Tool("parcel", "parcel", 1234, _HOST_PORT, ("", "serve")),
-    "webpack": Tool("webpack", "webpack-dev-server", 8080, f"{_HOST_PORT} --allowed-hosts all", ("serve",)),
-    "webpack-dev-server": Tool("webpack", "webpack-dev-server", 8080, f"{_HOST_PORT} --allowed-hosts all", ("",)),
-    "http-server": Tool("http-server", "http-server", 8080, "-a 0.0.0.0 -p {port}", ("",)),
-    "live-server": Tool("live-server", "live-server", 8080, "--host=0.0.0.0 --port={port} --no-browser", ("",)),
-    "serve": Tool("serve", "serve", 3000, "-l tcp://0.0.0.0:{port}", ("",)),
-}  # fmt: skip
-_UI_SCRIPTS = ("dev", "start", "serve", "develop")
+#: Scripts that start a user interface, the most likely first.
+_UI_SCRIPTS = (
+    "dev", "start", "serve", "develop", "start:dev", "dev:web", "web", "docs:dev", "docs:start", "dev:docs",
+    "storybook",
+)  # fmt: skip
 
 _SERVERS = {
     "@nestjs/core": "nest",
@@ -71,15 +39,35 @@ _SERVERS = {
     "socket.io": "socket.io",
     "ws": "ws",
 }
-_SERVER_SCRIPTS = ("start:dev", "dev", "start", "serve")
+_SERVER_SCRIPTS = (
+    "start:dev",
+    "dev",
+    "start",
+    "serve",
+    "server",
+    "develop",
+    "dev:server",
+    "start:server",
+    "watch",
+    "web",
+)
+#: Other names of scripts that may start a server, if none of the usual ones exists.
+_SERVER_SCRIPT_NAME = re.compile(
+    r"^(dev|start|serve|server|run|docs|preview|demo|example)([:-].+)?$|[:-](dev|start|serve)$"
+)
 _SERVER_PORT = 3000
+#: What a script starts that a build must have made before.
+_NEEDS_BUILD = re.compile(
+    r"\b(dist|build|out)/|\b(next|nuxt|astro|vinxi) (start|preview)\b|\bvite preview\b|\.output/"
+    r"|\b(remix|react-router)-serve\b"
+)
 _ENTRIES = (
     "server.js", "index.js", "app.js", "main.js", "server.mjs", "index.mjs", "app.mjs", "main.mjs", "server.cjs",
     "index.cjs", "src/server.js", "src/index.js", "src/app.js", "src/main.js", "server/index.js", "bin/www",
 )  # fmt: skip
 _SOURCES = ("bin/www", "src/server.ts", "src/index.ts", "src/main.ts", "src/app.ts", "server.ts", "index.ts", "app.ts")
 #: Programs that scripts call although they are often installed globally only.
-_GLOBAL_PROGRAMS = frozenset({"nodemon", "tsx", "ts-node", "ts-node-dev", "pm2", "bun", "deno"})
+_GLOBAL_PROGRAMS = frozenset({"nodemon", "tsx", "ts-node", "ts-node-dev", "pm2", "bun", "deno", "json-server", "serve"})
 
 _LISTENS = re.compile(r"\.listen\s*\(|\bserve\s*\(")
 _PORT_PATTERNS = (
@@ -92,50 +80,23 @@ _CONFIG_PORT = re.compile(r"\bport\s*:\s*(\d{2,5})\b")
 
 
 def detect_node(folder: Folder) -> Candidate | None:
-    """Return the Node.js app of a folder, or None."""
-    package = _read_package(folder)
+    """Return the Node.js app of a folder, or None with a note of what was looked at."""
+    package = read_package(folder)
     if package is None:
         return _bare_script(folder)
-    dependencies = _strings(package.get("dependencies")) | _strings(package.get("devDependencies"))
-    scripts = _strings(package.get("scripts"))
-    return _user_interface(folder, package, scripts, dependencies) or _server(folder, package, scripts, dependencies)
-
-
-def _read_package(folder: Folder) -> dict[str, Any] | None:
-    text = folder.read("package.json")
-    if text is None:
-        return None
-    try:
-        package = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        folder.notes.append(f"{folder.full_path('package.json')} is not valid JSON: {error}")
-        return None
-    if not isinstance(package, dict):
-        folder.notes.append(f"{folder.full_path('package.json')} is not an object")
-        return None
-    return package
-
-
-def _strings(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {name: text for name, text in value.items() if isinstance(text, str)}
-
-
-def install_command(folder: Folder, package: dict[str, Any]) -> str:
-    """Return the install command.
-
-    `packageManager` or else the lock file decides the package manager. If there is a lock file, it is followed exactly.
-    """
-    name, _, version = str(package.get("packageManager") or "").partition("@")
-    if name == "pnpm" or (not name and folder.has("pnpm-lock.yaml")):
-        return "pnpm install --frozen-lockfile" if folder.has("pnpm-lock.yaml") else "pnpm install"
-    if name == "yarn" or (not name and folder.has("yarn.lock")):
-        if folder.has(".yarnrc.yml") or (version[:1].isdigit() and not version.startswith(("0", "1."))):
-            return "YARN_NODE_LINKER=node-modules npx --yes @yarnpkg/cli-dist install"
-        return "yarn install --frozen-lockfile" if folder.has("yarn.lock") else "yarn install"
-    locked = folder.has("package-lock.json") or folder.has("npm-shrinkwrap.json")
-    return "npm ci" if locked else "npm install"
+    dependencies = strings(package.get("dependencies")) | strings(package.get("devDependencies"))
+    scripts = strings(package.get("scripts"))
+    if folder.excluded:
+        # A script that starts the apps of other folders would start them a second time.
+        scripts = {name: script for name, script in scripts.items() if not delegates(script)}
+    found = _user_interface(folder, package, scripts, dependencies) or _server(folder, package, scripts, dependencies)
+    if found is None:
+        names = ", ".join(sorted(scripts)[:12])
+        path = folder.full_path("package.json")
+        folder.notes.append(
+            f"{path}: no script starts a server ({f'scripts: {names}' if names else 'it has no script'})"
+        )
+    return found
 
 
 def _plan(
@@ -151,8 +112,8 @@ def _user_interface(
 ) -> Candidate | None:
     install = install_command(folder, package)
     for name in _UI_SCRIPTS:
-        commands = _commands(scripts.get(name, ""))
-        tool = _tool(commands[-1]) if commands else None
+        commands = commands_of(scripts.get(name, ""))
+        tool = tool_of(commands[-1]) if commands else None
         if tool is not None:
             # `npm run` runs the scripts whichever package manager is used, and passes arguments on unchanged.
             flags = f" -- {tool.flags.format(port=tool.port)}" if tool.flags else ""
@@ -160,7 +121,7 @@ def _user_interface(
                 folder, tool.framework, f"npm run {name}{flags}", tool.port, install=install, env=dict(tool.env)
             )
             return Candidate(FRONTEND, plan)
-    tool = next((tool for tool in _TOOLS.values() if tool.package in dependencies), None)
+    tool = next((tool for tool in TOOLS.values() if tool.package in dependencies), None)
     return _without_plain_script(folder, tool, install, scripts, dependencies) if tool else None
 
 
@@ -172,7 +133,7 @@ def _without_plain_script(
     A script that starts the tool together with something else is run unchanged, and the port is read from the tool's
     configuration. If there is no script at all, the tool is started directly.
     """
-    script = next((name for name in _UI_SCRIPTS if _mentions_program(scripts.get(name, ""), tool)), None)
+    script = next((name for name in _UI_SCRIPTS if mentions_program(scripts.get(name, ""), tool)), None)
     if script is not None:
         configured = next((name for name in sorted(folder.names) if name.startswith(f"{tool.package}.config.")), "")
         match = _CONFIG_PORT.search(folder.read(configured) or "")
@@ -180,10 +141,11 @@ def _without_plain_script(
             folder, tool.framework, f"npm run {script}", _port(match) or tool.port, install=install, env=dict(tool.env)
         )
         return Candidate(FRONTEND, plan)
-    if any(name in scripts for name in _UI_SCRIPTS) or not _SERVERS.keys().isdisjoint(dependencies):
+    if any(may_serve(scripts.get(name, "")) for name in _UI_SCRIPTS) or not _SERVERS.keys().isdisjoint(dependencies):
         return None  # A script starts something else, such as a server that embeds the tool.
-    program = next(name for name, known in _TOOLS.items() if known is tool)
-    command = " ".join(filter(None, (program, tool.commands[0], tool.flags.format(port=tool.port))))
+    # npx finds programs that a workspace has installed in a folder above.
+    words = ("npx", program_of(tool), tool.commands[0], tool.flags.format(port=tool.port))
+    command = " ".join(filter(None, words))
     return Candidate(FRONTEND, _plan(folder, tool.framework, command, tool.port, install=install, env=dict(tool.env)))
 
 
@@ -194,10 +156,13 @@ def _server(
     main = package.get("main")
     entries = [main, *_ENTRIES] if isinstance(main, str) else list(_ENTRIES)
     entry = next((path for path in map(_clean, entries) if folder.has(path)), None)
-    script = _server_script(scripts, dependencies, framework)
+    choices = _server_scripts(scripts, framework)
+    script = next((name for name in choices if not _missing_programs(scripts[name], dependencies)), None)
+    if script is None and entry is None:
+        script = next(iter(choices), None)
     if script is not None:
         start = "npm start" if script == "start" else f"npm run {script}"
-        if script == "start" and "build" in scripts and re.search(r"\b(dist|build|out)/", scripts[script]):
+        if "build" in scripts and _NEEDS_BUILD.search(scripts[script]):
             start = f"npm run build && {start}"
     elif entry is not None and (framework or _LISTENS.search(folder.read(entry) or "")):
         start = f"node {shlex.quote(entry)}"
@@ -207,24 +172,30 @@ def _server(
     port = next((found for text in texts if (found := _listening_port(text))), _SERVER_PORT)
     # Without dependencies or workspaces there is nothing to install.
     install = install_command(folder, package) if dependencies or package.get("workspaces") else None
+    missing = _missing_programs(scripts[script], dependencies) if script else []
+    if missing and (install is None or install.startswith("npm ")):
+        # The script expects programs that are installed for the whole machine.
+        install = " && ".join(filter(None, (install, f"npm install --no-save {' '.join(missing)}")))
     plan = _plan(folder, framework or "node", start, port, install=install, env={})
     return Candidate(BACKEND, plan, "\n".join(texts))
 
 
-def _server_script(scripts: dict[str, str], dependencies: dict[str, str], framework: str | None) -> str | None:
-    for name in _SERVER_SCRIPTS:
-        commands = _commands(scripts.get(name, ""))
-        if not commands or (name == "start:dev" and framework != "nest"):
-            continue
-        absent = {command[0] for command in commands} & (_GLOBAL_PROGRAMS - dependencies.keys())
-        if not absent:
-            return name
-    return None
+def _server_scripts(scripts: dict[str, str], framework: str | None) -> list[str]:
+    """Return the names of the scripts that may start a server, the most likely first."""
+    names = [name for name in _SERVER_SCRIPTS if name in scripts]
+    names += [name for name in scripts if name not in names and _SERVER_SCRIPT_NAME.search(name)]
+    if framework != "nest" and "dev" in scripts and "start:dev" in names:
+        names.remove("start:dev")
+    return [name for name in names if may_serve(scripts[name])]
+
+
+def _missing_programs(script: str, dependencies: dict[str, str]) -> list[str]:
+    return sorted({words[0] for words in commands_of(script)} & (_GLOBAL_PROGRAMS - dependencies.keys()))
 
 
 def _sources(folder: Folder, script: str, entry: str | None) -> list[str]:
     """Return the files in which a server may set its port, the most likely first."""
-    named = [_clean(word) for command in _commands(script) for word in command[1:]]
+    named = [_clean(word) for command in commands_of(script) for word in command[1:]]
     paths = [*named, *(f"{path}.js" for path in named), *_SOURCES, *([entry] if entry else []), *_ENTRIES]
     return [path for path in dict.fromkeys(paths) if folder.has(path)]
 
@@ -250,37 +221,3 @@ def _port(match: re.Match[str] | None) -> int | None:
 
 def _clean(path: str) -> str:
     return path.removeprefix("./")
-
-
-def _commands(script: str) -> list[list[str]]:
-    """Split a script into commands and words, without leading assignments and wrappers (`cross-env A=b`, `npx`)."""
-    commands = []
-    for part in re.split(r"&&|\|\||;", script):
-        try:
-            words = shlex.split(part)
-        except ValueError:
-            words = part.split()
-        while words and (re.match(r"^[A-Za-z_][A-Za-z0-9_]*=", words[0]) or words[0] in ("cross-env", "npx", "exec")):
-            words.pop(0)
-        if words:
-            commands.append(words)
-    return commands
-
-
-def _tool(words: list[str]) -> Tool | None:
-    """Return the tool that a command starts as a server, or None."""
-    tool = _TOOLS.get(words[0].rpartition("/")[2])
-    if tool is None:
-        return None
-    command = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
-    # If a tool has no sub-commands, its argument is the folder to serve.
-    return tool if command in tool.commands or tool.commands == ("",) else None
-
-
-def _mentions_program(script: str, tool: Tool) -> bool:
-    """Return whether a script contains the name of one of the tool's programs."""
-    return any(
-        re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w./:-])", script)
-        for name, known in _TOOLS.items()
-        if known is tool
-    )

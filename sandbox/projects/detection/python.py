@@ -1,5 +1,5 @@
-"""Recognises Python apps: Django, ASGI frameworks such as FastAPI, Flask, Streamlit, and scripts that start a
-server."""
+"""Recognises Python apps: Django, ASGI frameworks such as FastAPI, Flask, apps that a program serves such as Streamlit,
+site generators, and scripts that start a server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from sandbox.domain.plan import RolePlan
 from sandbox.projects.detection.candidate import BACKEND, FRONTEND, PYTHON_RUNTIME, Candidate
 from sandbox.projects.detection.python_dependencies import MANIFESTS, Dependencies
 from sandbox.projects.detection.python_modules import Module, read_modules
+from sandbox.projects.detection.python_servers import Server, page_server, site_server
 from sandbox.projects.source import Folder
 
-_ASGI = frozenset({"fastapi", "starlette", "quart", "litestar"})
+#: Frameworks with ASGI apps, and the package of each whose name differs.
+_ASGI = frozenset({"fastapi", "starlette", "quart", "litestar", "blacksheep", "falcon", "fasthtml", "connexion"})
+_PACKAGES = {"fasthtml": "python-fasthtml"}
 _VARIABLES = ("app", "application", "api", "server")
-_STREAMLIT_NAMES = ("streamlit_app", "app", "main", "Home", "home", "dashboard", "Hello", "index")
 #: Modules that a script imports to start a server: the package to install, if any, and the default port.
 _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "gradio": ("gradio", 7860),
@@ -25,6 +27,17 @@ _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "bottle": ("bottle", 8080),
     "tornado": ("tornado", 8888),
     "cherrypy": ("cherrypy", 8080),
+    "fasthtml": ("python-fasthtml", 5001),
+    "robyn": ("robyn", 8080),
+    "pywebio": ("pywebio", 8080),
+    "taipy": ("taipy", 5000),
+    "fastmcp": ("fastmcp", 8000),
+    "mcp.server": ("mcp", 8000),
+    "pyramid": ("pyramid", 6543),
+    "hypercorn": ("hypercorn", 8000),
+    "granian": ("granian", 8000),
+    "werkzeug.serving": ("werkzeug", 5000),
+    "gevent.pywsgi": ("gevent", 8000),
     "sanic": ("sanic", 8000),
     "websockets": ("websockets", 8765),
     "waitress": ("waitress", 8080),
@@ -32,6 +45,15 @@ _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "http.server": (None, 8000),
     "socketserver": (None, 8000),
     "wsgiref": (None, 8000),
+}
+#: Frameworks that a script can start, too. The import alone does not show that it does.
+_RUNNABLE: dict[str, tuple[str | None, int]] = {
+    "flask": ("flask", 5000),
+    "quart": ("quart", 5000),
+    "fastapi": ("fastapi", 8000),
+    "starlette": ("starlette", 8000),
+    "litestar": ("litestar", 8000),
+    "falcon": ("falcon", 8000),
 }
 #: Only root may listen on lower ports.
 _FIRST_UNPRIVILEGED_PORT = 1024
@@ -46,10 +68,14 @@ def detect_python(folder: Folder) -> list[Candidate]:
     if django is not None:
         return [django]
     web = _web_app(folder, modules, dependencies, imports)
-    streamlit = _streamlit(modules, dependencies, imports, FRONTEND if web else BACKEND, folder)
-    if web or streamlit:
-        return [candidate for candidate in (web, streamlit) if candidate]
+    page = page_server(modules)
+    served = _served(folder, page, dependencies, imports, FRONTEND if web else BACKEND) if page else None
+    if web or served:
+        return [candidate for candidate in (web, served) if candidate]
     script = _script(folder, modules, dependencies, imports)
+    if script is None:
+        site = site_server(folder)
+        script = _served(folder, site, dependencies, imports, BACKEND) if site else None
     return [script] if script else []
 
 
@@ -100,9 +126,14 @@ def _web_app(folder: Folder, modules: list[Module], dependencies: Dependencies, 
         env = {} if base == "" else {"PYTHONPATH": base}
         if framework in _ASGI:
             port = port or 8000
-            needs = {framework: framework, "uvicorn": "uvicorn[standard]"}
+            package = _PACKAGES.get(framework, framework)
+            needs = {package: package, "uvicorn": "uvicorn[standard]"}
             factory = "--factory " if is_factory else ""
             start = f"uvicorn {factory}{dotted}:{name} --host 0.0.0.0 --port {port} --reload"
+        elif framework == "sanic":
+            port = port or 8000
+            needs = {"sanic": "sanic"}
+            start = f"sanic {dotted}:{name} --host 0.0.0.0 --port {port} --dev{' --factory' if is_factory else ''}"
         else:
             port = port or 5000
             needs = {"flask": "flask"}
@@ -112,40 +143,28 @@ def _web_app(folder: Folder, modules: list[Module], dependencies: Dependencies, 
     return None
 
 
-def _streamlit(
-    modules: list[Module], dependencies: Dependencies, imports: set[str], role: str, folder: Folder
-) -> Candidate | None:
-    pages = [m for m in modules if "streamlit" in m.packages and not m.apps and "pages" not in m.folder.split("/")]
-    if not pages:
-        return None
-
-    def rank(module: Module) -> tuple[int, int, str]:
-        stem = module.path.rpartition("/")[2][:-3]
-        order = _STREAMLIT_NAMES.index(stem) if stem in _STREAMLIT_NAMES else len(_STREAMLIT_NAMES)
-        return module.path.count("/"), order, module.path
-
-    page = min(pages, key=rank)
-    start = (
-        f"streamlit run {shlex.quote(page.path)} --server.port 8501 --server.address 0.0.0.0 --server.headless true "
-        "--server.enableCORS false --server.enableXsrfProtection false --browser.gatherUsageStats false"
-    )
-    install = dependencies.install({"streamlit": "streamlit"}, imports)
-    return Candidate(role, _plan(folder, "streamlit", install, start, 8501, health="/_stcore/health"), page.text)
+def _served(folder: Folder, server: Server, dependencies: Dependencies, imports: set[str], role: str) -> Candidate:
+    install = dependencies.install(server.needs, imports)
+    plan = _plan(folder, server.framework, install, server.start, server.port, health=server.health)
+    return Candidate(role, plan, server.text)
 
 
 def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
-    """Return the candidate for a script, directly in the folder, that starts a server when it is run."""
-    for module in modules:
-        if module.folder:
-            break
-        for library, (package, port) in _SCRIPT_SERVERS.items():
-            if not any(name == library or name.startswith(f"{library}.") for name in module.imports):
+    """Return the candidate for a script that starts a server when it is run: one directly in the folder, or a package
+    that can be run."""
+    for known, must_serve in ((_SCRIPT_SERVERS, False), (_RUNNABLE, True)):
+        for module in modules:
+            runnable = module.path.endswith("/__main__.py") and module.folder.count("/") == 0
+            if (module.folder and not runnable) or (must_serve and not module.serves):
                 continue
-            needs = {package: package} if package else {}
-            install = dependencies.install(needs, imports) if needs or dependencies.declared else None
-            start = f"python {shlex.quote(module.path)}"
-            plan = _plan(folder, package or "python", install, start, module.port or port)
-            return Candidate(BACKEND, plan, module.text)
+            for library, (package, port) in known.items():
+                if not any(name == library or name.startswith(f"{library}.") for name in module.imports):
+                    continue
+                needs = {package: package} if package else {}
+                install = dependencies.install(needs, imports) if needs or dependencies.declared else None
+                start = f"python -m {module.folder}" if runnable else f"python {shlex.quote(module.path)}"
+                plan = _plan(folder, package or "python", install, start, module.port or port)
+                return Candidate(BACKEND, plan, module.text)
     return None
 
 
@@ -186,10 +205,9 @@ def _import_base(folder: Folder, module: Module) -> str:
 
     def resolved(base: str) -> int:
         prefix = f"{base}/" if base else ""
-        return sum(
-            folder.has(f"{prefix}{name}.py") or any(path.startswith(f"{prefix}{name}/") for path in folder.files)
-            for name in module.packages
-        )
+        within = (path[len(prefix) :].partition("/") for path in folder.files if path.startswith(prefix))
+        found = {name.removesuffix(".py") for name, slash, _ in within if slash or name.endswith(".py")}
+        return len(module.packages & found)
 
     return max(bases, key=resolved)
 

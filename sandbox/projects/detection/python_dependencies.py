@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable
 from typing import Any
 
 from sandbox.projects.source import Folder
+from sandbox.projects.toml import TomlInvalid, load_toml
 
 #: The container has only this version, so `uv` must use it even if `.python-version` names another one.
 _PYTHON = "--python 3.12"
@@ -16,13 +16,19 @@ _VENV = f"uv venv --allow-existing {_PYTHON}"
 _EXPORTED = ".venv/requirements.txt"
 
 #: Files any one of which shows that the folder is installed on its own.
-MANIFESTS = ("uv.lock", "poetry.lock", "requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg")
+MANIFESTS = (
+    "uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "requirements.txt", "pyproject.toml", "Pipfile", "setup.py",
+    "setup.cfg",
+)  # fmt: skip
 _REQUIREMENTS = (
     "requirements.txt",
     "requirements/base.txt",
     "requirements/prod.txt",
     "requirements/production.txt",
     "requirements/dev.txt",
+    "requirements/requirements.txt",
+    "requirements.in",
+    "requirements-prod.txt",
 )
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?")
@@ -87,8 +93,10 @@ class Dependencies:
         has = self._folder.has
         is_project = isinstance(self.pyproject.get("project"), dict)
         methods = {
-            "uv.lock": has("uv.lock") and is_project,
+            "uv.lock": is_project and (has("uv.lock") or self._is_member),
             "poetry.lock": has("poetry.lock") and bool(self.pyproject),
+            "pdm.lock": has("pdm.lock") and is_project,
+            "pylock.toml": has("pylock.toml"),
             "requirements": self.requirements is not None,
             "pipfile": has("Pipfile"),
             "pyproject": is_project,
@@ -108,27 +116,71 @@ class Dependencies:
         if not self.declared:
             known = {_KNOWN_IMPORTS[name]: _KNOWN_IMPORTS[name] for name in imports if name in _KNOWN_IMPORTS}
             return f"{_VENV} && uv pip install {_quoted(sorted((known | needs).values()))}"
-        missing = _quoted(required for name, required in needs.items() if not self._satisfies(required, name))
+        lacking = {name: required for name, required in needs.items() if not self._satisfies(required, name)}
+        extras, groups = self._optional(set(lacking))
+        optional = set().union(*extras.values(), *groups.values())
+        missing = _quoted(required for name, required in lacking.items() if name not in optional)
+        of_groups = [f"--group {shlex.quote(name)}" for name in groups]
+        of_extras = [f"--extra {shlex.quote(name)}" for name in extras]
         if self.method == "uv.lock":
-            sync = f"uv sync --frozen {_PYTHON}"
+            # The environment is that of this role, not that of a workspace above.
+            place = "UV_PROJECT_ENVIRONMENT=$PWD/.venv " if self._is_member else ""
+            sync = " ".join((f"{place}uv sync --frozen {_PYTHON}", *of_extras, *of_groups))
             return f"{sync} && uv pip install {missing}" if missing else sync
-        return f"{_VENV} && {self._export_command()}uv pip install {self._source()} {missing}".rstrip()
+        source = self._source()
+        if source == "-e ." and extras:
+            source, of_extras = "-e " + shlex.quote(f".[{','.join(extras)}]"), []
+        words = (f"{_VENV} && {self._export_command()}uv pip install", source, *of_extras, *of_groups, missing)
+        return " ".join(filter(None, words))
+
+    def install_project(self) -> str:
+        """Return the command that installs the project itself, with its programs, and its dependencies."""
+        if self.method == "uv.lock":
+            return self.install({}, ())
+        return f"{_VENV} && uv pip install -e ."
+
+    @property
+    def _is_member(self) -> bool:
+        """Whether the folder is a part of a workspace of uv above it."""
+        parts = self._folder.path.split("/") if self._folder.path != "." else []
+        above = ["/".join(parts[:depth]) or "." for depth in range(len(parts))]
+        return any(
+            folder.has("uv.lock") and "workspace" in _table(_toml(folder, "pyproject.toml"), "tool", "uv")
+            for folder in (Folder(self._folder.source, path) for path in above)
+        )
+
+    def _optional(self, lacking: set[str]) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        """Return the extras and the dependency groups of the project that contain packages which the app lacks, each
+        with all of its packages."""
+        if self.method not in ("uv.lock", "pyproject"):
+            return {}, {}
+        extras = _table(self.pyproject, "project", "optional-dependencies")
+        groups = _table(self.pyproject, "dependency-groups")
+        found = [{name: _names(_strings(listed)) for name, listed in table.items()} for table in (extras, groups)]
+        chosen = [{name: packages for name, packages in table.items() if packages & lacking} for table in found]
+        return chosen[0], chosen[1]
 
     def _source(self) -> str:
         """Return the arguments of `uv pip install` that name the list of dependencies."""
         if self.method == "requirements":
             return f"-r {self.requirements}"
-        if self.method in ("poetry.lock", "pipfile"):
+        if self.method in ("poetry.lock", "pdm.lock", "pipfile"):
             return f"-r {_EXPORTED}"
+        if self.method == "pylock.toml":
+            return "-r pylock.toml"
         # Without a build system, pyproject.toml only lists dependencies. A project of Poetry may have no package,
         # either.
-        is_package = "build-system" in self.pyproject or self.method == "setup"
-        return "-e ." if is_package and self.method != "poetry" else "-r pyproject.toml"
+        if self.method == "setup":
+            # Spelled out: unlike for `-e .`, there is no list of dependencies for a second attempt.
+            return "--editable ."
+        return "-e ." if "build-system" in self.pyproject and self.method != "poetry" else "-r pyproject.toml"
 
     def _export_command(self) -> str:
         """Return the commands that convert another tool's lock file into a requirements file for `uv`."""
         if self.method == "poetry.lock":
             return f"uvx --with poetry-plugin-export poetry export -o {_EXPORTED} && "
+        if self.method == "pdm.lock":
+            return f"uvx pdm export --without-hashes -o {_EXPORTED} && "
         if self.method == "pipfile":
             lock = "" if self._folder.has("Pipfile.lock") else "uvx pipenv lock && "
             return f"{lock}uvx pipenv requirements > {_EXPORTED} && "
@@ -143,7 +195,7 @@ class Dependencies:
 
     def _read(self) -> None:
         if self.requirements:
-            self._read_requirements(self.requirements, set())
+            self._read_requirements(self.requirements)
         project = _table(self.pyproject, "project")
         for requirement in _strings(project.get("dependencies")):
             self._add(requirement)
@@ -153,18 +205,21 @@ class Dependencies:
         for name, value in _table(_toml(self._folder, "Pipfile"), "packages").items():
             self._add(name, _strings(value.get("extras")) if isinstance(value, dict) else ())
 
-    def _read_requirements(self, path: str, visited: set[str]) -> None:
-        if path in visited:
-            return
-        visited.add(path)
-        for raw in (self._folder.read(path) or "").splitlines():
-            line = raw.strip()
-            included = re.match(r"^(?:-r|--requirement)[\s=]+(\S+)", line)
-            if included:
-                parent = path.rpartition("/")[0]
-                self._read_requirements(f"{parent}/{included[1]}".lstrip("/").replace("/./", "/"), visited)
-            else:
-                self._add(line)
+    def _read_requirements(self, first: str) -> None:
+        """Read the file and those that it includes, each once."""
+        waiting, seen = [first], {first}
+        while waiting:
+            path = waiting.pop()
+            for raw in (self._folder.read(path) or "").splitlines():
+                line = raw.strip()
+                included = re.match(r"^(?:-r|--requirement)[\s=]+(\S+)", line)
+                if not included:
+                    self._add(line)
+                    continue
+                other = f"{path.rpartition('/')[0]}/{included[1]}".lstrip("/").replace("/./", "/")
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
 
     def _add(self, requirement: str, extras: Iterable[str] = ()) -> None:
         match = _REQUIREMENT.match(requirement)
@@ -172,6 +227,12 @@ class Dependencies:
             name = re.sub(r"[-_.]+", "-", match[1]).lower()
             named = {extra.strip().lower() for extra in (match[2] or "").split(",") if extra.strip()}
             self.extras.setdefault(name, set()).update(named, extras)
+
+
+def _names(requirements: Iterable[str]) -> set[str]:
+    """Return the normalised names of the packages in a list of requirements."""
+    matches = (_REQUIREMENT.match(requirement) for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", match[1]).lower() for match in matches if match}
 
 
 def _quoted(requirements: Iterable[str]) -> str:
@@ -183,8 +244,8 @@ def _toml(folder: Folder, path: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return load_toml(text)
+    except TomlInvalid as error:
         folder.notes.append(f"{folder.full_path(path)} is not valid TOML: {error}")
         return {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,29 @@ _APP_CLASSES = {
     "fastapi.FastAPI": "fastapi",
     "fastapi.applications.FastAPI": "fastapi",
     "starlette.applications.Starlette": "starlette",
+    "starlette.applications.Router": "starlette",
     "quart.Quart": "quart",
+    "quart.app.Quart": "quart",
     "litestar.Litestar": "litestar",
+    "litestar.app.Litestar": "litestar",
+    "blacksheep.Application": "blacksheep",
+    "falcon.asgi.App": "falcon",
+    "fasthtml.FastHTML": "fasthtml",
+    "fasthtml.common.FastHTML": "fasthtml",
+    "connexion.AsyncApp": "connexion",
+    "connexion.FlaskApp": "connexion",
+    "sanic.Sanic": "sanic",
     "flask.Flask": "flask",
     "flask.app.Flask": "flask",
+    "apiflask.APIFlask": "flask",
+    "flask_openapi3.OpenAPI": "flask",
 }
+#: Imports and assignments of calls, in modules that cannot be parsed.
+_ROUGH_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#]+))", re.MULTILINE
+)
+_ROUGH_APP = re.compile(r"^(\w+)[ \t]*(?::[^=\n]{1,100})?=[ \t]*([\w.]{1,100})\(", re.MULTILINE)
+_ROUGH_NAME = re.compile(r"([\w.]+)(?:\s+as\s+(\w+))?")
 #: Names of functions that start a server and have the port as an argument.
 _SERVING_CALLS = frozenset(
     {"run", "run_app", "run_server", "run_simple", "serve", "launch", "listen", "start_server", "make_server", "Config"}
@@ -54,6 +73,8 @@ class Module:
     results: dict[str, str] = field(default_factory=dict)
     #: Port in the call that starts a server.
     port: int | None = None
+    #: Whether it contains a call that starts a server.
+    serves: bool = False
 
     @property
     def packages(self) -> set[str]:
@@ -76,11 +97,14 @@ def read_modules(folder: Folder) -> list[Module]:
         left -= len(text or "")
         if left < 0:
             break
-        module = read_module(path, text) if text is not None else None
-        if module is not None:
-            modules.append(module)
-        elif text is not None:
+        if text is None:
+            continue
+        module = read_module(path, text)
+        if module is None:
+            # It is launched all the same: the app's own error names the line.
             folder.notes.append(f"{folder.full_path(path)} is not valid Python 3")
+            module = _read_roughly(path, text)
+        modules.append(module)
     _resolve_results(modules)
     return modules
 
@@ -107,7 +131,30 @@ def read_module(path: str, text: str) -> Module | None:
             port = _number(value, constants)
             if port is not None:
                 constants[name] = port
-    module.port = _find_port(tree, constants)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    module.serves = any(_called(call) in _SERVING_CALLS for call in calls)
+    module.port = _find_port(calls, constants)
+    return module
+
+
+def _read_roughly(path: str, text: str) -> Module:
+    """Return what the lines of a module that cannot be parsed show: its imports, and variables that are apps."""
+    module = Module(path, text)
+    names: dict[str, str] = {}
+    for match in _ROUGH_IMPORT.finditer(text):
+        prefix = f"{match[1]}." if match[1] else ""
+        if prefix.startswith("."):
+            module.uses_relative_imports = True
+            continue
+        for name, alias in _ROUGH_NAME.findall(match[2] or match[3]):
+            module.imports.add(f"{prefix}{name}")
+            bound = name if prefix else name.split(".", 1)[0]
+            names[alias or bound] = f"{prefix}{name if alias else bound}"
+    for variable, called in _ROUGH_APP.findall(text):
+        first, dot, rest = called.partition(".")
+        framework = _APP_CLASSES.get(f"{names.get(first, first)}{dot}{rest}")
+        if framework is not None:
+            module.apps[variable] = framework
     return module
 
 
@@ -150,14 +197,16 @@ def _read_imports(tree: ast.Module, module: Module) -> dict[str, str]:
 
 def _module_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements that run on import, in order, including those inside `if`, `try` and `with`."""
-    for statement in body:
+    waiting = [*body][::-1]
+    while waiting:
+        statement = waiting.pop()
         if isinstance(statement, ast.If):
             if not _is_main_guard(statement.test):
-                yield from _module_level([*statement.body, *statement.orelse])
+                waiting += [*statement.body, *statement.orelse][::-1]
         elif isinstance(statement, ast.Try):
-            yield from _module_level([*statement.body, *statement.orelse, *statement.finalbody])
+            waiting += [*statement.body, *statement.orelse, *statement.finalbody][::-1]
         elif isinstance(statement, ast.With):
-            yield from _module_level(statement.body)
+            waiting += statement.body[::-1]
         else:
             yield statement
 
@@ -222,12 +271,15 @@ def _resolve_results(modules: list[Module]) -> None:
                 module.apps[variable] = factories[function]
 
 
-def _find_port(tree: ast.Module, constants: dict[str, int]) -> int | None:
+def _called(call: ast.Call) -> str:
+    """Return the last part of the name of what is called; "" if it has no name."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else str(getattr(call.func, "id", ""))
+
+
+def _find_port(calls: list[ast.Call], constants: dict[str, int]) -> int | None:
     """Return the port in the first call that starts a server, or None."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    for node in calls:
+        called = _called(node)
         candidates: list[ast.expr] = []
         if called in _SERVING_CALLS:
             candidates = [keyword.value for keyword in node.keywords if keyword.arg in ("port", "server_port")]
@@ -254,8 +306,6 @@ def _number(node: ast.expr, constants: dict[str, int]) -> int | None:
         return constants.get(node.id)
     if isinstance(node, ast.BoolOp):
         return _number(node.values[-1], constants)
-    if isinstance(node, ast.Call) and node.args:
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in ("int", "get", "getenv"):
-            return _number(node.args[-1], constants)
+    if isinstance(node, ast.Call) and node.args and _called(node) in ("int", "get", "getenv"):
+        return _number(node.args[-1], constants)
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from sandbox.errors import Kind
 from sandbox.records.otlp import worker
 from sandbox.records.otlp.outcome import Outcome, Refused
 from sandbox.records.otlp.worker import Body
+from sandbox.workers import fork_server
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +132,7 @@ class Intake:
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        # The fork server has imported everything once, so that each process starts within milliseconds.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([worker.__name__])
+        context = fork_server([worker.__name__])
         return ProcessPoolExecutor(self._processes, context, initializer=worker.initialize, initargs=self._initargs)
 
     async def _write_queued(self) -> None:

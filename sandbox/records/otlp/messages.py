@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sandbox.errors import InvalidInput, Kind, SandboxError
 
@@ -22,7 +25,15 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 #: zlib's window bits for each `Content-Encoding`.
 _ENCODINGS = {"gzip": 31, "deflate": 15}
-_HEX_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
+#: Bytes of each id.
+_ID_BYTES = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
+#: Names in JSON of what contains records, and the type of a record.
+_RECORDS: tuple[tuple[str, str, str, type[Message]], ...] = (
+    ("resourceLogs", "scopeLogs", "logRecords", LogRecord),
+    ("resourceSpans", "scopeSpans", "spans", Span),
+)
+#: Most characters of the decoder's own message that an error repeats.
+_MAX_CAUSE = 300
 
 
 class EncodingUnknown(SandboxError):
@@ -85,19 +96,59 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return bytes(unpacked)
 
 
-def read(body: bytes, kind: str, message: type[MessageT]) -> MessageT:
-    """Decode a body of this media type. Raises Malformed."""
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[MessageT]):
+    """A decoded body, without the records that cannot be read."""
+
+    message: MessageT
+    rejected: int = 0
+    #: Why the first of them cannot be read; it names the field.
+    reason: str = ""
+
+
+def read(body: bytes, kind: str, message: type[MessageT]) -> Decoded[MessageT]:
+    """Decode a body of this media type. Records in JSON that cannot be read are left out. Raises Malformed."""
     try:
         if kind == PROTOBUF:
-            return message.FromString(body)
+            return Decoded(message.FromString(body))
         parsed = json.loads(body, object_hook=_base64_ids)
         if not isinstance(parsed, dict):
             raise Malformed("The body is not a JSON object.", hint="Send OTLP in its JSON encoding.")
-        return ParseDict(parsed, message(), ignore_unknown_fields=True)
+        try:
+            return Decoded(ParseDict(parsed, message(), ignore_unknown_fields=True))
+        except ParseError:
+            rejected, reason = _leave_out_unreadable(parsed)
+            if not rejected:
+                raise
+            return Decoded(ParseDict(parsed, message(), ignore_unknown_fields=True), rejected, reason)
     except (DecodeError, ParseError, ValueError, TypeError, RecursionError) as error:
+        cause = f": {str(error)[:_MAX_CAUSE]}" if isinstance(error, ParseError) else ""
         raise Malformed(
-            f"The body is not an OTLP {message.DESCRIPTOR.name}.", hint="Check Content-Type and the exporter's version."
+            f"The body is not an OTLP {message.DESCRIPTOR.name}{cause}.",
+            hint="Check Content-Type and the exporter's version.",
         ) from error
+
+
+def _leave_out_unreadable(parsed: dict[str, Any]) -> tuple[int, str]:
+    """Remove the records that cannot be read; how many, and why the first of them cannot."""
+    rejected, reason = 0, ""
+    for groups, scopes, records, message in _RECORDS:
+        for group in _objects(parsed.get(groups)):
+            for scope in _objects(group.get(scopes)):
+                readable = []
+                for index, record in enumerate(scope.get(records) or ()):
+                    try:
+                        ParseDict(record, message(), ignore_unknown_fields=True)
+                        readable.append(record)
+                    except (ParseError, ValueError, TypeError, AttributeError) as error:
+                        rejected += 1
+                        reason = reason or f"{records}[{index}] cannot be read: {str(error)[:_MAX_CAUSE]}"
+                scope[records] = readable
+    return rejected, reason
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def write(message: Message, kind: str) -> bytes:
@@ -111,9 +162,27 @@ def write_error(text: str, kind: str) -> bytes:
 
 
 def _base64_ids(node: dict[str, Any]) -> dict[str, Any]:
-    """Convert ids from hex, as OTLP's JSON has them, to base64, as protobuf's JSON has bytes."""
-    for name in _HEX_IDS & node.keys():
+    """Convert ids from hex, as OTLP's JSON has them, to base64, as protobuf's JSON has bytes.
+
+    Some exporters send base64 in the first place. Its length tells it from hex. Any other text stays as it is if it is
+    no base64, so that its record cannot be read.
+    """
+    for name in _ID_BYTES.keys() & node.keys():
         value = node[name]
-        if isinstance(value, str):
-            node[name] = base64.b64encode(bytes.fromhex(value)).decode()
+        if isinstance(value, str) and not _is_base64(value, _ID_BYTES[name]):
+            try:
+                node[name] = base64.b64encode(bytes.fromhex(value)).decode()
+            except ValueError:
+                # A value of another type makes the decoder refuse this record and name the field.
+                node[name] = [value]
     return node
+
+
+def _is_base64(text: str, size: int) -> bool:
+    """Whether the text is base64 of exactly `size` bytes."""
+    if len(text) != -(-size // 3) * 4:
+        return False
+    try:
+        return len(base64.b64decode(text, validate=True)) == size
+    except ValueError:
+        return False

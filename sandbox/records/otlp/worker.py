@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -22,7 +23,7 @@ from sandbox.db.driver import OwnConnection
 from sandbox.errors import Kind, SandboxError
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.mapping import Mapped, map_logs, map_spans
-from sandbox.records.otlp.messages import RecordKind
+from sandbox.records.otlp.messages import Decoded, RecordKind
 from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
 from sandbox.telemetry.store import RecordStore, RowRefused
@@ -141,13 +142,22 @@ def _read(body: Body, max_bytes: int) -> Mapped | Refused:
         unpacked = messages.unpack(body.content, body.encoding, max_bytes)
         if body.what == "logs":
             logs = messages.read(unpacked, body.media_type, ExportLogsServiceRequest)
-            count = sum(len(scope.log_records) for group in logs.resource_logs for scope in group.scope_logs)
-            return _too_many(body, count) or map_logs(logs, body.owner)
+            groups = logs.message.resource_logs
+            count = logs.rejected + sum(len(scope.log_records) for group in groups for scope in group.scope_logs)
+            return _too_many(body, count) or _with_unreadable(map_logs(logs.message, body.owner), logs)
         spans = messages.read(unpacked, body.media_type, ExportTraceServiceRequest)
-        count = sum(len(scope.spans) for group in spans.resource_spans for scope in group.scope_spans)
-        return _too_many(body, count) or map_spans(spans, body.owner)
+        traces = spans.message.resource_spans
+        count = spans.rejected + sum(len(scope.spans) for group in traces for scope in group.scope_spans)
+        return _too_many(body, count) or _with_unreadable(map_spans(spans.message, body.owner), spans)
     except SandboxError as error:
         return Refused.from_error(error)
+
+
+def _with_unreadable(mapped: Mapped, decoded: Decoded[Any]) -> Mapped:
+    """Add the records that could not be read."""
+    mapped.rejected += decoded.rejected
+    mapped.reason = decoded.reason or mapped.reason
+    return mapped
 
 
 def _too_many(body: Body, records: int) -> Refused | None:

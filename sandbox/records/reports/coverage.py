@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -31,7 +32,7 @@ def read_cobertura(content: bytes) -> list[dict[str, Any]]:
 
     Numbers are counted from the lines, because tools do not agree on what their totals mean.
     """
-    root = parse(content, "Cobertura report")
+    root = parse(content, "Cobertura report").root
     if root.tag != "coverage":
         raise ReportRefused(
             f"A Cobertura report begins with coverage, not {clean_text(root.tag, 50)}.",
@@ -98,7 +99,7 @@ def _count_lines(component: _Component, unit: Element, file: str) -> None:
     for line in unit.iter("line"):
         # Lines of methods are listed again in their class.
         key = file, line.get("number", "")
-        component.lines[key] = component.lines.get(key, False) or number(line.get("hits")) > 0
+        component.lines[key] = component.lines.get(key, False) or number(line.get("hits"), most=math.inf) > 0
         conditions = _CONDITIONS.search(line.get("condition-coverage", ""))
         if conditions and line.get("branch", "").lower() == "true":
             total = int(conditions[2])

@@ -20,8 +20,11 @@ _MAX_STACKS = 262_144
 
 #: `file:line:` at the start of a line, as pytest and Go write the location of a failure.
 _LOCATION_LINE = re.compile(r"^\s{0,8}([^\s:]{1,300}\.\w{1,5}):([0-9]{1,7}):", re.MULTILINE)
-#: `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
-_LOCATION = re.compile(r"(?:file://(?=/))?([\w./\\@+-]{1,300}\.\w{1,5}):([0-9]{1,7})")
+#: The end of `file:line` anywhere, as in the stack traces of JavaScript (of whose modules some are URLs) and Java.
+_LOCATION_END = re.compile(r"\.\w{1,5}:([0-9]{1,7})")
+#: What precedes that: searched backwards from there, because a search for it would look at each text many times.
+_PATH_CHARACTER = re.compile(r"[\w./\\@+-]")
+_MAX_PATH = 300
 #: Messages that converters insert where a tool gave none; the text of the failure is better.
 _NO_MESSAGE = ("", "Failed", "Build error", "Runtime error", "No test result found")
 _FAILURES = ("failure", "error")
@@ -31,9 +34,11 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
     """The columns of `test_results` that the report has values for. `console` is the output of the run, if it was sent.
 
     `status` is `completed` even if tests failed, because the run reached its end. A test with a failure and an error
-    counts once; a `todo` test counts as skipped. Raises ReportRefused.
+    counts once; a `todo` test counts as skipped. An error of a whole suite, which has no test, counts as a failed test
+    of the suite's name. Raises ReportRefused.
     """
-    root = parse(content, "JUnit report")
+    document = parse(content, "JUnit report")
+    root = document.root
     if root.tag not in ("testsuites", "testsuite"):
         raise ReportRefused(
             f"A JUnit report begins with testsuites or testsuite, not {clean_text(root.tag, 50)}.",
@@ -50,9 +55,17 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
             if len(failed) < MAX_DETAILS:
                 failed.append(_failed_test(case, failure, room))
                 room -= len(failed[-1].get("stack_trace", ""))
+    for suite, failure in _suite_errors(root):
+        total, broken = total + 1, broken + 1
+        if len(failed) < MAX_DETAILS:
+            failed.append(_failed_test(suite, failure, room))
+            room -= len(failed[-1].get("stack_trace", ""))
     captured = list(_outputs(root))
     printed = [console.decode("utf-8", "replace")] if console else []
     warnings, count = _warnings(printed, captured)
+    if document.removed:
+        count += 1
+        warnings.append({"message": f"{document.removed} control characters were taken out of the report"})
     output = "\n".join(printed or captured)
     return {
         "status": "completed",
@@ -72,6 +85,14 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
 
 def _failure(case: Element) -> Element | None:
     return next((found for tag in _FAILURES if (found := case.find(tag)) is not None), None)
+
+
+def _suite_errors(root: Element) -> Iterator[tuple[Element, Element]]:
+    """Suites that failed as a whole, such as those whose set-up raised an error, with the failure."""
+    for suite in root.iter("testsuite"):
+        failure = _failure(suite)
+        if failure is not None:
+            yield suite, failure
 
 
 def _failed_test(case: Element, failure: Element, room: int) -> dict[str, Any]:
@@ -113,11 +134,24 @@ def _location(case: Element, stack: str) -> tuple[str | None, int | None]:
     lines = _LOCATION_LINE.findall(stack[-_MAX_STACK:])
     if lines:
         return lines[-1][0], int(lines[-1][1])
-    match = _LOCATION.search(stack[:_MAX_STACK])
-    if match:
-        return match[1], int(match[2])
+    if found := _first_location(stack[:_MAX_STACK]):
+        return found
     line = case.get("line", "")
     return case.get("file"), int(line) if line.isascii() and line.isdigit() and len(line) < 8 else None
+
+
+def _first_location(text: str) -> tuple[str, int] | None:
+    """The first `file:line` in a text."""
+    for match in _LOCATION_END.finditer(text):
+        start = match.start()
+        first = max(0, start - _MAX_PATH)
+        while start > first and _PATH_CHARACTER.match(text, start - 1):
+            start -= 1
+        if text.startswith("///", start) and text.endswith("file:", 0, start):
+            start += 2
+        if start < match.start():
+            return text[start : match.start(1) - 1], int(match[1])
+    return None
 
 
 def _outputs(root: Element) -> Iterator[str]:

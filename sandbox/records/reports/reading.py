@@ -1,32 +1,29 @@
-"""Reads reports off the event loop: large ones in a separate process, small ones in a thread.
-
-To read a report of some megabytes takes seconds of pure Python and hundreds of megabytes of memory.
-"""
+"""Reads reports in worker processes: one of some megabytes takes seconds and hundreds of megabytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import anyio.to_process
-import anyio.to_thread
+from sandbox.records.reports.upload import Upload, read_upload
+from sandbox.workers import Workers, WorkLimits
 
-#: Most bytes of a report that is read in this process.
-SMALL: Final = 65_536
-#: Most processes that read reports at the same time.
-_PROCESSES: Final = 2
+LIMITS: Final = WorkLimits(cpu_seconds=20, memory_bytes=512 * 1024 * 1024, deadline_seconds=60)
 
 ReadT = TypeVar("ReadT")
 
 
 class ReportReader:
-    """Reads reports. Not thread-safe. The processes end with the event loop, and with the service when it is killed."""
+    """Reads reports. Used from one event loop."""
 
-    def __init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(_PROCESSES)
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
 
-    async def read(self, reader: Callable[..., ReadT], *parts: bytes | None) -> ReadT:
-        """The result of `reader(*parts)`. `reader` must be a module-level function; its exceptions are raised here."""
-        if sum(len(part or b"") for part in parts) <= SMALL:
-            return await anyio.to_thread.run_sync(reader, *parts)
-        return await anyio.to_process.run_sync(reader, *parts, limiter=self._limiter)
+    async def read(
+        self, user_id: str, upload: Upload, reader: Callable[..., ReadT], names: tuple[str, ...] = ("report",)
+    ) -> ReadT:
+        """The result of `reader`, a function at the top of a module, with the parts of the upload: see `read_upload`.
+
+        Raises also what `Workers.run` raises.
+        """
+        return await self._workers.run(f"user {user_id}", LIMITS, read_upload, upload, names, reader)

@@ -27,8 +27,11 @@ _FORMS = (
     re.compile(r"(?:\[WARNING\]|\[WARN\]|WARNING:|WARN:|[Ww]arning:) {1,8}(?P<message>.+)"),
 )
 #: The last line of pytest: `== 1 failed, 2 passed, 3 warnings in 0.12s ==`
-_PYTEST_END = re.compile(r"(?:=+ )?[0-9]+ \w+[^=]{0,300} in [0-9.]+s\b")
+_PYTEST_END = re.compile(r"(?:={1,200} )?[0-9]{1,9} \w{1,50}[^=]{0,300} in [0-9.]{1,20}s\b")
 _PYTEST_COUNT = re.compile(r"\b([0-9]{1,7}) warnings?\b")
+
+#: A place in the stack traces of JavaScript: `(/src/cart.js:21:5)`
+_ORIGIN = re.compile(r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?")
 
 
 def warnings_in(output: str) -> tuple[list[dict[str, Any]], int]:
@@ -56,7 +59,9 @@ def console_warnings(output: str) -> Iterator[dict[str, Any]]:
         return
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and entry.get("type") == "warn" and isinstance(entry.get("message"), str):
-            origin = re.search(r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?", str(entry.get("origin", "")))
+            origin = re.search(
+                r"\(?([^\s()]{1,300}):([0-9]{1,7}):[0-9]{1,7}\)?", str(entry.get("origin", ""))[:_MAX_LINE]
+            )
             file, line = (origin[1], origin[2]) if origin else (None, None)
             yield _detail({"message": entry["message"], "file": file, "line": line})
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from sandbox.domain.session import Session, SessionStatus, Work
+from sandbox.domain.egress import has_own_network
+from sandbox.domain.failures import LOSSES, RECOVERABLE_FAILURES
+from sandbox.domain.session import Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import Resource, ResourceKind
-from sandbox.engine.labels import container_name
+from sandbox.engine.labels import container_name, network_name
 
 
 class Action(StrEnum):
     """What resolves the difference."""
 
-    #: There is no difference, or the session has unfinished work.
+    #: There is no difference, the session has unfinished work, or it is in an error that its owner has to act on.
     NONE = "none"
     #: Record the running containers: they are not those in the session's row.
     ADOPT = "adopt"
@@ -28,12 +30,6 @@ class Action(StrEnum):
     MARK_LOST = "mark_lost"
     #: Remove a resource of no session from the engine.
     REMOVE = "remove"
-
-
-#: The errors of a session that worked until it lost something. The error of a launch that failed names a stage, and is
-#: not repaired here: the session's owner has to correct the project.
-LOSSES = frozenset({"container_exited", "container_gone", "out_of_memory", "app_exited"})
-WORKSPACE_LOST = "workspace_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +69,27 @@ def compare(sessions: Iterable[Session], resources: Sequence[Resource]) -> list[
 
 
 def _session(session: Session, found: list[Resource]) -> Finding:
-    lost = session.error is not None and session.error.code in LOSSES and session.error.stage is None
+    error = session.error if session.status is SessionStatus.ERROR else None
     differs: Sequence[str] = ()
     if session.work is not None:
         action, reason = Action.NONE, f"it is being {'launched' if session.work is Work.LAUNCH else 'ended'}"
-    elif session.status is SessionStatus.ERROR and not lost:
-        action, reason = Action.NONE, f"it is in error: {session.error.code if session.error else 'unknown'}"
+    elif error is not None and not is_recoverable(error):
+        action, reason = Action.NONE, f"it is in error, and its owner has to act: {error.code}: {error.hint}"
     else:
-        action, reason, differs = _at_rest(session, found, lost=lost)
+        action, reason, differs = _at_rest(session, found, error)
     return Finding(action, reason, session.session_id, session, tuple(found), tuple(differs))
 
 
-def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Action, str, Sequence[str]]:
-    """The most severe difference of a session that should run, or ran until it was lost."""
+def is_recoverable(error: SessionError) -> bool:
+    """Whether a session in this error is launched again by recovery.
+
+    The error of a launch that failed names a stage. Most of them need a correction of the project first.
+    """
+    return error.code in (LOSSES if error.stage is None else RECOVERABLE_FAILURES)
+
+
+def _at_rest(session: Session, found: list[Resource], error: SessionError | None) -> tuple[Action, str, Sequence[str]]:
+    """The most severe difference of a session that should run, or would if it had not been lost with this error."""
     containers = {r.name: r for r in found if r.kind is ResourceKind.CONTAINER}
     volumes = {r.name for r in found if r.kind is ResourceKind.VOLUME}
     names = {role: container_name(session.session_id, role) for role in session.containers}
@@ -94,14 +98,26 @@ def _at_rest(session: Session, found: list[Resource], *, lost: bool) -> tuple[Ac
     running = {role: containers[name].id for role, name in names.items() if name in containers}
     changed = [role for role, container_id in running.items() if container_id != session.containers[role].id]
 
-    if without := [role for role, name in names.items() if name not in volumes]:
-        return Action.MARK_LOST, f"the files of {', '.join(without)} are gone", without
-    if missing:
-        return Action.RECREATE, f"the containers of {', '.join(missing)} are gone, their files are there", missing
-    if stopped:
-        return Action.RESTART, f"the containers of {', '.join(stopped)} do not run", stopped
-    if lost:
-        return Action.RESTART, "the containers run, the app does not", list(names)
-    if changed:
-        return Action.ADOPT, f"other containers run than recorded: {', '.join(changed)}", changed
-    return Action.NONE, "as recorded", ()
+    without = [role for role, name in names.items() if name not in volumes]
+    networks = {r.name for r in found if r.kind is ResourceKind.NETWORK}
+    # The network that other sessions share belongs to none of them.
+    has_own = session.plan is not None and has_own_network(session.plan, session.egress)
+    gone = has_own and network_name(session.session_id) not in networks
+    cut_off = [role for role, name in names.items() if name in containers and (gone or not containers[name].connected)]
+    differences = [
+        (Action.MARK_LOST, without, "the files of {} are gone"),
+        (Action.RECREATE, missing, "the containers of {} are gone, their files are there"),
+        (Action.RESTART, stopped, "the containers of {} do not run"),
+        (Action.RESTART, cut_off, "the containers of {} are cut off from their network"),
+    ]
+    if error is None:
+        differences.append((Action.ADOPT, changed, "other containers run than recorded: {}"))
+    for action, roles, reason in differences:
+        if roles:
+            return action, reason.format(", ".join(roles)), roles
+    if error is None:
+        return Action.NONE, "as recorded", ()
+    if error.stage is None:
+        return Action.RESTART, f"the containers run, and it is in error: {error.code}", list(names)
+    reason = f"its launch failed at {error.stage} for a cause outside of the project: {error.code}"
+    return Action.RESTART, reason, list(names)

@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
-from sandbox.domain.session import ContainerInfo, SessionError
+from sandbox.domain.failures import WORKSPACE_LOST
+from sandbox.domain.session import ContainerInfo, SessionError, SessionStatus
 from sandbox.engine.base import Engine, Resource, ResourceKind
 from sandbox.errors import SandboxError
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store as sessions
 from sandbox.sessions.recovery import store
-from sandbox.sessions.recovery.compare import WORKSPACE_LOST, Action, Finding, compare
+from sandbox.sessions.recovery.compare import Action, Finding, compare
 from sandbox.telemetry.metrics.collectors import STRAYS, STRAYS_REMOVED
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Outcome:
     """A finding, and the result of acting on it."""
 
     finding: Finding
-    #: planned (a dry run), done, skipped (the session had changed meanwhile) or failed.
+    #: planned (a dry run), done, skipped (the session had changed meanwhile, or its owner has to act) or failed.
     outcome: str
     #: Why it failed.
     error: str | None = None
@@ -73,7 +74,11 @@ class RecoveryService:
         found = await self.findings(session_ids)
         if dry_run:
             return [Outcome(finding, "planned") for finding in found]
-        return [await self._apply(finding) for finding in found]
+        return await self.act(found)
+
+    async def act(self, findings: Collection[Finding]) -> list[Outcome]:
+        """Act on these findings. A failure with one does not stop the others."""
+        return [await self._apply(finding) for finding in findings]
 
     async def sweep(self, grace: timedelta = GRACE) -> int:
         """Remove stray resources older than the grace period; how many. Sets the metrics of strays."""
@@ -102,7 +107,9 @@ class RecoveryService:
     async def _do(self, finding: Finding) -> str:
         match finding.action:
             case Action.NONE:
-                return "done"
+                session = finding.session
+                in_error = session is not None and session.work is None and session.status is SessionStatus.ERROR
+                return "skipped" if in_error else "done"
             case Action.ADOPT:
                 done = await self._adopt(finding)
             case Action.RESTART | Action.RECREATE:

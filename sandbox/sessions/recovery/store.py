@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.domain.events import EventType, NewEvent
+from sandbox.domain.failures import PASSING_LOSSES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, may_become
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
@@ -18,8 +20,17 @@ from sandbox.sessions.store import SESSION_COLUMNS, to_session
 _LIVE = text(f"""
     SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE status <> 'terminated' ORDER BY created_at, session_id
 """)
+#: A session at rest that should run, or whose error may pass.
+_WATCHED = f"""
+    work IS NULL AND (status IN ('ready', 'running') OR (status = 'error' AND error->>'stage' IS NULL
+                      AND error->>'code' IN ({", ".join(f"'{code}'" for code in sorted(PASSING_LOSSES))})))
+"""
 _AT_REST = text(f"""
-    SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE work IS NULL AND status IN ('ready', 'running')
+    SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE {_WATCHED}
+""")
+_GUESTS = text(f"""
+    SELECT session_id, status, ARRAY(SELECT jsonb_object_keys(containers)) AS roles
+      FROM sandbox_sessions WHERE {_WATCHED}
 """)
 _LIVING = text("SELECT session_id FROM sandbox_sessions WHERE session_id = ANY(:ids) AND status <> 'terminated'")
 #: A session at rest whose row has not changed since it was read.
@@ -28,6 +39,12 @@ _LOST = text(f"""
     UPDATE sandbox_sessions
        SET status = 'error', error = :error, containers = :containers, last_seq = last_seq + :count
      WHERE {_UNCHANGED} AND status = ANY(:from_statuses)
+    RETURNING last_seq
+""")
+_BACK = text(f"""
+    UPDATE sandbox_sessions
+       SET status = :new_status, error = NULL, containers = :containers, last_seq = last_seq + :count
+     WHERE {_UNCHANGED} AND status = 'error' AND error = :error
     RETURNING last_seq
 """)
 _ADOPT = text(f"""
@@ -49,14 +66,30 @@ _NEXT_SEQ = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class WatchedSession:
+    """A session whose guest agents are to answer."""
+
+    session_id: UUID
+    roles: tuple[str, ...]
+    #: Whether it is in an error that may pass.
+    in_error: bool
+
+
 async def live(conn: AsyncConnection) -> list[Session]:
     """Every session that is not terminated, oldest first."""
     return [to_session(row) for row in (await conn.execute(_LIVE)).all()]
 
 
 async def at_rest(conn: AsyncConnection) -> list[Session]:
-    """Every session that should have its containers running and has no unfinished work."""
+    """Every session without unfinished work that should have its containers running, or whose error may pass."""
     return [to_session(row) for row in (await conn.execute(_AT_REST)).all()]
+
+
+async def guests(conn: AsyncConnection) -> list[WatchedSession]:
+    """What the monitor of guest agents needs of the sessions of `at_rest`."""
+    rows = (await conn.execute(_GUESTS)).all()
+    return [WatchedSession(row.session_id, tuple(row.roles), in_error=row.status == "error") for row in rows]
 
 
 async def living(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
@@ -81,6 +114,29 @@ async def mark_lost(
         "count": len(new_events),
     }
     return await _append_events(conn, session, new_events, (await conn.execute(_LOST, values)).scalar_one_or_none())
+
+
+async def mark_back(conn: AsyncConnection, session: Session, containers: Mapping[str, ContainerInfo]) -> bool:
+    """Set the status of a session whose error has passed to what it was before, and append the events.
+
+    False if the session's row has changed since it was read.
+    """
+    if session.error is None:
+        return False
+    status = session.healthy_status.value
+    line = f"{session.error.code} has passed: everything answers again, and the session goes on"
+    new_events = [
+        recovery_line(line),
+        NewEvent(EventType.STATUS, {"status": status, "previous": session.status.value}),
+        NewEvent(EventType.END, {"status": status}),
+    ]
+    values = {
+        **_values(session, containers),
+        "new_status": status,
+        "error": session.error.to_json(),
+        "count": len(new_events),
+    }
+    return await _append_events(conn, session, new_events, (await conn.execute(_BACK, values)).scalar_one_or_none())
 
 
 async def adopt(conn: AsyncConnection, session: Session, containers: Mapping[str, ContainerInfo], line: str) -> bool:

@@ -6,6 +6,7 @@ There is one registry per process, because Prometheus scrapes processes: rates o
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -88,6 +89,12 @@ SESSION_EXPORTS: Final = Counter(
     ["kind", "status"],
     registry=REGISTRY,
 )
+PREVIEWS: Final = Counter(
+    "sandbox_preview_requests",
+    "Requests of previews that apps answered, by session and HTTP status; of the sessions used last.",
+    ["session", "code"],
+    registry=REGISTRY,
+)
 COLLECTED: Final = Gauge(
     "sandbox_collected_containers",
     "Containers whose apps' exports this replica fetches.",
@@ -112,6 +119,9 @@ STRAYS_REMOVED: Final = Counter(
     registry=REGISTRY,
 )
 
+#: Sessions that have series of their own; those that were not used for the longest lose theirs.
+PREVIEW_SESSIONS: Final = 500
+_preview_codes: Final = OrderedDict[str, set[str]]()
 #: Key of a statement's start time in the connection's `info`.
 _BEGAN: Final = "sandbox_statement_began"
 
@@ -131,6 +141,18 @@ def observe_request(method: str, route: str | None, status: str, seconds: float)
     """Count a finished request; `route` is the path template of the route that answered it."""
     # Requests without a route share one series, because clients could invent any number of paths.
     REQUESTS.labels(f"{method} {route}" if route else "none", status).observe(seconds)
+
+
+def observe_previews(counts: Mapping[tuple[str, str], int]) -> None:
+    """Count requests of previews by session and status."""
+    for (session, code), count in counts.items():
+        PREVIEWS.labels(session, code).inc(count)
+        _preview_codes.setdefault(session, set()).add(code)
+        _preview_codes.move_to_end(session)
+    while len(_preview_codes) > PREVIEW_SESSIONS:
+        session, codes = _preview_codes.popitem(last=False)
+        for code in codes:
+            PREVIEWS.remove(session, code)
 
 
 @contextmanager

@@ -9,25 +9,22 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sandbox.access.signing import CALLER_COOKIE, Signer
+from sandbox.access.browsers import cookie_name
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.routes import tokens as token_routes
-from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 
 
 @dataclass
 class Services:
     tokens: TokenService
-    signer: Signer
 
 
 @pytest.fixture
 async def services(database):
-    signer = Signer((await load_deployment(database)).signing_key)
-    return Services(TokenService(database, signer), signer)
+    return Services(TokenService(database))
 
 
 @pytest.fixture
@@ -129,7 +126,7 @@ async def test_only_admins_manage_tokens(http, user_token):
         ({"Authorization": "Bearer nobody"}, "token_unknown"),
         ({"X-API-Key": ""}, "token_missing"),
         ({"X-API-Key": "\xff\xfe"}, "token_unknown"),
-        ({"Cookie": f"{CALLER_COOKIE}=forged"}, "token_missing"),
+        ({"Cookie": f"{cookie_name('http')}=forged"}, "token_missing"),
     ],
 )
 async def test_unauthenticated_requests_are_refused(http, headers, code):
@@ -159,8 +156,8 @@ async def test_bearer_scheme_is_case_insensitive(http, user_token):
     ],
 )
 async def test_cookie_is_accepted_from_pages_of_this_origin_only(http, services, user_token, method, headers, status):
-    cookie = services.signer.sign_cookie(await services.tokens.authenticate(user_token))
-    sent = headers | {"Cookie": f"{CALLER_COOKIE}={cookie}"}
+    cookie = await services.tokens.sign_in(await services.tokens.authenticate(user_token))
+    sent = headers | {"Cookie": f"{cookie_name('http')}={cookie}"}
     answer = await http.request(method, "/me", headers=sent)
     assert answer.status_code == status
     if status == 403:

@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.access.first_admin import FIRST_ADMIN_TOKEN_ID, admin_token_path, ensure_admin
-from sandbox.access.signing import Signer
-from sandbox.access.tokens import TokenService, TokenUnknown, hash_token
+from sandbox.access.tokens import SignInMissing, TokenService, TokenUnknown, hash_token
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import Caller, CallerRole
@@ -21,13 +20,8 @@ from sandbox.settings import Settings
 
 
 @pytest.fixture
-async def signer(database):
-    return Signer((await load_deployment(database)).signing_key)
-
-
-@pytest.fixture
-def tokens(database, signer):
-    return TokenService(database, signer, cache_seconds=3600)
+def tokens(database):
+    return TokenService(database, cache_seconds=3600)
 
 
 async def execute(database: Database, statement: str, **values: object) -> None:
@@ -60,13 +54,13 @@ async def test_unknown_token_is_refused(tokens, token):
         await tokens.authenticate(token)
 
 
-async def test_expired_token_is_refused_cached_or_not(tokens, database, signer):
+async def test_expired_token_is_refused_cached_or_not(tokens, database):
     made = await tokens.create("ada", CallerRole.USER, expires_in_seconds=3600)
     assert abs(made.record.expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
     await tokens.authenticate(made.token)
     await execute(database, "UPDATE api_tokens SET expires_at = now() - interval '1 second'")
     with pytest.raises(TokenUnknown):
-        await TokenService(database, signer).authenticate(made.token)
+        await TokenService(database).authenticate(made.token)
 
 
 async def test_token_expires_while_it_is_cached(tokens):
@@ -78,20 +72,76 @@ async def test_token_expires_while_it_is_cached(tokens):
         await tokens.authenticate(made.token)
 
 
-async def test_revoked_token_and_its_cookie_are_refused_at_once(tokens, signer):
+async def test_revoked_token_and_its_cookie_are_refused_at_once(tokens):
     made = await tokens.create("ada", CallerRole.USER)
     caller = await tokens.authenticate(made.token)
-    cookie = signer.sign_cookie(caller)
-    assert await tokens.authenticate_cookie(cookie) == caller
+    cookie = await tokens.sign_in(caller)
+    assert await tokens.authenticate_cookies([cookie]) == caller
     await tokens.revoke(made.record.token_id)
     await tokens.revoke(made.record.token_id)
     with pytest.raises(TokenUnknown):
         await tokens.authenticate(made.token)
     with pytest.raises(TokenUnknown):
-        await tokens.authenticate_cookie(cookie)
+        await tokens.authenticate_cookies([cookie])
     with pytest.raises(NotFound) as missing:
         await tokens.revoke(uuid4())
     assert missing.value.code == "token_not_found"
+
+
+async def test_a_sign_in_ends_on_the_server_and_only_hashes_are_stored(tokens, database):
+    caller = await tokens.authenticate((await tokens.create("ada", CallerRole.USER)).token)
+    cookie, other, code = await tokens.sign_in(caller), await tokens.sign_in(caller), await tokens.sign_in_code(caller)
+    async with database.transaction() as connection:
+        rows = str((await connection.execute(text("SELECT * FROM sign_ins"))).all())
+    assert not [secret for secret in (cookie, other, code) if secret in rows]
+    assert await tokens.authenticate_cookies([cookie]) == caller
+    await tokens.sign_out(cookie)
+    with pytest.raises(SignInMissing):
+        await tokens.authenticate_cookies([cookie])
+    assert await tokens.authenticate_cookies([other]) == caller
+    # A code is no cookie, and works once.
+    with pytest.raises(SignInMissing):
+        await tokens.authenticate_cookies([code])
+    assert await tokens.use_code(code) == caller
+    for spent in (code, cookie, other, "", "unknown"):
+        with pytest.raises(SignInMissing):
+            await tokens.use_code(spent)
+
+
+async def test_sign_ins_and_codes_end_with_their_time(tokens, database):
+    caller = await tokens.authenticate((await tokens.create("ada", CallerRole.USER)).token)
+    cookie, code = await tokens.sign_in(caller), await tokens.sign_in_code(caller)
+    await execute(database, "UPDATE sign_ins SET expires_at = now() - interval '1 second'")
+    with pytest.raises(SignInMissing):
+        await tokens.authenticate_cookies([cookie])
+    with pytest.raises(SignInMissing):
+        await tokens.use_code(code)
+    await tokens.sign_in(caller)
+    async with database.transaction() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM sign_ins"))).scalar_one() == 1
+
+
+async def test_a_cookie_that_another_page_has_added_signs_in_no_other_user(tokens):
+    callers = [await tokens.authenticate((await tokens.create(name, CallerRole.USER)).token) for name in ("ada", "bob")]
+    mine, theirs = [await tokens.sign_in(caller) for caller in callers]
+    for cookies in ([mine, theirs], [theirs, mine]):
+        with pytest.raises(SignInMissing):
+            await tokens.authenticate_cookies(cookies)
+    for cookies in ([mine, "forged"], ["forged", mine], [mine, mine]):
+        assert await tokens.authenticate_cookies(cookies) == callers[0]
+
+
+async def test_tokens_that_are_valid_now(tokens, database):
+    made = [await tokens.create(name, CallerRole.USER) for name in ("ada", "bob", "cyd")]
+    ids = {token.record.token_id for token in made}
+    assert await tokens.valid([*ids, uuid4()]) == ids
+    await tokens.revoke(made[0].record.token_id)
+    await execute(
+        database,
+        "UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE token_id = :id",
+        id=made[1].record.token_id,
+    )
+    assert await tokens.valid(ids) == {made[2].record.token_id}
 
 
 async def test_cached_token_needs_no_query(tokens, database):
@@ -104,7 +154,7 @@ async def test_cached_token_needs_no_query(tokens, database):
 async def test_database_that_does_not_answer_is_not_an_unknown_token():
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(DatabaseUnavailable):
-        await TokenService(away, Signer("k" * 32)).authenticate("sbx_whatever")
+        await TokenService(away).authenticate("sbx_whatever")
     await away.close()
 
 
@@ -140,13 +190,13 @@ async def test_first_admin_token_is_generated_once_with_private_mode(database, t
     assert (caller.user_id, caller.role) == ("admin", CallerRole.ADMIN)
 
 
-async def test_admin_token_of_the_environment_replaces_the_previous_one(database, signer, tmp_path):
+async def test_admin_token_of_the_environment_replaces_the_previous_one(database, tmp_path):
     made = await ensure_admin(database, Settings(home=tmp_path))
     assert await ensure_admin(database, Settings(home=tmp_path, admin_token="first-of-the-environment"))
     assert not admin_token_path(tmp_path).exists()
     given = await ensure_admin(database, Settings(home=tmp_path, admin_token="second-of-the-environment"))
     assert given == "second-of-the-environment"
-    tokens = TokenService(database, signer)
+    tokens = TokenService(database)
     assert (await tokens.authenticate(given)).is_admin
     assert made is not None
     for old in (made, "first-of-the-environment"):
@@ -160,13 +210,13 @@ async def test_admin_token_of_another_data_folder_is_not_replaced(database, toke
     assert (await tokens.authenticate(given)).is_admin
 
 
-async def test_revoked_admin_token_stays_revoked_until_another_is_set(database, tokens, signer, tmp_path):
+async def test_revoked_admin_token_stays_revoked_until_another_is_set(database, tokens, tmp_path):
     given = Settings(home=tmp_path, admin_token="of-the-environment")
     assert await ensure_admin(database, given)
     await tokens.revoke(FIRST_ADMIN_TOKEN_ID)
     assert await ensure_admin(database, given) is None
     assert await ensure_admin(database, Settings(home=tmp_path, admin_token="another-of-the-environment"))
-    assert (await TokenService(database, signer).authenticate("another-of-the-environment")).is_admin
+    assert (await TokenService(database).authenticate("another-of-the-environment")).is_admin
 
 
 async def test_admin_token_of_another_user_is_refused(database, tokens, tmp_path):

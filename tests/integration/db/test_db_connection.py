@@ -148,3 +148,14 @@ def test_options_of_the_dsn_are_preserved() -> None:
     params = connection_params("postgresql://h/x?options=-c%20timezone%3DCET%20-c%20work_mem%3D1MB&connect_timeout=3")
     assert params["options"].endswith(" -c timezone=CET -c work_mem=1MB -c timezone=UTC")
     assert params["connect_timeout"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [("SELECT CAST(:value AS text)", "a\0b"), ("SELECT CAST(CAST(:value AS text) AS integer)", "9" * 30)],
+)
+async def test_a_value_that_cannot_be_stored_is_invalid_input(database: Database, statement: str, value: str) -> None:
+    for open_connection in (database.transaction, database.read):
+        with pytest.raises(InvalidInput):
+            async with open_connection() as connection:
+                await connection.execute(text(statement), {"value": value})

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandbox.client import resolve
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.errors import Conflict
@@ -122,6 +123,10 @@ def test_tls_by_its_own_authority_with_http_2(settings: Settings, edge: EdgeProc
             context.wrap_socket(connection, server_hostname=name) as secured,
         ):
             assert secured.selected_alpn_protocol() == "h2"
+    environ = {"SANDBOX_HOME": str(settings.home), "SANDBOX_PORT": str(settings.port), "SANDBOX_TLS": "internal"}
+    client = resolve(environ=environ)
+    with httpx.Client(base_url=client.base_url, verify=client.tls(), trust_env=False) as browser:
+        assert browser.get("/").status_code == 503, "clients on this machine trust the authority"
 
 
 def test_half_a_head_and_a_head_that_is_too_long_are_not_waited_for(settings: Settings, edge: EdgeProcess) -> None:
@@ -133,5 +138,5 @@ def test_half_a_head_and_a_head_that_is_too_long_are_not_waited_for(settings: Se
         assert half.recv(1000) == b""
         assert 8 < time.monotonic() - began < 14
     with socket.create_connection(("127.0.0.1", settings.port)) as long:
-        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 60_000 + b"\r\n\r\n")
         assert long.recv(100).startswith(b"HTTP/1.1 431 ")

@@ -37,7 +37,8 @@ async def test_a_container_that_was_only_created_is_started(engine, make_spec):
     docker("rm", "-f", first.id)
     marks = labels.resource_labels(engine._deployment_id, spec.session_id, "main")
     flags = [flag for key, value in marks.items() for flag in ("--label", f"{key}={value}")]
-    created = docker("create", "--name", first.name, "--network", "none", *flags, spec.image)
+    network = labels.shared_network_name(engine._deployment_id)
+    created = docker("create", "--name", first.name, "--network", network, *flags, spec.image)
     state = await engine.ensure_container(spec)
     assert (state.id, state.status) == (created, "running")
 
@@ -45,8 +46,11 @@ async def test_a_container_that_was_only_created_is_started(engine, make_spec):
 async def test_a_paused_container_is_resumed(engine, make_spec):
     spec = make_spec(uuid4())
     first = await engine.ensure_container(spec)
+    # While the guest agent starts, it starts processes, and the kernel may fail to freeze them.
+    await engine.guest(spec.session_id, "main").wait_ready(60)
     docker("pause", first.id)
     assert (await engine.ensure_container(spec)).status == "running"
+    await engine.guest(spec.session_id, "main").wait_ready(60)
 
 
 async def test_logs_contain_the_containers_output(engine, make_spec):

@@ -98,6 +98,20 @@ async def test_a_timeout_kills_the_process_group_and_processes_that_left_it(clie
         assert await ends(pid)
 
 
+async def test_a_timeout_kills_daemons_and_an_ended_command_leaves_them(client: GuestClient) -> None:
+    daemon = (
+        "(setsid sh -c 'echo $$ > {0}; exec sleep 300' > /dev/null 2>&1 &); while ! test -s {0}; do sleep 0.05; done"
+    )
+    left = await client.exec(daemon.format("left.pid"), timeout_seconds=60)
+    assert (left.exit_code, left.timed_out) == (0, False)
+    killed = await client.exec(f"{daemon.format('killed.pid')}; sleep 300", timeout_seconds=3)
+    assert killed.timed_out
+    pids = [int((await client.exec(["cat", name])).stdout) for name in ("left.pid", "killed.pid")]
+    assert await ends(pids[1])
+    assert alive(pids[0])
+    await client.exec(["kill", str(pids[0])])
+
+
 async def test_timeout_of_a_command_that_never_stops_printing(client: GuestClient) -> None:
     result = await client.exec("yes", timeout_seconds=0.5)
     assert result.timed_out

@@ -101,6 +101,29 @@ async def test_stat_list_move_remove(client: GuestClient, folder: str) -> None:
     assert [info.path for info in await client.list_files(folder)] == [f"{folder}/x"]
 
 
+async def test_a_write_to_a_link_writes_its_target(client: GuestClient, folder: str) -> None:
+    await client.write_file(f"{folder}/data/real.json", b"old", mode=0o600)
+    await client.exec(f"cd {folder} && ln -s data/real.json link && ln -s data/new.json dangling")
+    info = await client.write_file(f"{folder}/link", b"new")
+    assert (info.path, info.type, info.mode) == (f"{folder}/link", "file", 0o600)
+    assert await content(client, f"{folder}/data/real.json") == b"new"
+    await client.write_file(f"{folder}/dangling", b"made")
+    assert await content(client, f"{folder}/data/new.json") == b"made"
+    kinds = {info.path.rpartition("/")[2]: info.type for info in await client.list_files(folder)}
+    assert kinds == {"data": "directory", "link": "symlink", "dangling": "symlink"}
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../../../tmp/x", "out"])
+async def test_a_link_that_leads_out_of_the_workspace_or_to_itself_is_not_written(
+    client: GuestClient, folder: str, target: str
+) -> None:
+    await client.exec(["ln", "-s", target, f"{folder}/out"])
+    with pytest.raises(GuestError) as refused:
+        await client.write_file(f"{folder}/out", b"x")
+    assert refused.value.code == "file_refused"
+    assert "link" in refused.value.message
+
+
 async def test_names_that_are_not_utf8(client: GuestClient, folder: str) -> None:
     await client.exec(f"printf data > {folder}/$(printf 'bad\\377name')")
     (info,) = await client.list_files(folder)
@@ -145,8 +168,8 @@ async def test_links_do_not_give_access_to_files_of_root(
     assert (await refused(client.write_file(f"{folder}/sockets/agent.sock", b""))).code == "file_refused"
     assert (await refused(client.remove(f"{folder}/sockets/agent.sock"))).code == "file_refused"
     assert (await refused(client.put_tar(f"{folder}/sockets", archive(("x", b"x"))))).code == "file_refused"
-    # Writing to a link replaces the link.
-    await client.write_file(f"{folder}/secret", b"the user's")
+    # A link out of the workspace is not followed for writing.
+    assert (await refused(client.write_file(f"{folder}/secret", b"the user's"))).code == "file_refused"
     assert secret.read_text() == "root's own"
     # No descriptor of the guest agent can be reached through /proc/self.
     numbers = [f"/proc/self/fd/{number}" for number in range(3, 40)]
@@ -207,3 +230,13 @@ async def test_hostile_archives_are_refused_whole(client: GuestClient, folder: s
 async def test_broken_archives_are_refused(client: GuestClient, folder: str, data: bytes) -> None:
     assert (await refused(client.put_tar(folder, data))).code == "file_refused"
     assert await client.list_files(folder) == []
+
+
+async def test_one_page_of_a_large_folder_is_bounded_by_count_and_by_bytes(client: GuestClient, folder: str) -> None:
+    for name, many in (("f", 1_500), ("long" * 60, 1_200)):
+        await client.exec(["python3", "-c", f"import os; os.makedirs({folder + '/' + name[:4]!r})"])
+        make = f"for n in range({many}): open(f'{folder}/{name[:4]}/{name}{{n}}', 'w').close()"
+        await client.exec(["python3", "-c", make])
+        page = await client.list_files(f"{folder}/{name[:4]}")
+        assert 0 < len(page) <= 1_000
+        assert sum(len(info.path) for info in page) < 300 * 1024

@@ -107,6 +107,15 @@ async def test_forgetting_a_process_kills_it(client: GuestClient, name: str) -> 
     assert (await client.start(name, ["true"])).pid != info.pid
 
 
+async def test_what_an_ended_process_left_in_the_background_outlives_its_name(client: GuestClient, name: str) -> None:
+    await client.start(name, "sleep 300 & echo $!")
+    await client.wait(name)
+    pid = b"".join([chunk.data async for chunk in client.output(name, follow=False)]).decode().strip()
+    await client.forget(name)
+    assert (await client.exec(["kill", "-0", pid])).exit_code == 0
+    await client.exec(["kill", pid])
+
+
 async def test_a_line_of_10_mb(client: GuestClient, name: str) -> None:
     await client.start(name, "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo end >&2")
     size = 0

@@ -35,7 +35,9 @@ async def add_lesson(
 
 async def record(database: Database, *agents: str, run: str = RUN) -> int:
     async with database.transaction() as connection:
-        return await record_applications(connection, pipeline_run_id=run, agents=agents, project_name="shop")
+        return await record_applications(
+            connection, pipeline_run_id=run, agents=agents, project_name="shop", runtime="python312"
+        )
 
 
 async def verify(
@@ -84,7 +86,7 @@ async def test_active_unexpired_lessons_of_the_runs_agents_are_recorded(database
         }
         for issue, options in lessons.items():
             await add_lesson(connection, issue, **options)
-    assert await record(database, "Backend", "Frontend", "Nobody") == 3
+    assert await record(database, "Backend", "Frontend", "Unknown") == 3
     assert await outcomes(database) == {"port_not_opened": None, "app_exited": None, "disk_full": None}
     async with database.transaction() as connection:
         rows = await connection.execute(text("SELECT agent_name, project_name FROM agent_lesson_applications"))

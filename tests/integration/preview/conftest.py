@@ -107,7 +107,7 @@ class Signer:
         self.link_seconds = 300
         self._link = URLSafeTimedSerializer("a secret of this test", salt="link")
 
-    def sign_preview(self, session_id: UUID, user_id: str) -> str:
+    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None = None) -> str:
         return str(self._link.dumps([str(session_id), user_id]))
 
     def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
@@ -126,13 +126,22 @@ class Store:
     def __init__(self) -> None:
         self.grants: dict[str, Grant] = {}
         self.ended: set[str] = set()
+        #: Whether the tokens of new grants are no longer good.
+        self.refuses = False
 
-    async def insert(self, grant: Grant, lifetime_seconds: int) -> None:
+    async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
+        if self.refuses:
+            return False
         self.grants[grant.key] = grant
+        return True
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         grant = self.grants.get(key)
         return grant if grant and grant.session_id == session_id and key not in self.ended else None
+
+    async def find_by_address(self, session_id: UUID, address: str) -> Grant | None:
+        found = [grant for key, grant in self.grants.items() if key not in self.ended]
+        return next((g for g in found if (g.session_id, g.address) == (session_id, address)), None)
 
     async def states(self, keys: Any) -> dict[str, GrantState]:
         found = {key: self.grants[key] for key in keys if key in self.grants}

@@ -34,6 +34,18 @@ async def test_a_link_becomes_a_cookie_and_leaves_the_address(world, client):
     assert dict(world.app.seen[0]["headers"])[b"cookie"] == b"app=1"
 
 
+async def test_a_link_or_token_that_has_ended_opens_nothing(world, client):
+    session_id = world.session()
+    host = {"host": world.host(session_id)}
+    world.store.refuses = True
+    link = world.signer.sign_preview(session_id, "ann")
+    for method in ("GET", "POST"):
+        answer = await client.request(method, f"/?_sbx={link}", headers=host)
+        assert answer.status_code == 404
+        assert "set-cookie" not in answer.headers
+    assert world.app.seen == []
+
+
 async def test_in_a_frame_of_the_console_the_cookie_is_partitioned(world, client):
     session_id = world.session()
     link = world.signer.sign_preview(session_id, "ann")

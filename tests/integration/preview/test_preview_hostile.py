@@ -114,7 +114,10 @@ async def test_what_a_client_says_of_its_own_way_here_is_not_believed(world, cli
     assert seen[b"x-forwarded-for"] == b"127.0.0.1"
     assert seen[b"host"] == f"localhost:{world.app_port}".encode()
     assert seen[b"x-forwarded-proto"] == b"http"
-    assert not {b"forwarded", b"x-forwarded-host", b"x-real-ip", b"x-secret", b"proxy-authorization"} & set(names)
+    assert seen[b"x-forwarded-host"] == seen[b"host"]
+    assert seen[b"x-forwarded-port"] == str(world.app_port).encode()
+    assert seen[b"forwarded"] == f'for="127.0.0.1";host="{world.host(session_id)}";proto=http'.encode()
+    assert not {b"x-real-ip", b"x-secret", b"proxy-authorization"} & set(names)
     assert len(names) == len(set(names))
 
 

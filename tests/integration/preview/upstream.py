@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 
 @dataclass
@@ -90,6 +91,11 @@ class Upstream:
         while self.produced < total:
             await send({"type": "http.response.body", "body": block, "more_body": True})
             self.produced += len(block)
+
+    async def on_headers(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers with the headers that the query names."""
+        pairs = parse_qsl(scope["query_string"], keep_blank_values=True)
+        await self._reply(send, b"", 200, *((name.lower(), value) for name, value in pairs))
 
     async def on_nothing(self, scope: Any, receive: Any, send: Any) -> None:
         await self._start(send, 204)

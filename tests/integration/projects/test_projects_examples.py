@@ -25,7 +25,7 @@ async def plan_of(folder: Path, tmp_path: Path, manifest: str = "") -> LaunchPla
         tar.add(folder, ".")
         if manifest:
             tar.add(tmp_path / "sandbox.toml", "sandbox.toml")
-    await normalise(upload, ArchiveKind.TAR_GZ, ArchiveLimits(64 << 20, 20_000), packed)
+    normalise(upload, ArchiveKind.TAR_GZ, ArchiveLimits(64 << 20, 20_000), packed)
     with open_source(packed) as source:
         return make_plan(source, RuntimeCatalog().list())
 

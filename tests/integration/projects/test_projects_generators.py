@@ -36,7 +36,7 @@ async def generated(folder: Path, command: tuple[str, ...]) -> LaunchPlan:
     upload, packed = folder / "upload.tar.gz", folder / "project.tar.gz"
     with tarfile.open(upload, "w:gz") as tar:
         tar.add(folder / "app", "app")
-    await normalise(upload, ArchiveKind.TAR_GZ, ArchiveLimits(64 << 20, 20_000), packed)
+    normalise(upload, ArchiveKind.TAR_GZ, ArchiveLimits(64 << 20, 20_000), packed)
     with open_source(packed) as source:
         return make_plan(source, RuntimeCatalog().list())
 

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.routes import projects
@@ -19,6 +18,7 @@ from sandbox.domain.caller import CallerRole
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.projects.service import ProjectService
 from sandbox.settings import Settings
+from sandbox.workers import Workers
 
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
 PROJECTS = "/api/v1/projects"
@@ -37,12 +37,12 @@ def zipped(**files: str) -> bytes:
 async def clients(database: Database) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """An HTTP client for each of two users."""
     settings = Settings(max_upload_mb=1)
-    tokens = TokenService(database, Signer("k" * 32))
+    tokens = TokenService(database)
     app = FastAPI()
     problems.install(app)
     app.include_router(projects.router)
     app.state.services = SimpleNamespace(
-        settings=settings, tokens=tokens, projects=ProjectService(database, RuntimeCatalog(), settings)
+        settings=settings, tokens=tokens, projects=ProjectService(database, RuntimeCatalog(), settings, Workers())
     )
     async with AsyncExitStack() as stack:
         made = {}
@@ -99,8 +99,6 @@ async def test_another_users_project_is_404(clients: dict[str, httpx.AsyncClient
         (b"garbage", ZIP, 422, "archive_unreadable"),
         (b"", ZIP, 422, "archive_unreadable"),
         (b"x" * (1024 * 1024 + 1), ZIP, 413, "upload_too_large"),
-        (zipped(README_md="?"), ZIP, 422, "plan_undetected"),
-        (zipped(main_py=FASTAPI, sandbox_toml="[backend]\nport = 'x'"), ZIP, 422, "plan_invalid"),
     ],
 )
 async def test_what_is_refused(
@@ -110,6 +108,23 @@ async def test_what_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert (await http.get(PROJECTS)).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (zipped(README_md="?"), "plan_undetected"),
+        (zipped(main_py=FASTAPI, sandbox_toml="[backend]\nport = 'x'"), "plan_invalid"),
+    ],
+)
+async def test_an_upload_without_a_known_plan_is_stored_with_the_problem(
+    http: httpx.AsyncClient, content: bytes, code: str
+) -> None:
+    answer = await http.put(f"{PROJECTS}/shop", content=content, headers=ZIP)
+    assert answer.status_code == 201, answer.text
+    project = answer.json()
+    assert (project["plan"], project["plan_problem"]["code"]) == (None, code)
+    assert (await http.get(PROJECTS)).json()["items"] == [project]
 
 
 async def test_a_body_of_unknown_length_is_limited(http: httpx.AsyncClient) -> None:

@@ -22,6 +22,7 @@ from sandbox.projects.project import ProjectRef
 from sandbox.projects.service import ProjectService
 from sandbox.sessions.housekeeping.store import drop_unused_archives
 from sandbox.settings import Settings
+from sandbox.workers import Workers
 
 ANN = Caller("ann", CallerRole.USER, "1")
 BOB = Caller("bob", CallerRole.USER, "2")
@@ -33,7 +34,7 @@ Upload = Callable[..., Path]
 
 @pytest.fixture
 def service(database: Database) -> ProjectService:
-    return ProjectService(database, RuntimeCatalog(), Settings(max_project_mb=1))
+    return ProjectService(database, RuntimeCatalog(), Settings(max_project_mb=1), Workers())
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ async def make_session(database: Database, digest: str) -> None:
 async def test_put_get_and_put_again(service: ProjectService, database: Database, upload: Upload) -> None:
     first, created = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
     assert created
+    assert first.plan
     assert (first.files, first.size_bytes, first.plan.preview_port) == (1, len(FASTAPI), 8000)
     assert await service.get(ANN, "shop") == first
     again, created = await service.put(ANN, "shop", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
@@ -84,6 +86,7 @@ async def test_put_get_and_put_again(service: ProjectService, database: Database
     replaced, created = await service.put(ANN, "shop", upload({"index.html": "hi"}), ArchiveKind.TAR_GZ)
     assert not created
     assert replaced.digest != first.digest
+    assert replaced.plan
     assert (replaced.created_at, list(replaced.plan.roles)) == (first.created_at, ["frontend"])
     assert replaced.updated_at > first.updated_at
     assert await service.reference(ANN, "shop") == ProjectRef(replaced.digest, "python312")
@@ -105,8 +108,6 @@ async def test_the_stored_archive_is_the_source(service: ProjectService, upload:
     [
         ({"../main.py": FASTAPI}, ArchiveRefused),
         ({"main.py": FASTAPI + "#" * (2 << 20)}, ArchiveRefused),
-        ({"README.md": "nothing"}, PlanUndetected),
-        ({"main.py": FASTAPI, "sandbox.toml": "[backend]\nport = 0\n"}, PlanInvalid),
     ],
 )
 async def test_a_refused_archive_changes_nothing(
@@ -118,6 +119,50 @@ async def test_a_refused_archive_changes_nothing(
             await service.put(ANN, project_id, upload(files), ArchiveKind.TAR_GZ)
     assert await service.list(ANN, 10) == [kept]
     assert await count(database, "project_archives") == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        ({"README.md": "nothing"}, "plan_undetected"),
+        ({"main.py": FASTAPI, "sandbox.toml": "[backend]\nport = 0\n"}, "plan_invalid"),
+    ],
+)
+async def test_a_project_without_a_known_plan_is_stored_and_launches_with_a_requested_one(
+    service: ProjectService, upload: Upload, files: dict[str, str], code: str
+) -> None:
+    project, created = await service.put(ANN, "odd", upload(files), ArchiveKind.TAR_GZ)
+    assert created
+    assert project.plan is None
+    assert project.plan_problem
+    assert (project.plan_problem.code, bool(project.plan_problem.hint)) == (code, True)
+    assert await service.get(ANN, "odd") == project
+    with pytest.raises(InvalidInput) as refused:
+        await service.reference(ANN, "odd")
+    assert (refused.value.code, refused.value.message) == (code, project.plan_problem.message)
+    with pytest.raises((PlanUndetected, PlanInvalid)):
+        await service.plan_for(project.digest)
+    requested = {"web": {"runtime": "node20", "start": "node x.js", "port": 4000}}
+    assert await service.reference(ANN, "odd", requested) == ProjectRef(project.digest, "node20")
+    plan = await service.plan_for(project.digest, requested)
+    assert (list(plan.roles), plan.roles["web"].start, plan.preview_port) == (["web"], "node x.js", 4000)
+    known, _ = await service.put(ANN, "odd", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    assert known.plan
+    assert known.plan_problem is None
+
+
+async def test_the_previous_release_replaces_a_project_whose_plan_was_unknown(
+    service: ProjectService, database: Database, upload: Upload
+) -> None:
+    await service.put(ANN, "odd", upload({"README.md": "nothing"}), ArchiveKind.TAR_GZ)
+    known, _ = await service.put(ANN, "known", upload({"main.py": FASTAPI}), ArchiveKind.TAR_GZ)
+    async with database.transaction() as conn:
+        await conn.execute(
+            text("""UPDATE projects SET digest = k.digest, plan = k.plan
+                      FROM projects k WHERE projects.project_id = 'odd' AND k.project_id = 'known'""")
+        )
+    odd = await service.get(ANN, "odd")
+    assert (odd.plan, odd.plan_problem) == (known.plan, None)
 
 
 @pytest.mark.parametrize("project_id", ["", ".", ".hidden", "a/b", "a b", "ä", "a\0", "x" * 256])

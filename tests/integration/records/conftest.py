@@ -18,6 +18,10 @@ from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
+from sandbox.knowledge.documents.reading import DocumentReader
+from sandbox.knowledge.documents.search import DocumentSearch
+from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.refinement.service import Refiner
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
@@ -25,6 +29,7 @@ from sandbox.records.reports.reading import ReportReader
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
+from sandbox.workers import Workers
 
 
 @dataclass
@@ -39,6 +44,10 @@ class Services:
     exports: ExportService
     reports: ReportReader
     tail: LogTail
+    refiner: Refiner
+    documents: DocumentReader
+    search: DocumentSearch
+    memory: MemoryService
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def settings() -> Settings:
 @pytest.fixture
 async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
     signer = Signer((await load_deployment(database)).signing_key)
-    tokens = TokenService(database, signer)
+    tokens = TokenService(database)
     recorder = Recorder(database)
     recorder.start()
     tail = LogTail(database)
@@ -61,7 +70,23 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
     )
     receiver = Receiver(intake)
     exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
-    yield Services(settings, database, tokens, intake, recorder, receiver, signer, exports, ReportReader(), tail)
+    workers = Workers()
+    yield Services(
+        settings,
+        database,
+        tokens,
+        intake,
+        recorder,
+        receiver,
+        signer,
+        exports,
+        ReportReader(workers),
+        tail,
+        Refiner(database),
+        DocumentReader(workers),
+        DocumentSearch(database),
+        MemoryService(database),
+    )
     await tail.close()
     await intake.close()
     await recorder.close()

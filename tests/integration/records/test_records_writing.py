@@ -81,8 +81,6 @@ async def test_only_admins_write_for_the_platform(ada):
         ("POST", "lesson-applications/1/outcome", {"prevented_issue": True}),
         ("POST", "refinement-runs", {"triggered_by": "hitl"}),
         ("POST", "documents", {"title": "t", "content": "c", "shared": True}),
-        ("GET", "memory/n/k", None),
-        ("PUT", "memory/n/k", {"value": 1}),
     ]
     for method, path, body in writes:
         answer = await ada.request(method, f"/api/v1/{path}", json=body)

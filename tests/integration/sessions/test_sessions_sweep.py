@@ -16,7 +16,7 @@ from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import DatabaseUnavailable, EngineError
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions.recovery.service import RecoveryService
-from sandbox.sessions.service import new_origin
+from sandbox.sessions.run_origin import new_origin
 from sandbox.settings import Settings
 from sandbox.telemetry.metrics.collectors import REGISTRY
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import Body, FastAPI, Query, Request, WebSocket
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sandbox.api.http import problems
 from sandbox.errors import (
     Conflict,
+    DatabaseFull,
     DatabaseUnavailable,
     EngineError,
     InvalidInput,
@@ -43,7 +46,10 @@ class Thing(BaseModel):
 def make_app() -> FastAPI:
     app = FastAPI()
     problems.install(app)
-    errors: dict[str, SandboxError] = {
+    errors: dict[str, Exception] = {
+        "full": OSError(errno.ENOSPC, "No space left on device"),
+        "database_full": DatabaseFull("PostgreSQL has no disk space left", hint="free some"),
+        "file": OSError(errno.EIO, "a secret"),
         "not_found": NotFound("no such thing", hint="look elsewhere", code="thing_not_found"),
         "conflict": Conflict("it is over"),
         "database": DatabaseUnavailable("PostgreSQL is away", hint="wait"),
@@ -57,6 +63,10 @@ def make_app() -> FastAPI:
     @app.get("/errors/{name}")
     async def error(name: str) -> None:
         raise errors[name]
+
+    @app.get("/surrogate")
+    async def surrogate() -> Response:
+        return JSONResponse({"name": "\udc80"})
 
     @app.post("/things")
     async def things(
@@ -94,6 +104,9 @@ async def http():
         ("engine", 503, "engine_error"),
         ("stage", 409, "port_not_opened"),
         ("internal", 500, "internal_error"),
+        ("full", 503, "disk_full"),
+        ("database_full", 503, "disk_full"),
+        ("file", 500, "internal_error"),
         ("timeout", 504, "too_slow"),
         ("invalid", 422, "invalid_input"),
     ],
@@ -213,3 +226,8 @@ async def test_websockets(path, extensions, expected):
     assert {key: answer[key] for key in expected} == expected
     if "status" in expected:
         assert json.loads(sent[-1]["body"])["status"] == expected["status"]
+
+
+async def test_half_a_character_is_invalid_input(http):
+    answer = await http.get("/surrogate")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")

@@ -23,7 +23,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(_commands(get_command(app)))
-WANTED = "up down demo serve migrate doctor create watch list show logs exec shell open kill relaunch recover"
+WANTED = "up down demo serve migrate doctor create watch list show logs exec shell open console kill relaunch recover"
 
 
 def test_all_commands_exist() -> None:
@@ -31,6 +31,7 @@ def test_all_commands_exist() -> None:
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("retention", "run")}
+    expected |= {("lessons", verb) for verb in ("list", "refine")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 

@@ -25,6 +25,17 @@ def test_the_port_is_read_from_the_environment(tmp_path: Path) -> None:
     assert resolve(environ={"SANDBOX_PORT": "9000", "SANDBOX_HOME": str(tmp_path)}).base_url == "http://127.0.0.1:9000"
 
 
+def test_the_authority_of_a_service_on_this_machine_is_trusted_and_no_other(tmp_path: Path) -> None:
+    env = {"SANDBOX_HOME": str(tmp_path), "SANDBOX_TLS": "internal", "SANDBOX_PORT": "9000"}
+    assert (resolve(environ=env).base_url, resolve(environ=env).authority) == ("https://127.0.0.1:9000", None)
+    root = tmp_path / "edge-9000" / "storage" / "pki" / "authorities" / "local" / "root.crt"
+    root.parent.mkdir(parents=True)
+    root.touch()
+    assert resolve(environ=env).authority == root
+    assert resolve("https://elsewhere.example:9000", environ=env).authority is None
+    assert resolve("http://127.0.0.1:9000", environ=env).authority is None
+
+
 def test_the_data_folders_token_is_sent_to_loopback_addresses_only(tmp_path: Path) -> None:
     (tmp_path / "admin-token").write_text("from-file\n")
     env = {"SANDBOX_HOME": str(tmp_path)}

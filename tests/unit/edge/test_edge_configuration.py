@@ -51,7 +51,27 @@ def test_with_tls_previews_are_https_unless_another_scheme_is_set() -> None:
     assert Settings().public_scheme == "http"
 
 
-@pytest.mark.parametrize("setting", ["on", "acme", ""])
+def test_acme_needs_a_program_with_the_module_of_the_dns_provider(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="tls_dns"):
+        Settings(tls="acme")
+    settings = Settings(tls="acme", tls_dns='{"name": "cloudflare", "api_token": "x"}', preview_domain="apps.example")
+    with pytest.raises(EdgeUnavailable, match=r"dns\.providers\.cloudflare"):
+        find_program(settings)
+    program = tmp_path / "caddy"
+    program.write_text('#!/bin/sh\n[ "$1" = version ] && echo v2.11.7 || echo dns.providers.cloudflare\n')
+    program.chmod(0o755)
+    assert find_program(settings.model_copy(update={"edge_program": program}))[0] == program
+    tls = edge_configuration(settings)["apps"]["tls"]
+    assert tls["certificates"]["automate"] == ["apps.example", "*.apps.example"]
+    assert tls["automation"]["policies"][0]["issuers"][0]["challenges"]["dns"]["provider"]["api_token"] == "x"
+
+
+@pytest.mark.parametrize(("tls", "strict"), [("off", False), ("internal", False), ("a.pem:b.pem", True)])
+def test_only_certificates_that_browsers_trust_bind_them_to_https(tls: str, strict: bool) -> None:
+    assert ("Strict-Transport-Security" in json.dumps(edge_configuration(Settings(tls=tls)))) is strict
+
+
+@pytest.mark.parametrize("setting", ["on", ""])
 def test_other_values_of_tls_are_refused(setting: str) -> None:
     with pytest.raises(ValidationError, match="must be off, internal"):
         Settings(tls=setting)

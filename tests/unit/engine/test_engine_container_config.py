@@ -40,6 +40,7 @@ def test_only_the_guest_agents_capabilities_are_added():
     assert set(host["CapAdd"]) == {"SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"}
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["Privileged"] is False
+    assert host["ShmSize"] == min(256 << 20, host["Memory"] // 2)
 
 
 def test_limits_use_the_engines_units_and_disable_swap():

@@ -88,6 +88,7 @@ def test_the_configuration_files_of_the_tools_are_read(tmp_path: Path) -> None:
         "PIP_TRUSTED_HOST": "mine.example",
         "UV_INSECURE_HOST": "mine.example",
         "NPM_CONFIG_REGISTRY": "https://npm.example/",
+        "COREPACK_NPM_REGISTRY": "https://npm.example",
     }
     assert "s3cret" not in repr(passed)
 

@@ -1,5 +1,6 @@
 """The bytes of server-sent events."""
 
+import json
 from datetime import UTC, datetime
 
 from sandbox.events.sse import encode_event, encode_id
@@ -9,6 +10,12 @@ def test_an_event_has_id_type_and_one_line_of_json() -> None:
     assert encode_event("log", {"line": "a\nb\r\u00e9"}, event_id=7) == (
         'id: 7\nevent: log\ndata: {"line":"a\\nb\\r\u00e9"}\n\n'.encode()
     )
+
+
+def test_characters_at_which_careless_clients_split_lines_are_escaped() -> None:
+    line = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei\rj"
+    (_, _, data) = encode_event("log", {"line": line}, event_id=1).decode().rstrip("\n").splitlines()
+    assert json.loads(data.removeprefix("data: ")) == {"line": line}
 
 
 def test_text_that_is_not_unicode_is_replaced() -> None:

@@ -118,20 +118,6 @@ async def test_an_app_that_printed_an_error_and_waits_for_a_correction(
     assert "waits for its code to change" in message
 
 
-async def test_a_container_that_dies_during_the_health_check_fails_the_launch(world: World) -> None:
-    session = await world.create_project(one_role())
-    world.guest(session).script("app", Script(b"starting\n", exit_code=None))
-
-    def kill_once(call: str) -> None:
-        if call == "main.tunnel":
-            world.engine.on_call = lambda _: None
-            world.engine.kill(session.session_id, "main", out_of_memory=True)
-
-    world.engine.on_call = kill_once
-    found, _ = await error_of(world, session)
-    assert found == "agent_unreachable"
-
-
 async def test_roles_reach_each_other_on_localhost_once_they_answer(world: World) -> None:
     session = await world.launched(two_roles())
     assert world.guest(session, "frontend").forwarded == ({8000: "backend"}, 3000)

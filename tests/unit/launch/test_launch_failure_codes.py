@@ -7,7 +7,7 @@ import pytest
 from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.stages import StageName
 from sandbox.errors import EngineError, GuestError
-from sandbox.launch.pipeline import failure_code
+from sandbox.launch.attempts import failure_code
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
 from sandbox.domain.session import Session, SessionStatus
 from sandbox.engine.guest import EXPORTS_PORT
 from sandbox.guest.options import Options
-from sandbox.launch.environment import role_environment
+from sandbox.launch.environment import preview_environment, role_environment
 from sandbox.launch.otel_environment import otel_environment
+from sandbox.settings import Settings
 
 ID = UUID("5f0c3b0a-1111-2222-3333-444455556666")
 TOKEN = "sbxs_WyJ.a-b_c"
@@ -48,6 +49,22 @@ def test_the_variables_suffice_for_an_exporter() -> None:
     assert (env["OTEL_TRACES_EXPORTER"], env["OTEL_LOGS_EXPORTER"], env["OTEL_METRICS_EXPORTER"]) == (
         "otlp", "otlp", "none",
     )  # fmt: skip
+
+
+def test_apps_know_where_visitors_see_them() -> None:
+    def of(role: str) -> dict[str, str]:
+        return preview_environment(session(), served, role, settings.preview_url)
+
+    settings = Settings(public_scheme="https", public_port=443, preview_domain="apps.example")
+    ports = {"frontend": 5173, "backend": 8000, "worker": None}
+    served = LaunchPlan(
+        roles={name: RolePlan(runtime="python312", start="x", port=port) for name, port in ports.items()}
+    )
+    page, api = f"https://{ID}.apps.example", f"https://8000-{ID}.apps.example"
+    by_port = {"SANDBOX_PREVIEW_URL_5173": page, "SANDBOX_PREVIEW_URL_8000": api}
+    assert of("frontend") == {"SANDBOX_PREVIEW_URL": page} | by_port
+    assert of("backend") == {"SANDBOX_PREVIEW_URL": api} | by_port
+    assert of("worker") == {"SANDBOX_PREVIEW_URL": page} | by_port
 
 
 def test_the_guest_agent_listens_on_the_port_of_the_endpoint() -> None:

@@ -46,7 +46,7 @@ async def test_network_is_only_for_several_roles(world: World) -> None:
 
 
 async def test_a_restricted_session_has_a_network_of_its_own(world: World) -> None:
-    session = await world.create_blank(parse_egress(["api.example.com"]))
+    session = await world.create_blank(egress=parse_egress(["api.example.com"]))
     assert await world.launch(session) is SessionStatus.READY
     assert await state_of(world, session, StageName.NETWORK) == "completed"
     network = network_name(session.session_id)
@@ -55,7 +55,7 @@ async def test_a_restricted_session_has_a_network_of_its_own(world: World) -> No
 
 async def test_a_restriction_that_the_host_cannot_enforce_fails_the_launch(world: World) -> None:
     world.engine.enforces_egress = False
-    session = await world.create_blank(parse_egress("none"))
+    session = await world.create_blank(egress=parse_egress("none"))
     assert await world.launch(session) is SessionStatus.ERROR
     error = (await world.read(session)).error
     assert error is not None
@@ -102,7 +102,7 @@ async def test_a_container_of_another_image_is_replaced_on_its_volume(world: Wor
     assert after.containers["main"].id != session.containers["main"].id
     assert (after.runtime_type, after.containers["main"].runtime) == ("node20", "node20")
     assert await world.guest(session).stat("edited") is not None
-    assert any("runtime has changed" in line for line in await world.lines(session))
+    assert any("has changed: the container is replaced" in line for line in await world.lines(session))
 
 
 async def test_a_missing_image_is_built(world: World) -> None:
@@ -139,6 +139,7 @@ async def test_containers_are_given_what_apps_need_to_export_telemetry(world: Wo
     env = world.engine.container(session.session_id, "main").spec.env
     assert "token-of-ada" in env["OTEL_EXPORTER_OTLP_HEADERS"]
     assert env["OTEL_SERVICE_NAME"] == session.project_id
+    assert env["SANDBOX_PREVIEW_URL"] == f"http://{session.session_id}.preview.test"
 
 
 async def test_files_are_unpacked_once_and_edits_stay(world: World) -> None:
@@ -195,6 +196,25 @@ async def test_an_install_that_fails(world: World, script: Script, code: str, wo
     assert found == code
     assert words in message
     assert await state_of(world, session, StageName.DEPENDENCIES) == "failed"
+
+
+async def test_an_install_with_a_lock_file_that_does_not_fit_is_repaired_once(world: World) -> None:
+    plan = one_role(install="npm ci")
+    session = await world.create_project(plan)
+    guest = world.guest(session)
+    guest.script(
+        "install", Script(errors=b"npm error code EUSAGE\nnpm error Missing: x@1 from lock file\n", exit_code=1)
+    )
+    guest.script("reinstall", Script(b"added 1 package\n"))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    lines = await world.lines(session)
+    shown = ["$ npm ci", "npm error Missing: x@1 from lock file", "$ npm install", "added 1 package"]
+    assert [line for line in lines if line in shown] == shown
+    assert "the lock file does not fit the manifest (in this workspace only)" in lines
+    guest.script("reinstall", Script(errors=b"npm error code EUSAGE\n", exit_code=1))
+    code, message, _ = await error_of(world, await world.relaunch(session))
+    assert code == "dependency_install_failed"
+    assert message.startswith("main: `npm install` ended with exit code 1")
 
 
 async def test_an_install_that_takes_too_long_is_killed(world: World) -> None:

@@ -60,7 +60,7 @@ async def run(tmp_path: Path, data: bytes, kind: ArchiveKind, limits: ArchiveLim
     source = tmp_path / "upload"
     source.write_bytes(data)
     (tmp_path / "project.tar.gz").unlink(missing_ok=True)
-    return await normalise(source, kind, limits, tmp_path / "project.tar.gz")
+    return normalise(source, kind, limits, tmp_path / "project.tar.gz")
 
 
 def listing(tmp_path: Path) -> dict[str, bytes | str | None]:

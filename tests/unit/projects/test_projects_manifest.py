@@ -6,7 +6,8 @@ import pytest
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.projects.detection.detect import EXAMPLE
-from sandbox.projects.manifest import PlanInvalid
+from sandbox.projects.manifest import PlanInvalid, with_request
+from tests.unit.projects.conftest import RUNTIMES, DictSource
 
 PlanOf = Callable[..., LaunchPlan]
 
@@ -53,6 +54,16 @@ def test_keys_that_are_left_out_are_detected(plan_of: PlanOf) -> None:
     assert started.install.endswith("uv pip install -r requirements.txt")
 
 
+@pytest.mark.parametrize("manifest", ['preview = { host = "public" }', '[preview]\nhost = "public"'])
+def test_a_project_can_ask_for_the_public_host_names(plan_of: PlanOf, manifest: str) -> None:
+    role = '\n[backend]\nruntime = "python312"\nstart = "x"\n'
+    assert plan_of({"sandbox.toml": manifest + role}).preview.host == "public"
+    assert plan_of({"sandbox.toml": role}).preview.host == "localhost"
+    detected = plan_of({"main.py": FASTAPI, "requirements.txt": "fastapi", "sandbox.toml": manifest})
+    assert detected.preview.host == "public"
+    assert list(detected.roles) == ["backend"]
+
+
 def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     plan = plan_of({"sandbox.toml": '[tools]\nruntime = "node20"\nstart = ""\n'})
     assert plan.roles["tools"].start is None
@@ -64,6 +75,8 @@ def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
     [
         ("", ["empty"]),
         ("[backend\n", ["not TOML", "line 1"]),
+        ('preview = { host = "mine" }', ["[preview] host", "'localhost' or 'public'"]),
+        ('preview = { log = "yes" }', ["[preview] log", "boolean"]),
         ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
         ('[Back_End]\nstart = "a"', ["[Back_End]", "not a valid role", "line 1"]),
         ('[backend]\nstart = "a"\ncommand = "b"', ["[backend] command", "unknown", "runtime, root", "line 3"]),
@@ -98,3 +111,46 @@ def test_a_runtime_other_than_the_detected_one_needs_a_start_command(plan_of: Pl
     files = {"main.py": FASTAPI, "sandbox.toml": '[backend]\nruntime = "node20"\n'}
     with pytest.raises(PlanInvalid, match="needs the runtime python312"):
         plan_of(files)
+
+
+def requested(files: dict[str, str], roles: dict[str, dict[str, object] | None]) -> LaunchPlan:
+    return with_request(roles, DictSource(files), RUNTIMES)
+
+
+def test_requested_roles_replace_those_of_the_project() -> None:
+    files = {"backend/main.py": FASTAPI, "frontend/index.html": ""}
+    plan = requested(
+        files, {"backend": {"port": 9000}, "frontend": None, "worker": {"start": "python w.py", "root": "backend"}}
+    )
+    assert list(plan.roles) == ["backend", "worker"]
+    backend, worker = plan.roles.values()
+    assert (backend.root, backend.port, backend.framework) == ("backend", 9000, "fastapi")
+    assert backend.start == "uvicorn main:app --host 0.0.0.0 --port 8000 --reload"
+    assert (worker.runtime, worker.root, worker.start, worker.port) == ("python312", "backend", "python w.py", None)
+
+
+def test_a_requested_plan_needs_no_detection() -> None:
+    plan = requested({"x.js": ""}, {"web": {"runtime": "node20", "start": "node x.js", "port": 1234, "install": ""}})
+    assert (plan.roles["web"].install, plan.preview_port) == (None, 1234)
+
+
+def test_a_role_of_the_manifest_can_be_changed_in_the_request() -> None:
+    files = {"sandbox.toml": '[web]\nruntime = "node20"\nroot = "a"\nstart = "node x.js"\nport = 1\n', "a/x.js": ""}
+    web = requested(files, {"web": {"env": {"A": "b"}}}).roles["web"]
+    assert (web.root, web.start, web.port, web.env) == ("a", "node x.js", 1, {"A": "b"})
+
+
+@pytest.mark.parametrize(
+    ("roles", "named"),
+    [
+        ({"web": {"runtime": "node20"}}, r"the plan of the request: \[web\] does not set start"),
+        ({"web": {"runtime": "ruby", "start": "x"}}, "known runtimes are"),
+        ({"web": {"runtime": "node20", "start": "x", "root": "nowhere"}}, "names the folder .nowhere"),
+        ({"web": {"runtime": "node20", "start": "x", "root": "../.."}}, "root is invalid"),
+        ({"web": None}, "it leaves no role"),
+        ({"web": {"strat": "x"}}, "strat is unknown"),
+    ],
+)
+def test_an_invalid_requested_plan(roles: dict[str, dict[str, object] | None], named: str) -> None:
+    with pytest.raises(PlanInvalid, match=named):
+        requested({"README.md": ""}, roles)

@@ -24,7 +24,7 @@ from tests.unit.projects.small_projects import EXPRESS, VITE, PlanOf, only, pack
         (
             package(devDependencies={"vite": "6"}, scripts={"build": "vite build"}),
             "vite",
-            "vite --host 0.0.0.0 --port 5173 --strictPort",
+            "npx vite --host 0.0.0.0 --port 5173 --strictPort",
             5173,
         ),
         (
@@ -151,7 +151,7 @@ def test_node_servers(plan_of: PlanOf, files: dict[str, str], framework: str, st
         (
             "yarn.lock",
             {"packageManager": "yarn@4.1.0"},
-            "YARN_NODE_LINKER=node-modules npx --yes @yarnpkg/cli-dist install",
+            "YARN_NODE_LINKER=node-modules yarn install",
         ),
         ("yarn.lock", {"packageManager": "yarn@1.22.22+sha1.abc"}, "yarn install --frozen-lockfile"),
         ("package-lock.json", {"packageManager": "pnpm@10"}, "pnpm install"),

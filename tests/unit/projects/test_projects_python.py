@@ -128,7 +128,7 @@ def test_code_that_only_resembles_an_app_is_not_detected(plan_of: PlanOf) -> Non
             f"{VENV} && uvx pipenv requirements > .venv/requirements.txt && uv pip install -r .venv/requirements.txt",
         ),
         ({"pyproject.toml": "[tool.ruff]\n"}, f"{VENV} && uv pip install fastapi 'uvicorn[standard]'"),
-        ({"setup.py": ""}, f"{VENV} && uv pip install -e . fastapi 'uvicorn[standard]'"),
+        ({"setup.py": ""}, f"{VENV} && uv pip install --editable . fastapi 'uvicorn[standard]'"),
     ],
 )
 def test_python_dependencies(plan_of: PlanOf, files: dict[str, str], install: str) -> None:

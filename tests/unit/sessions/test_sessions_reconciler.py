@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.domain.stages import PROJECT_STAGES
 from sandbox.engine.base import ResourceKind
-from sandbox.errors import EngineError
+from sandbox.errors import EngineError, StageFailed
 from tests.fakes.processes import Script
 from tests.fakes.world import QuickAsyncio, World, eventually, one_role
 
@@ -23,6 +23,7 @@ HANGS = Script(b"installing\n", exit_code=None)
 @pytest.fixture(autouse=True)
 def quick_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.sessions.reconciler.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("sandbox.sessions.reconciler.ENGINE_SECONDS", 0.1)
     monkeypatch.setattr("sandbox.sessions.reconciler.asyncio", QuickAsyncio(0.05))
 
 
@@ -95,9 +96,9 @@ async def test_sessions_from_before_the_start_are_launched(world: World) -> None
         await world.until_status(session, SessionStatus.RUNNING)
 
 
-async def test_a_replica_launches_no_more_at_once_than_it_may(world: World) -> None:
+async def test_no_more_launches_of_one_user_run_at_once_than_may(world: World) -> None:
     sessions = [await hanging(world) for _ in range(3)]
-    async with world.reconciling(concurrent_launches=2):
+    async with world.reconciling(launches_per_user=2):
         await until_installing(world, *sessions[:2])
         await asyncio.sleep(0.3)
         assert not world.guest(sessions[2]).started
@@ -107,6 +108,24 @@ async def test_a_replica_launches_no_more_at_once_than_it_may(world: World) -> N
         for session in sessions[1:]:
             world.guest(session).running_process("install").end(0)
             await world.until_status(session, SessionStatus.RUNNING)
+
+
+async def test_installs_hold_no_slot_that_another_launch_needs(world: World) -> None:
+    installing = [await hanging(world) for _ in range(3)]
+    async with world.reconciling(concurrent_launches=1):
+        await until_installing(world, *installing)
+        blank = await world.create_blank()
+        await world.until_status(blank, SessionStatus.READY)
+
+
+async def test_no_more_launches_run_at_once_than_four_for_each_slot(world: World) -> None:
+    installing = [await hanging(world) for _ in range(5)]
+    async with world.reconciling(concurrent_launches=1):
+        await until_installing(world, *installing[:4])
+        await asyncio.sleep(0.3)
+        assert not world.guest(installing[4]).started
+        world.guest(installing[0]).running_process("install").end(0)
+        await until_installing(world, installing[4])
 
 
 async def test_terminations_do_not_wait_for_launches(world: World) -> None:
@@ -153,13 +172,60 @@ async def test_terminating_waits_for_an_engine_that_is_away(world: World) -> Non
         await world.until_status(session, SessionStatus.TERMINATED)
 
 
-async def test_a_launch_during_an_outage_fails_with_its_code(world: World) -> None:
+async def until_waiting(world: World, *sessions: Session) -> None:
+    for session in sessions:
+        await world.until(session, lambda row: row.waiting is not None)
+
+
+async def test_launches_wait_for_an_engine_that_is_away_and_hold_no_slot(world: World) -> None:
     world.engine.go_away()
+    sessions = [await world.create_project(one_role()) for _ in range(3)]
+    undetected = await world.create_project(StageFailed("plan_undetected", "what is it"))
+    async with world.reconciling(concurrent_launches=1):
+        await until_waiting(world, *sessions)
+        # The project that cannot be launched at all does not wait behind them.
+        await world.until_status(undetected, SessionStatus.ERROR)
+        assert [await owner_of(world, session) for session in sessions] == [None] * 3
+        world.engine.come_back()
+        for session in sessions:
+            after = await world.until_status(session, SessionStatus.RUNNING)
+            assert after.waiting is None
+            await world.assert_whole(session, PROJECT_STAGES)
+
+
+async def test_a_launch_that_waits_is_carried_on_by_the_next_replica(world: World) -> None:
+    world.engine.go_away()
+    session = await world.create_project(one_role())
+    async with world.reconciling():
+        await until_waiting(world, session)
+    since = (await world.read(session)).waiting
+    async with world.reconciling():
+        await asyncio.sleep(0.3)
+        assert (await world.read(session)).waiting == since
+        world.engine.come_back()
+        await world.until_status(session, SessionStatus.RUNNING)
+    await world.assert_whole(session, PROJECT_STAGES)
+
+
+async def test_a_launch_that_has_waited_for_too_long_fails(world: World) -> None:
+    world.engine.go_away()
+    world.engine_wait_seconds = 0.5
     session = await world.create_project(one_role())
     async with world.reconciling():
         after = await world.until_status(session, SessionStatus.ERROR)
     assert after.error is not None
-    assert (after.error.code, after.error.stage) == ("engine_error", "containers")
+    assert (after.error.code, after.error.stage) == ("engine_away", "containers")
+    assert "sandbox recover" in after.error.hint
+
+
+async def test_a_launch_that_waits_can_be_ended(world: World) -> None:
+    world.engine.go_away()
+    session = await world.create_project(one_role())
+    async with world.reconciling():
+        await until_waiting(world, session)
+        await world.terminate(session)
+        world.engine.come_back()
+        await world.until_status(session, SessionStatus.TERMINATED)
 
 
 async def test_closing_leaves_the_run_to_the_next_replica(world: World) -> None:

@@ -10,11 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sandbox.domain.egress import Egress
+from sandbox.domain.failures import FAILURE_STAGES, LOSSES, LOSSES_BY_APP, RECOVERABLE_FAILURES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Resource, ResourceKind
 from sandbox.engine.labels import container_name, network_name, shared_network_name
 from sandbox.sessions.recovery.compare import Action, compare
 from sandbox.sessions.watcher import container_loss
+from tests.fakes.world import one_role, two_roles
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 ROLES = ("backend", "frontend")
@@ -94,13 +97,33 @@ def test_a_missing_volume_is_a_loss_even_if_the_container_runs() -> None:
     assert only(session, found) == (Action.MARK_LOST, ("frontend",))
 
 
+def test_containers_that_are_cut_off_are_attached_by_a_launch() -> None:
+    session = make_session()
+    found = [replace(r, connected=r.role != "backend") for r in resources_of(session)]
+    assert only(session, found) == (Action.RESTART, ("backend",))
+
+
+def test_a_network_that_is_gone_cuts_off_all_of_a_sessions_containers() -> None:
+    session = make_session(plan=two_roles())
+    found = [r for r in resources_of(session) if r.kind is not ResourceKind.NETWORK]
+    assert only(session, found) == (Action.RESTART, ROLES)
+    # A session of one container has no network of its own, unless its egress is restricted.
+    container = {"main": ContainerInfo("id-main", "10.0.0.1", "python312", "running")}
+    restricted = make_session(containers=container, plan=one_role(), egress=Egress("none"))
+    found = [r for r in resources_of(restricted) if r.kind is not ResourceKind.NETWORK]
+    assert only(restricted, found) == (Action.RESTART, ("main",))
+    alone = make_session(containers=container, plan=one_role())
+    found = [r for r in resources_of(alone) if r.kind is not ResourceKind.NETWORK]
+    assert only(alone, found) == (Action.NONE, ())
+
+
 def test_other_containers_of_the_same_name_are_adopted() -> None:
     session = make_session()
     found = [replace(r, id="other") if r.role == "backend" else r for r in resources_of(session)]
     assert only(session, found) == (Action.ADOPT, ("backend",))
 
 
-@pytest.mark.parametrize("code", ["container_exited", "container_gone", "out_of_memory", "app_exited"])
+@pytest.mark.parametrize("code", sorted(LOSSES))
 def test_a_lost_session_whose_containers_run_again_has_its_app_started(code: str) -> None:
     session = in_error(code)
     assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
@@ -112,9 +135,33 @@ def test_a_failed_launch_is_not_a_lost_session(code: str, stage: str) -> None:
     assert only(session, resources_of(session))[0] is Action.NONE
 
 
+@pytest.mark.parametrize("code", sorted(RECOVERABLE_FAILURES))
+def test_a_launch_that_failed_for_a_cause_outside_of_the_project_is_repeated(code: str) -> None:
+    error = SessionError(code, "m", "h", FAILURE_STAGES[code] or "dependencies")
+    session = make_session(status=SessionStatus.ERROR, error=error)
+    assert only(session, resources_of(session)) == (Action.RESTART, ROLES)
+    # One that failed before it had containers.
+    assert only(replace(session, containers={}), []) == (Action.RESTART, ())
+
+
+@pytest.mark.parametrize("code", sorted(FAILURE_STAGES.keys() - RECOVERABLE_FAILURES))
+def test_a_launch_that_its_owner_must_correct_is_not_repeated(code: str) -> None:
+    error = SessionError(code, "m", "correct it", "health")
+    session = make_session(status=SessionStatus.ERROR, error=error)
+    (finding,) = compare([session], resources_of(session))
+    assert finding.action is Action.NONE
+    assert code in finding.reason
+    assert "its owner has to act" in finding.reason
+
+
 @pytest.mark.parametrize("code", ["dependency_install_failed", "workspace_lost"])
 def test_a_failure_that_the_owner_must_correct_needs_no_action(code: str) -> None:
     assert only(in_error(code), [])[0] is Action.NONE
+
+
+def test_every_recoverable_failure_is_a_failure_code() -> None:
+    assert FAILURE_STAGES.keys() >= RECOVERABLE_FAILURES
+    assert LOSSES >= LOSSES_BY_APP
 
 
 @pytest.mark.parametrize("work", list(Work))
@@ -149,6 +196,8 @@ def state(status: str, exit_code: int | None = None, *, out_of_memory: bool = Fa
         # A command in the container was killed for memory earlier; the container exited for another reason.
         (state("exited", 0, out_of_memory=True), "container_exited", "exited 0"),
         (state("created"), "container_exited", "created"),
+        (state("paused"), "container_paused", "paused"),
+        (replace(state("running"), connected=False), "network_lost", "cut off"),
     ],
 )
 def test_the_error_of_a_lost_container(found: ContainerState | None, code: str, words: str) -> None:
@@ -158,6 +207,6 @@ def test_the_error_of_a_lost_container(found: ContainerState | None, code: str, 
     assert words in error.message
 
 
-@pytest.mark.parametrize("status", ["running", "paused", "restarting"])
+@pytest.mark.parametrize("status", ["running", "restarting"])
 def test_running_containers_are_not_a_loss(status: str) -> None:
     assert container_loss(uuid4(), {"main": state(status)}) is None

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.db.connection import Database
 from sandbox.domain.session import Session, SessionStatus
-from sandbox.errors import DatabaseUnavailable, EngineError
+from sandbox.errors import DatabaseUnavailable, EngineError, StageFailed
 from sandbox.sessions.recovery.compare import Action
 from tests.fakes.world import World, one_role, two_roles
 
@@ -52,6 +52,18 @@ async def test_stopped_containers_are_launched_again_with_their_files(world: Wor
     assert await alerts(world) == []
 
 
+async def test_a_network_that_is_gone_is_made_anew_with_the_containers_attached(world: World) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id, silent=True)
+    assert await recovered(world, session) == (Action.RESTART, "done")
+    assert await world.launch(session) is SessionStatus.RUNNING
+    assert await finding(world, session) is Action.NONE
+    after = await world.read(session)
+    assert {role: info.id for role, info in after.containers.items()} == {
+        role: info.id for role, info in session.containers.items()
+    }
+
+
 async def test_missing_containers_are_made_anew_on_their_volumes(world: World) -> None:
     session = await world.launched(two_roles())
     await world.guest(session, "backend").write_file("edited", b"by the user")
@@ -89,6 +101,27 @@ async def test_other_containers_than_recorded_are_adopted(world: World) -> None:
     after = await world.read(session)
     assert (after.status, after.containers["main"].id) == (SessionStatus.RUNNING, new)
     assert await finding(world, session) is Action.NONE
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_launch_that_failed_because_of_the_engine_is_repeated(world: World, dry_run: bool) -> None:
+    session = await world.create_project(one_role())
+    world.engine.fail("ensure_container", EngineError("no"), times=4)
+    assert await world.launch(session) is SessionStatus.ERROR
+    (outcome,) = await world.recovery().recover([session.session_id], dry_run=dry_run)
+    assert (outcome.finding.action, outcome.outcome) == (Action.RESTART, "planned" if dry_run else "done")
+    assert "engine_error" in outcome.finding.reason
+    if not dry_run:
+        assert await world.launch(session) is SessionStatus.RUNNING
+
+
+async def test_a_session_in_error_is_never_as_recorded(world: World) -> None:
+    session = await world.create_project(StageFailed("plan_invalid", "wrong", "correct it"))
+    assert await world.launch(session) is SessionStatus.ERROR
+    (outcome,) = await world.recovery().recover(None, dry_run=False)
+    assert (outcome.finding.action, outcome.outcome) == (Action.NONE, "skipped")
+    assert "plan_invalid" in outcome.finding.reason
+    assert "correct it" in outcome.finding.reason
 
 
 async def test_a_dry_run_changes_nothing(world: World) -> None:

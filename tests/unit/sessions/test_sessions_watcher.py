@@ -80,6 +80,31 @@ async def test_a_container_that_is_killed_for_memory(world: World, watcher: Watc
     assert after.error.code == "out_of_memory"
 
 
+async def test_a_container_that_is_cut_off_from_its_network(world: World, watcher: Watcher) -> None:
+    session = await world.launched(one_role())
+    world.engine.disconnect(session.session_id, "main")
+    after = await lost(world, session)
+    assert after.error is not None
+    assert after.error.code == "network_lost"
+    assert await world.launch(await world.relaunch(session)) is SessionStatus.RUNNING
+    assert world.engine.container(session.session_id, "main").connected
+
+
+async def test_a_network_that_is_removed(world: World, watcher: Watcher) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id)
+    after = await lost(world, session)
+    assert after.error is not None
+    assert after.error.code == "network_lost"
+
+
+async def test_a_network_that_was_removed_before_the_start_is_found(world: World) -> None:
+    session = await world.launched(two_roles())
+    world.engine.remove_network(session.session_id, silent=True)
+    async with world.watching():
+        await lost(world, session)
+
+
 async def test_what_happened_before_the_start_is_found(world: World) -> None:
     session = await world.launched(one_role())
     world.engine.kill(session.session_id, "main", silent=True)
@@ -168,14 +193,6 @@ async def test_an_app_without_a_port_may_finish(world: World, watcher: Watcher) 
     after = await world.until(session, lambda row: row.containers["main"].app == "exited")
     assert after.status is SessionStatus.RUNNING
     assert any("its work is done" in line for line in await world.lines(session))
-
-
-async def test_a_guest_agent_that_does_not_answer_is_no_loss(world: World, watcher: Watcher) -> None:
-    session = await watched(world, watcher, await world.launched(one_role()))
-    world.guest(session).unreachable(times=5)
-    watcher.check(session.session_id)
-    await asyncio.sleep(0.3)
-    assert (await world.read(session)).status is SessionStatus.RUNNING
 
 
 async def test_a_lost_session_of_two_replicas_is_reported_once(world: World) -> None:

@@ -1,0 +1,87 @@
+/** The search and the filters of a log. */
+import { NativeSelect, TextInput } from "@mantine/core";
+import type { RefObject } from "react";
+import type { LogFilter } from "./store";
+
+interface Props {
+  filter: LogFilter;
+  onFilter: (filter: LogFilter) => void;
+  roles: string[];
+  stages: string[];
+  runs: { id: string; label: string }[];
+  searchRef: RefObject<HTMLInputElement | null>;
+}
+
+export function FilterBar({ filter, onFilter, roles, stages, runs, searchRef }: Props) {
+  function choose(name: keyof LogFilter, value: string): void {
+    onFilter({ ...filter, [name]: value === "" ? null : value });
+  }
+  return (
+    <>
+      <TextInput
+        ref={searchRef}
+        size="xs"
+        type="search"
+        aria-label="Search the log"
+        placeholder="Search"
+        w={170}
+        value={filter.text}
+        onChange={(event) => onFilter({ ...filter, text: event.currentTarget.value })}
+      />
+      {stages.length > 0 && (
+        <Choice
+          label="Stage"
+          all="All stages"
+          value={filter.stage}
+          options={stages}
+          onChange={(it) => choose("stage", it)}
+        />
+      )}
+      {roles.length > 1 && (
+        <Choice
+          label="Role"
+          all="All roles"
+          value={filter.role}
+          options={roles}
+          onChange={(it) => choose("role", it)}
+        />
+      )}
+      <Choice
+        label="Stream"
+        all="All streams"
+        value={filter.stream}
+        options={["stdout", "stderr", "system"]}
+        onChange={(it) => choose("stream", it)}
+      />
+      {runs.length > 1 && (
+        <NativeSelect
+          size="xs"
+          aria-label="Run"
+          value={filter.run ?? ""}
+          onChange={(event) => choose("run", event.currentTarget.value)}
+          data={[{ value: "", label: "All runs" }, ...runs.map(({ id, label }) => ({ value: id, label }))]}
+        />
+      )}
+    </>
+  );
+}
+
+interface ChoiceProps {
+  label: string;
+  all: string;
+  value: string | null;
+  options: string[];
+  onChange: (value: string) => void;
+}
+
+function Choice({ label, all, value, options, onChange }: ChoiceProps) {
+  return (
+    <NativeSelect
+      size="xs"
+      aria-label={label}
+      value={value ?? ""}
+      onChange={(event) => onChange(event.currentTarget.value)}
+      data={[{ value: "", label: all }, ...options.map((option) => ({ value: option, label: option }))]}
+    />
+  );
+}

@@ -1,0 +1,81 @@
+/** What the page of a session follows: its row, its launches with their log, and the output of its apps. */
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useMemo, useRef, useState } from "react";
+import { api, type Session, sessionPath, unwrap } from "../api/client";
+import { follow } from "../api/stream";
+import { type Line, LineStore } from "../log/store";
+import { sessionKey } from "../sessions/live";
+import { reportConnection } from "../ui/connection";
+import { type LaunchEvent, type Launches, NO_LAUNCHES, withEvent } from "./launch";
+
+/** The link to the preview is valid for ten minutes, so the session is read again before. */
+const REFRESH_MS = 4 * 60_000;
+
+export function useSession(id: string) {
+  return useQuery({
+    queryKey: sessionKey(id),
+    queryFn: () => unwrap(api.GET("/api/v1/sessions/{session_id}", { params: { path: { session_id: id } } })),
+    refetchInterval: REFRESH_MS,
+  });
+}
+
+/** The launches of a session and the store of their log. */
+export function useLaunches(
+  id: string,
+  session: Session | undefined,
+): { launches: Launches; log: LineStore } {
+  const queries = useQueryClient();
+  const [launches, setLaunches] = useState(NO_LAUNCHES);
+  const log = useMemo(() => new LineStore(), []);
+  const seq = useRef(0);
+  const [isOver, setOver] = useState(false);
+  const isLaunching = session?.status === "creating";
+  // A stream that has ended is opened again when there is another launch.
+  const shouldFollow = !isOver || isLaunching;
+
+  useEffect(() => {
+    if (!shouldFollow) return;
+    const name = `launch ${id}`;
+    const stop = follow(`${sessionPath(id)}/events`, {
+      after: seq.current > 0 ? String(seq.current) : undefined,
+      onEvents: (received) => {
+        const events = received.map(({ type, data }): LaunchEvent => ({ ...JSON.parse(data), type }));
+        const fresh = events.filter((event) => event.seq > seq.current);
+        seq.current = fresh.at(-1)?.seq ?? seq.current;
+        const notable = fresh.filter((event) => event.type !== "log");
+        setLaunches((before) =>
+          fresh.reduce((all, event) => (event.type === "log" ? all : withEvent(all, event)), before),
+        );
+        log.append(fresh.filter((event) => event.type === "log").map(toLine));
+        if (notable.length > 0) void queries.invalidateQueries({ queryKey: sessionKey(id) });
+      },
+      onState: (state) => {
+        reportConnection(name, state === "interrupted");
+        if (state === "over") setOver(true);
+      },
+    });
+    return () => {
+      stop();
+      reportConnection(name, false);
+    };
+  }, [id, shouldFollow, log, queries]);
+
+  // `isOver` becomes false only while a launch is under way, so that its end is seen anew.
+  useEffect(() => {
+    if (isLaunching) setOver(false);
+  }, [isLaunching]);
+  return { launches, log };
+}
+
+function toLine(event: LaunchEvent): Line {
+  return {
+    id: `l-${event.seq}`,
+    position: event.seq,
+    time: event.time,
+    run: event.run_id,
+    role: (event.role as string) || null,
+    stage: event.stage as string,
+    stream: event.stream as string,
+    text: event.line as string,
+  };
+}

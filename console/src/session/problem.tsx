@@ -1,0 +1,93 @@
+/** Why a session is in `error`, with the next step as a button. */
+import { Alert, Button, Group, Text } from "@mantine/core";
+import { useSyncExternalStore } from "react";
+import { Link } from "wouter";
+import type { Session } from "../api/client";
+import { plainText } from "../log/ansi";
+import type { LineStore } from "../log/store";
+import { useSessionAction } from "./actions";
+import { lastLines, placeIn } from "./evidence";
+import type { Run } from "./launch";
+
+interface Props {
+  session: Session;
+  run: Run | undefined;
+  log: LineStore;
+  onShow: (part: string) => void;
+}
+
+export function ProblemPanel({ session, run, log, onShow }: Props) {
+  useSyncExternalStore(log.subscribe, log.snapshot);
+  const recover = useSessionAction(session.session_id, "recover");
+  const relaunch = useSessionAction(session.session_id, "relaunch");
+  const problem = session.status === "error" ? (session.error ?? run?.problem) : null;
+  if (!problem) return null;
+  // A launch that failed needs another launch; a session that was lost afterwards is recovered on its volumes.
+  const hasFailed = problem.stage !== null && problem.stage !== undefined;
+  const lines = run && problem.stage ? lastLines(log.lines, run.id, problem.stage) : [];
+  const place = placeIn(lines);
+  return (
+    <Alert
+      role="alert"
+      color="red"
+      my="sm"
+      data-testid="problem"
+      title={
+        <>
+          {hasFailed ? `The launch failed at ${problem.stage}` : "The session was lost"}:{" "}
+          <code>{problem.code}</code>
+        </>
+      }
+    >
+      <Text size="sm" className="wrapped">
+        {problem.message}
+      </Text>
+      {problem.hint && (
+        <Text size="sm" className="wrapped">
+          {problem.hint}
+        </Text>
+      )}
+      {lines.length > 0 && (
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: text that scrolls has to be reachable by keyboard
+        <pre className="evidence" tabIndex={0}>
+          {lines.map((line) => plainText(line.text)).join("\n")}
+        </pre>
+      )}
+      <Group gap="xs" mt="sm">
+        <Button size="xs" loading={recover.isPending} onClick={() => recover.mutate()}>
+          Recover
+        </Button>
+        <Button size="xs" variant="default" loading={relaunch.isPending} onClick={() => relaunch.mutate()}>
+          Relaunch
+        </Button>
+        <Button size="xs" variant="default" onClick={() => onShow(hasFailed ? "log" : "output")}>
+          {hasFailed ? "Show the log" : "Show the output"}
+        </Button>
+        {place ? (
+          <Button
+            size="xs"
+            variant="default"
+            component={Link}
+            href={`/sessions/${session.session_id}/files?${new URLSearchParams({ ...place, line: String(place.line) })}`}
+          >
+            Open {place.path}, line {place.line}
+          </Button>
+        ) : (
+          <Button size="xs" variant="default" onClick={() => onShow("files")}>
+            Open the files
+          </Button>
+        )}
+        {session.project_id && (
+          <Button
+            size="xs"
+            variant="default"
+            component={Link}
+            href={`/new?${new URLSearchParams({ project: session.project_id })}`}
+          >
+            Edit the plan
+          </Button>
+        )}
+      </Group>
+    </Alert>
+  );
+}

@@ -1,0 +1,124 @@
+"""The edge's access log of previews: one line of JSON for each request that an app answered.
+
+The edge writes it to a file of bounded size, so that it never waits for the service; the service reads what is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+from sandbox.edge.folder import ACCESS_LOG
+
+Json = dict[str, Any]
+
+_LOGGER = "previews"
+#: The file is replaced at this size; one older file is kept.
+_FILE_MB = 16
+#: Most that is read at once. Lines beyond that are skipped.
+_READ_BYTES = 8 * 1024 * 1024
+_MAX_PATH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRequest:
+    """A request that an app has answered."""
+
+    session_id: UUID
+    method: str
+    #: Without the query, which may hold secrets.
+    path: str
+    status: int
+    seconds: float
+
+
+def access_logs() -> Json:
+    """Caddy's configuration of the log, an entry of `logging.logs`."""
+    unused = ("request", "bytes_read", "user_id", "resp_headers", "level", "ts", "logger", "msg")
+    fields = {name: {"filter": "delete"} for name in unused}
+    roll = {"roll": True, "roll_size_mb": _FILE_MB, "roll_keep": 1, "roll_gzip": False}
+    return {
+        "access": {
+            "writer": {"output": "file", "filename": ACCESS_LOG, "mode": "0600", **roll},
+            "encoder": {"format": "filter", "wrap": {"format": "json"}, "fields": fields},
+            "include": [f"http.log.access.{_LOGGER}"],
+        }
+    }
+
+
+def server_logs() -> Json:
+    """The part of a server's configuration by which it logs to it."""
+    return {"default_logger_name": _LOGGER}
+
+
+def skip_handler() -> Json:
+    """Leaves a request out of the log, unless a later handler takes it in."""
+    return {"handler": "vars", "log_skip": True}
+
+
+def log_handlers() -> list[Json]:
+    """Take a request to an app into the log. `{http.regexp.host.2}` is the session's id."""
+    asked = "{http.regexp.host.2} {http.request.method} {http.request.orig_uri.path}"
+    return [{"handler": "vars", "log_skip": False}, {"handler": "log_append", "key": "asked", "value": asked}]
+
+
+class AccessLogReader:
+    """Reads what was added to the log since the last call. Blocks for milliseconds; not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ACCESS_LOG
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def skip(self) -> None:
+        """Pass over what is there now."""
+        if (file := self._open()) is not None:
+            file.seek(0, os.SEEK_END)
+
+    def read(self) -> list[PreviewRequest]:
+        """The requests that are new. Lines that are not of this form are left out."""
+        file = self._open()
+        if file is None:
+            return []
+        data = self._rest + file.read(_READ_BYTES)
+        if len(data) >= _READ_BYTES:
+            file.seek(0, os.SEEK_END)
+        if self._replaced(file):
+            self.close()
+            if (newer := self._open()) is not None:
+                data += newer.read(_READ_BYTES)
+        *lines, self._rest = data.split(b"\n")
+        return [request for line in lines if (request := _parse(line)) is not None]
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> BinaryIO | None:
+        if self._file is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._file = self._path.open("rb")
+        return self._file
+
+    def _replaced(self, file: BinaryIO) -> bool:
+        """Whether the edge writes to another file by now."""
+        try:
+            return os.fstat(file.fileno()).st_ino != self._path.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+
+def _parse(line: bytes) -> PreviewRequest | None:
+    try:
+        entry = json.loads(line)
+        session, method, path = entry["asked"].split(" ", 2)
+        status, seconds = int(entry["status"]), float(entry["duration"])
+        return PreviewRequest(UUID(session), method[:20], path[:_MAX_PATH], status, seconds)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

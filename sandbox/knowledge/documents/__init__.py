@@ -1,0 +1,1 @@
+"""Documents for retrieval: read, split into chunks, stored and searched."""

@@ -1,0 +1,1 @@
+"""The memory that the platform's agents share."""

@@ -1,0 +1,229 @@
+"""The kinds of failure that are recognised in what a launch printed, with what each lesson about them says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sandbox.learning.quoting import normalise
+
+#: Longest part of a failure's output that is searched.
+MAX_OUTPUT = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a failure is: its family, its signature, and the particulars that the signature leaves out."""
+
+    family: str
+    signature: str
+    particulars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of failure.
+
+    `patterns` find it in the output; their named groups are its particulars. `codes` restricts it to these failure
+    codes; without patterns a code is enough.
+    """
+
+    name: str
+    signature: str
+    advice: str
+    patterns: Sequence[re.Pattern[str]] = ()
+    codes: frozenset[str] = frozenset()
+    category: str = "correctness"
+    #: Whether the particulars that were found are usable.
+    accepts: Callable[[Mapping[str, str]], bool] = lambda _: True
+
+
+def _package_of(particulars: Mapping[str, str]) -> bool:
+    """Whether an import of Node.js names a package, and not a file of the project or a part of Node.js."""
+    return not particulars["package"].startswith(("node:", "#"))
+
+
+_VARIABLE = r"(?P<variable>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)"
+_PACKAGE = r"(?P<package>(?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,100})"
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "python_module_missing",
+        "ModuleNotFoundError: No module named <module>",
+        "Declare every package whose modules the code imports in requirements.txt or pyproject.toml.",
+        (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[A-Za-z_]\w{0,80})"),),
+    ),
+    Family(
+        "node_module_missing",
+        "Cannot find package <package>",
+        "Declare every package that the code imports under dependencies in package.json.",
+        (
+            re.compile(r"Cannot find (?:module|package) '(?P<package>(?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,100})"),
+            re.compile(r"Can't resolve '(?P<package>(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]{0,100})"),
+            re.compile(
+                r"Failed to resolve import \"(?P<package>(?:@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]{0,100})[^\"]*\" from"
+            ),
+        ),
+        accepts=_package_of,
+    ),
+    Family(
+        "program_missing",
+        "<program>: not found",
+        "Declare the package that brings the program of the start command as a dependency.",
+        (
+            re.compile(
+                r"(?:^|[\s:/])(?:ba|da)?sh: (?:line )?(?:\d+: )?(?:exec: )?(?P<program>[A-Za-z][\w.-]{0,60}): "
+                r"(?:command )?not found",
+                re.MULTILINE,
+            ),
+        ),
+    ),
+    Family(
+        "openssl_of_old_webpack",
+        "ERR_OSSL_EVP_UNSUPPORTED",
+        "Use a bundler that supports the installed Node.js; webpack 4 needs NODE_OPTIONS=--openssl-legacy-provider.",
+        (re.compile(r"ERR_OSSL_EVP_UNSUPPORTED|digital envelope routines::unsupported"),),
+    ),
+    Family(
+        "engine_mismatch",
+        "the declared engine does not match the installed one",
+        "Declare an engine version that the runtime has: Node.js 20, Python 3.12.",
+        (
+            re.compile(r"(?P<tool>npm) (?:error|ERR!) code EBADENGINE"),
+            re.compile(r"The engine \"node\" is incompatible with this module"),
+            re.compile(r"ERR_(?P<tool>PNPM)_UNSUPPORTED_ENGINE"),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "lock_out_of_step",
+        "the lock file does not match the manifest",
+        "Write the lock file anew whenever the manifest changes, and keep both in the project.",
+        (
+            re.compile(r"`?npm ci`? can only install packages when your package\.json and package-lock\.json"),
+            re.compile(r"ERR_PNPM_OUTDATED_LOCKFILE|ERR_PNPM_LOCKFILE_CONFIG_MISMATCH"),
+            re.compile(r"Your lockfile needs to be updated"),
+            re.compile(r"lockfile (?:at `[^`]*` )?needs to be updated"),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "peer_conflict",
+        "npm ERESOLVE: peer dependencies conflict",
+        "Choose versions whose peer dependencies agree.",
+        (re.compile(r"npm (?:error|ERR!) code ERESOLVE|ERESOLVE (?:could not resolve|unable to resolve)"),),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "node_version_missing",
+        "npm: No matching version found for <package>",
+        "Require only versions of packages that are published.",
+        (re.compile(rf"No matching version found for {_PACKAGE}@(?P<version>[^\s.][^\s]{{0,60}}?)\.?(?:\s|$)"),),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "python_version_missing",
+        "there is no version of <package> as required",
+        "Require only versions of packages that are published.",
+        (
+            re.compile(rf"there is no version of {_PACKAGE}\s*==\s*(?P<version>[\w.!+-]{{1,60}})"),
+            re.compile(rf"only (?:the following versions of )?{_PACKAGE}(?:[<>=!][^\s]*)? (?:is|are) available"),
+            re.compile(rf"[Nn]o matching distribution found for {_PACKAGE}\s*==\s*(?P<version>[\w.!+-]{{1,60}})"),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "python_conflict",
+        "requirements contradict each other",
+        "Require versions that agree with each other.",
+        (re.compile(rf"[Aa]nd because you require {_PACKAGE}[<>=!~][^\s,]*,? we can conclude that your requirements"),),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "requirements_not_utf8",
+        "a file of requirements is not UTF-8",
+        "Save requirements.txt as UTF-8.",
+        (re.compile(r"failed to (?:decode|read from) file `(?P<file>[\w][\w./-]{0,100}\.txt)`.*valid UTF-8"),),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "system_library_missing",
+        "<library>: cannot open shared object file",
+        "Use packages that bring their own system libraries, such as the headless variant of OpenCV.",
+        (re.compile(r"(?P<library>lib[\w.+-]{1,60}\.so[\w.]{0,20}): cannot open shared object file"),),
+    ),
+    Family(
+        "variable_missing",
+        "the environment variable <variable> is missing",
+        "Give every environment variable that the code reads a default, or state it in `env` of sandbox.toml.",
+        (
+            re.compile(rf"KeyError: '{_VARIABLE}'"),
+            re.compile(rf"UndefinedValueError: {_VARIABLE} not found"),
+            re.compile(rf"[Ee]nvironment variables?:? (?:not found: )?[\"'`]?{_VARIABLE}\b"),
+            re.compile(
+                rf"\b{_VARIABLE}[\"'`]? (?:environment variable|is not set|is not defined|must be set|is required)"
+            ),
+            re.compile(rf"[Mm]issing (?:required )?(?:\w+ ){{0,3}}[\"'`]?{_VARIABLE}\b"),
+        ),
+        frozenset({"app_exited"}),
+    ),
+    Family(
+        "address_not_available",
+        "the app binds to an address that the container does not have",
+        "Listen on 0.0.0.0, or on the address in $HOST.",
+        (
+            re.compile(r"EADDRNOTAVAIL|[Cc]annot assign requested address"),
+            re.compile(r"getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|gaierror"),
+        ),
+        frozenset({"app_exited"}),
+    ),
+    Family(
+        "other_port",
+        "the app listens on another port than the plan says",
+        "Listen on the port in $PORT.",
+        (re.compile(r"the plan says port (?P<planned>\d{1,5}), but the app listens on port (?P<opened>\d{1,5})"),),
+        frozenset({"other_port_opened"}),
+    ),
+    Family(
+        "slow_start",
+        "the app opened no port in time",
+        "Open the port first and do slow work afterwards.",
+        codes=frozenset({"port_not_opened"}),
+        category="performance",
+    ),
+    Family(
+        "slow_install",
+        "the install command did not finish in time",
+        "Require fewer or smaller packages.",
+        codes=frozenset({"dependency_install_timeout"}),
+        category="performance",
+    ),
+)
+BY_NAME = {family.name: family for family in FAMILIES}
+OTHER = "other"
+
+_ERROR_LINE = re.compile(r"(?:error|exception|failed|cannot|not found|unable|invalid|denied)", re.IGNORECASE)
+
+
+def recognise(code: str, message: str, output: str = "") -> Finding:
+    """The finding of a failure with this code; `output` is what the failing command printed.
+
+    A failure of no known family gets the signature of its last line that names an error.
+    """
+    text = f"{message}\n{output}"[-MAX_OUTPUT:]
+    for family in FAMILIES:
+        if family.codes and code not in family.codes:
+            continue
+        if not family.patterns:
+            return Finding(family.name, family.signature)
+        for pattern in family.patterns:
+            match = pattern.search(text)
+            if match is None:
+                continue
+            particulars = {name: value for name, value in match.groupdict().items() if value}
+            if family.accepts(particulars):
+                return Finding(family.name, family.signature, particulars)
+    lines = [line for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines[1:] if _ERROR_LINE.search(line)] or lines[:1] or [""]
+    return Finding(OTHER, f"{code}: {normalise(errors[-1])}")

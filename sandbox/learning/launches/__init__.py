@@ -1,0 +1,1 @@
+"""Lessons in launches: remedies in the plan, evidence of failures, and outcomes."""

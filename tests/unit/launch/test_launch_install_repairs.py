@@ -1,0 +1,50 @@
+"""Which second command follows an install that failed."""
+
+import pytest
+
+from sandbox.launch.install_repairs import second_attempt
+
+VENV = "uv venv --allow-existing && "
+NOT_BUILT = "  × Failed to build `x @ file:///workspace`"
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "again"),
+    [
+        ("npm ci", "npm error Missing: a@1 from lock file", "npm install"),
+        ("npm ci", "npm ERR! code EUSAGE", "npm install"),
+        ("npm ci && npm install --no-save bun", "npm error code EUSAGE", "npm install && npm install --no-save bun"),
+        ("npm ci", "npm error code ETARGET", "npm install --no-package-lock"),
+        ("npm install", "npm error code ERESOLVE", "npm install --legacy-peer-deps"),
+        (
+            "pnpm install --frozen-lockfile",
+            " ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with frozen-lockfile",
+            "pnpm install --no-frozen-lockfile",
+        ),
+        (
+            "yarn install --frozen-lockfile",
+            "error Your lockfile needs to be updated, but yarn was run with `--frozen-lockfile`.",
+            "yarn install",
+        ),
+        (f"{VENV}uv pip install -e . gunicorn", NOT_BUILT, f"{VENV}uv pip install -r pyproject.toml gunicorn"),
+        ("uv sync --frozen --python 3.12", NOT_BUILT, "uv sync --frozen --no-install-project --python 3.12"),
+    ],
+)
+def test_remedies(command: str, line: str, again: str) -> None:
+    found = second_attempt(command, ["first line", line])
+    assert found is not None
+    assert (found.command, bool(found.reason)) == (again, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("npm ci", "npm error code E404"),
+        ("npm ci", "npm error code ENOTFOUND"),
+        ("make install", "npm error code EUSAGE"),
+        (f"{VENV}uv pip install -r requirements.txt", NOT_BUILT),
+        ("uv pip install -e .[api]", NOT_BUILT),
+    ],
+)
+def test_other_failures_have_no_second_attempt(command: str, line: str) -> None:
+    assert second_attempt(command, [line]) is None

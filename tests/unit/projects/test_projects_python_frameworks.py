@@ -1,0 +1,94 @@
+"""Python frameworks beyond FastAPI, Flask and Django, modules with syntax errors, and dependencies of other tools."""
+
+import pytest
+
+from tests.unit.projects.small_projects import FASTAPI, VENV, PlanOf, only
+
+
+@pytest.mark.parametrize(
+    ("files", "framework", "start", "port", "installed"),
+    [
+        ({"app.py": "from sanic import Sanic\napp = Sanic('x')"}, "sanic", "sanic app:app --host", 8000, "sanic"),
+        ({"app.py": "import chainlit as cl"}, "chainlit", "chainlit run app.py --host", 8000, "chainlit"),
+        ({"app.py": "from shiny import App\napp = App(1, 2)"}, "shiny", "shiny run app.py --host", 8000, "shiny"),
+        ({"x.py": "import panel as pn\npn.Row().servable()"}, "panel", "panel serve x.py --address", 5006, "panel"),
+        ({"x.py": "from bokeh.io import curdoc\ncurdoc()"}, "bokeh", "bokeh serve x.py --address", 5006, "bokeh"),
+        ({"x.py": "import solara"}, "solara", "solara run x.py --host", 8765, "solara"),
+        ({"x.py": "import marimo\napp = marimo.App()"}, "marimo", "marimo run x.py --host", 2718, "marimo"),
+        ({"mkdocs.yml": "site_name: x\ntheme:\n  name: material"}, "mkdocs", "mkdocs serve", 8000, "mkdocs-material"),
+        ({"docs/conf.py": "project = 'x'", "docs/index.rst": ""}, "sphinx", "sphinx-autobuild docs docs/_", 8000,
+         "sphinx sphinx-autobuild"),
+        ({"pelicanconf.py": "X = 1"}, "pelican", "pelican --autoreload --listen", 8000, "'pelican[markdown]'"),
+        ({"main.py": "from fasthtml.common import *\napp, rt = fast_app()\nserve()"}, "python-fasthtml",
+         "python main.py", 5001, "python-fasthtml"),
+        ({"x/__main__.py": "from aiohttp import web\nweb.run_app(1, port=9009)"}, "aiohttp", "python -m x", 9009,
+         "aiohttp"),
+        ({"main.py": "import flask\ndef main(a):\n  flask.Flask('x').run(port=5055)\nmain(1)"}, "flask",
+         "python main.py", 5055, "flask"),
+    ],
+)  # fmt: skip
+def test_more_frameworks(
+    plan_of: PlanOf, files: dict[str, str], framework: str, start: str, port: int, installed: str
+) -> None:
+    plan = only(plan_of(files))[1]
+    assert plan.start is not None
+    assert (plan.framework, plan.port) == (framework, port)
+    assert plan.start.startswith(start)
+    assert plan.install == f"{VENV} && uv pip install {installed}"
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        (FASTAPI + "def broken(:\n", "uvicorn main:app "),
+        ("import fastapi as fa, os\nshop: fa.FastAPI = fa.FastAPI()\n  x = 1\n", "uvicorn main:shop "),
+        ("from flask import Flask, request\napp = Flask(__name__)\nif x\n  pass", "flask --app main:app "),
+        ("import streamlit as st\nst.title('x'\n", "streamlit run main.py "),
+        ("import gradio\nprint 'two'\n", "python main.py"),
+    ],
+)
+def test_a_syntax_error_does_not_hide_an_app(plan_of: PlanOf, text: str, start: str) -> None:
+    plan = only(plan_of({"main.py": text}))[1]
+    assert plan.start is not None
+    assert plan.start.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("files", "install"),
+    [
+        (
+            {"pyproject.toml": '[project]\nname="x"', "pdm.lock": ""},
+            f"{VENV} && uvx pdm export --without-hashes -o .venv/requirements.txt && uv pip install"
+            " -r .venv/requirements.txt fastapi 'uvicorn[standard]'",
+        ),
+        ({"pylock.toml": ""}, f"{VENV} && uv pip install -r pylock.toml fastapi 'uvicorn[standard]'"),
+        (
+            {"pyproject.toml": '[project]\nname="x"\n[project.optional-dependencies]\napi=["fastapi","uvicorn"]'},
+            f"{VENV} && uv pip install -r pyproject.toml --extra api",
+        ),
+        (
+            {
+                "pyproject.toml": '[build-system]\nrequires=[]\n[project]\nname="x"\n[project.optional-dependencies]\n'
+                'api=["fastapi"]\n[dependency-groups]\ndev=["uvicorn"]'
+            },
+            f"{VENV} && uv pip install -e '.[api]' --group dev",
+        ),
+        (
+            {"pyproject.toml": '[project]\nname="x"\n[dependency-groups]\nweb=["fastapi","uvicorn"]', "uv.lock": ""},
+            "uv sync --frozen --python 3.12 --group web",
+        ),
+    ],
+)
+def test_dependencies_of_other_tools_and_in_groups(plan_of: PlanOf, files: dict[str, str], install: str) -> None:
+    assert only(plan_of({"main.py": FASTAPI, **files}))[1].install == install
+
+
+def test_a_member_of_a_uv_workspace_has_an_environment_of_its_own(plan_of: PlanOf) -> None:
+    files = {
+        "uv.lock": "",
+        "pyproject.toml": '[tool.uv.workspace]\nmembers = ["apps/*"]',
+        "apps/api/pyproject.toml": '[project]\nname="api"\ndependencies=["fastapi[standard]"]',
+        "apps/api/main.py": FASTAPI,
+    }
+    plan = plan_of(files).roles["backend"]
+    assert (plan.root, plan.install) == ("apps/api", "UV_PROJECT_ENVIRONMENT=$PWD/.venv uv sync --frozen --python 3.12")

@@ -1,0 +1,110 @@
+"""Recovery at the start of the service, as after a reboot: every container has stopped and the service starts again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sandbox.domain.session import Session, SessionStatus
+from sandbox.sessions.recovery.at_start import StartRecovery
+from sandbox.sessions.recovery.compare import Action
+from tests.fakes.processes import Script
+from tests.fakes.world import World, eventually, one_role, two_roles
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.sessions.recovery.at_start.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.reconciler.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("sandbox.sessions.reconciler.ENGINE_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.watcher.RECONNECT_SECONDS", 0.02)
+
+
+@asynccontextmanager
+async def started(world: World) -> AsyncIterator[None]:
+    """The parts of the service that bring sessions back, as it starts them."""
+    recovery = StartRecovery(world.recovery())
+    async with world.watching() as watcher, world.reconciling(launched=watcher.check):
+        await recovery.start()
+        try:
+            yield
+        finally:
+            await recovery.close()
+
+
+async def installing(world: World) -> Session:
+    """A session whose launch is under way."""
+    session = await world.create_project(one_role())
+    world.guest(session).script("install", Script(b"installing\n", exit_code=None))
+    launch = asyncio.create_task(world.launch(session))
+
+    async def begun() -> bool:
+        return bool(world.guest(session).started)
+
+    await eventually(begun)
+    launch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launch
+    world.guest(session).script("install", Script(b"installed\n"))
+    return session
+
+
+async def test_after_a_reboot_every_session_comes_back(world: World) -> None:
+    at_rest = [await world.launched(one_role()), await world.launched(two_roles()), await world.create_blank()]
+    await world.launch(at_rest[-1])
+    await world.guest(at_rest[0]).write_file("edited", b"by the user")
+    launching = await installing(world)
+    for session in [*at_rest, launching]:
+        for role in (await world.read(session)).containers:
+            world.engine.kill(session.session_id, role, silent=True)
+    world.engine.go_away()
+    async with started(world):
+        await asyncio.sleep(0.2)
+        world.engine.come_back()
+        for session in [*at_rest[:2], launching]:
+            await world.until_status(session, SessionStatus.RUNNING)
+        await world.until_status(at_rest[2], SessionStatus.READY)
+
+        async def nothing_differs() -> bool:
+            return {finding.action for finding in await world.recovery().findings()} == {Action.NONE}
+
+        await eventually(nothing_differs)
+    assert await world.guest(at_rest[0]).stat("edited") is not None
+
+
+async def test_launches_that_failed_because_of_the_engine_come_back(world: World) -> None:
+    world.engine_wait_seconds = 0
+    session = await world.create_project(one_role())
+    world.engine.go_away()
+    assert await world.launch(session) is SessionStatus.ERROR
+    world.engine.come_back()
+    async with started(world):
+        await world.until_status(session, SessionStatus.RUNNING)
+
+
+async def test_sessions_whose_app_is_the_cause_are_left_as_they_are(world: World) -> None:
+    session, other = await world.launched(one_role()), await world.launched(one_role())
+    async with world.watching():
+        world.engine.kill(session.session_id, "main", out_of_memory=True)
+        await world.until_status(session, SessionStatus.ERROR)
+    world.engine.kill(other.session_id, "main", silent=True)
+    async with started(world):
+        await world.until(other, lambda row: row.run_id != other.run_id and row.status is SessionStatus.RUNNING)
+    assert (await world.read(session)).status is SessionStatus.ERROR
+
+
+async def test_a_session_that_changes_at_the_same_time_is_looked_at_again(world: World) -> None:
+    """The watcher records the loss between the comparison and the relaunch."""
+    session = await world.launched(one_role())
+    world.engine.kill(session.session_id, "main", silent=True)
+    recovery = world.recovery()
+    found = await recovery.findings()
+    async with world.watching() as watcher:
+        watcher.check(session.session_id)
+        await world.until_status(session, SessionStatus.ERROR)
+    assert [outcome.outcome for outcome in await recovery.act(found)] == ["skipped"]
+    async with started(world):
+        await world.until_status(session, SessionStatus.RUNNING)
