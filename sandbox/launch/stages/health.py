@@ -106,7 +106,7 @@ class _RoleHealth:
         self._context = context
         self._role = role
         self._plan: RolePlan = context.plan.roles[role]
-        self._timeout = timeout
+        self._timeout = self._plan.health_timeout_seconds or timeout
         self._forwarding = forwarding
         self._door = door
         self._all_up = all_up
