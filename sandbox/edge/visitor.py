@@ -30,16 +30,6 @@ class Visitor:
     async def entrance(self, session: Session, port: int, role: str, *, tls: bool) -> Entrance:
         """See `PreviewDoor.entrance`."""
         grant = Grant(secrets.token_urlsafe(16), session.session_id, session.user_id, None)
-        target = PreviewTarget(
-            session.session_id,
-            session.user_id,
-            session.status,
-            preview_port=port,
-            roles=(role,),
-            port_roles={port: role},
-            tls_ports=(port,) if tls else (),
-            public_names=session.plan is not None and session.plan.preview.host == "public",
-        )
         await self._store.insert(grant, GRANT_SECONDS)
         target = PreviewTarget(
             session.session_id,
