@@ -12,8 +12,9 @@ from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.plan import ROLE_PATTERN, LaunchPlan
 from sandbox.domain.session import Session, SessionError
 from sandbox.domain.stages import StageName, StageState
+from sandbox.learning import store as lessons
 from sandbox.learning.applications import verify_outcomes
-from sandbox.learning.estimate import Counts, harms
+from sandbox.learning.estimate import harms
 from sandbox.learning.families import Finding, recognise
 from sandbox.learning.launches import store
 
@@ -111,23 +112,22 @@ class Outcomes:
 
     async def withdraw_harmful(self, conn: AsyncConnection, lesson_ids: Collection[int]) -> None:
         """Put those of these lessons out of use that surely do harm, each with an alert."""
-        for row in await store.counts(conn, sorted(lesson_ids)):
-            counts = Counts(row.applied, row.applied_failed, row.withheld, row.withheld_failed)
+        for lesson_id, counts in (await lessons.arms(conn, sorted(lesson_ids))).items():
             if not harms(counts):
                 continue
             reason = (
                 f"{counts.applied_failed} of {counts.applied} runs with it failed, and {counts.withheld_failed} of "
                 f"{counts.withheld} without it."
             )
-            if await store.withdraw(conn, row.lesson_id, reason):
+            if await store.withdraw(conn, lesson_id, reason):
                 await self._alerts.open(
                     conn,
                     {
                         "severity": "warning",
-                        "title": f"Lesson {row.lesson_id} did harm and is out of use",
+                        "title": f"Lesson {lesson_id} did harm and is out of use",
                         "message": reason,
                         "source": "learning",
-                        "metadata": {"cause": f"lesson-harm:{row.lesson_id}", "lesson_id": row.lesson_id},
+                        "metadata": {"cause": f"lesson-harm:{lesson_id}", "lesson_id": lesson_id},
                     },
                 )
 
