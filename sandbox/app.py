@@ -210,6 +210,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
+            outcomes=Outcomes(Alerts(notify=settings.alert_webhook_url is not None)),
             documents=DocumentReader(workers),
             search=await _started(stack, DocumentSearch(core.db, _embedding_model(settings))),
             memory=MemoryService(core.db),

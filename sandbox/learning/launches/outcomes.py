@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.db.connection import Database
 from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.plan import ROLE_PATTERN, LaunchPlan
 from sandbox.domain.session import Session, SessionError
@@ -84,6 +85,17 @@ class Outcomes:
         await store.keep_or_decay(conn, session.pipeline_run_id, KEPT_DAYS)
         settled = await store.settle(conn, session.pipeline_run_id, failed=error is not None)
         await self.withdraw_harmful(conn, settled)
+
+    async def report(self, db: Database, pipeline_run_id: str, *, failed: bool) -> list[int]:
+        """Record how a run ended that is no launch, for the lessons that were drawn for it; the lessons.
+
+        What a launch has recorded already stays.
+        """
+        async with db.transaction() as conn:
+            await store.lock_lessons(conn, pipeline_run_id)
+            settled = await store.settle(conn, pipeline_run_id, failed=failed)
+            await self.withdraw_harmful(conn, settled)
+            return settled
 
     async def _failure(self, conn: AsyncConnection, session: Session, error: SessionError) -> Finding:
         """Record the evidence of the failure."""
