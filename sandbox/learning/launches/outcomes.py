@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
+from sandbox.domain.evidence import FailureEvidence
 from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.plan import ROLE_PATTERN, LaunchPlan
 from sandbox.domain.session import Session, SessionError
@@ -102,12 +103,14 @@ class Outcomes:
         output = ""
         if error.stage:
             output = await store.output_of_stage(conn, session.session_id, session.run_id, error.stage)
-        finding = recognise(error.code, error.message, output)
+        evidence = FailureEvidence.from_json(error.details) if error.details else None
+        finding = recognise(error.code, error.message, output, evidence)
         if session.project_id is None or error.code in NOT_OF_THE_PROJECT or error.code not in FAILURE_STAGES:
             return finding
         # While the stage `plan` has not completed, the row still has the plan of the run before.
         plan = session.plan if error.stage != StageName.PLAN else None
-        role = _role(plan, error.message)
+        role = evidence.role if evidence and evidence.role and plan and evidence.role in plan.roles else None
+        role = role or _role(plan, error.message)
         had = [lesson.failure_id for lesson in plan.lessons] if plan else []
         row = store.FailureRow(
             stage=error.stage or "",
