@@ -10,7 +10,6 @@ from uuid import UUID
 
 from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
 
-from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
 
 #: Seconds for which a link is valid.

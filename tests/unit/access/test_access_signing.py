@@ -23,9 +23,15 @@ def signer() -> Signer:
 
 
 def test_signed_values_can_be_read(signer):
-    assert signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (CALLER.user_id, TOKEN_ID)
+    assert signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
+        CALLER.user_id,
+        TOKEN_ID,
+    )
     same_key = Signer("a" * 64)
-    assert same_key.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (CALLER.user_id, TOKEN_ID)
+    assert same_key.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
+        CALLER.user_id,
+        TOKEN_ID,
+    )
 
 
 def test_a_value_is_refused_for_another_purpose(signer):
@@ -75,9 +81,9 @@ def test_expired_links_are_refused(signer, monkeypatch):
 )
 def test_changed_values_are_refused(signer, change):
     with pytest.raises(SignatureRefused):
-        signer.read_preview(change(signer.sign_preview(SESSION, CALLER)), SESSION)
+        signer.read_preview(change(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID)), SESSION)
 
 
 def test_another_key_is_refused(signer):
     with pytest.raises(SignatureRefused):
-        Signer("b" * 64).read_preview(signer.sign_preview(SESSION, CALLER), SESSION)
+        Signer("b" * 64).read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION)
