@@ -52,6 +52,16 @@ class ConsoleServices(Protocol):
 
 
 @router.get("/")
+async def start_page(request: Request, token: str | None = None) -> Response:
+    """The console. With `token`, sign in first: the way in of programs that open a browser. Links for people work once
+    (`/sign-in`), because a link with a token stays valid in the history of the browser."""
+    if token is None:
+        return await console_page(request)
+    if is_from_elsewhere(request.headers):
+        return _login(request, "/", "Another page has led you here. To use the link, paste it into the address bar.")
+    return await _sign_in(request, token, "/")
+
+
 @router.get("/new")
 @router.get("/sessions/{session_id}")
 @router.get("/sessions/{session_id}/{part}")

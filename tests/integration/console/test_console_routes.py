@@ -64,12 +64,14 @@ async def test_without_a_cookie_the_login_form_is_shown(browser):
     assert "set-cookie" not in answer.headers
 
 
-@pytest.mark.parametrize("way", ["link", "form"])
+@pytest.mark.parametrize("way", ["link", "form", "token in the address"])
 async def test_a_token_is_exchanged_for_a_cookie_and_removed_from_the_url(browser, service, made, way):
     if way == "link":
         answer = await browser.get("/sign-in", params={"code": await code_of(service, made)})
-    else:
+    elif way == "form":
         answer = await browser.post("/", data={"token": f" {made.token} "})
+    else:
+        answer = await browser.get("/", params={"token": made.token})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert answer.headers["referrer-policy"] == "no-referrer"
     cookie = answer.headers["set-cookie"]
@@ -158,10 +160,11 @@ async def test_signing_out_removes_the_cookie_and_ends_it(browser, made):
 async def test_a_page_of_another_origin_signs_neither_in_nor_out(browser, service, made, headers):
     code = await code_of(service, made)
     by_link = await browser.get("/sign-in", params={"code": code}, headers=headers)
-    assert by_link.status_code == 401
+    by_address = await browser.get("/", params={"token": made.token}, headers=headers)
+    assert (by_link.status_code, by_address.status_code) == (401, 401)
     by_form = await browser.post("/", data={"token": made.token}, headers=headers)
     assert (by_form.status_code, by_form.json()["code"]) == (403, "cross_origin")
-    assert "set-cookie" not in {*by_link.headers, *by_form.headers}
+    assert "set-cookie" not in {*by_link.headers, *by_form.headers, *by_address.headers}
     # The link was not used up.
     assert (await browser.get("/sign-in", params={"code": code}, headers={"Sec-Fetch-Site": "none"})).status_code == 303
     signed_out = await browser.post("/logout", headers=headers)
