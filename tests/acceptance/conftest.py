@@ -16,13 +16,13 @@ from pathlib import Path
 import docker
 import psycopg
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
 from tests.acceptance.browsers import FLAGS, program
-from tests.acceptance.console import NewPage
+from tests.acceptance.console import EXPECT_MS, NewPage
 from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_PER_USER, QuickService, Service
 from tests.firewall import remove_rules
 
@@ -175,6 +175,8 @@ def new_user(strict_admin: Api) -> Iterator[Callable[[], Api]]:
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """A Chromium in which expectations have time on a busy machine."""
+    expect.set_options(timeout=EXPECT_MS)
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield running

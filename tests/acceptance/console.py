@@ -11,6 +11,7 @@ from tests.acceptance.service import ADMIN_TOKEN, Service
 
 NewPage = Callable[[], Awaitable[Page]]
 LAUNCH_MS = 180_000
+EXPECT_MS = 60_000
 
 
 async def sign_in(page: Page, service: Service, token: str = ADMIN_TOKEN) -> None:
