@@ -231,7 +231,7 @@ class RunJournal:
         if error:
             new_events.insert(0, NewEvent(EventType.PROBLEM, error.to_json()))
         new_events.append(NewEvent(EventType.END, {"status": status.value}))
-        changes = {"status": status.value, "error": error.to_json() if error else None, "waiting": None}
+        changes = {"status": status.value, "error": error.to_row() if error else None, "waiting": None}
         await self._advance(conn, new_events, changes)
         outcome = "failed" if error else "completed"
         code = error.code if error else None

@@ -133,7 +133,7 @@ async def mark_back(conn: AsyncConnection, session: Session, containers: Mapping
     values = {
         **_values(session, containers),
         "new_status": status,
-        "error": session.error.to_json(),
+        "error": session.error.to_row(),
         "count": len(new_events),
     }
     return await _append_events(conn, session, new_events, (await conn.execute(_BACK, values)).scalar_one_or_none())
