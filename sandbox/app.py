@@ -210,8 +210,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
+            outcomes=Outcomes(Alerts(notify=settings.alert_webhook_url is not None)),
             documents=DocumentReader(workers),
-            search=await _started(stack, DocumentSearch(core.db, _embedding_model(settings))),
+            search=await _started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
             memory=MemoryService(core.db),
         )
         connections = await _started(stack, OpenConnections(access))
@@ -247,13 +248,6 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     engine_folder = partial(data_folder, settings.docker_host)
     disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
-
-
-def _embedding_model(settings: Settings) -> EmbeddingModel | None:
-    """The model that embeds documents, if one is configured."""
-    if settings.embeddings_url is None or settings.embeddings_model is None:
-        return None
-    return EmbeddingModel(settings.embeddings_url, settings.embeddings_model, settings.embeddings_key)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:

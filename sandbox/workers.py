@@ -96,8 +96,8 @@ class Workers:
     async def run(self, caller: str, limits: WorkLimits, function: Callable[..., T], *args: Any) -> T:
         """The result of `function(*args)`, which must be a function at the top of a module, with small arguments.
 
-        `caller` is whose input it is. Raises what the function raises as SandboxError; InputTooComplex, WorkerTimeout;
-        WorkersBusy if the caller has too many calls waiting. A cancelled call's process is killed.
+        `caller` is whose input it is. Raises what the function raises as SandboxError or OSError; InputTooComplex;
+        WorkerTimeout; WorkersBusy if the caller has too many calls waiting. A cancelled call's process is killed.
         """
         async with self._turn(caller), self._free:
             result: T = await _Call(self._context, limits, function, args).result()
@@ -173,7 +173,7 @@ class _Call:
         match outcome:
             case ("result", value):
                 return value
-            case ("refused", SandboxError() as error):
+            case ("raised", (SandboxError() | OSError()) as error):
                 raise error
             case ("failed", str(trace)):
                 log.error("%s failed in a worker process:\n%s", self._name, trace)
@@ -210,8 +210,8 @@ def _work(sender: Connection, limits: WorkLimits, function: Callable[..., Any], 
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     try:
         outcome: tuple[str, Any] = ("result", function(*args))
-    except SandboxError as error:
-        outcome = ("refused", error)
+    except (SandboxError, OSError) as error:
+        outcome = ("raised", error)
     except (RecursionError, MemoryError):
         return
     except Exception:  # noqa: BLE001 - it is logged in the service

@@ -64,7 +64,11 @@ def skip_handler() -> Json:
 def log_handlers() -> list[Json]:
     """Take a request to an app into the log. `{http.regexp.host.2}` is the session's id."""
     asked = "{http.regexp.host.2} {http.request.method} {http.request.orig_uri.path}"
-    return [{"handler": "vars", "log_skip": False}, {"handler": "log_append", "key": "asked", "value": asked}]
+    # The log's handler replaces a single placeholder only.
+    return [
+        {"handler": "vars", "log_skip": False, "asked": asked},
+        {"handler": "log_append", "key": "asked", "value": "{http.vars.asked}"},
+    ]
 
 
 class AccessLogReader:

@@ -254,6 +254,12 @@ class Guest(Protocol):
     async def signal(self, name: str, signal: int) -> None:
         """Send a signal to the whole process group of a named process. Does nothing if it has already ended."""
 
+    async def kill_all(self) -> int:
+        """Kill everything that was ever started in the container and still runs. Return how many processes that was.
+
+        Needs no new process, so it works when the container is at its limit of processes.
+        """
+
     async def forget(self, name: str) -> None:
         """Kill the named process if it runs, and delete it and its output. Does nothing if there is none."""
 

@@ -15,14 +15,14 @@ async def with_effects(db: Database, rows: Sequence[Row]) -> list[Row]:
     """Rows of `agent_lessons` with a `trigger` (None for a lesson of all runs) and an `effect` each."""
     ids = [row["id"] for row in rows]
     triggers = {row["lesson_id"]: row for row in await store.triggers(db, ids)}
-    counts = {row["lesson_id"]: row for row in await store.arms(db, ids)}
-    return [row | {"trigger": triggers.get(row["id"]), "effect": _effect(counts.get(row["id"]))} for row in rows]
+    async with db.read() as connection:
+        arms = await store.arms(connection, ids)
+    none = Counts(0, 0, 0, 0)
+    return [row | {"trigger": triggers.get(row["id"]), "effect": _effect(arms.get(row["id"], none))} for row in rows]
 
 
-def _effect(row: Row | None) -> dict[str, Any]:
+def _effect(counts: Counts) -> dict[str, Any]:
     """The failure rate of runs without the lesson minus that of runs with it, and what it tells."""
-    named = row or dict.fromkeys(("applied", "applied_failed", "withheld", "withheld_failed"), 0)
-    counts = Counts(named["applied"], named["applied_failed"], named["withheld"], named["withheld_failed"])
     interval = prevented(counts)
     if interval is None:
         verdict = "too_few_to_tell"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sandbox.domain.evidence import FailureCause, FailureEvidence
 from sandbox.learning.quoting import normalise
 
 #: Longest part of a failure's output that is searched.
@@ -206,11 +207,68 @@ OTHER = "other"
 _ERROR_LINE = re.compile(r"(?:error|exception|failed|cannot|not found|unable|invalid|denied)", re.IGNORECASE)
 
 
-def recognise(code: str, message: str, output: str = "") -> Finding:
-    """The finding of a failure with this code; `output` is what the failing command printed.
+#: Values of particulars that may come into a command or a lesson.
+_PARTICULARS = {
+    "module": re.compile(r"[A-Za-z_]\w{0,80}"),
+    "package": re.compile(r"(?:@[a-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,100}"),
+    "program": re.compile(r"[A-Za-z][\w.-]{0,60}"),
+    "variable": re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*"),
+    "planned": re.compile(r"\d{1,5}"),
+    "opened": re.compile(r"\d{1,5}"),
+}
+_PYTHON_TOOLS = frozenset({"python", "uv", "pip"})
+
+
+def recognise(code: str, message: str, output: str = "", evidence: FailureEvidence | None = None) -> Finding:
+    """The finding of a failure with this code, by its evidence, or else by what the failing command printed.
 
     A failure of no known family gets the signature of its last line that names an error.
     """
+    known = _by_evidence(code, evidence) if evidence else None
+    if known is not None and known.family != OTHER:
+        return known
+    by_output = _by_output(code, message, output)
+    return known if known is not None and by_output.family == OTHER else by_output
+
+
+def _by_evidence(code: str, evidence: FailureEvidence) -> Finding | None:
+    """The finding by evidence; None if its cause is not known."""
+    if evidence.cause is None:
+        return None
+    python = evidence.tool in _PYTHON_TOOLS
+    module = (evidence.module or "").split(".")[0] if python else evidence.module
+    family, particulars = {
+        FailureCause.MISSING_MODULE: (
+            ("python_module_missing", {"module": module}) if python else ("node_module_missing", {"package": module})
+        ),
+        FailureCause.MISSING_VARIABLE: ("variable_missing", {"variable": evidence.variable}),
+        FailureCause.MISSING_PROGRAM: ("program_missing", {"program": evidence.program}),
+        FailureCause.VERSION_NOT_FOUND: (
+            "python_version_missing" if python else "node_version_missing",
+            {"package": evidence.package},
+        ),
+        FailureCause.CONFLICTING_VERSIONS: (
+            ("python_conflict", {"package": evidence.package}) if python else ("peer_conflict", {})
+        ),
+        FailureCause.LOCK_OUT_OF_STEP: ("lock_out_of_step", {}),
+        FailureCause.RUNTIME_VERSION: (OTHER, {}) if python else ("engine_mismatch", {}),
+        FailureCause.OTHER_PORT: (
+            "other_port",
+            {"planned": _shown(evidence.port_planned), "opened": _shown(evidence.port_opened)},
+        ),
+    }.get(evidence.cause, (OTHER, {}))
+    usable = {name: value for name, value in particulars.items() if value and _PARTICULARS[name].fullmatch(value)}
+    if family != OTHER and len(usable) == len(particulars):
+        return Finding(family, BY_NAME[family].signature, usable)
+    parts = (evidence.cause.value, evidence.tool, evidence.error)
+    return Finding(OTHER, f"{code}: {normalise(' '.join(part for part in parts if part))}")
+
+
+def _shown(port: int | None) -> str | None:
+    return None if port is None else str(port)
+
+
+def _by_output(code: str, message: str, output: str) -> Finding:
     text = f"{message}\n{output}"[-MAX_OUTPUT:]
     for family in FAMILIES:
         if family.codes and code not in family.codes:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
+from sandbox.learning.estimate import Counts
 
 #: Serializes recording per run: (lesson, run) pairs may repeat in the table, so no unique index prevents duplicates.
 _LOCK_RUN = text("SELECT pg_advisory_xact_lock(hashtextextended('lesson applications of run ' || :pipeline_run_id, 0))")
@@ -275,10 +276,10 @@ async def triggers(db: Database, lesson_ids: Sequence[int]) -> list[Row]:
         return [dict(row) for row in (await connection.execute(_TRIGGERS, {"ids": list(lesson_ids)})).mappings()]
 
 
-async def arms(db: Database, lesson_ids: Sequence[int]) -> list[Row]:
+async def arms(connection: AsyncConnection, lesson_ids: Sequence[int]) -> dict[int, Counts]:
     """How many runs had and had not these lessons, and how many of them failed."""
-    async with db.read() as connection:
-        return [dict(row) for row in (await connection.execute(_ARMS, {"ids": list(lesson_ids)})).mappings()]
+    rows = await connection.execute(_ARMS, {"ids": list(lesson_ids)})
+    return {row.lesson_id: Counts(row.applied, row.applied_failed, row.withheld, row.withheld_failed) for row in rows}
 
 
 async def insert_lesson(db: Database, values: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> Row:

@@ -88,7 +88,8 @@ class PreviewGrants(Protocol):
         """Let the edge reach the port with this grant, in the first of the target's roles where something listens on
         it.
 
-        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens, `agent_unreachable` if a guest agent does not answer.
+        `renew`: the edge could not connect with what there is. Raises GuestError: `port_not_open` if nothing listens,
+        `agent_unreachable` if a guest agent does not answer.
         """
 
 

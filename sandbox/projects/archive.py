@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import tarfile
@@ -147,12 +148,27 @@ def _write_node(reader: ArchiveReader, node: Node, tar: tarfile.TarFile) -> None
                 sized = _SizedReader(content, node)
                 tar.addfile(info, sized)  # type: ignore[arg-type]
                 sized.check_end()
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        except _UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # The disk caused it, not the archive. A place before the beginning of the file is invalid.
             raise ArchiveRefused(
                 "archive_unreadable",
                 f"{shown(node.path)} cannot be unpacked: {error}",
                 "Pack the project again; the file may have been damaged in transfer.",
             ) from error
+
+
+#: What the libraries raise for a damaged member.
+_UNREADABLE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class _Hashing:

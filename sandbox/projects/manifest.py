@@ -154,6 +154,9 @@ class _Table:
         self, stated: RolePlan, source: ProjectSource, rules: list[RuntimeRules], own: RolePlan | None
     ) -> RolePlan:
         given = {key: getattr(stated, key) for key in KEYS if key in self._content}
+        if own is not None and given.get("start", own.start) == own.start:
+            # What a request repeats, because it changes another key of the role, is not stated by that.
+            given = {key: value for key, value in given.items() if value != getattr(own, key)}
         missing = [key for key in ("runtime", "install", "start") if key not in given]
         detected = own
         if missing and detected is None:
@@ -173,6 +176,8 @@ class _Table:
             if not fits and "start" not in given:
                 raise self._error("start", f"is missing, and the recognised app needs the runtime {detected.runtime}")
         env = {**filled.get("env", {}), **given.get("env", {})}
+        if own is not None and "env" in given:
+            env = given["env"]
         # What a detected or replaced plan had stated itself is still stated.
         earlier = detected.stated if detected is not None else ()
         names = tuple(key for key in ("port", "health") if key in given or (key in filled and key in earlier))

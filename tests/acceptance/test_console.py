@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.acceptance.api import Api
 from tests.acceptance.console import LAUNCH_MS, NewPage, preview, sign_in, status_of, visit
-from tests.acceptance.service import Service
+from tests.acceptance.service import ADMIN_TOKEN, Service
 
 APP = {
     "sandbox.toml": """
@@ -211,6 +211,28 @@ async def test_a_terminal(page: Page, service: Service, session_id: str) -> None
     await expect(page.get_by_role("tab", name="web 2")).to_be_hidden()
 
 
+async def test_a_terminal_connects_again_after_the_service_was_killed(
+    make_service: Callable[..., Service], new_page: NewPage
+) -> None:
+    own = make_service()
+    await asyncio.to_thread(own.start)
+    api = Api(own.url, ADMIN_TOKEN)
+    session, _ = await asyncio.to_thread(api.launch)
+    page = await new_page()
+    await sign_in(page, own)
+    await visit(page, f"{own.url}/sessions/{session['session_id']}/terminal")
+    terminal = page.get_by_test_id("terminal-main")
+    await expect(terminal).to_contain_text("$")
+    own.kill()
+    await expect(terminal).to_contain_text("[disconnected; trying again]", timeout=30_000)
+    await asyncio.to_thread(own.start)
+    await expect(terminal).to_contain_text("[connected again, in a new shell]", timeout=60_000)
+    await terminal.locator("textarea").focus()
+    await page.keyboard.type("echo al''ive\n")
+    await expect(terminal).to_contain_text("alive")
+    api.http.close()
+
+
 async def test_usage_over_time(page: Page, service: Service, session_id: str) -> None:
     await visit(page, f"{service.url}/sessions/{session_id}/usage")
     await expect(page.get_by_role("img", name="Memory of web")).to_be_visible(timeout=30_000)
@@ -246,6 +268,10 @@ async def test_an_alert_is_acknowledged(page: Page, service: Service, admin: Api
     await expect(row).to_contain_text("acknowledged")
     await row.get_by_role("button", name="Resolve").click()
     await expect(row).to_contain_text("resolved")
+    rules = page.get_by_label("Alert rules")
+    await rules.get_by_role("button", name="Switch off").first.click()
+    await rules.get_by_role("button", name="Switch on").click()
+    await expect(rules.get_by_role("button", name="Switch on")).to_have_count(0)
 
 
 async def test_a_user_sees_no_page_of_admins(

@@ -41,6 +41,8 @@ TRUTH_SECONDS = 120.0
 RETURN_SECONDS = 180.0
 #: Seconds in which a session may come back without an admin's recovery.
 BY_ITSELF_SECONDS = 10.0
+#: Seconds that the load has to end. It may wait for a service that is away, which matters no more then.
+CHURN_ENDS_SECONDS = 10.0
 #: The share of faults that come together with a second one.
 TOGETHER = 0.25
 TWO = "two at a time"
@@ -70,7 +72,7 @@ class Run:
                 print(f"{done} of {faults} faults, {len(self.counts.notes)} findings", flush=True)
         finally:
             self._churning.clear()
-            churn.join()
+            churn.join(CHURN_ENDS_SECONDS)
         self._end()
 
     def _round(self, most: int) -> int:
@@ -205,6 +207,8 @@ class Run:
                 self._let_go(kept)
             except Impatience as error:
                 self.counts.count("lost", "load", str(error))
+            except RuntimeError:
+                return  # the client was closed: the run has ended
 
     def _end(self) -> None:
         for kept in self._kept:

@@ -53,7 +53,7 @@ class FakeGuest:
         """`container` answers the running container, None if there is none; `on_call` is called before each call."""
         self._container = container
         self._on_call = on_call
-        self._scripts: dict[str, Script] = {}
+        self._scripts: dict[str, Script] = {"true": Script()}
         self._failures = ScriptedFailures()
         self._unreachable = 0
         self._connections = Connections()
@@ -173,6 +173,12 @@ class FakeGuest:
 
     async def signal(self, name: str, signal: int) -> None:
         (await self._named_process("signal", name)).kill(signal)
+
+    async def kill_all(self) -> int:
+        running = [one for one in (await self._enter("kill_all")).processes.values() if one.info.running]
+        for process in running:
+            process.kill()
+        return len(running)
 
     async def forget(self, name: str) -> None:
         process = (await self._enter("forget")).processes.pop(name, None)

@@ -98,8 +98,40 @@ function AlertActions({ alert }: { alert: Alert }) {
   );
 }
 
+type Rule = Schemas["RuleView"];
+
+function RuleSwitch({ rule }: { rule: Rule }) {
+  const queries = useQueryClient();
+  const change = useMutation({
+    mutationFn: () => {
+      const { name, created_at: _created, updated_at: _updated, ...content } = rule;
+      return json<Rule>(`/api/v1/alert-rules/${encodeURIComponent(name)}`, {
+        method: "PUT",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ ...content, is_enabled: !rule.is_enabled }),
+      });
+    },
+    onSettled: () => queries.invalidateQueries({ queryKey: ["list", "/api/v1/alert-rules"] }),
+  });
+  if (!caller.isAdmin) return rule.is_enabled ? "yes" : "no";
+  return (
+    <>
+      <Button
+        size="compact-xs"
+        variant="default"
+        loading={change.isPending}
+        aria-label={`Switch ${rule.is_enabled ? "off" : "on"} ${rule.name}`}
+        onClick={() => change.mutate()}
+      >
+        {rule.is_enabled ? "Switch off" : "Switch on"}
+      </Button>
+      {change.error && <ErrorState error={change.error} />}
+    </>
+  );
+}
+
 function Rules() {
-  const list = useList<Schemas["RuleView"]>("/api/v1/alert-rules");
+  const list = useList<Rule>("/api/v1/alert-rules");
   return (
     <section aria-label="Alert rules">
       <Title order={2} size="h4" mt="xl" mb="xs">
@@ -125,7 +157,7 @@ function Rules() {
           { title: "Opens when", cell: (it) => `${it.measure} ${it.comparison} ${it.threshold}` },
           { title: "Within", cell: (it) => `${it.window_seconds} s` },
           { title: "Severity", cell: (it) => <Status value={it.severity} /> },
-          { title: "In use", cell: (it) => (it.is_enabled ? "yes" : "no") },
+          { title: "In use", cell: (it) => <RuleSwitch rule={it} /> },
         ]}
       />
     </section>

@@ -16,6 +16,7 @@ from sandbox.events.broker import EventBroker
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.learning.refinement.service import Refiner
 from sandbox.projects.service import ProjectService
 from sandbox.records.disk_space import DiskSpace
@@ -53,6 +54,7 @@ class Services:
     reports: ReportReader
     tail: LogTail
     refiner: Refiner
+    outcomes: Outcomes
     documents: DocumentReader
     search: DocumentSearch
     memory: MemoryService

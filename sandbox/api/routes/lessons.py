@@ -183,6 +183,15 @@ class AssignmentQuery(TimedQuery):
     arm: Literal["applied", "withheld"] | None = None
 
 
+class RunEnd(Body):
+    pipeline_run_id: LongName
+    failed: bool
+
+
+class SettledView(View):
+    lesson_ids: list[int] = Field(description="The lessons that were drawn for the run, in both arms")
+
+
 class StatsView(View):
     agent_name: str
     total_lessons_learned: int
@@ -307,6 +316,14 @@ async def list_assignments(
 ) -> Page[AssignmentView]:
     """Runs to which lessons apply, with and without them (admin); `from` and `to` refer to `assigned_at`."""
     return Page.model_validate(await answer_page(store.ASSIGNMENTS, services.db, query))
+
+
+@router.post("/lesson-assignments/outcome")
+async def report_run(body: RunEnd, _: CurrentAdmin, services: Injected) -> SettledView:
+    """Record how a run ended for which an agent got lessons and which is no launch (admin). Launches do this
+    automatically, and what they have recorded stays."""
+    settled = await services.outcomes.report(services.db, body.pipeline_run_id, failed=body.failed)
+    return SettledView(lesson_ids=settled)
 
 
 @router.get("/learning-stats")

@@ -132,10 +132,6 @@ class GuestClient:
         await self._http.call("signal", {"name": name, "signal": signal})
 
     async def kill_all(self) -> int:
-        """Kill everything that was ever started in the container and still runs; how many processes that was.
-
-        Needs no new process, so it works when a fork bomb has used up the container's limit.
-        """
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 
 from sandbox.errors import Unavailable
+from sandbox.settings import Settings
 
 #: Longest that a caller's search waits for the embedding of its query, and a job for those of chunks.
 QUERY_SECONDS = 3.0
@@ -32,6 +33,13 @@ class EmbeddingModel:
     url: str
     name: str
     key: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> EmbeddingModel | None:
+        """The configured model, or None."""
+        if settings.embeddings_url is None or settings.embeddings_model is None:
+            return None
+        return cls(settings.embeddings_url, settings.embeddings_model, settings.embeddings_key)
 
     async def embed(self, texts: Sequence[str], *, timeout_seconds: float) -> list[list[float]]:
         """The embedding of each text, all of one length. Raises EmbeddingsUnavailable."""

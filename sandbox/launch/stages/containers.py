@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sandbox.concurrency import for_each
 from sandbox.domain.egress import has_own_network
+from sandbox.domain.processes import ProcessKind
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits, Resource, ResourceKind
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 #: container is inspected, because it may have ended.
 GUEST_ATTEMPTS = 10
 GUEST_SECONDS = 4.0
+#: How long the command may take that shows that commands can run.
+COMMAND_SECONDS = 30.0
 #: Exit codes of a container that was ended from outside: after SIGTERM the guest agent exits with 0.
 FROM_OUTSIDE = frozenset({0, KILLED, 143})
 #: Errors of an engine that does not answer, which says nothing of the image that was to be built.
@@ -36,6 +39,21 @@ class Images(Protocol):
 
     async def reference(self, name: str) -> str | None: ...
     async def ensure(self, name: str, progress: Callable[[str], None]) -> str: ...
+
+
+async def _begin_anew(context: StageContext, role: str) -> None:
+    """End what earlier runs have left running in the container, and see that a command can run in it.
+
+    A sandbox that has used up its processes can start no command until they end. Nothing is done once this run has
+    started a process there: its containers are ensured again when another one was lost.
+    """
+    guest = context.engine.guest(context.session.session_id, role)
+    for kind in ProcessKind:
+        if await guest.process(context.process_name(kind)) is not None:
+            return
+    if killed := await guest.kill_all():
+        await context.journal.log_line(f"ended {killed} processes of before", role=role)
+    await guest.exec(["true"], timeout_seconds=COMMAND_SECONDS)
 
 
 class ContainersStage:
@@ -67,6 +85,7 @@ class ContainersStage:
             spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)
+            await _begin_anew(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
         return StageResult(containers=await for_each(plan.roles, launch))

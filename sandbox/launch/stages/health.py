@@ -106,7 +106,7 @@ class _RoleHealth:
         self._context = context
         self._role = role
         self._plan: RolePlan = context.plan.roles[role]
-        self._timeout = timeout
+        self._timeout = self._plan.health_timeout_seconds or timeout
         self._forwarding = forwarding
         self._door = door
         self._all_up = all_up
@@ -153,12 +153,11 @@ class _RoleHealth:
             connected = found is not None or self._search.planned is not None
             if not connected and await self._crash.has_crashed(self._guest, process, self._follower.tail):
                 raise app_crashed(self._context.plan, self._role, await self._cause())
-            timeout = self._plan.health_timeout_seconds or self._timeout
-            if waited > timeout:
+            if waited > self._timeout:
                 answer = found.answer if found else self._search.planned
                 ports = await self._guest.listening_ports()
                 cause = await self._cause()
-                raise app_never_answered(self._context.plan, self._role, answer, ports, timeout, cause)
+                raise app_never_answered(self._context.plan, self._role, answer, ports, self._timeout, cause)
             if waited > OTHER_PORT_SECONDS and not connected:
                 await self._log_other_ports()
             if waited > PORT_CLAIM_GRACE_SECONDS:

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sandbox.db.connection import Database
+from sandbox.domain.evidence import FailureEvidence
 from sandbox.domain.failures import FAILURE_STAGES
 from sandbox.domain.plan import ROLE_PATTERN, LaunchPlan
 from sandbox.domain.session import Session, SessionError
 from sandbox.domain.stages import StageName, StageState
+from sandbox.learning import store as lessons
 from sandbox.learning.applications import verify_outcomes
-from sandbox.learning.estimate import Counts, harms
+from sandbox.learning.estimate import harms
 from sandbox.learning.families import Finding, recognise
 from sandbox.learning.launches import store
 
@@ -84,17 +87,30 @@ class Outcomes:
         settled = await store.settle(conn, session.pipeline_run_id, failed=error is not None)
         await self.withdraw_harmful(conn, settled)
 
+    async def report(self, db: Database, pipeline_run_id: str, *, failed: bool) -> list[int]:
+        """Record how a run ended that is no launch, for the lessons that were drawn for it; the lessons.
+
+        What a launch has recorded already stays.
+        """
+        async with db.transaction() as conn:
+            await store.lock_lessons(conn, pipeline_run_id)
+            settled = await store.settle(conn, pipeline_run_id, failed=failed)
+            await self.withdraw_harmful(conn, settled)
+            return settled
+
     async def _failure(self, conn: AsyncConnection, session: Session, error: SessionError) -> Finding:
         """Record the evidence of the failure."""
         output = ""
         if error.stage:
             output = await store.output_of_stage(conn, session.session_id, session.run_id, error.stage)
-        finding = recognise(error.code, error.message, output)
+        evidence = FailureEvidence.from_json(error.details) if error.details else None
+        finding = recognise(error.code, error.message, output, evidence)
         if session.project_id is None or error.code in NOT_OF_THE_PROJECT or error.code not in FAILURE_STAGES:
             return finding
         # While the stage `plan` has not completed, the row still has the plan of the run before.
         plan = session.plan if error.stage != StageName.PLAN else None
-        role = _role(plan, error.message)
+        role = evidence.role if evidence and evidence.role and plan and evidence.role in plan.roles else None
+        role = role or _role(plan, error.message)
         had = [lesson.failure_id for lesson in plan.lessons] if plan else []
         row = store.FailureRow(
             stage=error.stage or "",
@@ -111,23 +127,22 @@ class Outcomes:
 
     async def withdraw_harmful(self, conn: AsyncConnection, lesson_ids: Collection[int]) -> None:
         """Put those of these lessons out of use that surely do harm, each with an alert."""
-        for row in await store.counts(conn, sorted(lesson_ids)):
-            counts = Counts(row.applied, row.applied_failed, row.withheld, row.withheld_failed)
+        for lesson_id, counts in (await lessons.arms(conn, sorted(lesson_ids))).items():
             if not harms(counts):
                 continue
             reason = (
                 f"{counts.applied_failed} of {counts.applied} runs with it failed, and {counts.withheld_failed} of "
                 f"{counts.withheld} without it."
             )
-            if await store.withdraw(conn, row.lesson_id, reason):
+            if await store.withdraw(conn, lesson_id, reason):
                 await self._alerts.open(
                     conn,
                     {
                         "severity": "warning",
-                        "title": f"Lesson {row.lesson_id} did harm and is out of use",
+                        "title": f"Lesson {lesson_id} did harm and is out of use",
                         "message": reason,
                         "source": "learning",
-                        "metadata": {"cause": f"lesson-harm:{row.lesson_id}", "lesson_id": row.lesson_id},
+                        "metadata": {"cause": f"lesson-harm:{lesson_id}", "lesson_id": lesson_id},
                     },
                 )
 

@@ -98,15 +98,6 @@ _KEEP_OR_DECAY = text("""
        AND application.prevented_issue IS NOT NULL AND trigger.written_by <> 'person'
        AND lesson.expires_at > NOW() AND lesson.is_active
 """)
-_COUNTS = text("""
-    SELECT lesson_id,
-           count(*) FILTER (WHERE arm = 'applied' AND failed IS NOT NULL) AS applied,
-           count(*) FILTER (WHERE arm = 'applied' AND failed) AS applied_failed,
-           count(*) FILTER (WHERE arm = 'withheld' AND failed IS NOT NULL) AS withheld,
-           count(*) FILTER (WHERE arm = 'withheld' AND failed) AS withheld_failed
-      FROM lesson_assignments WHERE lesson_id = ANY(:lesson_ids)
-     GROUP BY lesson_id
-""")
 _WITHDRAW = text("""
     WITH withdrawn AS (
         UPDATE agent_lessons SET is_active = FALSE WHERE id = :lesson_id AND is_active RETURNING id)
@@ -258,11 +249,6 @@ async def settle(conn: AsyncConnection, pipeline_run_id: str, *, failed: bool) -
 async def keep_or_decay(conn: AsyncConnection, pipeline_run_id: str, days: int) -> None:
     """Postpone or bring forward the expiry of the run's lessons, by their verified outcomes."""
     await conn.execute(_KEEP_OR_DECAY, {"pipeline_run_id": pipeline_run_id, "days": days})
-
-
-async def counts(conn: AsyncConnection, lesson_ids: Sequence[int]) -> list[Any]:
-    """For each lesson: runs with it, those that failed, runs without it, those that failed."""
-    return list(await conn.execute(_COUNTS, {"lesson_ids": list(lesson_ids)}))
 
 
 async def withdraw(conn: AsyncConnection, lesson_id: int, reason: str) -> bool:

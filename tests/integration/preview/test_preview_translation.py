@@ -9,7 +9,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.integration.preview.conftest import World
+from sandbox.edge.access_log import AccessLogReader, PreviewRequest
+from tests.integration.preview.conftest import Servers, World
 
 OTHER = 5173
 
@@ -190,3 +191,26 @@ async def test_a_page_reaches_another_port_of_its_session_without_cookies(
     ]
     for headers in refused:
         assert (await client.get("/", headers=headers)).status_code == 404, headers
+
+
+async def test_each_request_of_an_app_is_one_line_of_the_access_log(
+    world: World, client: httpx.AsyncClient, servers: Servers
+) -> None:
+    session_id, reader = world.session(), AccessLogReader(servers.folder.path)
+    reader.skip()
+    headers = world.headers(session_id)
+    for target in ("/first?secret=1", "/echo"):  # by the service's answer, then by the cookie alone
+        assert (await client.post(target, headers=headers)).status_code == 200
+    await client.get("/", headers={"host": world.host(session_id)})  # not answered by the app
+    found: list[PreviewRequest] = []
+
+    def complete() -> bool:
+        found.extend(reader.read())
+        return len(found) >= 2
+
+    await world.eventually(complete)
+    assert [(each.session_id, each.method, each.path, each.status) for each in found] == [
+        (session_id, "POST", "/first", 200),
+        (session_id, "POST", "/echo", 200),
+    ]
+    reader.close()

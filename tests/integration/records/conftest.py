@@ -21,7 +21,9 @@ from sandbox.domain.caller import CallerRole
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
+from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.learning.refinement.service import Refiner
+from sandbox.records.alerts.store import Alerts
 from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
@@ -45,6 +47,7 @@ class Services:
     reports: ReportReader
     tail: LogTail
     refiner: Refiner
+    outcomes: Outcomes
     documents: DocumentReader
     search: DocumentSearch
     memory: MemoryService
@@ -83,6 +86,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         ReportReader(workers),
         tail,
         Refiner(database),
+        Outcomes(Alerts(notify=False)),
         DocumentReader(workers),
         DocumentSearch(database),
         MemoryService(database),

@@ -55,6 +55,13 @@ async def test_a_prompt_is_for_a_run(admin, ada):
     assert {row["lesson_id"] for row in drawn if row["arm"] == "applied"} == set(recorded["lesson_ids"])
     assert {(row["channel"], row["failed"]) for row in drawn} == {("prompt", None)}
     assert (await ada.get("/api/v1/lesson-assignments")).status_code == 403
+    end = {"pipeline_run_id": "run", "failed": True}
+    assert (await ada.post("/api/v1/lesson-assignments/outcome", json=end)).status_code == 403
+    settled = (await admin.post("/api/v1/lesson-assignments/outcome", json=end)).json()["lesson_ids"]
+    assert settled == sorted(row["lesson_id"] for row in drawn)
+    assert (await admin.post("/api/v1/lesson-assignments/outcome", json=end)).json()["lesson_ids"] == []
+    effects = [lesson["effect"] for lesson in (await ada.get("/api/v1/lessons")).json()["items"]]
+    assert sum(effect["applied_failed"] + effect["withheld_failed"] for effect in effects) == 2
 
 
 async def test_a_person_asks_for_a_refinement_run(admin, ada, database: Database):

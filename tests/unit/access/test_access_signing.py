@@ -81,9 +81,9 @@ def test_expired_links_are_refused(signer, monkeypatch):
 )
 def test_changed_values_are_refused(signer, change):
     with pytest.raises(SignatureRefused):
-        signer.read_preview(change(signer.sign_preview(SESSION, CALLER)), SESSION)
+        signer.read_preview(change(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID)), SESSION)
 
 
 def test_another_key_is_refused(signer):
     with pytest.raises(SignatureRefused):
-        Signer("b" * 64).read_preview(signer.sign_preview(SESSION, CALLER), SESSION)
+        Signer("b" * 64).read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION)

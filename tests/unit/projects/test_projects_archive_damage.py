@@ -152,3 +152,15 @@ async def test_every_accepted_archive_unpacks_inside_its_folder(
     with tarfile.open(tmp_path / "project.tar.gz") as tar:
         for member in tar:
             assert tarfile.data_filter(member, "/workspace") is not None
+
+
+async def test_a_zip_whose_beginning_is_missing(tmp_path: Path) -> None:
+    data = zipped(("a.txt", os.urandom(100)), ("b.txt", b"y"))
+    await refused(tmp_path, data[20:], ArchiveKind.ZIP, "archive_unreadable")
+
+
+async def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
+    data = bytearray(zipped(("ä.txt", b"x")))
+    at = data.index("ä".encode())
+    data[at : at + 2] = b"\xff\xfe"
+    await refused(tmp_path, bytes(data), ArchiveKind.ZIP, "archive_unreadable")

@@ -129,6 +129,18 @@ def test_requested_roles_replace_those_of_the_project() -> None:
     assert (worker.runtime, worker.root, worker.start, worker.port) == ("python312", "backend", "python w.py", None)
 
 
+def test_what_a_request_repeats_is_not_stated_by_it() -> None:
+    files = {"main.py": FASTAPI}
+    detected = with_request({"backend": {"env": {"A": "b"}}}, DictSource(files), RUNTIMES).roles["backend"]
+    whole = {key: getattr(detected, key) for key in ("runtime", "root", "install", "start", "port", "health")}
+    repeated = requested(files, {"backend": {**whole, "env": {"C": "d"}}}).roles["backend"]
+    assert (repeated.stated, repeated.framework, repeated.env) == ((), "fastapi", {"C": "d"})
+    changed = requested(files, {"backend": {**whole, "port": 9000}}).roles["backend"]
+    assert (changed.stated, changed.port, changed.start) == (("port",), 9000, detected.start)
+    started = requested(files, {"backend": {**whole, "start": "python x.py"}}).roles["backend"]
+    assert (started.stated, started.port) == (("port", "health"), 8000)
+
+
 def test_a_requested_plan_needs_no_detection() -> None:
     plan = requested({"x.js": ""}, {"web": {"runtime": "node20", "start": "node x.js", "port": 1234, "install": ""}})
     assert (plan.roles["web"].install, plan.preview_port) == (None, 1234)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -22,6 +23,10 @@ def nice_and_pid() -> tuple[int, int]:
 
 def refuse() -> None:
     raise InvalidInput("no", hint="never", code="of_this_test")
+
+
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def fail() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,12 @@ async def test_a_refusal_keeps_its_class_code_and_hint(workers: Workers) -> None
     with pytest.raises(InvalidInput) as refused:
         await workers.run("ann", LIMITS, functions.refuse)
     assert (refused.value.code, refused.value.message, refused.value.hint) == ("of_this_test", "no", "never")
+
+
+async def test_an_error_of_the_system_stays_one(workers: Workers) -> None:
+    with pytest.raises(OSError, match="No space left") as full:
+        await workers.run("ann", LIMITS, functions.fill_disk)
+    assert full.value.errno == errno.ENOSPC
 
 
 async def test_a_mistake_is_logged_with_its_trace(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
