@@ -67,6 +67,7 @@ describe("plan", () => {
     port: 80,
     health: "/",
     env: { A: "1" },
+    stated: [],
   };
 
   it("sends only what was changed", () => {

@@ -25,6 +25,7 @@ const UNKNOWN_PLAN: Plan = {
     health: "/",
     env: {},
     framework: null,
+    stated: [],
   },
 };
 
