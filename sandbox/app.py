@@ -26,7 +26,7 @@ from sandbox.api.http import problems
 from sandbox.api.http.admission import Admission
 from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
-from sandbox.api.http.openapi import DocumentedApi
+from sandbox.api.http.openapi import DESCRIPTION, DocumentedApi
 from sandbox.api.http.services import Services
 from sandbox.api.routers import records_routers
 from sandbox.api.routes import (
@@ -85,7 +85,6 @@ from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
 from sandbox.learning.refinement.schedule import RefinementSchedule
 from sandbox.learning.refinement.service import Refiner
 from sandbox.learning.refinement.wording import Wording
-from sandbox.learning.remedies import Deadlines
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
@@ -323,11 +322,7 @@ def _stages(
 ) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
-    options = LessonOptions(
-        enabled=settings.lessons,
-        withheld_percent=settings.lessons_withheld_percent,
-        deadlines=Deadlines(settings.install_timeout_seconds, settings.health_timeout_seconds),
-    )
+    options = LessonOptions.of(settings)
     images = RuntimeImages(core.catalog, settings.docker_host)
     limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
     return [
@@ -355,7 +350,7 @@ class Application:
         self.api = DocumentedApi(
             title="purple8-sandbox",
             version=__version__,
-            description=_DESCRIPTION,
+            description=DESCRIPTION,
             lifespan=self._lifespan,
             docs_url=None,
             redoc_url=None,
@@ -404,12 +399,3 @@ class Application:
 def create_app(settings: Settings, *, edge: bool = False) -> Application:
     """The service. Its parts are started by the application's lifespan, with `edge` the proxy in front too."""
     return Application(settings, edge=edge)
-
-
-_DESCRIPTION = """\
-Generated projects as live, previewable sandboxes.
-
-Upload a project (`PUT /api/v1/projects/{project_id}`), launch it (`POST /api/v1/sessions`), follow the launch
-(`GET /api/v1/sessions/{session_id}/events`, SSE) and open its `preview_url`. Every error is an RFC 9457 problem with a
-stable `code`, a `detail` that names the cause and a `hint` for the next step.
-"""

@@ -12,33 +12,22 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.cursors import Cursor, decode_cursor, encode_cursor, invalid_cursor
-from sandbox.db.driver import to_db, to_utc
+from sandbox.db.driver import to_db
 from sandbox.domain.caller import Caller
-from sandbox.domain.egress import PUBLIC, Egress, parse_egress
+from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.events import EventType, NewEvent
-from sandbox.domain.observations import Observations
-from sandbox.domain.plan import stored_plan
-from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work, may_become
+from sandbox.domain.session import Session, SessionStatus, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.projects.project import RequestedPlan
+from sandbox.sessions.rows import SESSION_COLUMNS, to_session
 
 #: NOTIFY channel for sessions that have new work; the payload is the session's id.
 CHANNEL = "session_work"
 #: Class of the advisory locks (REPLICA_LOCK, replica_no), of which each running replica holds its own.
 REPLICA_LOCK = 8741
 
-#: The columns that `to_session` reads.
-SESSION_COLUMNS = """
-    session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
-    pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting,
-    (SELECT evidence FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS evidence,
-    (SELECT observations FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS observations,
-    CASE WHEN status = 'terminated' THEN NULL ELSE
-        LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0))) END AS expires_at
-"""
 _INSERT = text(f"""
     INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
         requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
@@ -403,45 +392,6 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
     await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
     await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
     return True
-
-
-def to_session(row: Any) -> Session:
-    """The session of a row that has `SESSION_COLUMNS`."""
-    return Session(
-        session_id=row.session_id,
-        user_id=row.user_id,
-        project_id=row.project_id,
-        project_digest=row.project_digest,
-        status=SessionStatus(row.status),
-        runtime_type=row.runtime_type,
-        containers={role: ContainerInfo(**info) for role, info in row.containers.items()},
-        preview_port=row.preview_port,
-        backend_port=row.backend_port,
-        pipeline_stage=row.pipeline_stage,
-        pipeline_run_id=row.pipeline_run_id,
-        run_id=row.run_id,
-        created_at=to_utc(row.created_at),
-        last_active=to_utc(row.last_active),
-        terminated_at=to_utc(row.terminated_at) if row.terminated_at else None,
-        expires_at=to_utc(row.expires_at) if row.expires_at else None,
-        idle_timeout_seconds=row.idle_timeout_seconds,
-        max_lifetime_seconds=row.max_lifetime_seconds,
-        error=SessionError(**row.error, details=_details(row)) if row.error else None,
-        work=Work(row.work) if row.work else None,
-        env=row.env,
-        agents=tuple(row.agents),
-        egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
-        lessons=row.lessons,
-        plan=stored_plan(row.plan) if row.plan is not None else None,
-        requested_plan=row.requested_plan,
-        waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,
-        observations=Observations.from_json(row.observations or {}),
-    )
-
-
-def _details(row: Any) -> dict[str, Any] | None:
-    """The particulars of the run's failure. An error without a stage is of a session that was lost afterwards."""
-    return row.evidence if row.error["stage"] is not None else None
 
 
 def _cursor(session: Session) -> Cursor:

@@ -12,6 +12,14 @@ from sandbox.api.http import problems
 _WITHOUT_TOKEN = {"/healthz", "/readyz"}
 _METHODS = {"get", "put", "post", "patch", "delete"}
 
+DESCRIPTION = """\
+Generated projects as live, previewable sandboxes.
+
+Upload a project (`PUT /api/v1/projects/{project_id}`), launch it (`POST /api/v1/sessions`), follow the launch
+(`GET /api/v1/sessions/{session_id}/events`, SSE) and open its `preview_url`. Every error is an RFC 9457 problem with a
+stable `code`, a `detail` that names the cause and a `hint` for the next step.
+"""
+
 
 class FieldProblem(BaseModel):
     """An invalid field of a request."""

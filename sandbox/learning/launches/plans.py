@@ -14,6 +14,7 @@ from sandbox.learning import store as lessons
 from sandbox.learning.launches import store
 from sandbox.learning.launches.store import OpenFailure, RemedyLesson
 from sandbox.learning.remedies import Case, Deadlines, apply
+from sandbox.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ class LessonOptions:
     #: Share of the runs to which a lesson applies that go without it, in percent.
     withheld_percent: float
     deadlines: Deadlines
+
+    @classmethod
+    def of(cls, settings: Settings) -> LessonOptions:
+        deadlines = Deadlines(settings.install_timeout_seconds, settings.health_timeout_seconds)
+        return cls(enabled=settings.lessons, withheld_percent=settings.lessons_withheld_percent, deadlines=deadlines)
 
 
 @dataclass(frozen=True, slots=True)

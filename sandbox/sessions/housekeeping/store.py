@@ -12,7 +12,8 @@ from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
-from sandbox.sessions.store import SESSION_COLUMNS, notify_work, to_session
+from sandbox.sessions.rows import SESSION_COLUMNS, to_session
+from sandbox.sessions.store import notify_work
 
 _DEADLINE = "LEAST(expires_at, last_active + make_interval(secs => NULLIF(idle_timeout_seconds, 0)))"
 #: Sessions are warned when a quarter of their time is left, but at least ten seconds and at most five minutes ahead.

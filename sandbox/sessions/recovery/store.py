@@ -15,7 +15,7 @@ from sandbox.domain.failures import PASSING_LOSSES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, may_become
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
-from sandbox.sessions.store import SESSION_COLUMNS, to_session
+from sandbox.sessions.rows import SESSION_COLUMNS, to_session
 
 _LIVE = text(f"""
     SELECT {SESSION_COLUMNS} FROM sandbox_sessions WHERE status <> 'terminated' ORDER BY created_at, session_id
