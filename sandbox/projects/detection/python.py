@@ -130,6 +130,10 @@ def _web_app(folder: Folder, modules: list[Module], dependencies: Dependencies, 
             needs = {package: package, "uvicorn": "uvicorn[standard]"}
             factory = "--factory " if is_factory else ""
             start = f"uvicorn {factory}{dotted}:{name} --host 0.0.0.0 --port {port} --reload"
+            if module.serves_on_import:
+                # A server that imports the module would run into the one that the module starts.
+                port = module.port or _RUNNABLE.get(framework, (None, 8000))[1]
+                start = f"python {shlex.quote(module.path)}"
         elif framework == "sanic":
             port = port or 8000
             needs = {"sanic": "sanic"}

@@ -75,6 +75,8 @@ class Module:
     port: int | None = None
     #: Whether it contains a call that starts a server.
     serves: bool = False
+    #: Whether an import of it starts a server: `app.run()` or `uvicorn.run(app)` at module level.
+    serves_on_import: bool = False
 
     @property
     def packages(self) -> set[str]:
@@ -121,6 +123,10 @@ def read_module(path: str, text: str) -> Module | None:
     names = _read_imports(tree, module)
     constants: dict[str, int] = {}
     for statement in _module_level(tree.body):
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            runner = _dotted(statement.value.func, names) or ""
+            if runner in ("uvicorn.run", *(f"{variable}.run" for variable in module.apps)):
+                module.serves_on_import = True
         if isinstance(statement, ast.FunctionDef):
             framework = _factory_framework(statement, names)
             if framework is not None:

@@ -38,7 +38,10 @@ from tests.unit.projects.small_projects import FASTAPI, FLASK, VENV, PlanOf, onl
             "uvicorn main:app --host 0.0.0.0 --port 8080 --reload",
         ),
         (
-            {"main.py": FASTAPI + "import uvicorn, os\nuvicorn.run(app, port=int(os.environ.get('PORT', '9000')))\n"},
+            {
+                "main.py": FASTAPI
+                + "import uvicorn, os\ndef run(): uvicorn.run(app, port=int(os.getenv('PORT', '9000')))\n"
+            },
             "uvicorn main:app --host 0.0.0.0 --port 9000 --reload",
         ),
         ({"main.py": "from starlette.applications import Starlette\napp = Starlette()"}, "uvicorn main:app "),

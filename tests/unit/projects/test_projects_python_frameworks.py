@@ -23,6 +23,8 @@ from tests.unit.projects.small_projects import FASTAPI, VENV, PlanOf, only
          "python main.py", 5001, "python-fasthtml"),
         ({"x/__main__.py": "from aiohttp import web\nweb.run_app(1, port=9009)"}, "aiohttp", "python -m x", 9009,
          "aiohttp"),
+        ({"main.py": "from quart import Quart\napp = Quart('x')\napp.run()\n"}, "quart", "python main.py", 5000,
+         "quart 'uvicorn[standard]'"),
         ({"main.py": "import flask\ndef main(a):\n  flask.Flask('x').run(port=5055)\nmain(1)"}, "flask",
          "python main.py", 5055, "flask"),
     ],
