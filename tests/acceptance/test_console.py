@@ -291,6 +291,7 @@ async def test_a_user_sees_no_page_of_admins(
 
 
 async def test_the_keyboard_reaches_pages_and_search(page: Page) -> None:
+    await expect(page.get_by_role("heading", name="Sessions")).to_be_visible()
     await page.keyboard.press("/")
     await expect(page.get_by_label("Search sessions")).to_be_focused()
     await page.keyboard.press("Escape")
