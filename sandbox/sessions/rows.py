@@ -43,7 +43,7 @@ def to_session(row: Any) -> Session:
         expires_at=to_utc(row.expires_at) if row.expires_at else None,
         idle_timeout_seconds=row.idle_timeout_seconds,
         max_lifetime_seconds=row.max_lifetime_seconds,
-        error=SessionError(**row.error, details=_details(row)) if row.error else None,
+        error=SessionError(**(row.error | {"details": _details(row)})) if row.error else None,
         work=Work(row.work) if row.work else None,
         env=row.env,
         agents=tuple(row.agents),
