@@ -119,6 +119,17 @@ class TokenStore:
         async with self._db.transaction() as connection:
             return (await connection.execute(statement, {"hash": secret_hash, "kind": kind})).scalar_one_or_none()
 
+    async def by_sign_ins(self, secret_hashes: Collection[bytes]) -> dict[bytes, TokenRecord]:
+        """The tokens of browsers that are signed in, by the hashes of their secrets."""
+        statement = text(
+            f"SELECT s.secret_hash, {', '.join(f't.{column}' for column in _COLUMNS.split(', '))} "
+            "FROM sign_ins s JOIN api_tokens t ON t.token_id = s.token_id "
+            "WHERE s.secret_hash = ANY(:hashes) AND s.kind = 'browser' AND s.expires_at > now()"
+        )
+        async with self._db.read() as connection:
+            rows = await connection.execute(statement, {"hashes": list(secret_hashes)})
+            return {bytes(row.secret_hash): _record(row) for row in rows}
+
     async def by_ids(self, token_ids: Collection[UUID]) -> dict[UUID, TokenRecord]:
         statement = text(f"SELECT {_COLUMNS} FROM api_tokens WHERE token_id = ANY(:ids)")
         async with self._db.read() as connection:

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -41,6 +41,8 @@ _CACHE_SIZE = 10_000
 _MAX_TOKEN_LENGTH = 500
 #: More cookies of one name are not looked at.
 _MAX_COOKIES = 4
+#: Before the hash of a browser's secret, in the keys of what is cached.
+_BROWSER = b"browser"
 
 KeyT = TypeVar("KeyT", bytes, UUID)
 
@@ -152,7 +154,7 @@ class TokenService:
         ended: TokenUnknown | None = None
         for cookie in list(dict.fromkeys(cookies))[:_MAX_COOKIES]:
             try:
-                key = b"browser" + hash_token(cookie)
+                key = _BROWSER + hash_token(cookie)
                 caller = await self._caller(key, self._by_sign_in, missing=_signed_out)
             except TokenUnknown as error:
                 ended = error if not isinstance(error, SignInMissing) else ended
@@ -171,8 +173,8 @@ class TokenService:
         self._revocations += 1
         await self._store.end_sign_in(hash_token(cookie), "browser")
         self._revocations += 1
-        self._cache.pop(b"browser" + hash_token(cookie), None)
-        self._known.forget(b"browser" + hash_token(cookie))
+        self._cache.pop(_BROWSER + hash_token(cookie), None)
+        self._known.forget(_BROWSER + hash_token(cookie))
 
     async def sign_in_code(self, caller: Caller) -> str:
         """A code that signs a browser in as the caller, once, within `LINK_SECONDS`."""
@@ -193,7 +195,7 @@ class TokenService:
         return secret
 
     async def _by_sign_in(self, key: bytes) -> TokenRecord | None:
-        return await self._store.by_sign_in(key.removeprefix(b"browser"))
+        return await self._store.by_sign_in(key.removeprefix(_BROWSER))
 
     async def _caller(
         self,
@@ -225,12 +227,21 @@ class TokenService:
                 logger.exception("known tokens could not be read again")
 
     async def confirm(self) -> None:
-        """Read all tokens again that are known. Raises DatabaseUnavailable."""
+        """Read all tokens and sign-ins of browsers again that are known. Raises DatabaseUnavailable."""
         known = self._known.values()
         if not known:
             return
         found = await self._store.by_ids({record.token_id for record in known.values()})
-        self._known.confirm({key: found.get(record.token_id) for key, record in known.items()})
+        browsers = {key.removeprefix(_BROWSER): key for key in known if _is_browser(key)}
+        signed_in = await self._store.by_sign_ins(browsers) if browsers else {}
+        self._known.confirm(
+            {key: found.get(record.token_id) for key, record in known.items() if not _is_browser(key)}
+            | {key: signed_in.get(secret_hash) for secret_hash, key in browsers.items()}
+        )
+
+
+def _is_browser(key: bytes | UUID) -> TypeGuard[bytes]:
+    return isinstance(key, bytes) and key.startswith(_BROWSER)
 
 
 def generate_token() -> str:

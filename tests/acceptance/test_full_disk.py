@@ -20,7 +20,7 @@ MIB = 1 << 20
 @pytest.fixture
 def disk(short_folder: Path) -> Iterator[SmallDisk]:
     """The disk of a service's data folder."""
-    with small_disk(short_folder / "home", 220) as disk:
+    with small_disk(short_folder / "full", 220) as disk:
         yield disk
 
 

@@ -37,10 +37,10 @@ async def test_known_tokens_count_while_the_database_is_away(server: EmbeddedPos
     caller = await tokens.authenticate(used.token)
     cookie, ended = await tokens.sign_in(caller), await tokens.sign_in(caller)
     await tokens.authenticate_cookies([cookie, ended])
-    await tokens.sign_out(ended)
     await tokens.authenticate(revoked.token)
-    # Another replica revokes it, and this one reads what it knows again before the database goes away.
+    # Another replica revokes it and ends a sign-in. This one reads what it knows again before the database goes away.
     await TokenService(other).revoke(revoked.record.token_id)
+    await TokenService(other).sign_out(ended)
     await tokens.confirm()
     await other.close()
     await server.stop()
