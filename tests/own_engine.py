@@ -62,15 +62,29 @@ class OwnEngine:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it with SIGKILL, and what it has started to run containers. The containers run on."""
+        """End it with SIGKILL, and the containerd that it has started. The containers run on."""
         if self._process is not None:
-            # dockerd starts containerd itself, and waits for it if it finds an old one at its next start.
+            # It would end with dockerd. Waiting for it here makes sure that the next dockerd does not wait for it.
             helpers = [child for child in psutil.Process(self._process.pid).children() if _name(child) == "containerd"]
             self._end(signal.SIGKILL)
             for helper in helpers:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     helper.kill()
             psutil.wait_procs(helpers, timeout=30)
+
+    def end_everything(self) -> None:
+        """End the engine and all processes that it has left, such as those that watch containers."""
+        self.stop()
+        folder = str(self.home)
+        left = [process for process in psutil.process_iter() if any(folder in part for part in _command(process))]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in process.children(recursive=True):
+                    child.kill()
+                process.kill()
+        psutil.wait_procs(left, timeout=30)
+        # A dockerd that was killed leaves its data folder mounted on itself.
+        subprocess.run(["umount", "--lazy", str(self.home / "data")], check=False, capture_output=True)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -120,6 +134,14 @@ def _name(process: psutil.Process) -> str:
         return process.name()
     except psutil.NoSuchProcess:
         return ""
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty if it has ended, or is this one."""
+    try:
+        return process.cmdline() if process.pid != os.getpid() else []
+    except psutil.Error:
+        return []
 
 
 def _namespace(pid: int) -> str | None:

@@ -147,7 +147,7 @@ def own_world() -> Iterator[World]:
         engine.home.mkdir()
         image = _save_image(folder / "image.tar")
         engine.start()
-        stack.callback(engine.stop)
+        stack.callback(engine.end_everything)
         _load_image(engine, folder / "image.tar", image)
         disk = stack.enter_context(small_disk(folder / "home", DISK_MB))
         service = QuickService(
