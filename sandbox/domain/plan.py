@@ -79,7 +79,7 @@ class RolePlan(BaseModel):
         None, ge=1, exclude_if=_is_absent, description="Longest time of the install command; default the service's"
     )
     stated: tuple[Literal["port", "health"], ...] = Field(
-        (),
+        default_factory=tuple,
         description="Which of these the project states itself; the others were detected, and what is found counts",
     )
 
