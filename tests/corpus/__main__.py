@@ -43,7 +43,7 @@ def main(names: list[str]) -> int:
     known = [(entry.name, results[entry.name]) for entry in entries if entry.name in results]
     works = sum(not result["problem"] for _, result in known)
     print(f"{works} of {len(known)} work: {100 * works / max(1, len(known)):.0f} %")
-    _TABLE.write_text(_table(known, works))
+    _TABLE.write_text(_table(known, works, [entry.name for entry in entries if entry.name not in results]))
     return 0 if works >= 0.95 * len(known) else 1
 
 
@@ -52,8 +52,10 @@ def _shown(outcome: Outcome) -> str:
     return f"{outcome.entry.name:24} {outcome.seconds:5.0f} s  {state}  {outcome.plan}"
 
 
-def _table(known: list[tuple[str, dict[str, object]]], works: int) -> str:
+def _table(known: list[tuple[str, dict[str, object]]], works: int, missing: list[str]) -> str:
     share = f"{datetime.now(UTC):%Y-%m-%d}: {works} of {len(known)} show the framework's own page in the preview."
+    if missing:
+        share += f"\nThese {len(missing)} are without a result in the table: {', '.join(missing)}."
     lines = [_INTRODUCTION, share, "", "| framework | detected start | seconds | result |", "|---|---|---|---|"]
     for name, result in known:
         problem = _line(str(result["problem"])) or "its own page"
