@@ -29,7 +29,7 @@ CREATE INDEX agent_memory_history_changed_idx ON agent_memory_history (changed_a
 -- The user that wrote the entry last; NULL for entries of the previous release.
 ALTER TABLE agent_memory ADD COLUMN written_by VARCHAR(100);
 
--- Keeps the last fifty changes of a key, those who makes them.
+-- Keeps the last fifty changes of a key.
 CREATE FUNCTION record_memory_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed agent_memory%ROWTYPE;
