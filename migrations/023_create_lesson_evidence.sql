@@ -77,7 +77,7 @@ CREATE TABLE lesson_assignments (
 );
 CREATE INDEX lesson_assignments_lesson_idx ON lesson_assignments (lesson_id) INCLUDE (arm, failed);
 
--- Refinement runs that this service carries out, so that one whose process died can be told from one of the platform.
+-- Refinement runs that this service carries out, so that one whose process died can be distinguished from one of the platform.
 CREATE TABLE refinement_work (
     refinement_run_id INTEGER PRIMARY KEY REFERENCES agent_refinement_runs (id) ON DELETE CASCADE
 );

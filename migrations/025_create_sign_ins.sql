@@ -1,5 +1,5 @@
 -- Browsers that are signed in, and links that sign one in once. Only hashes of their secrets are stored, so that a copy of
--- the database signs nobody in.
+-- the database signs no one in.
 CREATE TABLE sign_ins (
     secret_hash BYTEA PRIMARY KEY,
     kind        TEXT NOT NULL CHECK (kind IN ('browser', 'link')),

@@ -159,9 +159,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
-        workers = Workers(
-            modules=[upload.__name__, junit.__name__, coverage.__name__, preparing.__name__, reading.__name__]
-        )
+        workers = Workers(modules=[module.__name__ for module in (upload, junit, coverage, preparing, reading)])
         core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
         access = await _started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)

@@ -147,7 +147,7 @@ class TokenService:
         """The caller that a browser is signed in as, from all cookies that it sends for that.
 
         Cookies of no sign-in are ignored. Raises SignInMissing if there is no other, or if there are those of several
-        users: a page of another host can add one of its own, and which is which cannot be told. Raises TokenUnknown if
+        users: a page of another host can add one of its own, and which is which cannot be known. Raises TokenUnknown if
         the token of the sign-in is not valid.
         """
         callers: dict[str, Caller] = {}

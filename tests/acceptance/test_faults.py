@@ -1,4 +1,4 @@
-"""Containers that are paused or cut off from their network from outside: seen, told, and mended."""
+"""Containers that are paused or cut off from their network from outside: seen, reported and mended."""
 
 from __future__ import annotations
 

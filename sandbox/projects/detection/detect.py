@@ -41,7 +41,7 @@ health = "/"
 
 
 class PlanUndetected(InvalidInput):
-    """No app was recognised in the project, or several that cannot be told apart.
+    """No app was recognised in the project, or several that cannot be distinguished.
 
     `looked_at` are the files that were read, each with what it lacks for a launch.
     """

@@ -66,6 +66,6 @@ def _ended_with_the_engine(finding: Finding) -> bool:
     if finding.session is None or finding.action not in (Action.RESTART, Action.RECREATE):
         return False
     if any(resource.status == "paused" for resource in finding.found):
-        return False  # Nothing has ended: whoever paused it can resume it.
+        return False  # Nothing has ended: it can be resumed by what paused it.
     error = finding.session.error
     return error is None or error.stage is not None or error.code not in LOSSES_BY_APP

@@ -45,7 +45,7 @@ async def test_a_launch_waits_and_goes_on_where_it_was(
     break_at(world, call)
     await waits(world, session, stage)
     assert retries.slept == []
-    # Whoever carries it on while the engine is away leaves it waiting, and records nothing new.
+    # A replica that carries it on while the engine is away leaves it waiting, and records nothing new.
     before = await world.events(session)
     since = (await waits(world, session, stage)).waiting
     assert await world.events(session) == before
