@@ -1,4 +1,4 @@
-"""Alive means answering: paused containers and silent guest agents are seen, reported, and as before once they answer."""
+"""Alive means answering: paused containers and silent guest agents are seen, and as before once they answer."""
 
 from __future__ import annotations
 
