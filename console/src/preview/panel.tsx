@@ -1,5 +1,14 @@
 /** The preview in a frame: address, back, reload, widths, ports, and a link to a tab of its own. */
-import { ActionIcon, Button, Group, NativeSelect, SegmentedControl, TextInput } from "@mantine/core";
+import {
+  ActionIcon,
+  Alert,
+  Button,
+  Group,
+  NativeSelect,
+  SegmentedControl,
+  Text,
+  TextInput,
+} from "@mantine/core";
 import { type FormEvent, useRef, useState } from "react";
 import type { Session } from "../api/client";
 import { previewAddress, safeUrl } from "./address";
@@ -14,12 +23,13 @@ export function PreviewPanel({ session }: { session: Session }) {
 }
 
 function Preview({ session, signed }: { session: Session; signed: URL }) {
-  const [visited, setVisited] = useState<string[]>(["/"]);
-  const [text, setText] = useState("/");
+  // The link leads to the path where the app has a page, which need not be `/`.
+  const [visited, setVisited] = useState<string[]>([signed.pathname]);
+  const [text, setText] = useState(signed.pathname);
   const [port, setPort] = useState<number | null>(null);
   const [width, setWidth] = useState("Full");
   const [count, setCount] = useState(0);
-  const path = visited.at(-1) ?? "/";
+  const path = visited.at(-1) ?? signed.pathname;
   // The link is signed anew from time to time; the frame keeps the one that it was opened with.
   const place = `${path} ${port} ${count}`;
   const opened = useRef({ place: "", src: "" });
@@ -36,7 +46,7 @@ function Preview({ session, signed }: { session: Session; signed: URL }) {
   function back(): void {
     const rest = visited.slice(0, -1);
     setVisited(rest);
-    setText(rest.at(-1) ?? "/");
+    setText(rest.at(-1) ?? signed.pathname);
   }
 
   const ports = [session.preview_port, session.backend_port].filter((it) => it !== null);
@@ -90,16 +100,24 @@ function Preview({ session, signed }: { session: Session; signed: URL }) {
           </Button>
         </Group>
       </form>
-      <div className="preview-frame">
-        <iframe
-          key={place}
-          title="Preview of the app"
-          src={opened.current.src}
-          style={{ width: WIDTHS[width] ?? "100%" }}
-          referrerPolicy="no-referrer"
-          sandbox="allow-scripts allow-same-origin allow-forms allow-popups allow-modals allow-downloads"
-        />
-      </div>
+      {session.preview_frame_refusal ? (
+        <Alert color="yellow" title="The app forbids other pages to show it in a frame">
+          <Text size="sm" className="wrapped">
+            It answers with <code>{session.preview_frame_refusal}</code>. Open it in a new tab.
+          </Text>
+        </Alert>
+      ) : (
+        <div className="preview-frame">
+          <iframe
+            key={place}
+            title="Preview of the app"
+            src={opened.current.src}
+            style={{ width: WIDTHS[width] ?? "100%" }}
+            referrerPolicy="no-referrer"
+            sandbox="allow-scripts allow-same-origin allow-forms allow-popups allow-modals allow-downloads"
+          />
+        </div>
+      )}
     </section>
   );
 }

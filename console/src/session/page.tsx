@@ -15,6 +15,7 @@ import { SessionActions } from "./actions";
 import { useLaunches, useSession } from "./data";
 import { Details } from "./details";
 import type { Launches, Run } from "./launch";
+import { Notices } from "./notices";
 import { OutputPanel } from "./output";
 import { ProblemPanel } from "./problem";
 import { Stages, usualDurations } from "./stages";
@@ -96,6 +97,7 @@ function Opened({ session, part }: { session: Session; part: string }) {
         />
       )}
       <ProblemPanel session={session} run={run} log={log} onShow={show} />
+      <Notices session={session} />
       <div className="session-columns">
         <Tabs value={part} onChange={show} keepMounted={false} className="session-parts">
           <Tabs.List>
