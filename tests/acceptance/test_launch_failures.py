@@ -61,18 +61,6 @@ FAILING = {
         "There is no package no-such-package-of-anybody in the registry",
         absent=("A complete log of this run",),
     ),
-    "a lock file that does not fit": FailingProject(
-        {
-            "package.json": '{"name": "a", "version": "1.0.0", "dependencies": {"express": "4.18.2"}}',
-            "package-lock.json": '{"name": "a", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": {}}}',
-            **EXPRESS,
-        },
-        "dependency_install_failed",
-        "dependencies",
-        (r"`npm ci` ended", r"in sync", r"Missing: express@4\.18\.2 from lock file"),
-        "Run `npm install` where the project was made",
-        absent=("npm help", "--workspace"),
-    ),
     "an install that hangs": FailingProject(
         python("true", install="echo downloading the moon; sleep 3600"),
         "dependency_install_timeout",
