@@ -167,6 +167,6 @@ def _translated_errors() -> Iterator[None]:
         original = error.orig
         if error.connection_invalidated or (isinstance(original, psycopg.Error) and driver.is_unavailable(original)):
             raise driver.unavailable(original or error) from error
-        if isinstance(original, psycopg.DataError):
+        if isinstance(original, psycopg.DataError) and driver.is_unstorable(original):
             raise driver.unstorable(original) from error
         raise

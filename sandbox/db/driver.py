@@ -38,6 +38,8 @@ _DEFAULTS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s -c plan_cac
 _UNAVAILABLE_STATES = ("08", "57P", "53300", "28", "3D000")
 #: SQLSTATE of a write for which the file system has no room.
 _DISK_FULL = "53100"
+#: A text that is too long, a number or time out of range, bytes or escapes that no text may have.
+_UNSTORABLE = frozenset({"22001", "22003", "22008", "22021", "22P05"})
 FULL_HINT = "Free disk space on the machine of the database. Nothing is lost that was acknowledged; try again then."
 
 
@@ -133,6 +135,11 @@ def unavailable(cause: BaseException) -> DatabaseUnavailable:
         f"PostgreSQL does not answer: {reason}",
         hint="Check that it runs and that DATABASE_URL is right, then try again.",
     )
+
+
+def is_unstorable(cause: psycopg.DataError) -> bool:
+    """Whether a value is what PostgreSQL refuses, and not a statement of ours or a check of a function."""
+    return cause.sqlstate in _UNSTORABLE
 
 
 def unstorable(cause: psycopg.DataError) -> InvalidInput:

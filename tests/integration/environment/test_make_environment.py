@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-NEEDED = ("Makefile", "README.md", "migrations", "pyproject.toml", "runtimes", "sandbox", "scripts", "uv.lock")
+NEEDED = (
+    "console", "Makefile", "README.md", "migrations", "pyproject.toml", "runtimes", "sandbox", "scripts", "uv.lock",
+)  # fmt: skip
+    "console",
+    "Makefile",
+    "README.md",
+    "migrations",
+    "pyproject.toml",
+    "runtimes",
+    "sandbox",
+    "scripts",
+    "uv.lock",
+)
 #: Hides ensurepip, which Debian has in a package of its own. Python imports this file by itself at its start.
 WITHOUT_ENSUREPIP = "import sys\nsys.modules['ensurepip'] = None\n"
 
@@ -24,7 +36,7 @@ def clone(tmp_path: Path) -> Path:
     for name in NEEDED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, clone / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
             shutil.copy(source, clone / name)
     return clone

@@ -131,7 +131,7 @@ async def test_a_closed_terminal_hangs_up(client: GuestClient) -> None:
     terminal = await client.pty(f"trap 'touch {name}; exit' HUP; echo ready; while :; do sleep 0.05; done")
     await read_until(terminal, rb"ready")
     await terminal.close()
-    for _ in range(200):
+    for _ in range(1200):
         if await client.stat(name):
             return
         await asyncio.sleep(0.05)
