@@ -13,8 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 NEEDED = (
-    "console", "Makefile", "README.md", "migrations", "pyproject.toml", "runtimes", "sandbox", "scripts", "uv.lock",
-)  # fmt: skip
     "console",
     "Makefile",
     "README.md",
