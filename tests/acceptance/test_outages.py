@@ -132,10 +132,10 @@ def test_the_engine_restarts(daemon: OwnEngine, make_service: Callable[..., Serv
     assert api.get(session_id)["status"] != "terminated"
     daemon.start()
     deadline = time.monotonic() + 60
-    while api.get(session_id)["status"] != "error":
+    # Its guest agent may be found silent before the engine says that the container has ended.
+    while (api.get(session_id)["error"] or {}).get("code") != "container_exited":
         assert time.monotonic() < deadline, service.tail()
         time.sleep(0.1)
-    assert api.get(session_id)["error"]["code"] == "container_exited"
     (done,) = api.http.post("/api/v1/admin/recovery", json={}).json()["items"]
     assert (done["action"], done["outcome"]) == ("restart", "done")
     list(api.events(session_id, last_event_id=0))

@@ -16,10 +16,12 @@ from sandbox.settings import Settings
 
 
 async def until(events, action: str) -> list[EngineEvent]:
+    """The events up to the first with this action, without those of networks, which may be other deployments'."""
     seen = []
     async with asyncio.timeout(30), aclosing(events):
         async for event in events:
-            seen.append(event)
+            if event.action != "network_destroy":
+                seen.append(event)
             if event.action == action:
                 break
     return seen
