@@ -183,6 +183,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             settings.preview_domain,
             authenticator=TokenAuthenticator(access),
             grants=grants,
+            by_address=settings.addresses_count,
         )
         stack.push_async_callback(previews.aclose)
         maintenance = Maintenance(core.db, settings, core.recorder, core.engine.ping)

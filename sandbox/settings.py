@@ -65,6 +65,13 @@ class Settings(BaseSettings):
         None, validation_alias="DOCKER_HOST", description="Container engine; without it the local socket"
     )
     preview_domain: str = Field("preview.localhost", description="Preview hosts are {session_id}.{this domain}")
+    preview_by_address: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description=(
+            "Requests between the ports of a session count by the IP address of a sign-in: auto where addresses tell "
+            "visitors apart (previews below localhost, or with SANDBOX_TRUSTED_PROXIES), on, off"
+        ),
+    )
     public_scheme: Literal["http", "https"] = Field("http", description="Scheme of the preview links")
     public_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the preview links; default the service's"
@@ -249,6 +256,18 @@ class Settings(BaseSettings):
         """Certificate and key, if SANDBOX_TLS names them."""
         certificate, colon, key = self.tls.partition(":")
         return (Path(certificate).absolute(), Path(key).absolute()) if colon else None
+
+    @property
+    def addresses_count(self) -> bool:
+        """Whether a browser that has signed in is known by its IP address where it sends no cookie.
+
+        Behind a proxy that is not named, all visitors have the proxy's address, so that is off unless a name below
+        `localhost`, which browsers look for on their own machine, or the named proxies make addresses reliable.
+        """
+        if self.preview_by_address != "auto":
+            return self.preview_by_address == "on"
+        local = self.preview_domain.lower().strip(".")
+        return local == "localhost" or local.endswith(".localhost") or bool(self.trusted_proxies)
 
     @property
     def preview_port(self) -> int:

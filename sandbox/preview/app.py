@@ -52,16 +52,23 @@ class PreviewApp:
         *,
         authenticator: PreviewAuthenticator,
         grants: PreviewGrants | None,
+        by_address: bool,
         remember_seconds: float = 1.0,
         connect_seconds: float = 5.0,
     ) -> None:
-        """`grants` None: there is no edge, and so there are no previews. A session is read at most once in
-        `remember_seconds`; guest agents have `connect_seconds` to answer."""
+        """Args:
+        grants: None if there is no edge, and so there are no previews.
+        by_address: Whether the IP address of a sign-in counts for requests between the ports of a session, which
+            carry no cookie (`access.page_visit`).
+        remember_seconds: A session is read at most once in this time.
+        connect_seconds: The longest that a guest agent may take to answer.
+        """
         self._resolver = resolver
         self._signer = signer
         self._domain = domain.lower().strip(".")
         self._authenticator = authenticator
         self._grants = grants
+        self._by_address = by_address
         self._lookup = Lookup(resolver, remember_seconds)
         self._connect_seconds = connect_seconds
 
@@ -132,7 +139,7 @@ class PreviewApp:
     ) -> tuple[PreviewTarget, Visit] | None:
         """The session and what lets this request see it. None does not say which of the two is lacking."""
         visit = await access.browser_visit(scope, host, self._domain, self._signer, grants)
-        if visit is None and (host.port is None or not access.opens_page(scope)):
+        if visit is None and self._by_address and (host.port is None or not access.opens_page(scope)):
             visit = await access.page_visit(scope, host, self._domain, grants)
         if visit is None and not access.carries_token(scope):
             return None

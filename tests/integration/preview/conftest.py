@@ -203,6 +203,7 @@ class World:
     sessions: Sessions
     signer: Signer
     store: Store
+    preview: PreviewApp
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds; TimeoutError if it never does."""
@@ -276,10 +277,17 @@ async def world(servers: Servers) -> AsyncIterator[World]:
     grants = Grants(servers.folder, store, sessions, lambda _: None)  # type: ignore[arg-type]
     await grants.start()
     preview = PreviewApp(
-        sessions, signer, DOMAIN, authenticator=Callers(), grants=grants, remember_seconds=0.05, connect_seconds=1.0
+        sessions,
+        signer,
+        DOMAIN,
+        authenticator=Callers(),
+        grants=grants,
+        by_address=True,
+        remember_seconds=0.05,
+        connect_seconds=1.0,
     )
     servers.app.app, servers.front.app = app, HostRouter(_main_app, preview, DOMAIN)
-    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, store)
+    yield World(servers.port, servers.app_port, servers.app6_port, app, sessions, signer, store, preview)
     app.gate.set()
     await preview.aclose()
     await grants.close()

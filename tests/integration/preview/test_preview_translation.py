@@ -166,7 +166,7 @@ async def test_one_sign_in_is_enough_for_all_ports(world: World, client: httpx.A
 
 
 async def test_a_page_reaches_another_port_of_its_session_without_cookies(
-    world: World, client: httpx.AsyncClient
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id, foreign = world.session(), world.session()
     link = world.signer.sign_preview(session_id, "ann")
@@ -191,6 +191,9 @@ async def test_a_page_reaches_another_port_of_its_session_without_cookies(
     ]
     for headers in refused:
         assert (await client.get("/", headers=headers)).status_code == 404, headers
+    # Where all visitors have one address, it says nothing about them.
+    monkeypatch.setattr(world.preview, "_by_address", False)
+    assert (await client.get("/", headers=page)).status_code == 404
 
 
 async def test_each_request_of_an_app_is_one_line_of_the_access_log(
