@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any, Literal
 
-from sandbox.domain.plan import LaunchPlan
-
 #: Entries of one allow list.
 MAX_DESTINATIONS = 50
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+", re.ASCII)
@@ -39,13 +37,8 @@ class Egress:
         return list(self.destinations) if self.mode == "list" else self.mode
 
 
-#: What a session may reach unless its request says otherwise.
+#: What a session may reach unless its request or its project says otherwise.
 PUBLIC = Egress()
-
-
-def has_own_network(plan: LaunchPlan, egress: Egress) -> bool:
-    """Whether the session's containers are on a network of their own rather than on the shared one."""
-    return len(plan.roles) > 1 or egress.mode != "all"
 
 
 def parse_egress(value: Any) -> Egress:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from sandbox.domain.egress import PUBLIC, Egress, parse_egress
+
 #: A role is a DNS label: it names the container on the session's network.
 ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 #: The role of a session without a project.
@@ -123,8 +125,24 @@ class PreviewPlan(BaseModel):
     log: bool = Field(False, description="Whether each request of the preview is a line in the session's logs")
 
 
+class NetworkPlan(BaseModel):
+    """What the containers of a project may connect to, unless the request for the session restricts them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    egress: Literal["all", "none"] | tuple[str, ...] = Field(
+        "all", description="all, none, or host names and IPv4 networks: see the `network` of a session"
+    )
+
+    @field_validator("egress")
+    @classmethod
+    def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        egress = parse_egress(value if isinstance(value, str) else list(value))
+        return egress.destinations or egress.mode
+
+
 class LaunchPlan(BaseModel):
-    """The plan of a launch: its roles, in the order in which they are displayed, and its previews."""
+    """The plan of a launch: its roles, in the order in which they are displayed, its previews and its network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -136,6 +154,7 @@ class LaunchPlan(BaseModel):
         description="The roles that lessons changed, as the project has them",
     )
     preview: PreviewPlan = Field(PreviewPlan(), exclude_if=lambda preview: preview == PreviewPlan())
+    network: NetworkPlan = Field(NetworkPlan(), exclude_if=lambda network: network == NetworkPlan())
 
     @model_validator(mode="after")
     def _startable(self) -> LaunchPlan:
@@ -143,6 +162,17 @@ class LaunchPlan(BaseModel):
             if role.port is not None and role.start is None:
                 raise ValueError(f"role {name} has a port but no start command")
         return self
+
+    def reach(self, requested: Egress) -> Egress:
+        """What the containers may connect to: what the session's request restricts, else what the project does."""
+        if requested != PUBLIC:
+            return requested
+        stated = self.network.egress
+        return parse_egress(stated if isinstance(stated, str) else list(stated))
+
+    def has_own_network(self, requested: Egress) -> bool:
+        """Whether the containers are on a network of their own rather than on the shared one."""
+        return len(self.roles) > 1 or self.reach(requested) != PUBLIC
 
     def as_planned(self, role: str) -> RolePlan | None:
         """The role's plan as the project has it, before lessons changed it; None if there is no such role."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, PreviewPlan, RolePlan
+from sandbox.domain.plan import MAX_ROLES, ROLE_PATTERN, LaunchPlan, NetworkPlan, PreviewPlan, RolePlan
 from sandbox.errors import InvalidInput
 from sandbox.projects.archive_tree import shown
 from sandbox.projects.detection.detect import EXAMPLE, PlanUndetected, RuntimeRules, detect, detect_role
 from sandbox.projects.project import RequestedPlan
 from sandbox.projects.source import ProjectSource
 from sandbox.projects.toml import TomlInvalid, load_toml
+
+P = TypeVar("P", PreviewPlan, NetworkPlan)
 
 MANIFEST = "sandbox.toml"
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -64,23 +67,24 @@ def read_manifest(text: str, source: ProjectSource, runtimes: Iterable[RuntimeRu
         raise PlanInvalid(f"it is not TOML: {error}", "Correct it at the position given.") from error
     if not tables:
         raise PlanInvalid("it is empty")
-    preview = _take_preview(tables, text)
+    preview = _take(tables, text, "preview", PreviewPlan)
+    network = _take(tables, text, "network", NetworkPlan)
     if len(tables) > MAX_ROLES:
         raise PlanInvalid(f"it has {len(tables)} tables, and a project has at most {MAX_ROLES} roles")
     rules = list(runtimes)
     if not tables:
-        return detect(source, rules).model_copy(update={"preview": preview})
+        return detect(source, rules).model_copy(update={"preview": preview, "network": network})
     roles = {name: _Table(name, table, text).read(source, rules) for name, table in tables.items()}
-    return LaunchPlan(roles=roles, preview=preview)
+    return LaunchPlan(roles=roles, preview=preview, network=network)
 
 
-def _take_preview(tables: dict[str, Any], text: str) -> PreviewPlan:
-    """Take the table `preview` out, unless it is a role of that name: then it has keys of a role."""
-    content = tables.get("preview")
-    if not isinstance(content, dict) or not set(content) <= set(PreviewPlan.model_fields):
-        return PreviewPlan()
-    del tables["preview"]
-    return _Table("preview", content, text).read_preview()
+def _take(tables: dict[str, Any], text: str, name: str, kind: type[P]) -> P:
+    """Take the table of this name out, unless it is a role of that name: then it has keys of a role."""
+    content = tables.get(name)
+    if not isinstance(content, dict) or not set(content) <= set(kind.model_fields):
+        return kind()
+    del tables[name]
+    return _Table(name, content, text).read_as(kind)
 
 
 def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iterable[RuntimeRules]) -> LaunchPlan:
@@ -93,9 +97,9 @@ def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iter
     rules = list(runtimes)
     try:
         own = make_plan(source, rules)
-        roles, preview = dict(own.roles), own.preview
+        roles, preview, network = dict(own.roles), own.preview, own.network
     except (PlanInvalid, PlanUndetected):
-        roles, preview = {}, PreviewPlan()
+        roles, preview, network = {}, PreviewPlan(), NetworkPlan()
     for name, content in requested.items():
         if content is None:
             roles.pop(name, None)
@@ -109,7 +113,7 @@ def with_request(requested: RequestedPlan, source: ProjectSource, runtimes: Iter
             "Set the roles of the project that are not needed to null.",
             stated_in=REQUEST,
         )
-    return LaunchPlan(roles=roles, preview=preview)
+    return LaunchPlan(roles=roles, preview=preview, network=network)
 
 
 class _Table:
@@ -127,10 +131,10 @@ class _Table:
             )
         self._content: dict[str, Any] = content
 
-    def read_preview(self) -> PreviewPlan:
-        """Return how previews are asked for. Raises PlanInvalid."""
+    def read_as(self, kind: type[P]) -> P:
+        """Return the table as one that describes no role. Raises PlanInvalid."""
         try:
-            return PreviewPlan.model_validate(self._content, strict=True)
+            return kind.model_validate_json(json.dumps(self._content, default=str), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise self._error(str(first["loc"][0]), f"is invalid: {first['msg']}") from error

@@ -217,7 +217,7 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "project_id": session.project_id,
         "status": session.status.value,
         "runtime_type": session.runtime_type,
-        "network": {"egress": session.egress.to_json()},
+        "network": {"egress": (session.plan.reach(session.egress) if session.plan else session.egress).to_json()},
         "containers": {role: info.to_json() for role, info in session.containers.items()},
         "preview_port": session.preview_port,
         "backend_port": session.backend_port,

@@ -8,7 +8,6 @@ from typing import Protocol
 from uuid import UUID
 
 from sandbox.concurrency import for_each
-from sandbox.domain.egress import has_own_network
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
@@ -74,7 +73,7 @@ class ContainersStage:
         await context.journal.record_resources(
             [(kind, name, role) for role, name in names for kind in (ResourceKind.VOLUME, ResourceKind.CONTAINER)]
         )
-        network = network_name(session_id) if has_own_network(plan, context.session.egress) else None
+        network = network_name(session_id) if plan.has_own_network(context.session.egress) else None
 
         async def launch(role: str) -> ContainerInfo:
             runtime = plan.roles[role].runtime

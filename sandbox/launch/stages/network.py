@@ -5,7 +5,6 @@ Other sessions use the shared bridge network.
 
 from __future__ import annotations
 
-from sandbox.domain.egress import has_own_network
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ResourceKind
 from sandbox.engine.labels import network_name
@@ -18,12 +17,12 @@ class NetworkStage:
 
     async def run(self, context: StageContext) -> StageResult:
         session = context.session
-        if not has_own_network(context.plan, session.egress):
+        if not context.plan.has_own_network(session.egress):
             return StageResult(skipped=True)
         session_id = session.session_id
         await context.journal.record_resources([(ResourceKind.NETWORK, network_name(session_id), None)])
         try:
-            await context.engine.ensure_network(session_id, session.egress)
+            await context.engine.ensure_network(session_id, context.plan.reach(session.egress))
         except EngineError as error:
             if not error.code.startswith("egress_"):
                 raise

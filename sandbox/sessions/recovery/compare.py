@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from sandbox.domain.egress import has_own_network
 from sandbox.domain.failures import LOSSES, RECOVERABLE_FAILURES
 from sandbox.domain.session import Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import Resource, ResourceKind
@@ -101,7 +100,7 @@ def _at_rest(session: Session, found: list[Resource], error: SessionError | None
     without = [role for role, name in names.items() if name not in volumes]
     networks = {r.name for r in found if r.kind is ResourceKind.NETWORK}
     # The network that other sessions share belongs to none of them.
-    has_own = session.plan is not None and has_own_network(session.plan, session.egress)
+    has_own = session.plan is not None and session.plan.has_own_network(session.egress)
     gone = has_own and network_name(session.session_id) not in networks
     cut_off = [role for role, name in names.items() if name in containers and (gone or not containers[name].connected)]
     differences = [

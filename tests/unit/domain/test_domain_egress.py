@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.domain.egress import PUBLIC, Egress, has_own_network, parse_egress
-from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
+from sandbox.domain.egress import PUBLIC, Egress, parse_egress
+from sandbox.domain.plan import LaunchPlan, NetworkPlan, RolePlan, blank_plan
 
 
 def test_all_and_none_are_words():
@@ -49,6 +49,16 @@ def test_anything_else_is_refused_with_the_reason(value: Any):
 
 def test_a_restricted_session_has_a_network_of_its_own():
     two = LaunchPlan(roles={"a": RolePlan(runtime="node20"), "b": RolePlan(runtime="node20")})
-    assert has_own_network(two, PUBLIC)
-    assert has_own_network(blank_plan("python312"), parse_egress("none"))
-    assert not has_own_network(blank_plan("python312"), PUBLIC)
+    assert two.has_own_network(PUBLIC)
+    assert blank_plan("python312").has_own_network(parse_egress("none"))
+    assert not blank_plan("python312").has_own_network(PUBLIC)
+
+
+def test_a_project_may_restrict_itself_and_a_request_replaces_that():
+    roles = {"a": RolePlan(runtime="node20")}
+    plan = LaunchPlan(roles=roles, network=NetworkPlan(egress=("API.example.com",)))
+    assert plan.reach(PUBLIC) == Egress("list", ("api.example.com",))
+    assert plan.has_own_network(PUBLIC)
+    assert plan.reach(parse_egress("none")) == Egress("none")
+    assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
+    assert "network" not in LaunchPlan(roles=roles).model_dump()

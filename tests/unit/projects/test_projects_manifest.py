@@ -54,6 +54,14 @@ def test_keys_that_are_left_out_are_detected(plan_of: PlanOf) -> None:
     assert started.install.endswith("uv pip install -r requirements.txt")
 
 
+def test_network_states_what_the_project_reaches(plan_of: PlanOf) -> None:
+    role = '\n[web]\nruntime = "python312"\nstart = "python3 app.py"\nport = 8000\n'
+    assert plan_of({"sandbox.toml": 'network = { egress = "none" }' + role}).network.egress == "none"
+    listed = plan_of({"sandbox.toml": '[network]\negress = ["api.example.com", "203.0.113.0/24"]' + role}).network
+    assert listed.egress == ("api.example.com", "203.0.113.0/24")
+    assert plan_of({"sandbox.toml": role}).network.egress == "all"
+
+
 @pytest.mark.parametrize("manifest", ['preview = { host = "public" }', '[preview]\nhost = "public"'])
 def test_a_project_can_ask_for_the_public_host_names(plan_of: PlanOf, manifest: str) -> None:
     role = '\n[backend]\nruntime = "python312"\nstart = "x"\n'
@@ -76,6 +84,8 @@ def test_a_role_without_a_start_command(plan_of: PlanOf) -> None:
         ("", ["empty"]),
         ("[backend\n", ["not TOML", "line 1"]),
         ('preview = { host = "mine" }', ["[preview] host", "'localhost' or 'public'"]),
+        ('network = { egress = ["*.example.com"] }', ["[network] egress", "wildcards are not supported"]),
+        ('network = { egress = 7 }', ["[network] egress"]),
         ('preview = { log = "yes" }', ["[preview] log", "boolean"]),
         ('x = 1\n[backend]\nstart = "a"', ["[x]", "outside of any table", "line 1"]),
         ('[Back_End]\nstart = "a"', ["[Back_End]", "not a valid role", "line 1"]),
