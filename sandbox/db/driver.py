@@ -139,7 +139,8 @@ def unavailable(cause: BaseException) -> DatabaseUnavailable:
 
 def is_unstorable(cause: psycopg.DataError) -> bool:
     """Whether a value is what PostgreSQL refuses, and not a statement of ours or a check of a function."""
-    return cause.sqlstate in _UNSTORABLE
+    # Without a state, psycopg itself has refused to send the value.
+    return cause.sqlstate is None or cause.sqlstate in _UNSTORABLE
 
 
 def unstorable(cause: psycopg.DataError) -> InvalidInput:

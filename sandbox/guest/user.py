@@ -31,7 +31,8 @@ class User:
         stays closed to ptrace and /proc access by other processes of the user.
         """
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        # A signal that is ignored stays so in every program that is started, and shells cannot trap it then.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) not in keep:

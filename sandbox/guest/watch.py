@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import time
 
@@ -22,8 +23,11 @@ INTERVAL_SECONDS = 0.25
 PAUSE_FACTOR = 9
 HEARTBEAT_SECONDS = 10.0
 ENTRIES_LIMIT = 100_000
-#: Folders that tools fill, and that nobody edits.
+#: Folders that tools fill, and that no one edits.
 SKIPPED = frozenset({".git", "node_modules", "__pycache__", ".venv", ".next", ".cache"})
+
+#: Files that are being written (`files.py`), which are reported under their name once they are complete.
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 #: What is compared of each path.
 Snapshot = dict[str, tuple[int, int, int]]
@@ -63,6 +67,8 @@ def snapshot(folder: str, *, must_exist: bool = False) -> Snapshot:
         try:
             with os.scandir(current) as entries:
                 for entry in entries:
+                    if _UNFINISHED.fullmatch(entry.name):
+                        continue
                     try:
                         facts = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:

@@ -136,3 +136,9 @@ def test_archive_paths_that_lead_out_of_the_folder_are_refused(tmp_path: Path, n
     target.seek(0)
     with tarfile.open(fileobj=target) as tar, pytest.raises(Refused):
         check(tar, str(tmp_path))
+
+
+def test_files_that_are_being_written_are_not_watched(tmp_path: Path) -> None:
+    (tmp_path / ".new.b9b4822ba080.tmp").write_text("half")
+    (tmp_path / ".env.tmp").write_text("x")
+    assert set(snapshot(str(tmp_path))) == {str(tmp_path / ".env.tmp")}
