@@ -48,13 +48,11 @@ async def test_closing_the_iterator_ends_the_reader(engine, make_spec):
     reading = asyncio.ensure_future(anext(events))
     await engine.ensure_container(make_spec(uuid4()))
     await reading
-    cancelled = False
-    while not cancelled:  # until no event is there: those of networks of other deployments come, too
+    while not reading.cancelled():  # until no event is there: those of networks of other deployments come, too
         reading = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
         reading.cancel()
-        (result,) = await asyncio.gather(reading, return_exceptions=True)
-        cancelled = isinstance(result, asyncio.CancelledError)
+        await asyncio.wait({reading})
     async with asyncio.timeout(10):
         while any(thread.name == "docker-events" for thread in threading.enumerate()):
             await asyncio.sleep(0.02)
