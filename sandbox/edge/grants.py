@@ -98,8 +98,8 @@ class Grants:
     async def connect(self, grant: Grant, port: int, target: PreviewTarget, *, renew: bool) -> None:
         """Link the grant to the port, in the first of the target's roles where something listens on it.
 
-        If the app speaks TLS, the link leads through a relay of this service that does so too. A link that is
-        there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if
+        If the app uses TLS, the link leads through a relay of this service that connects to it with TLS. A link that
+        is there is left as it is, unless `renew` says that it leads nowhere. Raises GuestError: `port_not_open` if
         nothing listens, `agent_unreachable` if a guest agent does not answer.
         """
         name = grant.name(port, public_names=target.public_names)

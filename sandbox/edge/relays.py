@@ -27,8 +27,10 @@ class Relays:
         self._relays: dict[str, _Relay] = {}
 
     async def open(self, name: str, guest: Guest, port: int, *, tls: bool = False) -> Path:
-        """The socket of that name, made if absent. With `tls` it speaks TLS to the app. Raises GuestError if nothing
-        listens on the port."""
+        """The socket of that name, made if absent. With `tls` it connects to the app with TLS.
+
+        Raises GuestError if nothing listens on the port.
+        """
         path = self._folder / f"{name}.sock"
         if name not in self._relays:
             (await guest.tunnel(port)).close()

@@ -14,5 +14,5 @@ class PreviewDoor(Protocol):
     async def entrance(self, session: Session, port: int, role: str, *, tls: bool) -> Entrance:
         """A way to the port through the proxy in front of the service, good for some minutes.
 
-        `tls` says that the app speaks TLS. Raises GuestError if the port cannot be reached.
+        `tls` means that the app uses TLS. Raises GuestError if the port cannot be reached.
         """

@@ -100,7 +100,7 @@ def any_certificate() -> ssl.SSLContext:
 
 
 async def ask(guest: Guest, port: int, path: str) -> Answer | None:
-    """The answer of the app to `GET path`, by TLS if the port speaks TLS only; None if nothing listens.
+    """The answer of the app to `GET path`, with TLS if the port accepts nothing else; None if nothing listens.
 
     Redirects within the app are followed. Raises GuestError if the guest agent does not answer.
     """

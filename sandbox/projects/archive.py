@@ -158,7 +158,7 @@ def _write_node(reader: ArchiveReader, node: Node, tar: tarfile.TarFile) -> None
             ) from error
 
 
-#: What the libraries raise for a damaged member.
+#: What the libraries raise for a damaged member. zipfile raises NotImplementedError for a compression that it lacks.
 _UNREADABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,

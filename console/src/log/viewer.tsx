@@ -224,7 +224,7 @@ function useLinkedLine(lines: Line[], scrollToIndex: ScrollToIndex, hold: () => 
 const SPOKEN_MS = 2000;
 const SPOKEN_LINES = 3;
 
-/** Speaks the newest lines at intervals, while the log is followed. */
+/** Announces the newest lines to screen readers at intervals, while the log is followed. */
 function Spoken({ lines, isFollowing }: { lines: Line[]; isFollowing: boolean }) {
   const [text, setText] = useState("");
   const latest = useRef(lines);

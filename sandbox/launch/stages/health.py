@@ -181,7 +181,7 @@ class _RoleHealth:
         return self._named_path is None or answer.status < 500
 
     def _is_stable(self, waited: float) -> bool:
-        """Whether an app without a port counts as up: it opens none, or none that speaks HTTP."""
+        """Whether an app without a port counts as up: it opens none, or none that answers HTTP."""
         return waited > STABLE_SECONDS and (not self._search.open_ports or waited > STABLE_SECONDS + OTHER_SECONDS)
 
     async def _look(self, found: Found) -> Seen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,12 +21,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.sessions.guest_monitor.ROUND_SECONDS", 0.05)
     monkeypatch.setattr("sandbox.sessions.app_exits.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("sandbox.sessions.app_exits.RETRY_SECONDS", 0.05)
-
-
-@pytest.fixture
-async def watcher(world: World) -> AsyncIterator[Watcher]:
-    async with world.watching() as watcher:
-        yield watcher
 
 
 async def until_error(world: World, session: Session, code: str) -> Session:

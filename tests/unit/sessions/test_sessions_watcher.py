@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,12 +20,6 @@ def quick_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.sessions.watcher.RECHECK_SECONDS", 0.02)
     monkeypatch.setattr("sandbox.sessions.app_exits.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("sandbox.sessions.app_exits.RETRY_SECONDS", 0.05)
-
-
-@pytest.fixture
-async def watcher(world: World) -> AsyncIterator[Watcher]:
-    async with world.watching() as watcher:
-        yield watcher
 
 
 async def watched(world: World, watcher: Watcher, session: Session) -> Session:
