@@ -149,6 +149,16 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"dependency_install_failed"}),
     ),
     Family(
+        "opencv_with_display",
+        "cv2: <library>: cannot open shared object file",
+        "Require opencv-python-headless; opencv-python needs the libraries of a display, which containers lack.",
+        (
+            re.compile(
+                r"\bcv2\b(?s:.{0,1500}?)(?P<library>lib[\w.+-]{1,60}\.so[\w.]{0,20}): cannot open shared object file"
+            ),
+        ),
+    ),
+    Family(
         "system_library_missing",
         "<library>: cannot open shared object file",
         "Use packages that bring their own system libraries, such as the headless variant of OpenCV.",

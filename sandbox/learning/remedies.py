@@ -188,6 +188,15 @@ def _another_version(case: Case) -> Change | None:
     )
 
 
+def _headless_opencv(case: Case) -> Change | None:
+    """Use the variant of OpenCV that needs no display. The one with the contributed modules replaces any other."""
+    install = case.plan.install or ""
+    replace = "uv pip uninstall -q opencv-python opencv-contrib-python && uv pip install opencv-contrib-python-headless"
+    if "uv " not in install or replace in install:
+        return None
+    return _changed(case, {"install": f"{install} && {replace}"}, "installs the variant of OpenCV for servers")
+
+
 def _decode_requirements(case: Case) -> Change | None:
     """Rewrite a file of requirements that is not UTF-8."""
     file, install = case.particulars["file"], case.plan.install or ""
@@ -259,6 +268,7 @@ _REMEDIES: dict[str, Callable[[Case], Change | None]] = {
     "node_version_missing": _another_version,
     "python_version_missing": _another_version,
     "python_conflict": _another_version,
+    "opencv_with_display": _headless_opencv,
     "requirements_not_utf8": _decode_requirements,
     "variable_missing": _default_variable,
     "address_not_available": _bind_everywhere,

@@ -39,9 +39,9 @@ def _flask(before: str = "", body: str = '"ok"', requirements: str | bytes = "fl
     return {"requirements.txt": requirements, "app.py": app}
 
 
-def _fastapi(before: str, body: str) -> Files:
+def _fastapi(before: str, body: str, *requirements: str) -> Files:
     app = f'{before}\nfrom fastapi import FastAPI\napp = FastAPI()\n\n@app.get("/")\ndef index():\n    return {body}\n'
-    return {"requirements.txt": "fastapi\nuvicorn\n", "main.py": app}
+    return {"requirements.txt": "\n".join(("fastapi", "uvicorn", *requirements)) + "\n", "main.py": app}
 
 
 def _script(code: str, port: str) -> Files:
@@ -127,6 +127,10 @@ _FAMILIES: dict[str, list[Files]] = {
     "encoding": [
         _flask(requirements="# pages of the café\nflask\n".encode("latin-1")),
         _flask(requirements="flask  # größer\n".encode("latin-1")),
+    ],
+    "system-library": [
+        _flask("import cv2", "cv2.__version__", "flask\nopencv-python\n"),
+        _fastapi("import cv2", '{"version": cv2.__version__}', "opencv-contrib-python"),
     ],
     "start-command": [
         _node("", script="nodemon server.js"),

@@ -51,6 +51,18 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
         ),
         ("app_exited", "/bin/sh: 1: exec: gunicorn: not found", {}, {"install": f"{ADD} gunicorn"}),
         ("app_exited", "sh: 1: ffmpeg: not found", {}, {}),
+        (
+            "app_exited",
+            '  File "/workspace/app.py", line 1, in <module>\n    import cv2\n  File "/workspace/.venv/lib/python3.12/'
+            'site-packages/cv2/__init__.py", line 181, in <module>\n    bootstrap()\n'
+            "ImportError: libGL.so.1: cannot open shared object file: No such file or directory",
+            {"install": UV},
+            {
+                "install": f"{UV} && uv pip uninstall -q opencv-python opencv-contrib-python"
+                " && uv pip install opencv-contrib-python-headless"
+            },
+        ),
+        ("app_exited", "ImportError: libGL.so.1: cannot open shared object file", {"install": UV}, {}),
         ("app_exited", "KeyError: 'API_KEY'", {}, {"env": {"API_KEY": "sandbox-stand-in-value"}}),
         ("app_exited", "KeyError: 'API_KEY'", {"env": {"API_KEY": "mine"}}, {}),
         ("app_exited", "KeyError: 'name'", {}, {}),
