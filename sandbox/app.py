@@ -103,7 +103,7 @@ from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
 from sandbox.sessions.reconciler import Reconciler
-from sandbox.sessions.recovery.at_start import StartRecovery
+from sandbox.sessions.recovery.automatic import AutomaticRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.run_origin import new_origin
@@ -173,10 +173,14 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         session_service = await _started(stack, _session_service(core, project_service))
         grants = await _start_grants(stack, core, session_service) if edge else None
         door = Visitor(settings, GrantStore(core.db), grants) if grants else None
-        replica = await _start_reconciler(stack, core, project_service, session_service, refiner, door)
-        receiver = Receiver(core.intake)
+        alerts = Alerts(notify=settings.alert_webhook_url is not None)
+        recovery_service = RecoveryService(core.db, core.engine, alerts, new_origin)
+        watcher = await _start_watcher(stack, core, session_service, recovery_service)
+        replica = await _start_reconciler(stack, core, project_service, watcher, refiner, door)
+        receiver = Receiver(core.intake, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
-        recovery_service = await _start_housekeeping(stack, core)
+        history = settings.session_history_days
+        await _started(stack, Housekeeper(core.db, core.engine, recovery_service, history_days=history))
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -208,7 +212,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             reports=ReportReader(workers),
             tail=tail,
             refiner=refiner,
-            outcomes=Outcomes(Alerts(notify=settings.alert_webhook_url is not None)),
+            outcomes=Outcomes(alerts),
             documents=DocumentReader(workers),
             search=await _started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
             memory=MemoryService(core.db),
@@ -255,17 +259,27 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
 
 
+async def _start_watcher(
+    stack: AsyncExitStack, core: _Core, service: SessionService, recover: RecoveryService
+) -> Watcher:
+    """Start what notices that sessions are lost, and what brings them back without an admin."""
+    automatic = AutomaticRecovery(core.db, recover, has_room=core.disk.has_room)
+    if core.settings.recover_at_start:
+        await _started(stack, automatic)
+    answers = automatic.engine_answers
+    return await _started(stack, Watcher(core.db, core.engine, on_change=service.forget, on_engine=answers))
+
+
 async def _start_reconciler(
     stack: AsyncExitStack,
     core: _Core,
     projects: ProjectService,
-    session_service: SessionService,
+    watcher: Watcher,
     refiner: Refiner,
     door: PreviewDoor | None,
 ) -> Replica:
-    """Start the watcher, register this replica, and start the reconciler with the launch pipeline."""
+    """Register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
-    watcher = await _started(stack, Watcher(core.db, core.engine, on_change=session_service.forget))
     replica = await _started(stack, Replica(core.db))
     outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
@@ -294,17 +308,6 @@ async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, r
     service = ExportService(core.db, core.signer, receiver, records_per_minute=settings.session_records_per_minute)
     collector = Collector(core.db, core.engine, replica, service, lease_seconds=settings.replica_lease_seconds)
     await _started(stack, collector)
-    return service
-
-
-async def _start_housekeeping(stack: AsyncExitStack, core: _Core) -> RecoveryService:
-    """Start the periodic work of sessions. The recovery service finds and repairs differences between the database and
-    the engine, at an admin's request and in the periodic sweep."""
-    alerts = Alerts(notify=core.settings.alert_webhook_url is not None)
-    service = RecoveryService(core.db, core.engine, alerts, new_origin)
-    await _started(stack, Housekeeper(core.db, core.engine, service, history_days=core.settings.session_history_days))
-    if core.settings.recover_at_start:
-        await _started(stack, StartRecovery(service))
     return service
 
 

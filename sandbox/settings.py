@@ -164,7 +164,8 @@ class Settings(BaseSettings):
         description="How long a launch waits for a container engine that does not answer, before it fails",
     )
     recover_at_start: bool = Field(
-        True, description="Launch sessions again at the start whose containers ended with the engine or the machine"
+        True,
+        description="Launch sessions again that ended with the engine, the machine or a full disk, once these are back",
     )
     embeddings_url: str | None = Field(
         None,

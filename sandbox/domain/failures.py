@@ -66,6 +66,8 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "internal_error": None,
 }
 
+#: The failure of a launch, and the refusal of a request, for which there is no room on a disk.
+DISK_FULL = "disk_full"
 #: The failures of launches that no change of the project would have prevented. Recovery launches such sessions again.
 RECOVERABLE_FAILURES = frozenset(
     {
@@ -80,6 +82,7 @@ RECOVERABLE_FAILURES = frozenset(
         "image_missing",
         "engine_error",
         "engine_away",
+        DISK_FULL,
     }
 )
 #: What a session at rest can be lost with, and recovered from.

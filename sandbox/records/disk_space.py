@@ -1,8 +1,9 @@
 """Watches the free space of the folders to which the service, its database and its sandboxes write.
 
-Below a reserve nothing new is begun (`require_room`), while everything that runs goes on: what it still has to write
-needs the rest. Both states, low and full, are shown by the readiness probe and open an alert. An alert that cannot be
-stored, because the database is what has no room, is stored once there is room again.
+Below a reserve nothing new is begun (`require_room`), and exports of telemetry, which have no bound, are to be sent
+again later. Everything that runs goes on: what it still has to write needs the rest. Both states, low and full, are
+shown by the readiness probe and open an alert. An alert that cannot be stored, because the database is what has no
+room, is stored once there is room again.
 """
 
 from __future__ import annotations
@@ -104,9 +105,13 @@ class DiskSpace:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    def has_room(self) -> bool:
+        """Whether there is room for something new."""
+        return self.state is DiskState.OK
+
     def require_room(self) -> None:
         """Raise DiskLow unless there is room for something new."""
-        if self.state is DiskState.OK:
+        if self.has_room():
             return
         raise DiskLow(
             f"The disk is {'full' if self.state is DiskState.FULL else 'nearly full'}: {self._describe()}.",

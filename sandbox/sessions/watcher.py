@@ -43,10 +43,19 @@ ANSWER_SECONDS = 5.0
 class Watcher:
     """Follows the engine's events and the exits of apps. Its state need not survive a restart. Not thread-safe."""
 
-    def __init__(self, db: Database, engine: Engine, *, on_change: Callable[[UUID], None]) -> None:
-        """`on_change(session_id)` is called when this replica has recorded that a session is lost or goes on."""
+    def __init__(
+        self,
+        db: Database,
+        engine: Engine,
+        *,
+        on_change: Callable[[UUID], None],
+        on_engine: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change(session_id)` is called when this replica has recorded that a session is lost or goes on,
+        `on_engine()` when the engine answers for the first time, and again after it was away."""
         self._db = db
         self._on_change = on_change
+        self._on_engine = on_engine
         self._engine = engine
         self._apps = AppExitMonitor(engine, self.check)
         self._guests = GuestMonitor(db, engine, self.check)
@@ -119,11 +128,17 @@ class Watcher:
 
     async def _relist_periodically(self) -> None:
         """Find what no event reported, because the engine or this service was down at the time."""
+        answered = False
         while True:
             try:
                 await self._relist()
             except SandboxError as error:
                 log.info("containers cannot be listed now: %s", error)
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            if not answered:
+                answered = True
+                self._on_engine()
             await asyncio.sleep(RELIST_SECONDS)
 
     async def _relist(self) -> None:
@@ -156,7 +171,11 @@ class Watcher:
         states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
         if any(state is not None and state.status == "removing" for state in states.values()):
             return False
-        error = container_loss(session_id, states) or await self._silence(session)
+        error = container_loss(session_id, states)
+        if error is None and (error := await self._silence(session)) is not None:
+            # Guest agents also fall silent because their container ends, or because the engine does.
+            states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
+            error = container_loss(session_id, states) or error
         if error is not None:
             known = session.error is not None and session.error.code == error.code
             return known or await self._mark_lost(session, error, states, [])

@@ -148,8 +148,8 @@ class World:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
 
     @asynccontextmanager
-    async def watching(self) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget)
+    async def watching(self, on_engine: Callable[[], None] = lambda: None) -> AsyncIterator[Watcher]:
+        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget, on_engine=on_engine)
         await watcher.start()
         try:
             yield watcher

@@ -14,7 +14,7 @@ from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Reso
 from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
-from sandbox.engine.docker.errors import EngineConflict, EngineNotFound
+from sandbox.engine.docker.errors import EngineConflict, EngineNotFound, is_left_behind
 from sandbox.engine.docker.firewall import Firewall
 from sandbox.engine.docker.host_network import has_ipv6
 from sandbox.engine.docker.networks import DockerNetworks
@@ -226,16 +226,18 @@ class DockerEngine:
     async def _start(self, name: str, spec: ContainerSpec) -> None:
         try:
             await self._calls.call(lambda client: client.start(name), deadline_seconds=_START_DEADLINE_SECONDS)
-        except EngineNotFound as error:
-            if "network" not in error.message:
+        except EngineError as error:
+            without_network = isinstance(error, EngineNotFound) and "network" in error.message
+            if not without_network and not is_left_behind(error):
                 raise
-            # The network that the container was created for is gone, and the container can join no other one. It is
-            # removed so that the next attempt creates a new one. Its files are on the volume.
-            self._networks.forget_shared_network()
+            # It was created for a network that is gone, and can join no other one, or the engine was killed while it
+            # started it. It is removed so that the next attempt creates a new one. Its files are on the volume.
             await self._calls.call(lambda client: client.remove_container(name, force=True))
-            if spec.network is not None:
-                await self._networks.require(spec.network)
-            raise
+            if without_network:
+                self._networks.forget_shared_network()
+                if spec.network is not None:
+                    await self._networks.require(spec.network)
+            raise EngineConflict(error.message) from error
 
     async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
         """Start a container that is not running. One that cannot be started is removed, to be created again."""

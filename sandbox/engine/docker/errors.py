@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
@@ -15,6 +17,11 @@ FOREIGN_ERRORS = (
     urllib3.exceptions.HTTPError,
     OSError,
     ValueError,
+)
+#: What an engine says of the start of a container if it was killed during an earlier one, whose remains it finds.
+_LEFT_BEHIND = re.compile(
+    r"task \S+ already exists|id already in use|container with (given )?id (already )?exists|: file exists",
+    re.IGNORECASE,
 )
 DOCTOR_HINT = "run `sandbox doctor`: it says which engine is expected and how to start it"
 
@@ -52,6 +59,14 @@ def translate(error: Exception) -> EngineError:
     if isinstance(error, ValueError):  # The JSON errors of requests are OSErrors, too, so this is tested first.
         return EngineError(f"the container engine's answer cannot be parsed: {error}", hint=DOCTOR_HINT)
     return unreachable(str(error))
+
+
+def is_left_behind(error: EngineError) -> bool:
+    """Whether a container cannot be started because of what an interrupted start of it has left behind.
+
+    No further start of this container succeeds, but one of a new container does.
+    """
+    return _LEFT_BEHIND.search(error.message) is not None
 
 
 def _refusal(error: docker.errors.APIError) -> EngineError:

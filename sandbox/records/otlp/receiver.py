@@ -1,12 +1,13 @@
 """Accepts OTLP bodies from every entry point, and answers them as OTLP specifies.
 
 The answer is 200 once the records are committed. It is 429 when records come faster than they are written and 503 when
-PostgreSQL is down, each with `Retry-After`. Exporters then send the same body again; a span that is sent twice is
-stored once.
+PostgreSQL is down or there is less disk space than the reserve, each with `Retry-After`. Exporters then send the same
+body again; a span that is sent twice is stored once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -14,7 +15,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sandbox.errors import Kind
+from sandbox.errors import Kind, Unavailable
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.messages import RecordKind
@@ -38,8 +39,10 @@ class Answer:
 class Receiver:
     """Passes bodies to the intake and counts the outcomes. Not thread-safe."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, *, require_room: Callable[[], None] = lambda: None) -> None:
+        """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._intake = intake
+        self._require_room = require_room
 
     async def accept(
         self,
@@ -57,6 +60,11 @@ class Receiver:
         try:
             media_type = messages.media_type(content_type)
         except messages.EncodingUnknown as error:
+            return Refused.from_error(error)
+        try:
+            self._require_room()
+        except Unavailable as error:
+            PUSHED_BACK.labels(what).inc()
             return Refused.from_error(error)
         outcome = await self._intake.store(Body(what, body, media_type, encoding, owner, max_records))
         if isinstance(outcome, Stored):

@@ -33,6 +33,11 @@ _GUESTS = text(f"""
       FROM sandbox_sessions WHERE {_WATCHED}
 """)
 _LIVING = text("SELECT session_id FROM sandbox_sessions WHERE session_id = ANY(:ids) AND status <> 'terminated'")
+_FAILED_LAUNCHES = text("""
+    SELECT s.session_id FROM sandbox_sessions s JOIN session_runs r USING (run_id)
+     WHERE s.status = 'error' AND s.work IS NULL AND s.error->>'stage' IS NOT NULL AND s.error->>'code' = :code
+       AND r.ended_at < NOW() - make_interval(secs => :seconds)
+""")
 #: A session at rest whose row has not changed since it was read.
 _UNCHANGED = "session_id = :session_id AND work IS NULL AND status = :status AND run_id = :run_id"
 _LOST = text(f"""
@@ -95,6 +100,11 @@ async def guests(conn: AsyncConnection) -> list[WatchedSession]:
 async def living(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
     """Which of these sessions exist and are not terminated."""
     return set((await conn.execute(_LIVING, {"ids": list(ids)})).scalars())
+
+
+async def failed_launches(conn: AsyncConnection, code: str, seconds: float) -> set[UUID]:
+    """The sessions whose last launch has failed with this code, at least so many seconds ago."""
+    return set((await conn.execute(_FAILED_LAUNCHES, {"code": code, "seconds": seconds})).scalars())
 
 
 async def mark_lost(

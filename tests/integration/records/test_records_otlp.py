@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Collection
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import psutil
@@ -31,6 +32,7 @@ from sqlalchemy import text
 
 from sandbox.db.connection import Database
 from sandbox.errors import InvalidInput
+from sandbox.records.disk_space import DiskLow
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.otlp.worker import NICE
@@ -172,6 +174,17 @@ def intake_with(services, dsn, **limits) -> Intake:
     intake = Intake(dsn, **{"max_body_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
     services.intake, services.receiver = intake, Receiver(intake)
     return intake
+
+
+async def test_below_the_reserve_of_disk_space_exports_are_to_be_sent_again(services, ada, database):
+    low = DiskLow("The disk is nearly full")
+    room = Mock(side_effect=[low, None])
+    services.receiver = Receiver(services.intake, require_room=room)
+    refused = await ada.post("/v1/logs", json=log_body("one"))
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert b"disk_low" in refused.content
+    assert (await ada.post("/v1/logs", json=log_body("one"))).status_code == 200
+    assert await messages(database) == ["one"]
 
 
 async def sent(client: httpx.AsyncClient, message: str) -> None:

@@ -6,7 +6,7 @@ import docker.errors
 import pytest
 import requests
 
-from sandbox.engine.docker.errors import translate
+from sandbox.engine.docker.errors import is_left_behind, translate
 
 
 def refusal(status: int, explanation: str) -> docker.errors.APIError:
@@ -28,3 +28,19 @@ def refusal(status: int, explanation: str) -> docker.errors.APIError:
 )
 def test_each_error_has_its_code(error: Exception, code: str) -> None:
     assert translate(error).code == code
+
+
+@pytest.mark.parametrize(
+    ("explanation", "expected"),
+    [
+        ("task 5f0c0ffee already exists: unknown", True),
+        ("task 5f0c0ffee: already exists", True),
+        ("id already in use", True),
+        ("OCI runtime create failed: container with id exists: 5f0c0ffee: unknown", True),
+        ("failed to create shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/5f0c: file exists", True),
+        ("network sbx-1 not found", False),
+        ("OCI runtime create failed: exec: no such file or directory", False),
+    ],
+)
+def test_what_an_interrupted_start_has_left_behind_is_recognised(explanation: str, expected: bool) -> None:
+    assert is_left_behind(translate(refusal(500, explanation))) is expected

@@ -1,15 +1,16 @@
-"""Recovery at the start of the service, as after a reboot: every container has stopped and the service starts again."""
+"""Recovery without an admin: after a reboot of the machine, after a restart of the engine, after a full disk."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from sandbox.domain.events import EventType
 from sandbox.domain.session import Session, SessionStatus
-from sandbox.sessions.recovery.at_start import StartRecovery
+from sandbox.sessions.recovery.automatic import REPETITIONS, AutomaticRecovery
 from sandbox.sessions.recovery.compare import Action
 from tests.fakes.processes import Script
 from tests.fakes.world import World, eventually, one_role, two_roles
@@ -17,22 +18,25 @@ from tests.fakes.world import World, eventually, one_role, two_roles
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.sessions.recovery.at_start.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("sandbox.sessions.reconciler.POLL_SECONDS", 0.1)
     monkeypatch.setattr("sandbox.sessions.reconciler.ENGINE_SECONDS", 0.05)
     monkeypatch.setattr("sandbox.sessions.watcher.RECONNECT_SECONDS", 0.02)
 
 
 @asynccontextmanager
-async def started(world: World) -> AsyncIterator[None]:
+async def started(world: World, has_room: Callable[[], bool] = lambda: True) -> AsyncIterator[None]:
     """The parts of the service that bring sessions back, as it starts them."""
-    recovery = StartRecovery(world.recovery())
-    async with world.watching() as watcher, world.reconciling(launched=watcher.check):
-        await recovery.start()
-        try:
+    recovery = AutomaticRecovery(world.db, world.recovery(), has_room=has_room)
+    await recovery.start()
+    try:
+        async with (
+            world.watching(on_engine=recovery.engine_answers) as watcher,
+            world.reconciling(launched=watcher.check),
+        ):
             yield
-        finally:
-            await recovery.close()
+    finally:
+        await recovery.close()
 
 
 async def installing(world: World) -> Session:
@@ -108,3 +112,68 @@ async def test_a_session_that_changes_at_the_same_time_is_looked_at_again(world:
     assert [outcome.outcome for outcome in await recovery.act(found)] == ["skipped"]
     async with started(world):
         await world.until_status(session, SessionStatus.RUNNING)
+
+
+async def test_after_a_restart_of_the_engine_sessions_come_back(world: World) -> None:
+    """The service runs all the time. A session that was paused, or whose app was the cause, is left as it is."""
+    back, paused, of_app = [await world.launched(one_role()) for _ in range(3)]
+    async with started(world):
+        world.engine.kill(of_app.session_id, "main", out_of_memory=True)
+        await world.until_status(of_app, SessionStatus.ERROR)
+        world.engine.pause(paused.session_id, "main")
+        await world.until_status(paused, SessionStatus.ERROR)
+        world.engine.go_away()
+        world.engine.kill(back.session_id, "main", silent=True)
+        await asyncio.sleep(0.1)
+        world.engine.come_back()
+        await world.until(back, lambda row: row.run_id != back.run_id and row.status is SessionStatus.RUNNING)
+    for session, code in ((paused, "container_paused"), (of_app, "out_of_memory")):
+        after = await world.read(session)
+        assert after.error is not None
+        assert (after.run_id, after.error.code) == (session.run_id, code)
+
+
+async def refused_for_space(world: World) -> Session:
+    """A session whose launch failed because there was no disk space. The next install succeeds."""
+    session = await world.create_project(one_role())
+    guest = world.guest(session)
+    guest.script("install", Script(b"write: No space left on device\n", exit_code=1))
+    assert await world.launch(session) is SessionStatus.ERROR
+    after = await world.read(session)
+    assert after.error is not None
+    assert after.error.code == "disk_full"
+    return session
+
+
+async def test_a_launch_that_a_full_disk_ended_is_repeated_once_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROOM_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic._ended_with_the_engine", lambda _: False)
+    session = await refused_for_space(world)
+    world.guest(session).script("install", Script(b"installed\n"))
+    room = False
+    async with started(world, lambda: room):
+        await asyncio.sleep(0.3)
+        assert (await world.read(session)).run_id == session.run_id
+        room = True
+        await world.until_status(session, SessionStatus.RUNNING)
+
+
+async def test_a_launch_that_never_has_enough_room_is_repeated_a_few_times(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROOM_SECONDS", 0.05)
+    session = await refused_for_space(world)
+
+    async def runs() -> int:
+        events = await world.events(session, EventType.STATUS)
+        return sum(event.data["status"] == "creating" for event in events)
+
+    async def all_repeated() -> bool:
+        return await runs() == 1 + REPETITIONS and (await world.read(session)).status is SessionStatus.ERROR
+
+    async with started(world):
+        await eventually(all_repeated)
+        await asyncio.sleep(0.3)
+        assert await runs() == 1 + REPETITIONS
