@@ -51,9 +51,9 @@ from sandbox.db.server import DatabaseServer
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.grants import Grants
-from sandbox.edge.process import EdgeProcess, EdgeSupervisor
 from sandbox.edge.requests import PreviewRequests
 from sandbox.edge.store import GrantStore
+from sandbox.edge.supervisor import EdgeSupervisor, edge_of
 from sandbox.edge.visitor import Visitor
 from sandbox.engine.base import Limits
 from sandbox.engine.docker.connection import data_folder
@@ -380,7 +380,7 @@ class Application:
         if not self._edge:
             yield
             return
-        supervisor = EdgeSupervisor(EdgeProcess(self._settings), edge_configuration(self._settings))
+        supervisor = EdgeSupervisor(edge_of(self._settings), edge_configuration(self._settings))
         await supervisor.start()
         try:
             yield

@@ -89,6 +89,11 @@ class Settings(BaseSettings):
         "",
         description="Addresses (CIDR, by comma) of proxies in front, whose X-Forwarded-For and -Proto are believed",
     )
+    edge: Literal["embedded", "external"] = Field(
+        "embedded",
+        description="embedded: the service starts the edge; external: others run Caddy in the edge's folder "
+        "(docker-compose.yml), and the service configures it",
+    )
     edge_program: Path | None = Field(
         None, description="Caddy, the program of the edge; without it the one installed with the service"
     )

@@ -19,6 +19,9 @@ from sandbox.cli import process
 from sandbox.client.config import ClientConfig, authority_of
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.edge.admin import EdgeAdmin
+from sandbox.edge.configuration import edge_configuration
+from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.process import EdgeProcess
 from sandbox.edge.program import find_program
 from sandbox.engine.docker.connection import data_folder, default_bridge_mtu, engine_version, is_local
@@ -138,11 +141,19 @@ async def _port(settings: Settings) -> Finding:
     pid = process.running_pid(process.pid_file(settings))
     if pid is not None:
         return Finding("port", Verdict.OK, f"{where} is in use by the service (pid {pid})")
+    if settings.edge == "external":
+        return Finding("port", Verdict.OK, f"{where} is for the external edge")
     process.check_port(settings)
     return Finding("port", Verdict.OK, f"{where} is free")
 
 
 async def _edge(settings: Settings) -> Finding:
+    if settings.edge == "external":
+        folder = EdgeFolder.of(settings)
+        if await asyncio.to_thread(EdgeAdmin(folder).holds, edge_configuration(settings)):
+            return Finding("edge", Verdict.OK, f"an external one at {folder.path}, with this service's configuration")
+        hint = "Start it, then the service: docker-compose.yml shows how"
+        return Finding("edge", Verdict.WARN, f"none with this service's configuration at {folder.admin_socket}", hint)
     program, version = await asyncio.to_thread(find_program, settings)
     pid = await asyncio.to_thread(EdgeProcess(settings).pid)
     if pid is None:

@@ -162,17 +162,22 @@ def check_port(settings: Settings) -> None:
     """Raise Conflict if something other than this data folder's edge listens where the service is to listen."""
     from sandbox.edge import process as edge
 
-    if edge.EdgeProcess(settings).pid() is None:
+    if settings.edge == "embedded" and edge.EdgeProcess(settings).pid() is None:
         edge.check_port(settings)
 
 
 def is_ready(settings: Settings) -> bool:
-    """Return whether the service is ready."""
-    # Whether this machine trusts the edge's certificate is another question.
-    verify = settings.tls == "off"
+    """Return whether the service is ready. One with an external edge is asked itself: the edge may come later."""
+    from sandbox.edge.folder import EdgeFolder
+    from sandbox.edge.unix_http import ask
+
     try:
+        if settings.edge == "external":
+            return ask(EdgeFolder.of(settings).service_socket, "GET", "/readyz", timeout=2.0)[0] == 200
+        # Whether this machine trusts the edge's certificate is another question.
+        verify = settings.tls == "off"
         return httpx.get(f"{base_url(settings)}/readyz", timeout=2.0, trust_env=False, verify=verify).is_success
-    except httpx.TransportError:
+    except (httpx.TransportError, OSError):
         return False
 
 

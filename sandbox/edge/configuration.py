@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.edge.access_log import access_logs, server_logs, skip_handler
-from sandbox.edge.folder import ADMIN_SOCKET, SERVICE_SOCKET, STORAGE
+from sandbox.edge.folder import ADMIN_SOCKET, LOCAL_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
 from sandbox.edge.translation import Addresses
 from sandbox.settings import Settings
@@ -41,7 +41,8 @@ _UNAVAILABLE = (
 def edge_configuration(settings: Settings) -> Json:
     """The whole configuration."""
     return {
-        "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": False}},
+        # An edge that others start finds its last configuration by itself (`caddy run --resume`).
+        "admin": {"listen": f"unix/{ADMIN_SOCKET}|0600", "config": {"persist": settings.edge == "external"}},
         "storage": {"module": "file_system", "root": STORAGE},
         "logging": {"logs": {"default": {"level": "WARN", "writer": {"output": "stderr"}}} | access_logs()},
         "apps": {"http": {"grace_period": "3s", "servers": {"edge": _server(settings)}}} | _certificates(settings),
@@ -81,7 +82,7 @@ def _server(settings: Settings) -> Json:
         secure
         | _trusted_proxies(settings)
         | {
-            "listen": [f"{host}:{settings.port}"],
+            "listen": [f"{host}:{settings.port}", f"unix/{LOCAL_SOCKET}|0600"],
             "automatic_https": {"disable": True},
             "protocols": ["h1", "h2"],
             "read_header_timeout": HEADER_TIMEOUT,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from sandbox.settings import Settings
 
 ADMIN_SOCKET = "admin.sock"
 SERVICE_SOCKET = "service.sock"
+#: The edge listens here too, for the service itself, which may have no network in common with it.
+LOCAL_SOCKET = "local.sock"
 ACCESS_LOG = "access.log"
 STORAGE = "storage"
 
@@ -46,6 +50,14 @@ class EdgeFolder:
     def admin_socket(self) -> Path:
         return self.path / ADMIN_SOCKET
 
+    @property
+    def service_socket(self) -> Path:
+        return self.path / SERVICE_SOCKET
+
+    @property
+    def local_socket(self) -> Path:
+        return self.path / LOCAL_SOCKET
+
     def make(self) -> None:
         """Create the folder if it is missing."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,7 +66,17 @@ class EdgeFolder:
     def listen(self) -> socket.socket:
         """The socket that the service listens on behind the edge, mode 0600. Replaces one that was left behind."""
         self.make()
-        return bind_socket(self.path / SERVICE_SOCKET)
+        return bind_socket(self.service_socket)
+
+
+@contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """An address of the unix socket at this path, for the block: it is short, however long the folder's path is."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def bind_socket(path: Path) -> socket.socket:
@@ -62,16 +84,13 @@ def bind_socket(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # Through the descriptor the address is short, however long the folder's own path is.
-        listener.bind(f"/proc/self/fd/{folder}/{new.name}")
+        with short_address(new) as address:
+            listener.bind(address)
         new.chmod(0o600)
         listener.listen(2048)
         new.replace(path)
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.close(folder)
     return listener

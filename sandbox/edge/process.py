@@ -5,11 +5,8 @@ It outlives the service, as the embedded database does, so that open previews do
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
-import json
-import logging
 import os
 import signal
 import socket
@@ -19,21 +16,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import psutil
 
+from sandbox.edge.admin import EdgeAdmin, identified
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.program import EdgeUnavailable, find_program
-from sandbox.errors import Conflict, SandboxError
+from sandbox.errors import Conflict
 from sandbox.settings import Settings
 
 _START_SECONDS = 30.0
 #: Caddy closes its listeners at once and gives requests under way the `grace_period` of its configuration.
 _STOP_SECONDS = 10.0
-_CHECK_SECONDS = 0.5
 _KEPT_LOG_BYTES = 4 * 1024 * 1024
-
-log = logging.getLogger(__name__)
 
 
 class EdgeProcess:
@@ -42,6 +36,7 @@ class EdgeProcess:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.folder = EdgeFolder.of(settings)
+        self._admin = EdgeAdmin(self.folder)
         self._child: subprocess.Popen[bytes] | None = None
 
     def pid(self) -> int | None:
@@ -57,21 +52,24 @@ class EdgeProcess:
             return None
         return pid if ours else None
 
+    def runs(self, _: Mapping[str, Any]) -> bool:
+        """Whether the edge runs. Nobody but `ensure` changes its configuration."""
+        return self.pid() is not None
+
     def ensure(self, configuration: Mapping[str, Any]) -> int:
         """Start the edge, or load the configuration into the one that runs; its process id.
 
         Raises EdgeUnavailable if it does not start or refuses the configuration, Conflict if its port is taken.
         """
         self.folder.make()
-        text = json.dumps(configuration, indent=1)
         with self._locked():
             pid = self.pid()
             if pid is None:
-                self._write(text)
+                self._write(configuration)
                 return self._start()
-            if self.folder.configuration.read_text() != text:
-                self._load(text)
-                self._write(text)
+            if not self._admin.holds(configuration):
+                self._admin.load(configuration)
+                self._write(configuration)
             return pid
 
     def stop(self) -> int | None:
@@ -127,7 +125,7 @@ class EdgeProcess:
         while time.monotonic() < deadline:
             if child.poll() is not None:
                 break
-            if self.pid() == child.pid and self._answers():
+            if self.pid() == child.pid and self._admin.answers():
                 return child.pid
             time.sleep(0.02)
         child.kill()
@@ -137,25 +135,8 @@ class EdgeProcess:
             hint=f"Its log: {folder.log}. Without an edge: sandbox serve --no-edge",
         )
 
-    def _load(self, text: str) -> None:
-        with self._admin() as client:
-            answer = client.post("/load", content=text, headers={"Content-Type": "application/json"})
-        if answer.status_code != 200:
-            raise EdgeUnavailable(f"The edge refused its configuration: {answer.text[:500]}")
-
-    def _answers(self) -> bool:
-        try:
-            with self._admin() as client:
-                return client.get("/config/admin").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def _admin(self) -> httpx.Client:
-        return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.folder.admin_socket)), base_url="http://edge", timeout=10.0
-        )
-
-    def _write(self, text: str) -> None:
+    def _write(self, configuration: Mapping[str, Any]) -> None:
+        _, text = identified(configuration)
         new = self.folder.configuration.with_suffix(".new")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
@@ -187,37 +168,3 @@ def check_port(settings: Settings) -> None:
             hint="Set SANDBOX_PORT to a free port, or end what listens there.",
             code="port_taken",
         ) from error
-
-
-class EdgeSupervisor:
-    """Starts the edge and starts it again when it has ended. Used from one event loop."""
-
-    def __init__(self, process: EdgeProcess, configuration: Mapping[str, Any]) -> None:
-        self._process = process
-        self._configuration = configuration
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Start the edge, or take over the one that runs. Raises EdgeUnavailable."""
-        await asyncio.to_thread(self._process.ensure, self._configuration)
-        self._task = asyncio.create_task(self._supervise(), name="edge supervisor")
-
-    async def close(self) -> None:
-        """Stop supervising. The edge goes on: open previews outlive the service."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _supervise(self) -> None:
-        while True:
-            await asyncio.sleep(_CHECK_SECONDS)
-            if await asyncio.to_thread(self._process.pid) is not None:
-                continue
-            log.warning("the edge has ended; it is started again")
-            try:
-                pid = await asyncio.to_thread(self._process.ensure, self._configuration)
-            except SandboxError as error:
-                log.error("%s", error)  # noqa: TRY400 - the message says it all
-                continue
-            log.info("the edge runs again, pid %d", pid)

@@ -7,6 +7,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from sandbox.domain.session import Session
+from sandbox.edge.folder import EdgeFolder, short_address
 from sandbox.edge.grants import Grants
 from sandbox.edge.store import GrantStore
 from sandbox.launch.http_probe import Entrance, Streams, any_certificate
@@ -16,7 +17,6 @@ from sandbox.settings import Settings
 
 #: How long a launch may look at an app by one grant.
 GRANT_SECONDS = 180
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - the edge's address, not ours
 
 
 class Visitor:
@@ -24,6 +24,7 @@ class Visitor:
 
     def __init__(self, settings: Settings, store: GrantStore, grants: Grants) -> None:
         self._settings = settings
+        self._socket = EdgeFolder.of(settings).local_socket
         self._store = store
         self._grants = grants
 
@@ -49,6 +50,7 @@ class Visitor:
         )
 
     async def _connect(self) -> Streams:
-        host = _ANY_ADDRESS.get(self._settings.host, self._settings.host)
         context = any_certificate() if self._settings.tls != "off" else None
-        return await asyncio.open_connection(host, self._settings.port, ssl=context)
+        name = self._settings.preview_domain if context else None
+        with short_address(self._socket) as address:
+            return await asyncio.open_unix_connection(address, ssl=context, server_hostname=name)

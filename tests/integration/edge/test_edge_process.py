@@ -17,7 +17,8 @@ import pytest
 
 from sandbox.client import resolve
 from sandbox.edge.configuration import edge_configuration
-from sandbox.edge.process import EdgeProcess, EdgeSupervisor
+from sandbox.edge.process import EdgeProcess
+from sandbox.edge.supervisor import EdgeSupervisor
 from sandbox.errors import Conflict
 from sandbox.settings import Settings
 

@@ -29,7 +29,7 @@ def test_caddy_accepts_the_configuration(tmp_path: Path, tls: str) -> None:
 @pytest.mark.parametrize(("host", "listens"), [("127.0.0.1", "127.0.0.1:8123"), ("::1", "[::1]:8123")])
 def test_the_edge_listens_where_the_settings_say(host: str, listens: str) -> None:
     configuration = edge_configuration(Settings(host=host, port=8123))
-    assert configuration["apps"]["http"]["servers"]["edge"]["listen"] == [listens]
+    assert configuration["apps"]["http"]["servers"]["edge"]["listen"] == [listens, "unix/local.sock|0600"]
 
 
 def test_a_program_that_is_too_old_is_refused_by_its_version(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docker-compose.yml publishes the service on loopback only and gives it no more rights than it needs."""
+"""docker-compose.yml publishes the edge on loopback only, and gives its services no more rights than they need."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ def services() -> dict[str, Any]:
     return yaml.safe_load(FILE.read_text())["services"]
 
 
-def test_only_the_service_is_published_and_on_loopback_only(services: dict[str, Any]) -> None:
+def test_only_the_edge_is_published_and_on_loopback_only(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"service"}
-    assert all(port.startswith("127.0.0.1:") for port in published["service"])
+    assert set(published) == {"edge"}
+    assert all(port.startswith("127.0.0.1:") for port in published["edge"])
 
 
 def test_only_the_service_has_the_engine_socket(services: dict[str, Any]) -> None:
     holders = [name for name, s in services.items() if any("docker.sock" in str(v) for v in s.get("volumes", []))]
     assert holders == ["service"]
-    assert services["service"]["cap_drop"] == ["ALL"]
-    assert services["service"]["security_opt"] == ["no-new-privileges:true"]
-    assert services["service"]["read_only"] is True
-    assert "privileged" not in services["service"]
+
+
+@pytest.mark.parametrize(("name", "capabilities"), [("service", None), ("edge", ["NET_BIND_SERVICE"])])
+def test_service_and_edge_have_few_rights(services: dict[str, Any], name: str, capabilities: list[str] | None) -> None:
+    assert services[name]["cap_drop"] == ["ALL"]
+    assert services[name].get("cap_add") == capabilities
+    assert services[name]["security_opt"] == ["no-new-privileges:true"]
+    assert services[name]["read_only"] is True
+    assert "privileged" not in services[name]
+
+
+def test_the_edge_has_nothing_but_its_folder(services: dict[str, Any]) -> None:
+    folder = f"{services['service']['environment']['SANDBOX_HOME']}/edge-8000"
+    assert services["edge"]["volumes"] == [f"{folder}:{folder}"]
+    assert services["edge"]["working_dir"] == folder
 
 
 def test_the_data_folder_has_the_same_path_inside_and_outside_the_container(services: dict[str, Any]) -> None:
