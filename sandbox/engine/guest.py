@@ -173,10 +173,17 @@ class PortSocket:
 
 
 class PtySession(Protocol):
-    """A terminal in a container."""
+    """A connection to a terminal in a container."""
+
+    #: Where the output that `read` returns begins, in bytes since the terminal was opened.
+    position: int
+    #: The exit code of the command, once `read` has returned b"" because it has ended.
+    exit_code: int | None
+    #: True once `read` has returned b"" because another connection has the terminal.
+    is_taken_over: bool
 
     async def read(self) -> bytes:
-        """Return what the terminal prints next, or b"" once its command or the container has ended."""
+        """Return what the terminal prints next, or b"" once its command has ended or the connection is lost."""
 
     async def write(self, data: bytes) -> None:
         """Send keyboard input."""
@@ -186,6 +193,9 @@ class PtySession(Protocol):
 
     async def close(self) -> None:
         """Close the terminal. What runs in it receives SIGHUP."""
+
+    async def leave(self) -> None:
+        """Close the connection. A terminal that was opened with a name goes on for ten minutes, any other is closed."""
 
 
 class Guest(Protocol):
@@ -347,8 +357,14 @@ class Guest(Protocol):
         rows: int = 24,
         cwd: str | None = None,
         env: dict[str, str] | None = None,
+        terminal: str | None = None,
+        after: int = 0,
     ) -> PtySession:
-        """Open a terminal that runs the command, or an interactive shell if there is none."""
+        """Open a terminal that runs the command, or an interactive shell if there is none.
+
+        With `terminal`, a name, go on with the terminal that was opened with this name and not closed, if there is one.
+        Its output begins where the caller's ended (`after`), as far as it is still stored; a new terminal's at 0.
+        """
 
     async def exports(self) -> Exports:
         """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.
