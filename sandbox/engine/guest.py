@@ -7,7 +7,7 @@ is `guest_client/`; it translates every error into `GuestError`.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -309,8 +309,9 @@ class Guest(Protocol):
         """Unpack a tar, gzipped or not, into a folder. The files belong to the session's user. Links and paths that
         lead out of the folder are refused."""
 
-    def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        """Return the folder as a gzipped tar."""
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        """Open a folder and return it as a gzipped tar, in pieces, without files and folders named in `exclude`. Errors
+        of opening are raised here, before the first piece. What cannot be read is left out."""
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""

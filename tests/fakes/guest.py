@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -220,9 +220,8 @@ class FakeGuest:
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
         (await self._enter("put_tar")).files.put_tar(path, await collect(data))
 
-    async def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        async for piece in in_pieces((await self._enter("get_tar")).files.get_tar(path)):
-            yield piece
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        return in_pieces((await self._enter("get_tar")).files.get_tar(path, exclude))
 
     async def stats(self) -> GuestStats:
         processes = (await self._enter("stats")).processes.values()

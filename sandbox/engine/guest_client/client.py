@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sandbox.engine.guest import (
@@ -26,7 +26,6 @@ from sandbox.engine.guest_client.http import (
     ANSWER_BYTES,
     Connector,
     GuestHttp,
-    Response,
     answer_too_large,
     guest_error,
     unreachable,
@@ -189,11 +188,9 @@ class GuestClient:
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
         await self._http.call("put_tar", {"path": path}, raw=data, silence_seconds=_LONG_SECONDS)
 
-    async def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        response: Response = await self._http.open("get_tar", {"path": path}, silence_seconds=_LONG_SECONDS)
-        async with contextlib.aclosing(response):
-            async for part in response:
-                yield part
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        args = {"path": path, "exclude": sorted(exclude)}
+        return await self._http.open("get_tar", args, silence_seconds=_LONG_SECONDS)
 
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")
