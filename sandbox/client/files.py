@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+import asyncio
+from collections.abc import Collection
+from typing import IO, Literal, overload
 
 import httpx
 
-from sandbox.client.errors import SandboxError
+from sandbox.client.errors import ConnectionFailed, SandboxError
 from sandbox.client.models import FileEntry
-from sandbox.client.transport import Transport
+from sandbox.client.transport import Transport, raise_for_stream
 
 
 class AsyncFiles:
@@ -64,6 +66,23 @@ class AsyncFiles:
             entries += [FileEntry.from_json(entry) for entry in page["items"]]
             cursor = page.get("next_cursor")
         return entries
+
+    async def download(
+        self, target: IO[bytes], path: str = ".", *, role: str | None = None, exclude: Collection[str] = ()
+    ) -> int:
+        """Write a folder with its content to `target`, as `.tar.gz`. Files and folders whose name is in `exclude` are
+        left out. Return the number of bytes. Raises NotFoundError."""
+        params = {"path": path, "role": role, "exclude": sorted(exclude)}
+        size = 0
+        try:
+            async with self._transport.stream("GET", f"{self._path}/archive", params=params) as response:
+                await raise_for_stream(response)
+                async for piece in response.aiter_raw():
+                    await asyncio.to_thread(target.write, piece)
+                    size += len(piece)
+        except httpx.TransportError as error:
+            raise ConnectionFailed(self._transport.config.base_url, str(error) or type(error).__name__) from error
+        return size
 
     async def remove(self, path: str, *, role: str | None = None) -> None:
         """Remove a file, or a folder and its content. Does nothing if it does not exist."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import IO, Any, Literal, Self, overload
 
 from sandbox.client.aio import AsyncSandbox
 from sandbox.client.bridge import iterate, run
@@ -77,6 +77,11 @@ class Files:
 
     def list(self, path: str = ".", *, role: str | None = None) -> list[FileEntry]:
         return run(lambda: self._async.list(path, role=role))
+
+    def download(
+        self, target: IO[bytes], path: str = ".", *, role: str | None = None, exclude: Collection[str] = ()
+    ) -> int:
+        return run(lambda: self._async.download(target, path, role=role, exclude=exclude))
 
     def remove(self, path: str, *, role: str | None = None) -> None:
         run(lambda: self._async.remove(path, role=role))

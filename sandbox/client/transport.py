@@ -21,7 +21,7 @@ STREAM_TIMEOUT_SECONDS = 45.0
 _STABLE_SECONDS = 5.0
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 #: Statuses of a service that is starting or stopping, or of a proxy in front of it.
-_TEMPORARY_STATUSES = frozenset({502, 503, 504})
+TEMPORARY_STATUSES = frozenset({502, 503, 504})
 
 
 class Transport:
@@ -66,7 +66,7 @@ class Transport:
         but POST. Raises ApiError for statuses from 400 on, and ConnectionFailed if there is no response.
         """
         retry = method != "POST" if repeatable is None else repeatable
-        backoff = _Backoff(self.retry_seconds if retry and self._answered else 0)
+        backoff = Backoff(self.retry_seconds if retry and self._answered else 0)
         while True:
             request = self._http.build_request(
                 method,
@@ -85,7 +85,7 @@ class Transport:
                     raise ConnectionFailed(self.config.base_url, _cause(error)) from error
                 continue
             self._answered = True
-            if response.status_code in _TEMPORARY_STATUSES and await backoff.wait():
+            if response.status_code in TEMPORARY_STATUSES and await backoff.wait():
                 continue
             raise_for_problem(response)
             return response
@@ -122,7 +122,7 @@ class Transport:
         its own marks the end of a stream, the caller stops there.
         """
         last_id, requested_delay = after, 0.0
-        backoff = _Backoff(self.retry_seconds if self._answered else 0)
+        backoff = Backoff(self.retry_seconds if self._answered else 0)
         while True:
             cause = "the stream ended"
             opened = time.monotonic()
@@ -137,25 +137,25 @@ class Transport:
                     self._answered = True
                     if response.status_code == 204:
                         return
-                    if response.status_code not in _TEMPORARY_STATUSES:
+                    if response.status_code not in TEMPORARY_STATUSES:
                         await raise_for_stream(response)
                         async for event in EventSource(response).aiter_sse():
                             last_id = event.id or last_id
                             requested_delay = (event.retry or 0) / 1000 or requested_delay
                             if event.data:
-                                backoff = _Backoff(self.retry_seconds)
+                                backoff = Backoff(self.retry_seconds)
                                 yield event
                     else:
                         cause = f"HTTP {response.status_code}"
             except httpx.TransportError as error:
                 cause = _cause(error)
             if self._answered and time.monotonic() - opened > _STABLE_SECONDS:
-                backoff = _Backoff(self.retry_seconds)
+                backoff = Backoff(self.retry_seconds)
             if not await backoff.wait(at_least=requested_delay):
                 raise ConnectionFailed(self.config.base_url, cause)
 
 
-class _Backoff:
+class Backoff:
     """Waits between retries: 50 ms at first, then longer each time, up to two seconds.
 
     The time limit counts from the first wait.

@@ -7,7 +7,7 @@ is `guest_client/`; it translates every error into `GuestError`.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -173,10 +173,17 @@ class PortSocket:
 
 
 class PtySession(Protocol):
-    """A terminal in a container."""
+    """A connection to a terminal in a container."""
+
+    #: Where the output that `read` returns begins, in bytes since the terminal was opened.
+    position: int
+    #: The exit code of the command, once `read` has returned b"" because it has ended.
+    exit_code: int | None
+    #: True once `read` has returned b"" because another connection has the terminal.
+    is_taken_over: bool
 
     async def read(self) -> bytes:
-        """Return what the terminal prints next, or b"" once its command or the container has ended."""
+        """Return what the terminal prints next, or b"" once its command has ended or the connection is lost."""
 
     async def write(self, data: bytes) -> None:
         """Send keyboard input."""
@@ -186,6 +193,9 @@ class PtySession(Protocol):
 
     async def close(self) -> None:
         """Close the terminal. What runs in it receives SIGHUP."""
+
+    async def leave(self) -> None:
+        """Close the connection. A terminal that was opened with a name goes on for ten minutes, any other is closed."""
 
 
 class Guest(Protocol):
@@ -299,8 +309,9 @@ class Guest(Protocol):
         """Unpack a tar, gzipped or not, into a folder. The files belong to the session's user. Links and paths that
         lead out of the folder are refused."""
 
-    def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        """Return the folder as a gzipped tar."""
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        """Open a folder and return it as a gzipped tar, in pieces, without files and folders named in `exclude`. Errors
+        of opening are raised here, before the first piece. What cannot be read is left out."""
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""
@@ -347,8 +358,14 @@ class Guest(Protocol):
         rows: int = 24,
         cwd: str | None = None,
         env: dict[str, str] | None = None,
+        terminal: str | None = None,
+        after: int = 0,
     ) -> PtySession:
-        """Open a terminal that runs the command, or an interactive shell if there is none."""
+        """Open a terminal that runs the command, or an interactive shell if there is none.
+
+        With `terminal`, a name, go on with the terminal that was opened with this name and not closed, if there is one.
+        Its output begins where the caller's ended (`after`), as far as it is still stored; a new terminal's at 0.
+        """
 
     async def exports(self) -> Exports:
         """Open the connection that receives the OTLP exports of the container's apps, instead of any earlier one.

@@ -3,18 +3,22 @@
 put_tar {path}    raw body, a tar or gzipped tar: unpacked below the folder, which is created if it is missing. The
                   whole archive is checked before the first file is written: if it has a link, a device, a path out of
                   the folder, or is too large, nothing is unpacked.
-get_tar {path}    a stream: the folder as a gzipped tar, with names relative to it
+get_tar {path, exclude?}    a stream: the folder as a gzipped tar, with names relative to it, without files and folders
+                  of these names at any depth. Files that are removed or changed meanwhile do not break it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import os
+import stat
 import tarfile
 from typing import IO, Any
 
-from .errors import Refused
+from .errors import Refused, bad_request
+from .request import argument
 from .worker import ChunkedWriter, WorkerRequest
 from .workspace import Workspace
 
@@ -102,23 +106,71 @@ class _Stream:
 
 def get_tar(workspace: Workspace, request: WorkerRequest) -> None:
     folder = workspace.path(request.args)
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
+    exclude = argument(request.args, "exclude", list, [])
+    if not all(isinstance(name, str) for name in exclude):
+        raise bad_request("the names to exclude are not strings")
+    # Opened here, so that a folder that cannot be read is refused before the stream begins.
+    os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     stream = request.stream()
     target: Any = _Stream(stream)
     with (
         gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", bufsize=PIECE) as tar,
     ):
-        for name in names:
-            tar.add(os.path.join(folder, name), arcname=name, filter=_anonymous)
+        _add_content(tar, folder, frozenset(exclude))
     stream.end()
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """The member without its owner; None, to leave it out, for sockets, pipes and devices."""
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return None
+def _add_content(tar: tarfile.TarFile, folder: str, exclude: frozenset[str]) -> None:
+    """Add the content of a folder. What cannot be read is left out, and so are sockets, pipes and devices."""
+    # The folders whose content is still to be added, with their names in the archive.
+    pending = [(folder, "")]
+    while pending:
+        folder, prefix = pending.pop()
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(folder)):
+                if name not in exclude:
+                    path, name_inside = os.path.join(folder, name), prefix + name
+                    if _add(tar, path, name_inside):
+                        pending.append((path, f"{name_inside}/"))
+
+
+def _add(tar: tarfile.TarFile, path: str, name: str) -> bool:
+    """Add a file, link or folder without its content. Whether it is a folder."""
+    try:
+        member = tar.gettarinfo(path, name)
+    except OSError:
+        return False
+    if member is None:  # a socket
+        return False
     member.uid = member.gid = 0
     member.uname = member.gname = ""
-    return member
+    if member.isreg() or member.islnk():
+        _add_file(tar, path, member)
+    elif member.isdir() or member.issym():
+        tar.addfile(member)
+    return member.isdir()
+
+
+def _add_file(tar: tarfile.TarFile, path: str, member: tarfile.TarInfo) -> None:
+    """Add a file, also a further name of one that was added already: that one may have been left out."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return
+        member.type, member.linkname, member.size = tarfile.REGTYPE, "", found.st_size
+        tar.addfile(member, _Padded(file))
+
+
+class _Padded(io.RawIOBase):
+    """A file of which as many bytes can be read as are asked for: zeros, if it has become shorter meanwhile."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size).ljust(size, b"\0")

@@ -7,7 +7,7 @@ stat {path}                {info: `FileInfo`|null}
 list {path, depth}         {files: [`FileInfo`, ...]}
 mkdir {path} | move {source, target}     {}
 remove {path}              {removed}
-put_tar {path} | get_tar {path}          see `archive.py`
+put_tar {path} | get_tar {path, exclude?}    see `archive.py`
 watch {path}               see `watch.py`
 """
 

@@ -44,11 +44,11 @@ class Request:
         self.answered = True
         await self.connection.send(*encode_answer(document, *raw, status=status))
 
-    async def switch(self, status: int) -> None:
+    async def switch(self, status: int, headers: dict[str, str] | None = None) -> None:
         """Answer a CONNECT or an upgrade: from here on the connection carries other bytes than HTTP."""
         self.answered = True
         self.http.close_after = True
-        await self.connection.send(response_head(status))
+        await self.connection.send(response_head(status, headers))
 
     async def start_stream(self) -> None:
         """Answer 200 with a chunked body that `write` and `end_stream` make."""

@@ -17,7 +17,7 @@ read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar  
 neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `port_forwarding.py`
 port_sockets {open: {name: port}, close: [name]}      {sockets: {name: {port, connections, idle_seconds}}}:
                                                      see `port_sockets.py`
-pty {command?, columns, rows, cwd?, env?}            101, then frames both ways (`terminal.py`)
+pty {command?, columns, rows, cwd?, env?, terminal?, after?}      101, then frames both ways (`terminal.py`)
 exports                                              101, then exports of apps and answers to them (`export_queue.py`)
 CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 """
@@ -225,10 +225,8 @@ async def _port_sockets(state: GuestState, request: Request) -> None:
 
 
 async def _pty(state: GuestState, request: Request) -> None:
-    from .terminal import serve_terminal
-
     command, cwd, env = command_arguments(state, {"command": "-", **request.args})
-    await serve_terminal(state, request, None if command == "-" else command, cwd, env)
+    await state.terminals.serve(request, None if command == "-" else command, cwd, env)
 
 
 async def _exports(state: GuestState, request: Request) -> None:

@@ -12,6 +12,7 @@ from .otlp_server import OtlpServer
 from .port_forwarding import PortForwarder
 from .port_sockets import PortSockets
 from .processes import Processes
+from .terminals import Terminals
 from .usage_history import UsageHistory
 from .user import User
 
@@ -24,6 +25,7 @@ class GuestState:
         self.children = Children(self.user.become)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.launcher, options.spool)
+        self.terminals = Terminals(self.children, self.launcher, self.user)
         self.usage = UsageHistory(options.workspace)
         self.exports = ExportQueue()
         self.otlp = OtlpServer(self.exports, options.exports_port)

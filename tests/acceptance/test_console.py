@@ -211,7 +211,7 @@ async def test_a_terminal(page: Page, service: Service, session_id: str) -> None
     await expect(page.get_by_role("tab", name="web 2")).to_be_hidden()
 
 
-async def test_a_terminal_connects_again_after_the_service_was_killed(
+async def test_a_terminal_goes_on_after_the_service_was_killed(
     make_service: Callable[..., Service], new_page: NewPage
 ) -> None:
     own = make_service()
@@ -223,13 +223,21 @@ async def test_a_terminal_connects_again_after_the_service_was_killed(
     await visit(page, f"{own.url}/sessions/{session['session_id']}/terminal")
     terminal = page.get_by_test_id("terminal-main")
     await expect(terminal).to_contain_text("$")
+    await terminal.locator("textarea").focus()
+    await page.keyboard.type("word=kept; while [ ! -e back ]; do sleep 0.1; done; echo for''eground\n")
+    await expect(terminal).to_contain_text("echo for''eground")
     own.kill()
     await expect(terminal).to_contain_text("[disconnected; trying again]", timeout=30_000)
     await asyncio.to_thread(own.start)
-    await expect(terminal).to_contain_text("[connected again, in a new shell]", timeout=60_000)
+    await expect(terminal).to_contain_text("[connected again]", timeout=60_000)
+    await asyncio.to_thread(api.exec, session["session_id"], "touch back")
+    await expect(terminal).to_contain_text("foreground")
     await terminal.locator("textarea").focus()
-    await page.keyboard.type("echo al''ive\n")
-    await expect(terminal).to_contain_text("alive")
+    await page.keyboard.type("echo it is $word\n")
+    await expect(terminal).to_contain_text("it is kept")
+    await page.reload()
+    await expect(terminal).to_contain_text("foreground")
+    await expect(terminal).to_contain_text("it is kept")
     api.http.close()
 
 

@@ -102,12 +102,20 @@ async def test_an_archive_in_and_out(guest: Guest, folder: str) -> None:
     await guest.put_tar(folder, archive(**{"a/b": b"b", "c": b"old"}))
     await guest.put_tar(folder, archive(c=b"new"))
     assert await content(guest, f"{folder}/a/b") == b"b"
-    packed = b"".join([part async for part in guest.get_tar(folder)])
+    packed = b"".join([part async for part in await guest.get_tar(folder)])
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         assert sorted(tar.getnames()) == ["a", "a/b", "c"]
         member = tar.extractfile("c")
         assert member is not None
         assert member.read() == b"new"
+
+
+async def test_names_are_left_out_of_an_archive_at_any_depth(guest: Guest, folder: str) -> None:
+    await guest.put_tar(folder, archive(**{"a/b": b"b", "a/modules/c": b"c", "modules/d": b"d", "e": b"e"}))
+    packed = b"".join([part async for part in await guest.get_tar(folder, exclude=["modules", "e"])])
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        assert sorted(tar.getnames()) == ["a", "a/b"]
+    assert await refusal(guest.get_tar(f"{folder}/none")) == "file_not_found"
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/absolute", "a/../../outside"])

@@ -201,6 +201,22 @@ async def test_a_terminal(guest_under_test: GuestUnderTest) -> None:
     assert refused.value.code == "agent_refused"
 
 
+async def test_a_named_terminal_is_found_again(guest_under_test: GuestUnderTest) -> None:
+    guest, name = guest_under_test.guest, f"terminal-{uuid4().hex}"
+    command = guest_under_test.program(Script(b"shown", exit_code=None))
+    first = await guest.pty(command, terminal=name)
+    printed = b""
+    while len(printed) < len(b"shown"):
+        printed += await first.read()
+    await first.leave()
+    second = await guest.pty(command, terminal=name, after=3)
+    assert (second.position, await second.read()) == (3, b"wn")
+    await second.close()
+    third = await guest.pty(command, terminal=name, after=3)
+    assert third.position == 0
+    await third.close()
+
+
 async def test_the_container_s_resources_are_measured(guest: Guest) -> None:
     stats = await guest.stats()
     assert stats.memory_bytes > 0

@@ -7,7 +7,7 @@ import io
 import posixpath
 import tarfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,14 +114,16 @@ class FakeFiles:
             else:
                 self.write(f"{folder}/{name}", content, mode)
 
-    def get_tar(self, path: str) -> bytes:
+    def get_tar(self, path: str, exclude: Collection[str]) -> bytes:
         folder = _normalised(path)
         self._existing(path)
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode="w:gz") as tar:
             for name in sorted(name for name in self._nodes if name.startswith(f"{folder}/")):
-                node = self._nodes[name]
-                member = tarfile.TarInfo(name.removeprefix(f"{folder}/"))
+                node, inside = self._nodes[name], name.removeprefix(f"{folder}/")
+                if not set(exclude).isdisjoint(inside.split("/")):
+                    continue
+                member = tarfile.TarInfo(inside)
                 member.mode = node.mode
                 member.type = tarfile.DIRTYPE if node.data is None else tarfile.REGTYPE
                 member.size = len(node.data or b"")

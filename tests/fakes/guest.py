@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -65,6 +65,8 @@ class FakeGuest:
         self.forwarded: tuple[dict[int, str], int | None] = ({}, None)
         self.refused_ports: dict[int, str] = {}
         self._port_sockets: dict[str, int] = {}
+        #: Terminals that outlive their connections, by name.
+        self._terminals: dict[str, FakeProcess] = {}
         self.figures = GuestStats(1.0, 1 << 20, 256 << 20, 3, 1 << 20, 1 << 30, 0, 0)
 
     # What tests script.
@@ -218,9 +220,8 @@ class FakeGuest:
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
         (await self._enter("put_tar")).files.put_tar(path, await collect(data))
 
-    async def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        async for piece in in_pieces((await self._enter("get_tar")).files.get_tar(path)):
-            yield piece
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        return in_pieces((await self._enter("get_tar")).files.get_tar(path, exclude))
 
     async def stats(self) -> GuestStats:
         processes = (await self._enter("stats")).processes.values()
@@ -269,9 +270,18 @@ class FakeGuest:
         rows: int = 24,
         cwd: str | None = None,
         env: dict[str, str] | None = None,
+        terminal: str | None = None,
+        after: int = 0,
     ) -> FakePty:
         await self._enter("pty")
-        return FakePty(self._new_process("terminal", "login shell" if command is None else command, env), columns, rows)
+        kept = self._terminals.get(terminal or "")
+        if kept is not None and kept.running:
+            return FakePty(kept, columns, rows, after=after, is_kept=True)
+        process = self._new_process("terminal", "login shell" if command is None else command, env)
+        opened = FakePty(process, columns, rows, is_kept=terminal is not None)
+        if terminal is not None:
+            self._terminals[terminal] = process
+        return opened
 
     async def exports(self) -> FakeExports:
         return (await self._enter("exports")).exports.connect()

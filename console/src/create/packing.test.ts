@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { unzipSync } from "fflate";
 import { describe, expect, it } from "vitest";
-import { EXCLUDED_NAMES, pack, projectId, type SourceFile, wanted } from "./packing";
+import { EXCLUDED_NAMES } from "../files/excluded";
+import { pack, projectId, type SourceFile, wanted } from "./packing";
 import { changedRoles, type RolePlan, toToml } from "./plan";
 
 function files(content: Record<string, string>): SourceFile[] {

@@ -1,6 +1,7 @@
 /** Packs a folder for upload, without what git ignores and what an installation generates. */
 import { Zip, ZipDeflate } from "fflate";
 import createIgnore, { type Ignore } from "ignore";
+import { EXCLUDED_NAMES } from "../files/excluded";
 
 /** A file of a folder, with its path in it. */
 export interface SourceFile {
@@ -8,11 +9,6 @@ export interface SourceFile {
   file: File;
 }
 
-/** The same names as the command line leaves out (sandbox/client/packing.py); a test compares the two lists. */
-export const EXCLUDED_NAMES: ReadonlySet<string> = new Set(
-  `.git .hg .svn .venv venv node_modules __pycache__ .mypy_cache .pytest_cache .ruff_cache .hypothesis .tox .nox .next
-   .nuxt .svelte-kit .turbo .parcel-cache .cache .vite .gradle .idea .vscode .DS_Store`.split(/\s+/),
-);
 export const MAX_BYTES = 64 * 1024 * 1024;
 export const MAX_FILES = 20_000;
 

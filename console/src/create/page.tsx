@@ -4,6 +4,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
 import { useLocation, useSearch } from "wouter";
 import { api, json, Problem, type Schemas, type Session, unwrap } from "../api/client";
+import { newKey } from "../api/keys";
 import { sessionKey } from "../sessions/live";
 import { ErrorState } from "../ui/states";
 import { usePageTitle } from "../ui/title";
@@ -148,13 +149,6 @@ function useLaunch() {
       if (error instanceof Problem) setKey(newKey());
     },
   });
-}
-
-/** Not `randomUUID`, which a browser has only on https and localhost. */
-function newKey(): string {
-  return [...crypto.getRandomValues(new Uint8Array(16))]
-    .map((byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
 }
 
 function LaunchForm({ project, plan }: { project: Project; plan: Plan }) {

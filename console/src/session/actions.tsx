@@ -1,7 +1,8 @@
 /** What can be done with a session as a whole. */
-import { Button, Group, Text } from "@mantine/core";
+import { Button, Group, Menu, Text } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, json, type Session, sessionPath, unwrap } from "../api/client";
+import { EXCLUDED_NAMES } from "../files/excluded";
 import { sessionKey } from "../sessions/live";
 import { useConfirm } from "../ui/confirm";
 
@@ -51,6 +52,7 @@ export function SessionActions({ session }: { session: Session }) {
       <Button size="xs" variant="default" loading={renew.isPending} onClick={() => renew.mutate()}>
         Keep one hour longer
       </Button>
+      <Download session={session} />
       <Button
         size="xs"
         color="red"
@@ -66,4 +68,44 @@ export function SessionActions({ session }: { session: Session }) {
       {dialog}
     </Group>
   );
+}
+
+/** The workspace of each role as an archive: with everything, or without what an installation generates. */
+function Download({ session }: { session: Session }) {
+  const roles = Object.keys(session.containers);
+  if (roles.length === 0) return null;
+  return (
+    <Menu position="bottom-end">
+      <Menu.Target>
+        <Button size="xs" variant="default">
+          Download
+        </Button>
+      </Menu.Target>
+      <Menu.Dropdown>
+        {roles.flatMap((role) => [
+          <Menu.Item
+            key={role}
+            component="a"
+            href={archivePath(session.session_id, role, EXCLUDED_NAMES)}
+            download
+          >
+            {`Files of ${role}`}
+          </Menu.Item>,
+          <Menu.Item
+            key={`${role} all`}
+            component="a"
+            href={archivePath(session.session_id, role, [])}
+            download
+          >
+            {`Files of ${role}, with node_modules, .git and the like`}
+          </Menu.Item>,
+        ])}
+      </Menu.Dropdown>
+    </Menu>
+  );
+}
+
+function archivePath(id: string, role: string, exclude: Iterable<string>): string {
+  const query = new URLSearchParams([["role", role], ...[...exclude].map((name) => ["exclude", name])]);
+  return `${sessionPath(id)}/files/archive?${query}`;
 }

@@ -1,21 +1,25 @@
-/** One terminal: xterm.js over the WebSocket of the API. After a dropped connection a new shell is opened. */
+/** One terminal: xterm.js over the WebSocket of the API. After a dropped connection it goes on with the same shell. */
 import "@xterm/xterm/css/xterm.css";
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import { useEffect, useRef } from "react";
 import { sessionPath } from "../api/client";
+import { connectTerminal } from "./connection";
 import { allowStyles } from "./styles";
 
 interface Props {
   sessionId: string;
   role: string;
+  /** The terminal's name in the API: a terminal of this name is gone on with. */
+  name: string;
   isShown: boolean;
+  /** Whether the shell is closed with this view. */
+  isClosed: (name: string) => boolean;
 }
 
-const RETRY_MS = 1500;
 const THEME = { background: "#141517", foreground: "#e9ecef" };
 
-export function TerminalView({ sessionId, role, isShown }: Props) {
+export function TerminalView({ sessionId, role, name, isShown, isClosed }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const opened = useRef<{ terminal: Terminal; fit: FitAddon } | null>(null);
 
@@ -33,16 +37,18 @@ export function TerminalView({ sessionId, role, isShown }: Props) {
     terminal.open(box.current);
     opened.current = { terminal, fit };
     fit.fit();
-    const close = connect(terminal, `${sessionPath(sessionId)}/terminal?role=${encodeURIComponent(role)}`);
+    const query = new URLSearchParams({ role, terminal: name });
+    const connection = connectTerminal(terminal, `${sessionPath(sessionId)}/terminal?${query}`);
     const observer = new ResizeObserver(() => fit.fit());
     observer.observe(box.current);
     return () => {
       observer.disconnect();
-      close();
+      if (isClosed(name)) connection.close();
+      else connection.leave();
       terminal.dispose();
       opened.current = null;
     };
-  }, [sessionId, role]);
+  }, [sessionId, role, name, isClosed]);
 
   useEffect(() => {
     if (!isShown) return;
@@ -51,53 +57,4 @@ export function TerminalView({ sessionId, role, isShown }: Props) {
   }, [isShown]);
 
   return <div ref={box} className="terminal" data-testid={`terminal-${role}`} />;
-}
-
-/** Connect a terminal, and connect it again whenever the connection is lost. Returns a function that ends it. */
-function connect(terminal: Terminal, path: string): () => void {
-  let socket: WebSocket | null = null;
-  let timer = 0;
-  let isClosed = false;
-  let wasLost = false;
-
-  function open(): void {
-    const address = new URL(path, location.href);
-    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    const current = new WebSocket(address);
-    socket = current;
-    current.binaryType = "arraybuffer";
-    current.onopen = () => {
-      if (wasLost) terminal.write("\r\n\x1b[2m[connected again, in a new shell]\x1b[0m\r\n");
-      wasLost = false;
-      current.send(JSON.stringify({ resize: [terminal.cols, terminal.rows] }));
-    };
-    current.onmessage = ({ data }) => terminal.write(new Uint8Array(data as ArrayBuffer));
-    current.onclose = ({ wasClean, code }) => {
-      if (isClosed) return;
-      if (wasClean && code === 1000) {
-        terminal.write("\r\n\x1b[2m[the shell has ended; press Enter for a new one]\x1b[0m\r\n");
-        return;
-      }
-      if (!wasLost) terminal.write("\r\n\x1b[2m[disconnected; trying again]\x1b[0m\r\n");
-      wasLost = true;
-      timer = window.setTimeout(open, RETRY_MS);
-    };
-  }
-
-  const encoder = new TextEncoder();
-  const input = terminal.onData((text) => {
-    if (socket?.readyState === WebSocket.OPEN) socket.send(encoder.encode(text));
-    else if (socket?.readyState === WebSocket.CLOSED && !wasLost && text === "\r") open();
-  });
-  const resize = terminal.onResize(({ cols, rows }) => {
-    if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ resize: [cols, rows] }));
-  });
-  open();
-  return () => {
-    isClosed = true;
-    window.clearTimeout(timer);
-    input.dispose();
-    resize.dispose();
-    socket?.close();
-  };
 }

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import Field
 
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.file_names import meant_name, shown_name
@@ -68,6 +69,27 @@ async def read_file(
     # A browser must never show files of a sandbox as a page of this origin.
     headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/{session_id}/files/archive")
+async def download_folder(
+    session_id: UUID,
+    caller: CurrentCaller,
+    services: Injected,
+    path: Path = ".",
+    role: Role = None,
+    exclude: Annotated[
+        list[Annotated[str, Field(max_length=255)]],
+        Query(max_length=100, description="Names of files and folders that are left out, wherever they are"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+) -> StreamingResponse:
+    """A folder with its content as `.tar.gz`, by default the workspace. What cannot be read is left out."""
+    session = await services.sessions.get(caller, session_id)
+    guest, role = services.sessions.guest_of(session, role)
+    pieces = await guest.get_tar(_valid(path), exclude=[meant_name(name) for name in exclude])
+    name = f"{session.project_id or session_id.hex[:8]}-{role}.tar.gz"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
 
 
 async def _page(guest: Guest, folder: str, depth: int, cursor: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sandbox.engine.guest import (
@@ -26,7 +26,6 @@ from sandbox.engine.guest_client.http import (
     ANSWER_BYTES,
     Connector,
     GuestHttp,
-    Response,
     answer_too_large,
     guest_error,
     unreachable,
@@ -36,10 +35,15 @@ from sandbox.errors import GuestError
 _OUTPUT_FRAME = struct.Struct(">BQI")
 _STREAMS = (Stream.STDOUT, Stream.STDERR)
 _PTY_FRAME = struct.Struct(">BI")
-_PTY_DATA, _PTY_RESIZE, _PTY_ENDED = 0, 1, 2
+_PTY_DATA, _PTY_RESIZE, _PTY_ENDED, _PTY_HANG_UP, _PTY_TAKEN = range(5)
+#: The header that says where the output of a terminal begins that is sent.
+_PTY_POSITION = "sandbox-terminal-position"
 _PTY_PIECE = 64 * 1024
 #: On a stream the guest agent sends a heartbeat every 10 seconds.
 _STREAM_SILENCE_SECONDS = 40.0
+#: How long closing a terminal waits for the guest agent. After that the connection is closed, which hangs up as well
+#: unless the terminal has a name.
+_PTY_CLOSE_SECONDS = 2.0
 #: How long one request waits for the end of a process, before the next request is made.
 _WAIT_SECONDS = 30.0
 #: How long the answer may take after the command's own timeout.
@@ -184,11 +188,9 @@ class GuestClient:
     async def put_tar(self, path: str, data: AsyncIterator[bytes] | bytes) -> None:
         await self._http.call("put_tar", {"path": path}, raw=data, silence_seconds=_LONG_SECONDS)
 
-    async def get_tar(self, path: str) -> AsyncIterator[bytes]:
-        response: Response = await self._http.open("get_tar", {"path": path}, silence_seconds=_LONG_SECONDS)
-        async with contextlib.aclosing(response):
-            async for part in response:
-                yield part
+    async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
+        args = {"path": path, "exclude": sorted(exclude)}
+        return await self._http.open("get_tar", args, silence_seconds=_LONG_SECONDS)
 
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")
@@ -203,7 +205,8 @@ class GuestClient:
         return list(answer["ports"])
 
     async def tunnel(self, port: int) -> socket.socket:
-        return await self._http.switch("CONNECT", f"127.0.0.1:{port}")
+        sock, _ = await self._http.switch("CONNECT", f"127.0.0.1:{port}")
+        return sock
 
     async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
         args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
@@ -225,14 +228,21 @@ class GuestClient:
         rows: int = 24,
         cwd: str | None = None,
         env: dict[str, str] | None = None,
+        terminal: str | None = None,
+        after: int = 0,
     ) -> PtyStream:
         args: dict[str, Any] = {"columns": columns, "rows": rows, "cwd": cwd, "env": env}
         if command is not None:
             args["command"] = command
-        return PtyStream(await self._http.switch("POST", "/pty", args))
+        if terminal is not None:
+            args |= {"terminal": terminal, "after": after}
+        sock, headers = await self._http.switch("POST", "/pty", args)
+        # A guest agent of an earlier release keeps no terminals: this one is new.
+        return PtyStream(sock, int(headers.get(_PTY_POSITION, "0")))
 
     async def exports(self) -> ExportsConnection:
-        return ExportsConnection(await self._http.switch("POST", "/exports", {}))
+        sock, _ = await self._http.switch("POST", "/exports", {})
+        return ExportsConnection(sock)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -258,17 +268,17 @@ def _pop_chunks(buffer: bytearray) -> list[OutputChunk]:
 class PtyStream:
     """Implements `base.PtySession` on a connection of its own. Not thread-safe."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, position: int) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._writing = asyncio.Lock()
-        #: Set once `read` has returned b"" because the command has ended.
+        self.position = position
         self.exit_code: int | None = None
+        self.is_taken_over = False
 
     async def read(self) -> bytes:
-        """The next terminal bytes; b"" once the command has ended or the connection is lost."""
-        while self.exit_code is None:
+        while self.exit_code is None and not self.is_taken_over:
             if (payload := self._pop_frame()) is not None:
                 return payload
             try:
@@ -283,7 +293,7 @@ class PtyStream:
         return b""
 
     def _pop_frame(self) -> bytes | None:
-        """The payload of the frame at the front; b"" if it reports the end of the command, None if it is incomplete."""
+        """The payload of the frame at the front; b"" if it reports the end, None if it is incomplete."""
         if len(self._buffer) < _PTY_FRAME.size:
             return None
         kind, length = _PTY_FRAME.unpack_from(self._buffer)
@@ -294,6 +304,7 @@ class PtyStream:
             return None
         payload = bytes(self._buffer[_PTY_FRAME.size : end])
         del self._buffer[:end]
+        self.is_taken_over = kind == _PTY_TAKEN
         if kind == _PTY_ENDED:
             self.exit_code = int.from_bytes(payload, "big", signed=True)
             return b""
@@ -316,5 +327,12 @@ class PtyStream:
                 raise unreachable(error.strerror or error) from error
 
     async def close(self) -> None:
-        """Close the terminal: the processes in it get SIGHUP."""
+        with contextlib.suppress(GuestError, OSError, TimeoutError):
+            async with asyncio.timeout(_PTY_CLOSE_SECONDS):
+                await self._send(_PTY_HANG_UP, b"")
+                while await self._loop.sock_recv(self._sock, _PTY_PIECE):
+                    pass
+        self._sock.close()
+
+    async def leave(self) -> None:
         self._sock.close()

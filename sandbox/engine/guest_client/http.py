@@ -277,7 +277,8 @@ class GuestHttp:
         """Whether the guest agent answers on a connection of its own."""
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
-                (await self.switch("POST", "/ping", {})).close()
+                sock, _ = await self.switch("POST", "/ping", {})
+                sock.close()
         except (GuestError, TimeoutError):
             return False
         return True
@@ -294,9 +295,12 @@ class GuestHttp:
         response = await self.open(function, args or {}, raw=raw, silence_seconds=silence_seconds)
         return await response.document()
 
-    async def switch(self, method: str, target: str, args: dict[str, Any] | None = None) -> socket.socket:
-        """Make a new connection and switch it to another protocol than HTTP. The next bytes to be read from the socket
-        are the first of that protocol. Raises GuestError unless the answer is 200 or 101."""
+    async def switch(
+        self, method: str, target: str, args: dict[str, Any] | None = None
+    ) -> tuple[socket.socket, dict[str, str]]:
+        """Make a new connection and switch it to another protocol than HTTP. Return it with the headers of the answer,
+        their names in lower case; the next bytes to be read from the socket are the first of that protocol. Raises
+        GuestError unless the answer is 200 or 101."""
         body = b"" if args is None else _encode(args)
         head = f"{method} {target} HTTP/1.1\r\nHost: agent\r\n"
         if args is not None:
@@ -305,7 +309,7 @@ class GuestHttp:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_sendall(sock, head.encode("ascii") + b"\r\n" + body)
-                await _read_switched(sock)
+                headers = await _read_switched(sock)
         except TimeoutError:
             sock.close()
             raise unreachable("no answer in time") from None
@@ -315,15 +319,16 @@ class GuestHttp:
         except BaseException:
             sock.close()
             raise
-        return sock
+        return sock, headers
 
     async def aclose(self) -> None:
         with contextlib.suppress(RuntimeError):  # httpcore raises it if requests are in progress; they fail then
             await self._pool.aclose()
 
 
-async def _read_switched(sock: socket.socket) -> None:
-    """Read the head of the answer and nothing after it, because that belongs to the caller who gets the socket."""
+async def _read_switched(sock: socket.socket) -> dict[str, str]:
+    """Read the head of the answer and nothing after it, because that belongs to the caller who gets the socket. Return
+    its headers."""
     loop = asyncio.get_running_loop()
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
@@ -332,9 +337,9 @@ async def _read_switched(sock: socket.socket) -> None:
             raise unreachable("it hung up")
         head += byte
     lines = head.decode("latin-1").split("\r\n")
-    if lines[0].split(" ")[1] in ("101", "200"):
-        return
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    if lines[0].split(" ")[1] in ("101", "200"):
+        return headers
     body = bytearray()
     length = int(headers["content-length"])
     if length > HEAD_LIMIT:

@@ -188,13 +188,33 @@ async def test_a_folder_is_unpacked_and_packed(client: GuestClient, folder: str)
     modes = {info.path.removeprefix(f"{folder}/"): info.mode for info in await client.list_files(folder, depth=4)}
     assert modes == {"bin": 0o755, "bin/run": 0o755, "a": 0o755, "a/b": 0o644, "private": 0o600, "empty": 0o755}
     await client.put_tar(folder, pieces(archive(("a/b", b"new"), mode="w")))
-    packed = b"".join([part async for part in client.get_tar(folder)])
+    packed = b"".join([part async for part in await client.get_tar(folder)])
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         assert sorted(tar.getnames()) == ["a", "a/b", "bin", "bin/run", "empty", "private"]
         member = tar.extractfile("a/b")
         assert member is not None
         assert member.read() == b"new"
         assert {info.uid for info in tar} == {0}
+
+
+async def test_a_folder_is_packed_that_changes_meanwhile(client: GuestClient, folder: str) -> None:
+    """A file that shrinks, one that disappears, links of both kinds, a pipe and what may not be read."""
+    script = """
+        mkdir -p "$0/a/b" && cd "$0" && seq 1 200000 > shrinks && ln shrinks again && ln -s /etc/passwd away
+        mkfifo pipe && echo x > unreadable && chmod 000 unreadable && echo y > a/b/zz
+        for i in $(seq 300); do head -c 9999 /dev/urandom > a/$i; done
+    """
+    assert (await client.exec(["bash", "-c", script, folder])).exit_code == 0
+    change = 'cd "$0"; while :; do rm -f a/$((n += 1)); : > shrinks; seq 1 200000 > shrinks; done'
+    await client.start(folder, ["bash", "-c", change, folder])
+    packed = b"".join([part async for part in await client.get_tar(folder)])
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+        found = {member.name: member for member in tar}
+    assert {"shrinks", "again", "away", "a", "a/b", "a/b/zz"} <= set(found)
+    assert not {"pipe", "unreadable"} & set(found)
+    assert found["away"].issym()
+    assert found["again"].isreg()
+    await client.forget(folder)
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:

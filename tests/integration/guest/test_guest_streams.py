@@ -138,6 +138,59 @@ async def test_a_closed_terminal_hangs_up(client: GuestClient) -> None:
     pytest.fail("the program on the terminal was not hung up")
 
 
+async def test_a_named_terminal_goes_on_after_its_connection(client: GuestClient) -> None:
+    name = f"kept-{uuid4().hex}"
+    terminal = await client.pty(terminal=name, env={"PS1": "$ "})
+    assert terminal.position == 0
+    await terminal.write(b"stty -echo; answer=21; echo be''gun\n")
+    received = await read_until(terminal, rb"begun\r\n")
+    await terminal.write(b"echo be''fore; sleep 0.3; echo mean''while\n")
+    received += await read_until(terminal, rb"before")
+    await terminal.leave()
+
+    again = await client.pty(terminal=name, after=len(received))
+    assert again.position == len(received)
+    received += await read_until(again, rb"meanwhile")
+    await again.write(b"echo $((answer * 2))\n")
+    received += await read_until(again, rb"42")
+    assert [received.count(word) for word in (b"begun", b"before", b"meanwhile", b"42")] == [1, 1, 1, 1]
+
+    # A second connection takes it over, and gets the whole output if it has none of it.
+    other = await client.pty(terminal=name)
+    assert await again.read() == b""
+    assert again.is_taken_over
+    assert other.position == 0
+    await read_until(other, rb"(?s)begun.*meanwhile.*42")
+    await again.leave()
+    await other.write(b"exit 3\n")
+    while await other.read():
+        pass
+    assert other.exit_code == 3
+    await other.leave()
+
+    new = await client.pty(terminal=name, after=len(received))
+    assert new.position == 0
+    await new.close()
+
+
+async def test_what_a_terminal_prints_without_a_connection_is_kept_in_part(client: GuestClient) -> None:
+    name = f"kept-{uuid4().hex}"
+    command = "stty -onlcr; seq -f 'row %08.0f' 0 99999; echo over; sleep 600"
+    terminal = await client.pty(command, terminal=name)
+    received = await read_until(terminal, rb"row 00000009\n")
+    # It has to wait for the client that does not read.
+    await terminal.leave()
+    again = await client.pty(command, terminal=name, after=len(received))
+    skipped = again.position - len(received)
+    rows = await read_until(again, rb"over")
+    assert skipped >= 0
+    assert (again.position + len(rows)) == 100_000 * len("row 00000000\n") + len("over\n")
+    await again.close()
+    new = await client.pty(["sleep", "60"], terminal=name, after=again.position)
+    assert new.position == 0
+    await new.close()
+
+
 async def test_a_terminal_that_cannot_be_opened(client: GuestClient) -> None:
     with pytest.raises(GuestError) as refusal:
         await client.pty(["no-such-program"])

@@ -7,11 +7,11 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from sandbox.client import ClientConfig
@@ -36,6 +36,8 @@ class Peer:
     files: dict[str, bytes] = field(default_factory=dict)
     #: Further sessions. Lists have one session per page.
     others: list[dict[str, Any]] = field(default_factory=list)
+    #: The names of terminals, and the positions after which they were connected to.
+    terminals: list[tuple[str, int]] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
     _server: uvicorn.Server | None = None
     _task: asyncio.Task[None] | None = None
@@ -148,10 +150,12 @@ def _app(peer: Peer) -> FastAPI:
         return JSONResponse(result)
 
     @app.websocket(f"{base}/terminal")
-    async def terminal(websocket: WebSocket) -> None:
-        """Echo input in upper case, print changes of the size, and end at `q`."""
+    async def terminal(websocket: WebSocket, terminal: str, after: int) -> None:
+        """Echo input in upper case, print changes of the size, lose the connection at `x`, and end at `q`."""
         assert websocket.headers["Authorization"] == "Bearer secret-token"
+        peer.terminals.append((terminal, after))
         await websocket.accept()
+        await websocket.send_text(json.dumps({"position": after}))
         while True:
             message = await websocket.receive()
             if message.get("text"):
@@ -159,6 +163,9 @@ def _app(peer: Peer) -> FastAPI:
                 await websocket.send_bytes(f"[{columns}x{rows}]".encode())
             elif message.get("bytes"):
                 await websocket.send_bytes(message["bytes"].upper())
+                if b"x" in message["bytes"]:
+                    await websocket.close(1011)
+                    return
                 if b"q" in message["bytes"]:
                     break
             else:
@@ -174,6 +181,12 @@ def _app(peer: Peer) -> FastAPI:
             problem = {"code": "file_not_found", "detail": f"{path} is not there", "hint": "look", "request_id": "rq"}
             return JSONResponse(problem, 404, media_type="application/problem+json")
         return Response(peer.files[path], media_type="application/octet-stream")
+
+    @app.get(f"{base}/files/archive")
+    async def archive(path: str, exclude: Annotated[list[str], Query()]) -> Response:
+        if path != ".":
+            return JSONResponse({"code": "file_not_found", "detail": f"{path} is not there"}, 404)
+        return Response(f"without {' '.join(exclude)}".encode(), media_type="application/gzip")
 
     @app.put(f"{base}/files", status_code=204)
     async def write(path: str, request: Request) -> None:

@@ -10,6 +10,7 @@ import pty
 import struct
 import sys
 import termios
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,18 @@ async def test_an_unknown_token_gives_code_4(sandbox: Sandbox, launched: Any) ->
     done = await sandbox(launched, "list")
     assert done.code == 4
     assert "SANDBOX_TOKEN" in done.err
+
+
+async def test_download_writes_the_archive_or_nothing(
+    sandbox: Sandbox, launched: Any, session_id: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "work.tar.gz"
+    done = await sandbox(launched, "download", session_id, str(target))
+    assert done.code == 0
+    assert b"node_modules" in target.read_bytes()
+    done = await sandbox(launched, "download", session_id, str(tmp_path / "other"), "--path", "none")
+    assert done.code == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["work.tar.gz"]
 
 
 async def test_a_shell_needs_a_terminal(sandbox: Sandbox, launched: Any, session_id: str) -> None:

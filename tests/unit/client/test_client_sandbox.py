@@ -91,6 +91,30 @@ async def test_the_error_for_a_command_that_cannot_run_has_the_cause(sandbox: As
     assert error.value.code == "agent_unreachable"
 
 
+async def test_a_terminal_goes_on_after_a_lost_connection(sandbox: AsyncSandbox, launched: Any) -> None:
+    async with sandbox.terminal(columns=90, rows=20) as terminal:
+        await terminal.send(b"ab")
+        await terminal.send(b"x")
+        shown = b""
+        async for data in terminal:
+            shown += data
+            if shown.count(b"[90x20]") == 2 and not shown.endswith(b"Q"):
+                await terminal.send(b"q")
+    assert shown == b"[90x20]ABX[90x20]Q"
+    (name, start), (same_name, again) = launched.terminals
+    assert name == same_name
+    assert (start, again) == (0, len(b"[90x20]ABX"))
+
+
+async def test_a_folder_is_downloaded(sandbox: AsyncSandbox) -> None:
+    target = io.BytesIO()
+    assert await sandbox.files.download(target, exclude={"b", "a"}) == len(b"without a b")
+    assert target.getvalue() == b"without a b"
+    with pytest.raises(NotFoundError) as missing:
+        await sandbox.files.download(target, "none", exclude={"a"})
+    assert missing.value.code == "file_not_found"
+
+
 async def test_files(sandbox: AsyncSandbox) -> None:
     await sandbox.files.write("a.json", '{"é": 1}')
     await sandbox.files.write("b", b"\x00\xff")
