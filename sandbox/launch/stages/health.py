@@ -213,16 +213,17 @@ class _RoleHealth:
             )
             await journal.log_line(line, role=self._role)
             if len(self._context.plan.roles) > 1:
-                name = self._role.upper().replace("-", "_")
-                line = f"the other roles were started with {name}_PORT={self._plan.port}; set port = {found.port} for "
-                await journal.log_line(f"{line}[{self._role}] in sandbox.toml if they use it", role=self._role)
+                places = f"{self._role}:{self._plan.port} and localhost:{self._plan.port}"
+                line = f"the other roles reach it at {places}, too"
+                await journal.log_line(line, role=self._role)
         if others := [port for port in self._search.open_ports if port not in (found.port, self._plan.port)]:
             ports = ", ".join(f"{port} (preview: {port}-{session_id})" for port in others[:5])
             await journal.log_line(f"also open: {ports}", role=self._role)
 
     async def _log_other_ports(self) -> None:
-        if not self._logged_other_ports and (open_ports := await self._guest.listening_ports()):
-            ports = ", ".join(map(str, open_ports))
+        others = [port for port in await self._guest.listening_ports() if port != self._plan.port]
+        if others and not self._logged_other_ports:
+            ports = ", ".join(map(str, others))
             line = f"waiting for port {self._plan.port}; open so far: {ports}"
             await self._context.journal.log_line(line, role=self._role)
             self._logged_other_ports = True
