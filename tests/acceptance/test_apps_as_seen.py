@@ -101,7 +101,7 @@ def test_the_other_roles_reach_the_port_that_opens(new_user: Callable[[], Api]) 
     frontend = node_server("4000").items()
     files = {f"backend/{name}": text for name, text in backend.items()}
     files |= {f"frontend/{name}": str(text).replace("(request, r", "async (request, r") for name, text in frontend}
-    files["frontend/server.js"] = files["frontend/server.js"].replace('response.end("<h1>it works</h1>");', asks)
+    files["frontend/server.js"] = str(files["frontend/server.js"]).replace('response.end("<h1>it works</h1>");', asks)
     user.upload("both", files)
     session, events = user.launch(project_id="both")
     assert (session["status"], session["backend_port"]) == ("running", 7001), events[-5:]
