@@ -334,7 +334,7 @@ def _stages(
         WorkspaceStage(projects),
         WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),
-        HealthStage(settings.health_timeout_seconds, door),
+        HealthStage(settings.health_timeout_seconds, door, settings.preview_url),
         PreviewStage(settings.preview_url),
     ]
 

@@ -20,6 +20,8 @@ class WarningCode(StrEnum):
     NOT_HTTP = "not_http"
     #: The app answers in the container, and the preview shows something else.
     PREVIEW_DIFFERS = "preview_differs"
+    #: The page's code names an address on localhost, which is another machine in a visitor's browser.
+    LOCAL_ADDRESS = "local_address"
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,11 +330,14 @@ class Guest(Protocol):
         The caller closes it. Raises GuestError `port_not_open` if nothing listens there.
         """
 
-    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+    async def forward_ports(
+        self, ports: dict[int, str], *, own: int | None = None, planned: int | None = None
+    ) -> dict[int, str]:
         """Forward ports of the container's localhost to the same ports of other hosts, by port.
 
         Replaces the ports of the call before. The port `own` is opened to the other containers, too, if its app
-        listens on the loopback only.
+        listens on the loopback only. The port `planned`, under which the other containers expect that app, leads to
+        `own`; a guest agent of an earlier release leaves it out.
 
         Returns:
             By port, the reason why it is not forwarded: a process listens on it already, or the host is unknown.

@@ -11,6 +11,7 @@ launch, and ends before an app is restarted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from .errors import Refused
 from .relay import relay
 from .sockets import accept_connections, reset
 from .stats import listens_on_loopback_only
-from .tunnel import CONNECT_SECONDS, LOOPBACK, connect_to_loopback
+from .tunnel import CONNECT_SECONDS, LOOPBACK, connect_to_address, connect_to_loopback
 
 #: Connections that are forwarded at once.
 CONNECTIONS = 256
@@ -36,7 +37,7 @@ Host = tuple[int, str]
 
 
 class _Forward:
-    """A port of this container whose connections go to the same port elsewhere."""
+    """A port of this container whose connections go elsewhere: to another container, or to this one's own app."""
 
     def __init__(self, host: str, address: Address, listeners: list[socket.socket], slots: asyncio.Semaphore) -> None:
         #: The target; "" is this container's own loopback.
@@ -80,21 +81,26 @@ class PortForwarder:
         self._slots = asyncio.Semaphore(connections)
         self._forwards: dict[int, _Forward] = {}
 
-    async def forward(self, hosts: dict[int, str], own: int | None = None) -> dict[int, str]:
+    async def forward(
+        self, hosts: dict[int, str], own: int | None = None, planned: int | None = None
+    ) -> dict[int, str]:
         """Forward these ports of the container's localhost to the same ports of these hosts, and no others.
 
         The port `own` of this container's app is made reachable for other containers even if the app listens on the
-        loopback only. Connections of ports that are forwarded elsewhere now, or no longer, are reset. Returns the
-        reason for each port that could not be forwarded, once all others are.
+        loopback only. The port `planned`, under which they expect the app, leads to it as well. Connections of ports
+        that are forwarded elsewhere now, or no longer, are reset. Returns the reason for each port that could not be
+        forwarded, once all others are.
         """
         refused: dict[int, str] = {}
         requested = hosts if own is None else hosts | {own: ""}
+        if own is not None and planned is not None:
+            requested = {planned: ""} | requested
         async with self._lock:
             for port in [port for port, forward in self._forwards.items() if requested.get(port) != forward.host]:
                 await self._forwards.pop(port).close()
             for port, host in requested.items():
                 try:
-                    await self._open(port, host)
+                    await self._open(port, host, port if host or own is None else own)
                 except OSError as error:
                     refused[port] = error.strerror or str(error)
                 except Refused as error:
@@ -103,15 +109,16 @@ class PortForwarder:
                     refused[port] = "the container is at its limit of processes"
         return refused
 
-    async def _open(self, port: int, host: str) -> None:
+    async def _open(self, port: int, host: str, target_port: int) -> None:
         target: Address
         places: Iterable[Host]
         if host:
             loop = asyncio.get_running_loop()
-            family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+            family, _, _, _, address = (await loop.getaddrinfo(host, target_port, type=socket.SOCK_STREAM))[0]
             target, places = (family, address), LOOPBACK
-        elif listens_on_loopback_only(port):
-            target, places = await _loopback_of(port), await own_addresses()
+        elif port != target_port or listens_on_loopback_only(port):
+            places = await own_addresses()
+            target = await _address_of(target_port, places)
         else:
             return
         present = self._forwards.get(port)
@@ -121,10 +128,16 @@ class PortForwarder:
             self._forwards[port] = _Forward(host, target, _listen(places, port), self._slots)
 
 
-async def _loopback_of(port: int) -> Address:
-    """The loopback address on which something listens on this port."""
-    with await connect_to_loopback(port) as probe:
-        return probe.family, probe.getpeername()
+async def _address_of(port: int, own: Iterable[Host]) -> Address:
+    """The address of this container on which something listens on this port, a loopback address if there is one."""
+    try:
+        with await connect_to_loopback(port) as probe:
+            return probe.family, probe.getpeername()
+    except Refused:
+        for family, address in own:
+            with contextlib.suppress(OSError), await connect_to_address(family, address, port) as probe:
+                return probe.family, probe.getpeername()
+        raise
 
 
 async def own_addresses() -> list[Host]:

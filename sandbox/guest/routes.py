@@ -14,7 +14,7 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then is a heartbeat
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
-neighbours {ports: {port: host}, own?}               {refused: {port: why}}: see `port_forwarding.py`
+neighbours {ports: {port: host}, own?, planned?}     {refused: {port: why}}: see `port_forwarding.py`
 port_sockets {open: {name: port}, close: [name]}      {sockets: {name: {port, connections, idle_seconds}}}:
                                                      see `port_sockets.py`
 pty {command?, columns, rows, cwd?, env?, terminal?, after?}      101, then frames both ways (`terminal.py`)
@@ -210,9 +210,11 @@ async def _forward_ports(state: GuestState, request: Request) -> None:
     hosts, own = argument(request.args, "ports", dict), argument(request.args, "own", int, None)
     if not all(port.isdecimal() and 0 < int(port) < 65_536 and isinstance(host, str) for port, host in hosts.items()):
         raise bad_request("the ports must map numbers to names of hosts")
-    if own is not None and not 0 < own < 65_536:
-        raise bad_request(f"there is no port {own}")
-    refused = await state.ports.forward({int(port): host for port, host in hosts.items()}, own)
+    planned = argument(request.args, "planned", int, None)
+    for port in (own, planned):
+        if port is not None and not 0 < port < 65_536:
+            raise bad_request(f"there is no port {port}")
+    refused = await state.ports.forward({int(port): host for port, host in hosts.items()}, own, planned)
     await request.answer({"refused": refused})
 
 

@@ -62,13 +62,15 @@ def preview_environment(session: Session, plan: LaunchPlan, role: str, preview_u
     return {"SANDBOX_PREVIEW_URL": url(own)} | {f"SANDBOX_PREVIEW_URL_{port}": url(port) for port in sorted(ports)}
 
 
-def ports_of_other_roles(plan: LaunchPlan, role: str) -> dict[int, str]:
+def ports_of_other_roles(plan: LaunchPlan, role: str, detected: LaunchPlan | None = None) -> dict[int, str]:
     """The ports that are forwarded from the role's localhost, with the role that each one leads to.
 
-    The role's own port is never among them. If several other roles use one port, the first of the plan gets it.
+    The role's own port is never among them. If several other roles use one port, the first of the plan gets it. The
+    ports of `detected`, which the roles were started with, come after all of `plan`.
     """
     ports: dict[int, str] = {}
-    for other, other_plan in plan.roles.items():
-        if other != role and other_plan.port is not None and other_plan.port != plan.roles[role].port:
-            ports.setdefault(other_plan.port, other)
+    for each in (plan, detected or plan):
+        for other, other_plan in each.roles.items():
+            if other != role and other_plan.port is not None and other_plan.port != plan.roles[role].port:
+                ports.setdefault(other_plan.port, other)
     return ports

@@ -91,6 +91,25 @@ def test_the_port_that_opens_is_the_port(new_user: Callable[[], Api]) -> None:
     user.end(session["session_id"])
 
 
+def test_the_other_roles_reach_the_port_that_opens(new_user: Callable[[], Api]) -> None:
+    """By the addresses that they were started with, and at localhost."""
+    user = new_user()
+    settings = {"settings.json": '{"port": 7001}'}
+    backend = node_server("Number(require('./settings.json').port), '127.0.0.1'") | settings
+    asks = "const said = await Promise.all([process.env.BACKEND_URL, 'http://localhost:3000', 'http://localhost:7001']"
+    asks += ".map(url => fetch(url).then(answer => answer.text(), String))); response.end(said.join());"
+    frontend = node_server("4000").items()
+    files = {f"backend/{name}": text for name, text in backend.items()}
+    files |= {f"frontend/{name}": str(text).replace("(request, r", "async (request, r") for name, text in frontend}
+    files["frontend/server.js"] = str(files["frontend/server.js"]).replace('response.end("<h1>it works</h1>");', asks)
+    user.upload("both", files)
+    session, events = user.launch(project_id="both")
+    assert (session["status"], session["backend_port"]) == ("running", 7001), events[-5:]
+    with preview(user, session) as client:
+        assert page(client) == ",".join(["<h1>it works</h1>"] * 3)
+    user.end(session["session_id"])
+
+
 @pytest.mark.parametrize(
     ("header", "refusal"),
     [

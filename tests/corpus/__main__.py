@@ -11,9 +11,10 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sandbox.client.config import resolve
-from tests.corpus.entry import read_entries
+from tests.corpus.entry import Entry, read_entries
 from tests.corpus.runner import Corpus, Outcome
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -25,26 +26,34 @@ launched without `sandbox.toml`. `make corpus` makes this table. The seconds are
 download of the dependencies, on the machine that ran it.
 """
 
+#: The last result of each entry by its name: plan, seconds and problem.
+Results = dict[str, dict[str, Any]]
+
 
 def main(names: list[str]) -> int:
     entries = read_entries()
     chosen = [entry for entry in entries if not names or entry.name in names]
     config = resolve()
     corpus = Corpus(config.base_url, config.token or "")
-    results: dict[str, dict[str, object]] = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
+    results: Results = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
     try:
         for entry in chosen:
             outcome = corpus.run(entry)
             print(_shown(outcome), flush=True)
             results[entry.name] = {"plan": outcome.plan, "seconds": outcome.seconds, "problem": outcome.problem}
             _RESULTS.write_text(json.dumps(results, indent=1))
+            _TABLE.write_text(_table(entries, results))
     finally:
         corpus.close()
-    known = [(entry.name, results[entry.name]) for entry in entries if entry.name in results]
-    works = sum(not result["problem"] for _, result in known)
-    print(f"{works} of {len(known)} work: {100 * works / max(1, len(known)):.0f} %")
-    _TABLE.write_text(_table(known, works, [entry.name for entry in entries if entry.name not in results]))
-    return 0 if works >= 0.95 * len(known) else 1
+    works, known = _share(entries, results)
+    print(f"{works} of {known} work: {100 * works / max(1, known):.0f} %")
+    return 0 if works >= 0.95 * known else 1
+
+
+def _share(entries: list[Entry], results: Results) -> tuple[int, int]:
+    """Return how many entries work, and how many have a result."""
+    known = [results[entry.name] for entry in entries if entry.name in results]
+    return sum(not result["problem"] for result in known), len(known)
 
 
 def _shown(outcome: Outcome) -> str:
@@ -52,14 +61,20 @@ def _shown(outcome: Outcome) -> str:
     return f"{outcome.entry.name:24} {outcome.seconds:5.0f} s  {state}  {outcome.plan}"
 
 
-def _table(known: list[tuple[str, dict[str, object]]], works: int, missing: list[str]) -> str:
-    share = f"{datetime.now(UTC):%Y-%m-%d}: {works} of {len(known)} show the framework's own page in the preview."
+def _table(entries: list[Entry], results: Results) -> str:
+    works, known = _share(entries, results)
+    counts = f"{works} of {known} ({100 * works / max(1, known):.0f} %)"
+    share = f"{datetime.now(UTC):%Y-%m-%d}: {counts} show the framework's own page in the preview."
+    missing = [entry.name for entry in entries if entry.name not in results]
     if missing:
         share += f"\nThese {len(missing)} are without a result in the table: {', '.join(missing)}."
     lines = [_INTRODUCTION, share, "", "| framework | detected start | seconds | result |", "|---|---|---|---|"]
-    for name, result in known:
+    for entry in entries:
+        result = results.get(entry.name)
+        if result is None:
+            continue
         problem = _line(str(result["problem"])) or "its own page"
-        lines.append(f"| {name} | {_line(str(result['plan']))} | {result['seconds']:.0f} | {problem} |")
+        lines.append(f"| {entry.name} | {_line(str(result['plan']))} | {result['seconds']:.0f} | {problem} |")
     return "\n".join((*lines, ""))
 
 

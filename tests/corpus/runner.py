@@ -51,12 +51,16 @@ class Corpus:
             return Outcome(entry, "", 0.0, project["plan_problem"]["message"][:300])
         plan = "; ".join(f"{name}: `{role['start']}`" for name, role in project["plan"].items())
         began = time.monotonic()
-        session, _ = self._api.launch(project_id="corpus", idle_timeout_seconds=1800)
-        seconds = time.monotonic() - began
+        session_id = self._api.create(project_id="corpus", idle_timeout_seconds=1800)["session_id"]
         try:
+            for _ in self._api.events(session_id):
+                pass
+            session, seconds = self._api.get(session_id), time.monotonic() - began
             return Outcome(entry, plan, seconds, self._look(entry, session))
+        except httpx.HTTPError as error:
+            return Outcome(entry, plan, time.monotonic() - began, f"no answer: {error!r}")
         finally:
-            self._api.end(session["session_id"])
+            self._api.end(session_id)
 
     def _generated(self, entry: Entry) -> bytes:
         if entry.runtime not in self._makers:

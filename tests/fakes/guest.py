@@ -63,6 +63,7 @@ class FakeGuest:
         self.environments: dict[str, dict[str, str]] = {}
         #: What `forward_ports` was asked for last, and what it refuses by port.
         self.forwarded: tuple[dict[int, str], int | None] = ({}, None)
+        self.planned_port: int | None = None
         self.refused_ports: dict[int, str] = {}
         self._port_sockets: dict[str, int] = {}
         #: Terminals that outlive their connections, by name.
@@ -246,9 +247,11 @@ class FakeGuest:
                 return self._connections.open(process.ports[port])
         raise guest_error("port_not_open", f"nothing listens on port {port}")
 
-    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
+    async def forward_ports(
+        self, ports: dict[int, str], *, own: int | None = None, planned: int | None = None
+    ) -> dict[int, str]:
         await self._enter("forward_ports")
-        self.forwarded = dict(ports), own
+        self.forwarded, self.planned_port = (dict(ports), own), planned
         return {port: why for port, why in self.refused_ports.items() if port in ports or port == own}
 
     async def port_sockets(

@@ -130,7 +130,7 @@ class World:
             WorkspaceStage(self.projects),
             WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
-            HealthStage(self.health_timeout_seconds, self.door),
+            HealthStage(self.health_timeout_seconds, self.door, preview_url),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 

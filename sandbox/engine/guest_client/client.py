@@ -208,8 +208,10 @@ class GuestClient:
         sock, _ = await self._http.switch("CONNECT", f"127.0.0.1:{port}")
         return sock
 
-    async def forward_ports(self, ports: dict[int, str], *, own: int | None = None) -> dict[int, str]:
-        args = {"ports": {str(port): host for port, host in ports.items()}, "own": own}
+    async def forward_ports(
+        self, ports: dict[int, str], *, own: int | None = None, planned: int | None = None
+    ) -> dict[int, str]:
+        args = {"ports": {str(port): host for port, host in ports.items()}, "own": own, "planned": planned}
         # The name on the wire is that of earlier releases: their containers go on running.
         answer, _ = await self._http.call("neighbours", args)
         return {int(port): why for port, why in answer["refused"].items()}

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 
 from sandbox.concurrency import for_each
-from sandbox.domain.observations import Observations
-from sandbox.domain.plan import RolePlan
+from sandbox.domain.observations import LaunchWarning, Observations
+from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.guest import Guest
@@ -23,8 +23,9 @@ from sandbox.launch.causes.reading import explain
 from sandbox.launch.command_failures import app_crashed, app_exited, app_never_answered
 from sandbox.launch.crash_detection import CrashDetector
 from sandbox.launch.door import PreviewDoor
-from sandbox.launch.environment import role_root
+from sandbox.launch.environment import PreviewUrl, role_root
 from sandbox.launch.http_probe import Answer, direct
+from sandbox.launch.local_addresses import local_addresses
 from sandbox.launch.output import OutputFollower
 from sandbox.launch.port_forwarding import PORT_CLAIM_GRACE_SECONDS, PortForwarding
 from sandbox.launch.port_search import OTHER_SECONDS, Found, PortSearch
@@ -44,10 +45,11 @@ STABLE_SECONDS = 1.0
 class HealthStage:
     name = StageName.HEALTH
 
-    def __init__(self, timeout_seconds: float, door: PreviewDoor | None) -> None:
+    def __init__(self, timeout_seconds: float, door: PreviewDoor | None, preview_url: PreviewUrl) -> None:
         """`door` None: there is no proxy in front of this service, and apps are looked at through the guest agent."""
         self._timeout = timeout_seconds
         self._door = door
+        self._preview_url = preview_url
 
     async def run(self, context: StageContext) -> StageResult:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
@@ -63,13 +65,29 @@ class HealthStage:
             await _report(context, result)
         plan = forwarding.plan
         shown = seen.get(plan.preview_role or "")
+        warnings = [result.seen.warning for result in seen.values() if result.seen.warning]
+        for warning in await self._local_addresses(context, plan):
+            await _warn(context, warning)
+            warnings.append(warning)
         observations = Observations(
-            tuple(result.seen.warning for result in seen.values() if result.seen.warning),
+            tuple(warnings),
             shown.seen.path if shown else "/",
             tuple(result.found.port for result in seen.values() if result.found.answer.tls),
             shown.seen.frame_refusal if shown else None,
         )
         return StageResult(plan=plan if plan != context.plan else None, observations=observations)
+
+    async def _local_addresses(self, context: StageContext, plan: LaunchPlan) -> list[LaunchWarning]:
+        """What the code of the shown page asks at localhost. `plan` has the ports that the apps have opened."""
+        if plan.preview_role is None:
+            return []
+        session_id = context.session.session_id
+        opened = {
+            port: each.port for role, each in plan.roles.items() for port in (context.plan.roles[role].port, each.port)
+        }
+        guest = context.engine.guest(session_id, plan.preview_role)
+        ports = [port for port in opened if port is not None]
+        return await local_addresses(guest, plan, ports, lambda port: self._preview_url(session_id, opened[port]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +102,15 @@ class _Result:
 async def _report(context: StageContext, result: _Result) -> None:
     """Put what was seen into the launch's log."""
     if (warning := result.seen.warning) is not None:
-        line = f"warning: {warning.message.splitlines()[0].rstrip(':')}. {warning.hint}"
-        await context.journal.log_line(line, role=result.role, warning=warning.to_json())
+        await _warn(context, warning)
     elif result.seen.path != "/":
         line = f"GET / answers no page, and GET {result.seen.path} does: the preview opens there"
         await context.journal.log_line(line, role=result.role)
+
+
+async def _warn(context: StageContext, warning: LaunchWarning) -> None:
+    line = f"warning: {warning.message.splitlines()[0].rstrip(':')}. {warning.hint}"
+    await context.journal.log_line(line, role=warning.role, warning=warning.to_json())
 
 
 class _RoleHealth:
@@ -213,16 +235,17 @@ class _RoleHealth:
             )
             await journal.log_line(line, role=self._role)
             if len(self._context.plan.roles) > 1:
-                name = self._role.upper().replace("-", "_")
-                line = f"the other roles were started with {name}_PORT={self._plan.port}; set port = {found.port} for "
-                await journal.log_line(f"{line}[{self._role}] in sandbox.toml if they use it", role=self._role)
+                places = f"{self._role}:{self._plan.port} and localhost:{self._plan.port}"
+                line = f"the other roles reach it at {places}, too"
+                await journal.log_line(line, role=self._role)
         if others := [port for port in self._search.open_ports if port not in (found.port, self._plan.port)]:
             ports = ", ".join(f"{port} (preview: {port}-{session_id})" for port in others[:5])
             await journal.log_line(f"also open: {ports}", role=self._role)
 
     async def _log_other_ports(self) -> None:
-        if not self._logged_other_ports and (open_ports := await self._guest.listening_ports()):
-            ports = ", ".join(map(str, open_ports))
+        others = [port for port in await self._guest.listening_ports() if port != self._plan.port]
+        if others and not self._logged_other_ports:
+            ports = ", ".join(map(str, others))
             line = f"waiting for port {self._plan.port}; open so far: {ports}"
             await self._context.journal.log_line(line, role=self._role)
             self._logged_other_ports = True

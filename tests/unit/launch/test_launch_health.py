@@ -238,10 +238,22 @@ async def test_the_localhost_of_other_roles_follows_the_port(world: World) -> No
     session = await world.create_project(two_roles())
     world.guest(session, "backend").script("app", app(5005, output=b"listening on http://127.0.0.1:5005\n"))
     assert await world.launch(session) is SessionStatus.RUNNING
-    assert world.guest(session, "frontend").forwarded == ({5005: "backend"}, 3000)
+    # The front end was started with the detected port, in BACKEND_URL, so both lead to the app.
+    assert world.guest(session, "frontend").forwarded == ({5005: "backend", 8000: "backend"}, 3000)
+    assert world.guest(session, "frontend").planned_port is None
+    assert (world.guest(session, "backend").forwarded[1], world.guest(session, "backend").planned_port) == (5005, 8000)
     session = await world.read(session)
     assert session.backend_port == 5005
-    assert any("BACKEND_PORT=8000" in line for line in await world.lines(session))
+    assert any("at backend:8000 and localhost:8000" in line for line in await world.lines(session))
+
+
+async def test_a_detected_port_that_another_role_opens_leads_to_that_role(world: World) -> None:
+    session = await world.create_project(two_roles())
+    world.guest(session, "frontend").script("app", app(8000, site({"/": PAGE}), output=b"http://localhost:8000\n"))
+    world.guest(session, "backend").script("app", app(5005, output=b"listening on http://127.0.0.1:5005\n"))
+    assert await world.launch(session) is SessionStatus.RUNNING
+    assert world.guest(session, "frontend").forwarded == ({5005: "backend"}, 8000)
+    assert world.guest(session, "backend").forwarded == ({3000: "frontend", 8000: "frontend"}, 5005)
 
 
 async def test_an_app_without_a_planned_port_gets_the_one_that_it_opens(world: World) -> None:
