@@ -37,6 +37,7 @@ from sandbox.api.routes import (
     health,
     lines,
     otlp,
+    processes,
     projects,
     recovery,
     sessions,
@@ -358,7 +359,7 @@ class Application:
             redoc_url=None,
         )
         problems.install(self.api)
-        of_sessions = (sessions, events, lines, commands, files, terminal, recovery)
+        of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
         modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
         for router in (*(module.router for module in modules), *records_routers()):
             self.api.include_router(router)

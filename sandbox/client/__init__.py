@@ -20,7 +20,7 @@ from sandbox.client.errors import (
     SandboxError,
     StreamBroken,
 )
-from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProjectInfo, SessionInfo
+from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProcessEntry, ProjectInfo, SessionInfo
 from sandbox.client.sync import Sandbox
 from sandbox.client.terminal import Terminal
 
@@ -37,6 +37,7 @@ __all__ = [
     "LogLine",
     "NotFoundError",
     "PackingFailed",
+    "ProcessEntry",
     "ProjectInfo",
     "Sandbox",
     "SandboxError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -18,7 +19,7 @@ from sandbox.client.commands import AsyncCommands
 from sandbox.client.config import ClientConfig, resolve
 from sandbox.client.errors import LaunchFailed, SandboxError
 from sandbox.client.files import AsyncFiles
-from sandbox.client.models import LaunchEvent, LogLine, ProjectInfo, SessionInfo
+from sandbox.client.models import LaunchEvent, LogLine, ProcessEntry, ProjectInfo, SessionInfo
 from sandbox.client.terminal import Terminal, open_terminal
 from sandbox.client.transport import Transport, event_data
 from sandbox.domain.events import EventType
@@ -284,6 +285,16 @@ class AsyncSandbox:
     async def stats(self) -> dict[str, Any]:
         """Return the usage of cpu, memory, pids, disk and network, per role."""
         return await self._transport.json("GET", f"{self._path}/stats")
+
+    async def processes(self, role: str | None = None) -> builtins.list[ProcessEntry]:
+        """Return what runs in the containers of all roles, or in that of one."""
+        answer = await self._transport.json("GET", f"{self._path}/processes", params={"role": role})
+        return [ProcessEntry.from_json(item) for item in answer["items"]]
+
+    async def signal(self, pid: int, signal: str = "TERM", *, role: str | None = None) -> None:
+        """Send a signal (`TERM`, `KILL`, …) to a process of a role's container, by default the first role's."""
+        path = f"{self._path}/processes/{pid}/signal"
+        await self._transport.request("POST", path, params={"role": role}, body={"signal": signal})
 
     @asynccontextmanager
     async def terminal(self, role: str | None = None, *, columns: int = 80, rows: int = 24) -> AsyncIterator[Terminal]:

@@ -133,6 +133,31 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessEntry:
+    """A process that runs in the container of a role. `pid` and `ppid` are its numbers there."""
+
+    role: str
+    pid: int
+    ppid: int
+    command: str
+    cpu_seconds: float
+    memory_bytes: int
+    started_at: datetime | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ProcessEntry:
+        return cls(
+            data["role"],
+            data["pid"],
+            data.get("ppid", 0),
+            data.get("command", ""),
+            data.get("cpu_seconds", 0.0),
+            data.get("memory_bytes", 0),
+            parse_time(data.get("started_at")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectInfo:
     """An uploaded project. `plan` describes, per role, what a launch does. If it is not known it is empty, and
     `plan_problem` has `code`, `message`, `hint` and `looked_at`."""

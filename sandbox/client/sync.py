@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Collection, Generator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from sandbox.client.bridge import iterate, run
 from sandbox.client.commands import AsyncCommands, Callback
 from sandbox.client.config import ClientConfig
 from sandbox.client.files import AsyncFiles
-from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProjectInfo, SessionInfo
+from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProcessEntry, ProjectInfo, SessionInfo
 
 
 class Commands:
@@ -230,6 +231,12 @@ class Sandbox:
 
     def stats(self) -> dict[str, Any]:
         return run(self._async.stats)
+
+    def processes(self, role: str | None = None) -> builtins.list[ProcessEntry]:
+        return run(lambda: self._async.processes(role))
+
+    def signal(self, pid: int, signal: str = "TERM", *, role: str | None = None) -> None:
+        run(lambda: self._async.signal(pid, signal, role=role))
 
     def kill(self) -> None:
         run(self._async.kill)

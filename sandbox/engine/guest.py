@@ -69,6 +69,20 @@ class ProcessInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process that runs in a container, named or not."""
+
+    pid: int
+    ppid: int
+    #: The program with its arguments, cut to some hundred characters.
+    command: str
+    cpu_seconds: float
+    memory_bytes: int
+    #: Unix time, in seconds.
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """A file or folder in a container."""
 
@@ -269,6 +283,15 @@ class Guest(Protocol):
 
         Needs no new process, so it works when the container is at its limit of processes.
         """
+
+    async def running_processes(self) -> list[RunningProcess]:
+        """Return every process of the sandbox, oldest first, whoever started it; not those of the guest agent.
+
+        GuestError `agent_refused` by a guest agent of an earlier release.
+        """
+
+    async def signal_process(self, pid: int, signal: int) -> None:
+        """Send a signal to one of `running_processes`. Raises GuestError `process_not_found` if there is none."""
 
     async def forget(self, name: str) -> None:
         """Kill the named process if it runs, and delete it and its output. Does nothing if there is none."""

@@ -157,10 +157,14 @@ class Children:
         """Whether the child's number has not become that of another child."""
         return child.status is None or child.pid not in self._running
 
+    def helpers(self) -> set[int]:
+        """The pids of the guest agent's own processes that run as the user."""
+        return {child.pid for child in self._running.values() if child.helper}
+
     async def kill_all(self) -> int:
         """Kill everything that was started and still runs, helpers excepted; how many processes that was."""
         me = os.getpid()
-        helpers = {child.pid for child in self._running.values() if child.helper}
+        helpers = self.helpers()
         return await freeze_and_kill(lambda: find_tree({me}) - helpers - {me})
 
 

@@ -9,6 +9,7 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
+ps | kill {pid, signal}                              {processes: [`RunningProcess`, ...]} | {}
 forget {name}                                        {}; kills it if it runs, and deletes its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
@@ -24,6 +25,7 @@ CONNECT 127.0.0.1:PORT                               200, then the port's bytes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -36,6 +38,7 @@ from .as_user import FUNCTIONS, serve_as_user
 from .children import outcome
 from .command import Command, to_argv
 from .errors import DISK_FULL, HungUp, Refused, bad_request
+from .process_list import belongs_to, running_processes
 from .request import Request, argument
 from .state import GuestState
 from .stats import listening_ports, read_stats
@@ -159,11 +162,30 @@ async def _wait(state: GuestState, request: Request) -> None:
     await request.answer(process.info())
 
 
-async def _signal(state: GuestState, request: Request) -> None:
-    number = argument(request.args, "signal", int)
+def _signal_number(request: Request) -> int:
+    number: int = argument(request.args, "signal", int)
     if not 1 <= number <= 64:
         raise bad_request(f"there is no signal {number}")
+    return number
+
+
+async def _signal(state: GuestState, request: Request) -> None:
+    number = _signal_number(request)
     await state.processes.get(argument(request.args, "name", str)).signal(state.children, number)
+    await request.answer({})
+
+
+async def _ps(state: GuestState, request: Request) -> None:
+    found = running_processes(state.user.uid, state.children.helpers())
+    await request.answer({"processes": [process._asdict() for process in found]})
+
+
+async def _kill(state: GuestState, request: Request) -> None:
+    pid, number = argument(request.args, "pid", int), _signal_number(request)
+    if pid in state.children.helpers() or not belongs_to(state.user.uid, pid):
+        raise Refused("process_not_found", f"the sandbox has no process {pid}", 404)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
     await request.answer({})
 
 
@@ -249,6 +271,8 @@ ROUTES: dict[str, Handler] = {
     "signal": _signal,
     "forget": _forget,
     "kill_all": _kill_all,
+    "ps": _ps,
+    "kill": _kill,
     "stdin": _stdin,
     "output": _output,
     # The name on the wire is that of earlier releases, which the service must be able to talk to.

@@ -17,7 +17,7 @@ from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Engine
-from sandbox.engine.guest import Guest
+from sandbox.engine.guest import Guest, RunningProcess
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
@@ -277,6 +277,18 @@ class SessionService:
 
         self._refuse_ended(session)
         return await for_each(session.containers, one)
+
+    async def running_processes(
+        self, caller: Caller, session_id: UUID, role: str | None
+    ) -> dict[str, list[RunningProcess]]:
+        """What runs in the containers of all roles, or in that of one, by role."""
+        session = await self._cached(caller, session_id)
+        self.guest_of(session, role)
+
+        async def one(name: str) -> list[RunningProcess]:
+            return await self._engine.guest(session_id, name).running_processes()
+
+        return await for_each([role] if role else session.containers, one)
 
     async def guest(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, str]:
         """The guest agent of a role's container (by default the first role's), and the role."""

@@ -244,3 +244,19 @@ async def test_a_later_connection_for_exports_ends_the_earlier(guest: Guest) -> 
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
     await second.close()
+
+
+async def test_running_processes_are_listed_and_signalled(guest_under_test: GuestUnderTest, name: str) -> None:
+    guest = guest_under_test.guest
+    started = await guest.start(name, guest_under_test.program(FOREVER))
+    await until_printed(guest, name, b"started\n")
+    (found,) = (process for process in await guest.running_processes() if process.pid == started.pid)
+    assert found.command
+    assert found.memory_bytes > 0
+    assert abs(found.started_at - started.started_at) < 5
+    await guest.signal_process(found.pid, signal.SIGTERM)
+    assert (await guest.wait(name)).signal == signal.SIGTERM
+    assert started.pid not in {process.pid for process in await guest.running_processes()}
+    with pytest.raises(GuestError) as refused:
+        await guest.signal_process(started.pid, signal.SIGTERM)
+    assert refused.value.code == "process_not_found"

@@ -24,6 +24,7 @@ from sandbox.engine.guest import (
     OutputChunk,
     PortSocket,
     ProcessInfo,
+    RunningProcess,
     Stream,
     UsageSample,
 )
@@ -182,6 +183,17 @@ class FakeGuest:
         for process in running:
             process.kill()
         return len(running)
+
+    async def running_processes(self) -> list[RunningProcess]:
+        running = [one.info for one in (await self._enter("running_processes")).processes.values() if one.running]
+        return [RunningProcess(it.pid, 1, it.command, 0.0, 1 << 20, it.started_at) for it in running]
+
+    async def signal_process(self, pid: int, signal: int) -> None:
+        for process in (await self._enter("signal_process")).processes.values():
+            if process.running and process.pid == pid:
+                process.kill(signal)
+                return
+        raise guest_error("process_not_found", f"the sandbox has no process {pid}")
 
     async def forget(self, name: str) -> None:
         process = (await self._enter("forget")).processes.pop(name, None)

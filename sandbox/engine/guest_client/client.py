@@ -18,6 +18,7 @@ from sandbox.engine.guest import (
     OutputChunk,
     PortSocket,
     ProcessInfo,
+    RunningProcess,
     Stream,
     UsageSample,
 )
@@ -138,6 +139,13 @@ class GuestClient:
     async def kill_all(self) -> int:
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
+
+    async def running_processes(self) -> list[RunningProcess]:
+        answer, _ = await self._http.call("ps")
+        return [RunningProcess(**process) for process in answer["processes"]]
+
+    async def signal_process(self, pid: int, signal: int) -> None:
+        await self._http.call("kill", {"pid": pid, "signal": signal})
 
     async def forget(self, name: str) -> None:
         await self._http.call("forget", {"name": name})

@@ -23,7 +23,10 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(_commands(get_command(app)))
-WANTED = "up down demo serve migrate doctor create watch list show logs exec shell open console kill relaunch recover"
+WANTED = (
+    "up down demo serve migrate doctor create watch list show logs exec shell ps signal open console kill relaunch "
+    "recover"
+)
 
 
 def test_all_commands_exist() -> None:

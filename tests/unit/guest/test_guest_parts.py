@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from sandbox.guest import stats
+from sandbox.guest import process_list, stats
 from sandbox.guest.archive import check
 from sandbox.guest.children import outcome
 from sandbox.guest.errors import Refused
@@ -142,3 +143,30 @@ def test_files_that_are_being_written_are_not_watched(tmp_path: Path) -> None:
     (tmp_path / ".new.b9b4822ba080.tmp").write_text("half")
     (tmp_path / ".env.tmp").write_text("x")
     assert set(snapshot(str(tmp_path))) == {str(tmp_path / ".env.tmp")}
+
+
+def test_processes_of_the_user_are_read_from_proc(tmp_path: Path) -> None:
+    def process(pid: int, uid: int, state: str, command: bytes) -> None:
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        (folder / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
+        fields = [state, "1", *["0"] * 9, "50", "25", *["0"] * 6, "300", "0", "7"]
+        (folder / "stat").write_text(f"{pid} (a) b) {' '.join(fields)} 0\n")
+        (folder / "cmdline").write_bytes(command)
+
+    (tmp_path / "stat").write_text("cpu 1\nbtime 1000\n")
+    process(7, 200_000, "S", b"python3\0-c\0\xff" + b"x" * 1000)
+    process(8, 200_000, "R", b"")
+    process(9, 200_000, "Z", b"")
+    process(10, 0, "S", b"agent")
+    process(11, 200_000, "S", b"launcher")
+    found = process_list.running_processes(200_000, {11}, str(tmp_path))
+    assert [(one.pid, one.ppid) for one in found] == [(7, 1), (8, 1)]
+    assert found[0].command.startswith("python3 -c \ufffdxxx")
+    assert len(found[0].command) == process_list.COMMAND_LIMIT
+    assert found[1].command == "[a) b]"
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert (found[0].cpu_seconds, found[0].started_at) == (75 / ticks, 1000 + 300 / ticks)
+    assert found[0].memory_bytes == 7 * os.sysconf("SC_PAGE_SIZE")
+    assert process_list.belongs_to(200_000, 8, str(tmp_path))
+    assert not process_list.belongs_to(200_000, 10, str(tmp_path))
