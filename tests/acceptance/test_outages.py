@@ -112,7 +112,7 @@ def daemon(docker_client: docker.DockerClient) -> Iterator[OwnEngine]:
             client.images.load(docker_client.images.get(reference).save(named=reference))
         yield daemon
     finally:
-        daemon.stop()
+        daemon.end_everything()
         shutil.rmtree(home)
 
 
