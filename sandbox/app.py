@@ -48,6 +48,7 @@ from sandbox.api.routes import (
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
+from sandbox.db.liveness import Liveness
 from sandbox.db.server import DatabaseServer
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
@@ -234,6 +235,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
+    await _started(stack, Liveness(db))
     recorder = Recorder(db)
     recorder.start()
     stack.push_async_callback(recorder.close)

@@ -8,6 +8,7 @@ machine or of another engine.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -71,6 +72,13 @@ class OwnEngine:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     helper.kill()
             psutil.wait_procs(helpers, timeout=30)
+
+    def forget_start(self, container_id: str) -> None:
+        """Let the engine, which does not run, take the container for one that was never started. It runs on."""
+        file = self.home / "data" / "containers" / container_id / "config.v2.json"
+        config = json.loads(file.read_text())
+        config["State"].update(Running=False, Pid=0, StartedAt="0001-01-01T00:00:00Z")
+        file.write_text(json.dumps(config))
 
     def end_everything(self) -> None:
         """End the engine and all processes that it has left, such as those that watch containers."""

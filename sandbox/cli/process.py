@@ -26,6 +26,8 @@ from sandbox.settings import Settings
 
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
+#: What a service that is about to end adds to its pid file.
+_ENDING = "ending"
 
 
 def pid_file(settings: Settings) -> Path:
@@ -90,10 +92,29 @@ def running_pid(path: Path) -> int | None:
     try:
         with path.open("r+") as file:
             if not _lock(file):
-                return int(file.read().strip() or 0) or None
+                return int((file.read().split() or ["0"])[0]) or None
     except (FileNotFoundError, ValueError):
         return None
     return None
+
+
+def note_ending(path: Path) -> None:
+    """Note in the pid file of the service, which is this process, that it is about to end."""
+    with path.open("a") as file:
+        file.write(f"{_ENDING}\n")
+
+
+def staying_pid(path: Path) -> int | None:
+    """Return what `running_pid` does, once a service that is about to end has ended. Blocks.
+
+    Such a service still answers for a moment. Raises SandboxError if it does not end.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while (pid := running_pid(path)) is not None and _ENDING in path.read_text().split():
+        if time.monotonic() > deadline:
+            raise _still_alive(pid)
+        time.sleep(0.05)
+    return pid
 
 
 def start_detached(settings: Settings) -> int:
@@ -200,9 +221,12 @@ def stop(path: Path) -> int | None:
             if running_pid(path) != pid:
                 return pid
             time.sleep(0.05)
-    raise SandboxError(
-        f"The service (pid {pid}) does not end", hint=f"See what it does: ps -fp {pid}", code="still_alive"
-    )
+    raise _still_alive(pid)
+
+
+def _still_alive(pid: int) -> SandboxError:
+    message = f"The service (pid {pid}) does not end"
+    return SandboxError(message, hint=f"See what it does: ps -fp {pid}", code="still_alive")
 
 
 def tail(path: Path, lines: int = 15) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -35,10 +36,17 @@ def serve(
     from sandbox.app import create_app
     from sandbox.edge.folder import EdgeFolder
 
+    class Server(uvicorn.Server):
+        """Notes in the pid file that it ends: it still answers for a moment."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            process.note_ending(process.pid_file(settings))
+            super().handle_exit(sig, frame)
+
     settings = load_settings()
     process.raise_file_limit()
     with process.claim(settings):
-        server = uvicorn.Server(
+        server = Server(
             uvicorn.Config(
                 create_app(settings, edge=edge),
                 host=settings.host,
@@ -91,9 +99,9 @@ def up(
 
 
 def start(settings: Settings) -> None:
-    """Start the service in the background unless it runs, and wait until it is ready."""
+    """Start the service in the background unless it runs, and wait until it is ready. One that ends is waited for."""
     with step(output.err(), "service") as work:
-        running = process.running_pid(process.pid_file(settings))
+        running = process.staying_pid(process.pid_file(settings))
         if running is None:
             process.check_port(settings)
             work.result = f"pid {process.start_detached(settings)}, log {process.log_file(settings)}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import event, text
@@ -48,6 +51,10 @@ class Database:
         """`explain` may know better than a connection why PostgreSQL does not answer; its error is raised then."""
         self._explain = explain
         self._full_at: float | None = None
+        #: Whether PostgreSQL answers nothing, not even with an error (`liveness.py`).
+        self.is_silent = False
+        #: The connections that are in use.
+        self._in_use: WeakSet[psycopg.AsyncConnection] = WeakSet()
         self._params = driver.connection_params(dsn, application_name)
         #: The largest number of connections; a caller that needs one more waits for `pool_timeout` seconds.
         self.max_connections = pool_size + max_overflow
@@ -69,11 +76,14 @@ class Database:
             driver.adapt(connection)
 
         @event.listens_for(self.engine.sync_engine, "checkin")
-        def _on_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
+        def _on_checkin(connection: Any, record: ConnectionPoolEntry) -> None:
             record.info[_IDLE_SINCE] = time.monotonic()
+            if connection is not None:
+                self._in_use.discard(connection.driver_connection)
 
         @event.listens_for(self.engine.sync_engine, "checkout")
         def _on_checkout(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+            self._in_use.add(connection.driver_connection)
             # Instead of `pool_pre_ping`, which costs a round trip at every use.
             if time.monotonic() - record.info.get(_IDLE_SINCE, time.monotonic()) > driver.IDLE_SECONDS:
                 try:
@@ -118,7 +128,31 @@ class Database:
         """
         with self._translated_errors():
             async with await driver.connect(self._params) as connection:
-                yield connection
+                self._in_use.add(connection)
+                try:
+                    yield connection
+                finally:
+                    self._in_use.discard(connection)
+
+    async def accepts_connections(self, seconds: int) -> bool:
+        """Whether PostgreSQL answers a new connection within so many seconds, if only by refusing it."""
+        try:
+            connection = await driver.connect(self._params | {"connect_timeout": seconds})
+        except psycopg.errors.ConnectionTimeout:
+            return False
+        except psycopg.Error:
+            return True
+        await connection.close()
+        return True
+
+    def silence(self) -> None:
+        """Note that PostgreSQL answers nothing: whatever waits for it fails now, and what comes later fails at once."""
+        self.is_silent = True
+        for connection in list(self._in_use):
+            if not connection.closed:
+                # A copy of the descriptor, because the connection closes its own.
+                with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
 
     async def ping(self) -> None:
         """Run a trivial statement. Raises `DatabaseUnavailable`."""
@@ -137,6 +171,11 @@ class Database:
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
         """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on."""
+        if self.is_silent:
+            raise DatabaseUnavailable(
+                "PostgreSQL runs and does not answer.",
+                hint="See whether it is frozen, out of memory or cut off; the service goes on when it answers.",
+            )
         try:
             with _translated_errors():
                 yield

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from sandbox.errors import GuestError
+
 #: Port on a container's loopback interface where its guest agent accepts the app's telemetry (OTLP over HTTP).
 EXPORTS_PORT: Final = 14318
 
@@ -398,6 +400,9 @@ class Guest(Protocol):
 
         Raises GuestError `agent_refused` if the guest agent is of an older image that accepts no exports.
         """
+
+    def interrupt(self, error: GuestError) -> None:
+        """Let every request that waits for its answer raise this error, because no answer will come."""
 
     async def aclose(self) -> None:
         """Close the connections to the guest agent. Its processes go on."""

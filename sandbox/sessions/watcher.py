@@ -21,7 +21,7 @@ from sandbox.domain.failures import PASSING_LOSSES
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Work
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
 from sandbox.engine.labels import container_name
-from sandbox.errors import EngineError, GuestError, SandboxError
+from sandbox.errors import EngineError, GuestError, Kind, SandboxError
 from sandbox.launch.losses import find_loss
 from sandbox.sessions import store
 from sandbox.sessions.app_exits import EXITED, AppExit, AppExitMonitor, ExitOutcome, find_app_exits, needs_polling
@@ -99,6 +99,11 @@ class Watcher:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _handle(self, event: EngineEvent) -> None:
+        if event.action == "pause":
+            message = f"the container of role {event.role} was paused"
+            hint = f"Resume it with `docker unpause`, or `sandbox recover {event.session_id.hex[:8]}`, then try again."
+            error = GuestError(message, code="container_paused", kind=Kind.UNAVAILABLE, hint=hint)
+            self._engine.guest(event.session_id, event.role).interrupt(error)
         if event.action != "start":
             self.check(event.session_id)
 

@@ -7,7 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from sandbox.db.embedded import EmbeddedPostgres
@@ -113,6 +115,33 @@ def test_the_service_starts_a_killed_database_again(
     # Connections that were in use break once, so a viewer may have to connect again.
     assert Viewer(api, second).finish()[-1].data["status"] == "ready"
     api.end(second)
+
+
+def test_a_frozen_database_is_reported_within_seconds(own: Service, api: Api, session_id: str) -> None:
+    use(api, session_id)
+    pid = asyncio.run(EmbeddedPostgres(own.home).status()).pid
+    assert pid is not None
+    frozen = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in frozen:
+        process.suspend()
+    try:
+        began = time.monotonic()
+        # The first ones wait until it is noticed; all of them would wait for ever without that.
+        with ThreadPoolExecutor(4) as pool:
+            lists = [pool.submit(api.http.get, "/api/v1/sessions", timeout=DEADLINE_SECONDS) for _ in range(4)]
+        for answer in lists:
+            problem(answer.result(), 503, "database_unavailable")
+        print(f"noticed after {time.monotonic() - began:.1f} s")
+        problem(api.http.post("/api/v1/sessions", json={}), 503, "database_unavailable")
+        ready = api.http.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "database_unavailable")
+        use(api, session_id)
+    finally:
+        for process in frozen:
+            process.resume()
+    own.wait_ready()
+    use(api, session_id)
+    assert api.http.get("/api/v1/sessions").status_code == 200
 
 
 def accepted(api: Api, deadline: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import docker
@@ -59,7 +60,16 @@ def ask(api: Api, session_id: str) -> str:
 
 def test_a_paused_container_is_told_and_is_as_before_when_it_is_resumed(admin: Api, running: str) -> None:
     container = admin.get(running)["containers"]["backend"]["id"]
-    docker_run("pause", container)
+    with ThreadPoolExecutor(1) as pool:
+        body = {"command": "touch begun; sleep 600", "role": "backend", "timeout_seconds": 900}
+        in_progress = pool.submit(admin.http.post, f"/api/v1/sessions/{running}/exec", json=body, timeout=60)
+        while "begun" not in admin.exec(running, "ls", role="backend")["stdout"]:
+            time.sleep(0.1)
+        docker_run("pause", container)
+        began = time.monotonic()
+        ended = in_progress.result()
+        print(f"the command ended after {time.monotonic() - began:.2f} s")
+        assert (ended.status_code, ended.json()["code"]) == (503, "container_paused")
     try:
         session = until(admin, running, "error", "container_paused")
         assert session["containers"]["backend"]["status"] == "paused"

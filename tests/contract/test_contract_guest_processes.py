@@ -55,6 +55,17 @@ async def test_exec_kills_at_the_timeout(guest_under_test: GuestUnderTest) -> No
     assert (result.exit_code, result.signal) == (137, signal.SIGKILL)
 
 
+async def test_an_interruption_ends_a_command_that_waits_and_nothing_else(guest_under_test: GuestUnderTest) -> None:
+    guest = guest_under_test.guest
+    running = asyncio.create_task(guest.exec(guest_under_test.program(FOREVER)))
+    await asyncio.sleep(0.3)
+    guest.interrupt(GuestError("its container was paused", code="container_paused"))
+    with pytest.raises(GuestError) as interrupted:
+        await asyncio.wait_for(running, 20)
+    assert interrupted.value.code == "container_paused"
+    assert (await guest.exec(guest_under_test.program(Script(b"here")))).stdout == b"here"
+
+
 async def test_exec_truncates_at_the_limit(guest_under_test: GuestUnderTest) -> None:
     result = await guest_under_test.guest.exec(guest_under_test.program(Script(b"x" * 100)), max_output_bytes=10)
     assert result.truncated

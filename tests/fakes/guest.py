@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -57,6 +57,7 @@ class FakeGuest:
         self._scripts: dict[str, Script] = {"true": Script()}
         self._failures = ScriptedFailures()
         self._unreachable = 0
+        self._waiting: set[asyncio.Future[None]] = set()
         self._connections = Connections()
         #: The names of all processes that were really started, in order.
         self.started: list[str] = []
@@ -119,7 +120,7 @@ class FakeGuest:
         timed_out = False
         try:
             async with asyncio.timeout(timeout_seconds):
-                await process.wait()
+                await self._unless_interrupted(process.wait())
         except TimeoutError:
             timed_out = True
         finally:
@@ -301,8 +302,27 @@ class FakeGuest:
     async def exports(self) -> FakeExports:
         return (await self._enter("exports")).exports.connect()
 
+    def interrupt(self, error: GuestError) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(error)
+
     async def aclose(self) -> None:
         await self._connections.close()
+
+    async def _unless_interrupted(self, answer: Coroutine[Any, Any, object]) -> None:
+        """Wait for an answer; raises the error of `interrupt` if that comes first."""
+        interruption: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(answer)
+        self._waiting.add(interruption)
+        try:
+            await asyncio.wait({waiting, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            if interruption.done():
+                interruption.result()
+        finally:
+            self._waiting.discard(interruption)
+            interruption.cancel()
+            waiting.cancel()
 
     async def _enter(self, call: str) -> Container:
         self._on_call(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,17 @@ from sandbox.engine.docker.states import container_state
 from sandbox.engine.docker.transport import GuestTransport
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.http import Connector
-from sandbox.errors import EngineError, Kind
+from sandbox.errors import EngineError, GuestError, Kind
 from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: How often `ensure_container` tries again while another process creates or removes the same container.
 _ENSURE_ATTEMPTS = 6
 _ENSURE_PAUSE_SECONDS = 0.1
 _START_DEADLINE_SECONDS = 60.0
+#: How long a guest agent may take to end everything that it runs, in a container that the engine has lost.
+_LEFT_BEHIND_SECONDS = 5.0
 
 
 class DockerEngine:
@@ -232,12 +237,27 @@ class DockerEngine:
                 raise
             # It was created for a network that is gone, and can join no other one, or the engine was killed while it
             # started it. It is removed so that the next attempt creates a new one. Its files are on the volume.
+            if not without_network:
+                await self._end_left_behind(spec)
             await self._calls.call(lambda client: client.remove_container(name, force=True))
             if without_network:
                 self._networks.forget_shared_network()
                 if spec.network is not None:
                     await self._networks.require(spec.network)
             raise EngineConflict(error.message) from error
+
+    async def _end_left_behind(self, spec: ContainerSpec) -> None:
+        """End what runs in a container that the engine has lost, and let nobody reach its guest agent any more.
+
+        No call of the engine ends it. It uses the volume of the container that replaces it.
+        """
+        try:
+            async with asyncio.timeout(_LEFT_BEHIND_SECONDS):
+                await self.guest(spec.session_id, spec.role).kill_all()
+        except (GuestError, TimeoutError) as error:
+            log.info("nothing is ended in a container that the engine has lost: %s", error)
+        await self._close_guests(lambda *key: key == (spec.session_id, spec.role))
+        await asyncio.to_thread(self._folders.remove, spec.session_id, spec.role)
 
     async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
         """Start a container that is not running. One that cannot be started is removed, to be created again."""

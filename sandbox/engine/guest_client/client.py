@@ -254,6 +254,9 @@ class GuestClient:
         sock, _ = await self._http.switch("POST", "/exports", {})
         return ExportsConnection(sock)
 
+    def interrupt(self, error: GuestError) -> None:
+        self._http.interrupt(error)
+
     async def aclose(self) -> None:
         await self._http.aclose()
 

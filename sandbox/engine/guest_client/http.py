@@ -178,6 +178,19 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
             yield part
 
 
+class _Waiting:
+    """A request that waits for its answer, and the error with which it is to end, if it is."""
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self._deadline = deadline
+        self.error: GuestError | None = None
+
+    def end(self, error: GuestError) -> None:
+        if self.error is None:
+            self.error = error
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+
 class GuestHttp:
     """Requests over a pool of keep-alive connections, which are made when they are first needed.
 
@@ -188,6 +201,8 @@ class GuestHttp:
         self._connector = connector
         #: When an answer came last, in the time of the event loop.
         self._heard = 0.0
+        #: The requests that wait for their answers.
+        self._waiting: set[_Waiting] = set()
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
@@ -243,24 +258,31 @@ class GuestHttp:
 
         def begin() -> None:
             nonlocal watch
-            watch = loop.create_task(self._watch(loop.time() - QUIET_SECONDS, deadline))
+            watch = loop.create_task(self._watch(loop.time() - QUIET_SECONDS, waiting))
 
         try:
             async with asyncio.timeout(None) as deadline:
+                waiting = _Waiting(deadline)
+                self._waiting.add(waiting)
                 timer = loop.call_later(QUIET_SECONDS, begin)
                 try:
                     answer = await self._pool.handle_async_request(request)
                 finally:
                     timer.cancel()
+                    self._waiting.discard(waiting)
                     if watch is not None:
                         watch.cancel()
         except TimeoutError:
-            silent = QUIET_SECONDS + ALIVE_SECONDS
-            raise unreachable(f"nothing was heard from it for {silent:.0f} s; its container may be paused") from None
+            raise waiting.error or unreachable("it took too long") from None
         self._heard = loop.time()
         return answer
 
-    async def _watch(self, since: float, deadline: asyncio.Timeout) -> None:
+    def interrupt(self, error: GuestError) -> None:
+        """End the requests that wait for their answers with this error."""
+        for waiting in self._waiting:
+            waiting.end(error)
+
+    async def _watch(self, since: float, waiting: _Waiting) -> None:
         """End the request that waits since then as soon as the guest agent is silent."""
         loop = asyncio.get_running_loop()
         while True:
@@ -270,7 +292,8 @@ class GuestHttp:
             elif await self._is_alive():
                 self._heard = loop.time()
             else:
-                deadline.reschedule(loop.time())
+                silent = QUIET_SECONDS + ALIVE_SECONDS
+                waiting.end(unreachable(f"nothing was heard from it for {silent:.0f} s; its container may be paused"))
                 return
 
     async def _is_alive(self) -> bool:
