@@ -10,19 +10,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox.projects.detection.python_dependencies import VENV
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A remedy: if the output of a command that contains `old` matches `cause`, the command runs again with `new`."""
+    """A remedy: if the output of a command that contains `old` matches `cause`, the command runs again with `new`,
+    followed by `then` after the arguments of `old`."""
 
     old: str
     new: str
     cause: re.Pattern[str]
     reason: str
+    then: str = ""
 
 
 _BUILD_FAILED = re.compile(r"Failed to build|build backend returned an error|Multiple top-level packages")
 _OUT_OF_STEP = "the lock file does not fit the manifest"
+_OTHER_PYTHON = (
+    "the project asks for another version of Python: its dependencies are installed for the one that there is"
+)
 _NO_PACKAGE = "the project itself cannot be built as a package: only its dependencies are installed"
 
 _REPAIRS = (
@@ -55,6 +62,25 @@ _REPAIRS = (
         "yarn install",
         re.compile(r"lockfile needs to be updated"),
         _OUT_OF_STEP,
+    ),
+    Repair(
+        "yarn install",
+        "yarn install --ignore-engines",
+        re.compile(r"The engine \"node\" is incompatible with this module"),
+        "the project asks for another version of Node.js: it is installed all the same",
+    ),
+    Repair(
+        "uv sync --frozen",
+        f"{VENV} && uv export --quiet --frozen --no-emit-project -o .venv/requirements.txt",
+        re.compile(r"incompatible with the project's Python requirement"),
+        _OTHER_PYTHON,
+        " && uv pip install -r .venv/requirements.txt",
+    ),
+    Repair(
+        "-e .",
+        "-r pyproject.toml",
+        re.compile(r"current Python version \([\d.]+\) does not satisfy Python"),
+        _OTHER_PYTHON,
     ),
     Repair(
         "uv sync --frozen",
@@ -90,7 +116,9 @@ def second_attempt(command: str, lines: Sequence[str]) -> SecondAttempt | None:
     """Return what to run after `command` has failed with these last lines of output, or None."""
     for repair in _REPAIRS:
         if _contains(command, repair.old) and any(repair.cause.search(line) for line in lines):
-            return SecondAttempt(command.replace(repair.old, repair.new, 1), repair.reason)
+            before, _, after = command.partition(repair.old)
+            arguments, separator, rest = after.partition(" && ")
+            return SecondAttempt(f"{before}{repair.new}{arguments}{repair.then}{separator}{rest}", repair.reason)
     return None
 
 

@@ -23,6 +23,7 @@ from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.install_repairs import second_attempt
 from sandbox.launch.output import TAIL_LINES, OutputFollower, last_lines
 from sandbox.launch.stage import StageContext, StageResult
+from sandbox.launch.version_demands import version_demands
 
 
 class DependenciesStage:
@@ -43,11 +44,15 @@ class DependenciesStage:
         if command is None:
             return
         ended, lines = await self._run(context, role, command, ProcessKind.INSTALL)
+        printed = list(lines)
         again = second_attempt(command, lines) if ended.exit_code != 0 and not ended.out_of_memory else None
         if again is not None:
             await context.journal.log_line(f"{again.reason} (in this workspace only)", role=role)
             command = again.command
             ended, lines = await self._run(context, role, command, ProcessKind.REINSTALL, ended.started_at)
+            printed += lines
+        for demand in version_demands(printed):
+            await context.journal.log_line(demand, role=role)
         if ended.exit_code != 0:
             guest = context.engine.guest(context.session.session_id, role)
             cause = await explain(guest, lines, role_root(context.plan, role))

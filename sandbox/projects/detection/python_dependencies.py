@@ -12,7 +12,8 @@ from sandbox.projects.toml import TomlInvalid, load_toml
 
 #: The container has only this version, so `uv` must use it even if `.python-version` names another one.
 _PYTHON = "--python 3.12"
-_VENV = f"uv venv --allow-existing {_PYTHON}"
+#: Makes the virtualenv into which dependencies are installed.
+VENV = f"uv venv --allow-existing {_PYTHON}"
 _EXPORTED = ".venv/requirements.txt"
 
 #: Files any one of which shows that the folder is installed on its own.
@@ -115,7 +116,7 @@ class Dependencies:
         """
         if not self.declared:
             known = {_KNOWN_IMPORTS[name]: _KNOWN_IMPORTS[name] for name in imports if name in _KNOWN_IMPORTS}
-            return f"{_VENV} && uv pip install {_quoted(sorted((known | needs).values()))}"
+            return f"{VENV} && uv pip install {_quoted(sorted((known | needs).values()))}"
         lacking = {name: required for name, required in needs.items() if not self._satisfies(required, name)}
         extras, groups = self._optional(set(lacking))
         optional = set().union(*extras.values(), *groups.values())
@@ -130,14 +131,14 @@ class Dependencies:
         source = self._source()
         if source == "-e ." and extras:
             source, of_extras = "-e " + shlex.quote(f".[{','.join(extras)}]"), []
-        words = (f"{_VENV} && {self._export_command()}uv pip install", source, *of_extras, *of_groups, missing)
+        words = (f"{VENV} && {self._export_command()}uv pip install", source, *of_extras, *of_groups, missing)
         return " ".join(filter(None, words))
 
     def install_project(self) -> str:
         """Return the command that installs the project itself, with its programs, and its dependencies."""
         if self.method == "uv.lock":
             return self.install({}, ())
-        return f"{_VENV} && uv pip install -e ."
+        return f"{VENV} && uv pip install -e ."
 
     @property
     def _is_member(self) -> bool:

@@ -5,6 +5,10 @@ import pytest
 from sandbox.launch.install_repairs import second_attempt
 
 VENV = "uv venv --allow-existing && "
+OTHER_PYTHON = (
+    "error: The requested interpreter resolved to Python 3.12.1, which is incompatible with the project's Python "
+    "requirement: `>=3.13` (from `project.requires-python`)"
+)
 NOT_BUILT = "  × Failed to build `x @ file:///workspace`"
 
 
@@ -28,6 +32,23 @@ NOT_BUILT = "  × Failed to build `x @ file:///workspace`"
         ),
         (f"{VENV}uv pip install -e . gunicorn", NOT_BUILT, f"{VENV}uv pip install -r pyproject.toml gunicorn"),
         ("uv sync --frozen --python 3.12", NOT_BUILT, "uv sync --frozen --no-install-project --python 3.12"),
+        (
+            "uv sync --frozen --python 3.12 --extra api && uv pip install uvicorn",
+            OTHER_PYTHON,
+            "uv venv --allow-existing --python 3.12 && uv export --quiet --frozen --no-emit-project -o "
+            ".venv/requirements.txt --python 3.12 --extra api && uv pip install -r .venv/requirements.txt "
+            "&& uv pip install uvicorn",
+        ),
+        (
+            f"{VENV}uv pip install -e . gunicorn",
+            "  ╰─▶ Because the current Python version (3.12.1) does not satisfy Python>=3.13 and a==1 depends on it",
+            f"{VENV}uv pip install -r pyproject.toml gunicorn",
+        ),
+        (
+            "yarn install --frozen-lockfile",
+            'error a@1.0.0: The engine "node" is incompatible with this module. Expected version ">=24". Got "20.1.0"',
+            "yarn install --ignore-engines --frozen-lockfile",
+        ),
     ],
 )
 def test_remedies(command: str, line: str, again: str) -> None:

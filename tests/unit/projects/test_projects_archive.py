@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,23 @@ def test_other_content_types(content_type: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         ArchiveKind.of(content_type)
     assert (caught.value.code, caught.value.kind) == ("archive_unsupported", Kind.UNSUPPORTED)
+
+
+async def test_backslashes_in_the_names_of_a_zip_of_windows_are_separators(tmp_path: Path) -> None:
+    """As PowerShell's Compress-Archive and older versions of .NET write them."""
+    files = {"tram\\README.md": b"# Tram\r\n", "tram\\backend\\main.py": b"", "tram\\backend\\static\\a.txt": b"a"}
+    entries = []
+    for name, content in files.items():
+        info = zipfile.ZipInfo("placeholder")
+        info.filename = info.orig_filename = name
+        info.create_system = 0
+        entries.append((info, content))
+    result = await run(tmp_path, zipped(*entries), ArchiveKind.ZIP)
+    slashes = {name.replace("\\", "/").removeprefix("tram/"): content for name, content in files.items()}
+    assert result == await run(tmp_path, tar_gz(*slashes.items()), ArchiveKind.TAR_GZ)
+    with tarfile.open(tmp_path / "project.tar.gz") as tar:
+        assert [member.name for member in tar if member.isfile()] == [
+            "README.md",
+            "backend/main.py",
+            "backend/static/a.txt",
+        ]
