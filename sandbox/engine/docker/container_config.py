@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
+from sandbox.engine.docker.name_service import RESOLVER_FILE
 from sandbox.errors import InvalidInput
 
 #: Folder of the container with the guest agent's socket. Only root may enter it, so sandboxed code cannot reach the
@@ -40,6 +41,7 @@ def container_config(
     oci_runtime: str | None,
     ipv6_loopback: bool,
     host_entries: Sequence[str] = (),
+    resolver_file: Path | None = None,
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
     agent.
@@ -50,6 +52,7 @@ def container_config(
         oci_runtime: The engine's runtime to use. None is its default.
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
         host_entries: Lines for `/etc/hosts`, as `name:address`.
+        resolver_file: The host's file to use as `/etc/resolv.conf`. None keeps the engine's.
 
     Raises:
         InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
@@ -66,8 +69,9 @@ def container_config(
         "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+            **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback),
             "ExtraHosts": list(host_entries),
+            "Mounts": list(_mounts(spec, deployment_id, guest_folder, resolver_file)),
         },
         "NetworkingConfig": {
             # On the shared network the role is no unique name, because every session has the same roles.
@@ -87,7 +91,6 @@ def user_number(session_id: UUID) -> int:
 
 def _host_config(
     spec: ContainerSpec,
-    deployment_id: UUID,
     network: str,
     guest_folder: Path | None,
     oci_runtime: str | None,
@@ -120,11 +123,8 @@ def _host_config(
         ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
         "RestartPolicy": {"Name": "no"},
-        "Mounts": [_workspace(spec, deployment_id)],
     }
-    if guest_folder is not None:
-        config["Mounts"].append({"Type": "bind", "Source": str(guest_folder), "Target": GUEST_FOLDER})
-    else:
+    if guest_folder is None:
         config["Tmpfs"] = {GUEST_FOLDER: "mode=0700,size=1m"}
     if ipv6_loopback:
         # Engines before version 26 disable ::1 with the rest of IPv6, although /etc/hosts maps localhost to it.
@@ -132,6 +132,16 @@ def _host_config(
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
     return config
+
+
+def _mounts(
+    spec: ContainerSpec, deployment_id: UUID, guest_folder: Path | None, resolver_file: Path | None
+) -> Iterator[dict[str, Any]]:
+    yield _workspace(spec, deployment_id)
+    if guest_folder is not None:
+        yield {"Type": "bind", "Source": str(guest_folder), "Target": GUEST_FOLDER}
+    if resolver_file is not None:
+        yield {"Type": "bind", "Source": str(resolver_file), "Target": RESOLVER_FILE, "ReadOnly": True}
 
 
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:

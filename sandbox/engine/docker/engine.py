@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
 from sandbox.engine.docker.errors import EngineConflict, EngineNotFound, is_left_behind
-from sandbox.engine.docker.firewall import Firewall
+from sandbox.engine.docker.firewall import Firewall, why_not
 from sandbox.engine.docker.host_network import has_ipv6
+from sandbox.engine.docker.name_service import hide_names, write_resolver_file
 from sandbox.engine.docker.networks import DockerNetworks
 from sandbox.engine.docker.removal import DockerRemoval
 from sandbox.engine.docker.socket_folders import SocketFolders
@@ -26,6 +28,8 @@ from sandbox.engine.guest import Guest
 from sandbox.engine.guest_client.http import Connector
 from sandbox.errors import EngineError, Kind
 from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: How often `ensure_container` tries again while another process creates or removes the same container.
 _ENSURE_ATTEMPTS = 6
@@ -209,6 +213,7 @@ class DockerEngine:
             # the engine would refuse the setting.
             ipv6_loopback=guest_folder is not None and has_ipv6(),
             host_entries=await self._networks.host_entries(spec.network) if spec.network else [],
+            resolver_file=await self._resolver_file(spec) if guest_folder is not None else None,
         )
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))
@@ -216,6 +221,12 @@ class DockerEngine:
             if "bind source path does not exist" in error.message and self._transport.fall_back_to_exec():
                 raise EngineConflict(error.message) from error
             raise
+
+    async def _resolver_file(self, spec: ContainerSpec) -> Path | None:
+        """The `/etc/resolv.conf` of a container on the shared network, if the engine's name server can be closed."""
+        if spec.network is not None or self._settings.egress_guard == "off" or why_not(self._calls.local):
+            return None
+        return await asyncio.to_thread(write_resolver_file, self._settings.home / "resolv.conf")
 
     async def _guest_folder(self, spec: ContainerSpec) -> Path | None:
         """Create the host's folder for the guest agent's socket and return it. None if sockets cannot be shared."""
@@ -238,6 +249,17 @@ class DockerEngine:
                 if spec.network is not None:
                     await self._networks.require(spec.network)
             raise EngineConflict(error.message) from error
+        # Before the guest agent is asked to run anything.
+        if spec.network is None and (found := await self._inspect(name)) is not None:
+            await self._hide_names(found)
+
+    async def _hide_names(self, container: Mapping[str, Any]) -> None:
+        try:
+            await asyncio.to_thread(hide_names, container)
+        except EngineError as error:
+            if self._settings.egress_guard == "required":
+                raise
+            log.warning("%s", error)
 
     async def _revive(self, name: str, status: str, spec: ContainerSpec) -> None:
         """Start a container that is not running. One that cannot be started is removed, to be created again."""
