@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EgressGuard = Literal["auto", "required", "off"]
+SeccompProfile = Literal["own", "engine"]
 
 
 def _default_home() -> Path:
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
         None, description="Caddy, the program of the edge; without it the one installed with the service"
     )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
+    seccomp: SeccompProfile = Field(
+        "own",
+        description="System calls that sandboxes may use: own is this service's list, engine that of the engine, "
+        "which also has ptrace",
+    )
     agent_transport: Literal["auto", "socket", "exec"] = Field(
         "auto",
         description="How guest agents are reached: a socket shared with the engine, its exec, or whichever works",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +13,7 @@ from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
 from sandbox.engine.docker.name_service import RESOLVER_FILE
 from sandbox.errors import InvalidInput
+from sandbox.settings import SeccompProfile
 
 #: Folder of the container with the guest agent's socket. Only root may enter it, so sandboxed code cannot reach the
 #: socket.
@@ -26,6 +29,7 @@ _FIRST_USER, _LAST_USER = 200_000, 0o7_777_777
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 
 _SHM_BYTES = 256 << 20
+_PROFILE = Path(__file__).with_name("seccomp.json")
 
 #: Variables that the C library obeys when a program starts.
 _LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
@@ -42,6 +46,7 @@ def container_config(
     ipv6_loopback: bool,
     host_entries: Sequence[str] = (),
     resolver_file: Path | None = None,
+    seccomp: SeccompProfile = "own",
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
     agent.
@@ -52,6 +57,7 @@ def container_config(
         oci_runtime: The engine's runtime to use. None is its default.
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
         host_entries: Lines for `/etc/hosts`, as `name:address`.
+        seccomp: The filter of system calls: the one of this package, or the engine's default.
         resolver_file: The host's file to use as `/etc/resolv.conf`. None keeps the engine's.
 
     Raises:
@@ -69,7 +75,7 @@ def container_config(
         "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback),
+            **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback, seccomp),
             "ExtraHosts": list(host_entries),
             "Mounts": list(_mounts(spec, deployment_id, guest_folder, resolver_file)),
         },
@@ -95,14 +101,14 @@ def _host_config(
     guest_folder: Path | None,
     oci_runtime: str | None,
     ipv6_loopback: bool,
+    seccomp: SeccompProfile,
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "NetworkMode": network,
         "Init": True,
         "CapDrop": ["ALL"],
         "CapAdd": _GUEST_CAPABILITIES,
-        # No seccomp profile is named here, so the engine's default profile applies.
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={_own_profile()}"] if seccomp == "own" else [])],
         "Privileged": False,
         "IpcMode": "private",
         # Browsers and worker processes of data tools use more than the 64 MiB that engines give. It counts as memory.
@@ -132,6 +138,12 @@ def _host_config(
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
     return config
+
+
+@cache
+def _own_profile() -> str:
+    """The profile in one line: the engine's API takes its content, not a path."""
+    return json.dumps(json.loads(_PROFILE.read_text()), separators=(",", ":"))
 
 
 def _mounts(

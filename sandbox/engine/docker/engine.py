@@ -209,6 +209,7 @@ class DockerEngine:
             environment=self._environment,
             guest_folder=guest_folder,
             oci_runtime=self._settings.engine_runtime,
+            seccomp=self._settings.seccomp,
             # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
             # the engine would refuse the setting.
             ipv6_loopback=guest_folder is not None and has_ipv6(),
