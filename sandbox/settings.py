@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
+    disk_mb: int = Field(
+        0,
+        ge=0,
+        description="Disk space of each workspace, and of the rest of its container, MiB; 0 means no limit. Needs an "
+        "engine with its data on XFS with project quotas",
+    )
     max_sessions_per_user: int = Field(
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
     )

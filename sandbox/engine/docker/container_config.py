@@ -137,6 +137,8 @@ def _host_config(
         config["Sysctls"] = {"net.ipv6.conf.lo.disable_ipv6": "0"}
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
+    if spec.limits.disk_bytes:
+        config["StorageOpt"] = {"size": str(spec.limits.disk_bytes)}
     return config
 
 
@@ -159,11 +161,14 @@ def _mounts(
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
     """Return the mount of the `/workspace` volume. The create call creates the volume with these labels if it does not
     exist. It outlives the container."""
+    options: dict[str, Any] = {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)}
+    if spec.limits.disk_bytes:
+        options["DriverConfig"] = {"Name": "local", "Options": {"size": str(spec.limits.disk_bytes)}}
     return {
         "Type": "volume",
         "Source": labels.container_name(spec.session_id, spec.role),
         "Target": WORKSPACE,
-        "VolumeOptions": {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)},
+        "VolumeOptions": options,
     }
 
 

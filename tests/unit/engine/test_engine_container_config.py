@@ -131,3 +131,12 @@ def test_the_resolver_file_is_mounted_read_only():
         if it["Type"] == "bind"
     )
     assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == ("/home/resolv.conf", "/etc/resolv.conf", True)
+
+
+def test_disk_space_is_limited_only_on_request():
+    free = config()["HostConfig"]
+    assert "StorageOpt" not in free
+    assert "DriverConfig" not in free["Mounts"][0]["VolumeOptions"]
+    limited = config(replace(SPEC, limits=replace(SPEC.limits, disk_bytes=5 << 20)))["HostConfig"]
+    assert limited["StorageOpt"] == {"size": "5242880"}
+    assert limited["Mounts"][0]["VolumeOptions"]["DriverConfig"] == {"Name": "local", "Options": {"size": "5242880"}}
