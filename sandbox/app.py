@@ -329,7 +329,7 @@ def _stages(
     settings = core.settings
     options = LessonOptions.of(settings)
     images = RuntimeImages(core.catalog, settings.docker_host)
-    limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids)
+    limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids, settings.disk_mb * MIB)
     return [
         PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EgressGuard = Literal["auto", "required", "off"]
+SeccompProfile = Literal["own", "engine"]
 
 
 def _default_home() -> Path:
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
         None, description="Caddy, the program of the edge; without it the one installed with the service"
     )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
+    seccomp: SeccompProfile = Field(
+        "own",
+        description="System calls that sandboxes may use: own is this service's list, engine that of the engine, "
+        "which also has ptrace",
+    )
     agent_transport: Literal["auto", "socket", "exec"] = Field(
         "auto",
         description="How guest agents are reached: a socket shared with the engine, its exec, or whichever works",
@@ -119,6 +125,12 @@ class Settings(BaseSettings):
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
+    disk_mb: int = Field(
+        0,
+        ge=0,
+        description="Disk space of each workspace, and of the rest of its container, MiB; 0 means no limit. Needs an "
+        "engine with its data on XFS with project quotas",
+    )
     max_sessions_per_user: int = Field(
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
     )

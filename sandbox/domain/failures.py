@@ -24,6 +24,8 @@ FAILURE_STAGES: dict[str, StageName | None] = {
     "egress_host_unknown": StageName.NETWORK,
     #: The engine could not create or start a container.
     "container_start_failed": StageName.CONTAINERS,
+    #: The engine cannot limit the disk space of containers, which SANDBOX_DISK_MB asks for.
+    "disk_limit_unavailable": StageName.CONTAINERS,
     #: A container started, but the guest agent in it does not answer.
     "agent_unreachable": StageName.CONTAINERS,
     #: The runtime's image does not exist and could not be built.

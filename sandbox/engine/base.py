@@ -37,6 +37,8 @@ class Limits:
     cpus: float
     #: Maximum number of processes and threads.
     pids: int
+    #: Most bytes on the workspace's volume, and as many in the rest of the container. 0: no limit.
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
+from sandbox.engine.docker.name_service import RESOLVER_FILE
 from sandbox.errors import InvalidInput
+from sandbox.settings import SeccompProfile
 
 #: Folder of the container with the guest agent's socket. Only root may enter it, so sandboxed code cannot reach the
 #: socket.
@@ -25,6 +29,7 @@ _FIRST_USER, _LAST_USER = 200_000, 0o7_777_777
 _GUEST_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 
 _SHM_BYTES = 256 << 20
+_PROFILE = Path(__file__).with_name("seccomp.json")
 
 #: Variables that the C library obeys when a program starts.
 _LOADER_VARIABLES = frozenset({"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"})
@@ -40,6 +45,8 @@ def container_config(
     oci_runtime: str | None,
     ipv6_loopback: bool,
     host_entries: Sequence[str] = (),
+    resolver_file: Path | None = None,
+    seccomp: SeccompProfile = "own",
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
     agent.
@@ -50,6 +57,8 @@ def container_config(
         oci_runtime: The engine's runtime to use. None is its default.
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
         host_entries: Lines for `/etc/hosts`, as `name:address`.
+        seccomp: The filter of system calls: the one of this package, or the engine's default.
+        resolver_file: The host's file to use as `/etc/resolv.conf`. None keeps the engine's.
 
     Raises:
         InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
@@ -66,8 +75,9 @@ def container_config(
         "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_host_config(spec, deployment_id, network, guest_folder, oci_runtime, ipv6_loopback),
+            **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback, seccomp),
             "ExtraHosts": list(host_entries),
+            "Mounts": list(_mounts(spec, deployment_id, guest_folder, resolver_file)),
         },
         "NetworkingConfig": {
             # On the shared network the role is no unique name, because every session has the same roles.
@@ -87,19 +97,18 @@ def user_number(session_id: UUID) -> int:
 
 def _host_config(
     spec: ContainerSpec,
-    deployment_id: UUID,
     network: str,
     guest_folder: Path | None,
     oci_runtime: str | None,
     ipv6_loopback: bool,
+    seccomp: SeccompProfile,
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "NetworkMode": network,
         "Init": True,
         "CapDrop": ["ALL"],
         "CapAdd": _GUEST_CAPABILITIES,
-        # No seccomp profile is named here, so the engine's default profile applies.
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={_own_profile()}"] if seccomp == "own" else [])],
         "Privileged": False,
         "IpcMode": "private",
         # Browsers and worker processes of data tools use more than the 64 MiB that engines give. It counts as memory.
@@ -120,28 +129,46 @@ def _host_config(
         ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
         "RestartPolicy": {"Name": "no"},
-        "Mounts": [_workspace(spec, deployment_id)],
     }
-    if guest_folder is not None:
-        config["Mounts"].append({"Type": "bind", "Source": str(guest_folder), "Target": GUEST_FOLDER})
-    else:
+    if guest_folder is None:
         config["Tmpfs"] = {GUEST_FOLDER: "mode=0700,size=1m"}
     if ipv6_loopback:
         # Engines before version 26 disable ::1 with the rest of IPv6, although /etc/hosts maps localhost to it.
         config["Sysctls"] = {"net.ipv6.conf.lo.disable_ipv6": "0"}
     if oci_runtime is not None:
         config["Runtime"] = oci_runtime
+    if spec.limits.disk_bytes:
+        config["StorageOpt"] = {"size": str(spec.limits.disk_bytes)}
     return config
+
+
+@cache
+def _own_profile() -> str:
+    """The profile in one line: the engine's API takes its content, not a path."""
+    return json.dumps(json.loads(_PROFILE.read_text()), separators=(",", ":"))
+
+
+def _mounts(
+    spec: ContainerSpec, deployment_id: UUID, guest_folder: Path | None, resolver_file: Path | None
+) -> Iterator[dict[str, Any]]:
+    yield _workspace(spec, deployment_id)
+    if guest_folder is not None:
+        yield {"Type": "bind", "Source": str(guest_folder), "Target": GUEST_FOLDER}
+    if resolver_file is not None:
+        yield {"Type": "bind", "Source": str(resolver_file), "Target": RESOLVER_FILE, "ReadOnly": True}
 
 
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
     """Return the mount of the `/workspace` volume. The create call creates the volume with these labels if it does not
     exist. It outlives the container."""
+    options: dict[str, Any] = {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)}
+    if spec.limits.disk_bytes:
+        options["DriverConfig"] = {"Name": "local", "Options": {"size": str(spec.limits.disk_bytes)}}
     return {
         "Type": "volume",
         "Source": labels.container_name(spec.session_id, spec.role),
         "Target": WORKSPACE,
-        "VolumeOptions": {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)},
+        "VolumeOptions": options,
     }
 
 

@@ -16,8 +16,9 @@ from sandbox.engine.docker import events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.container_config import container_config
 from sandbox.engine.docker.errors import EngineConflict, EngineNotFound, is_left_behind
-from sandbox.engine.docker.firewall import Firewall
+from sandbox.engine.docker.firewall import Firewall, why_not
 from sandbox.engine.docker.host_network import has_ipv6
+from sandbox.engine.docker.name_service import hide_names, write_resolver_file
 from sandbox.engine.docker.networks import DockerNetworks
 from sandbox.engine.docker.removal import DockerRemoval
 from sandbox.engine.docker.socket_folders import SocketFolders
@@ -210,10 +211,12 @@ class DockerEngine:
             environment=self._environment,
             guest_folder=guest_folder,
             oci_runtime=self._settings.engine_runtime,
+            seccomp=self._settings.seccomp,
             # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
             # the engine would refuse the setting.
             ipv6_loopback=guest_folder is not None and has_ipv6(),
             host_entries=await self._networks.host_entries(spec.network) if spec.network else [],
+            resolver_file=await self._resolver_file(spec) if guest_folder is not None else None,
         )
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))
@@ -221,6 +224,12 @@ class DockerEngine:
             if "bind source path does not exist" in error.message and self._transport.fall_back_to_exec():
                 raise EngineConflict(error.message) from error
             raise
+
+    async def _resolver_file(self, spec: ContainerSpec) -> Path | None:
+        """The `/etc/resolv.conf` of a container on the shared network, if the engine's name server can be closed."""
+        if spec.network is not None or self._settings.egress_guard == "off" or why_not(self._calls.local):
+            return None
+        return await asyncio.to_thread(write_resolver_file, self._settings.home / "resolv.conf")
 
     async def _guest_folder(self, spec: ContainerSpec) -> Path | None:
         """Create the host's folder for the guest agent's socket and return it. None if sockets cannot be shared."""
@@ -245,6 +254,17 @@ class DockerEngine:
                 if spec.network is not None:
                     await self._networks.require(spec.network)
             raise EngineConflict(error.message) from error
+        # Before the guest agent is asked to run anything.
+        if spec.network is None and (found := await self._inspect(name)) is not None:
+            await self._hide_names(found)
+
+    async def _hide_names(self, container: Mapping[str, Any]) -> None:
+        try:
+            await asyncio.to_thread(hide_names, container)
+        except EngineError as error:
+            if self._settings.egress_guard == "required":
+                raise
+            log.warning("%s", error)
 
     async def _end_left_behind(self, spec: ContainerSpec) -> None:
         """End what runs in a container that the engine has lost, and let nobody reach its guest agent any more.

@@ -81,6 +81,13 @@ def _refusal(error: docker.errors.APIError) -> EngineError:
             code="disk_full",
             hint="Free disk space on the engine's machine, then relaunch.",
         )
+    if "pquota" in message or ("quota" in message and "support" in message):
+        return EngineError(
+            f"the container engine cannot limit disk space: {message}",
+            code="disk_limit_unavailable",
+            kind=Kind.UNAVAILABLE,
+            hint="Set SANDBOX_DISK_MB=0, or put the engine's data on XFS that is mounted with pquota.",
+        )
     if isinstance(error, docker.errors.NotFound):
         return EngineNotFound(message)
     # The engine refuses to remove a network that is in use with status 403.

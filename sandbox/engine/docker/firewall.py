@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -24,11 +24,11 @@ from sandbox.engine import labels
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.egress import host_addresses, reach_of
 from sandbox.engine.docker.firewall_rules import GuardedNetwork, Service, ruleset
+from sandbox.engine.docker.name_service import name_servers
 from sandbox.errors import EngineError, Kind
 
 _NFT_SECONDS = 10
 _LOCKS = Path("/run/lock")
-_RESOLVERS = Path("/etc/resolv.conf")
 _DNS_PORT = 53
 #: How long the addresses of package indexes and proxies are remembered.
 _RESOLVE_SECONDS = 60.0
@@ -104,7 +104,7 @@ class Firewall:
         return self._resolved
 
     def _resolve(self) -> Iterator[Service]:
-        for address in _name_servers(_RESOLVERS):
+        for address in name_servers():
             yield Service(address, _DNS_PORT)
         for url in (*_INDEXES, *_urls(self._environment)):
             parts = urlsplit(url)
@@ -136,20 +136,6 @@ def unavailable(reason: str) -> EngineError:
         kind=Kind.UNAVAILABLE,
         hint="run `sandbox doctor`, which names what is missing",
     )
-
-
-def _name_servers(file: Path) -> Iterator[IPv4Address]:
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                yield IPv4Address(words[1])
-            except ValueError:
-                continue  # an IPv6 address, which containers cannot reach
 
 
 def _urls(environment: Mapping[str, str]) -> Iterator[str]:

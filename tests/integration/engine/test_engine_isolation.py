@@ -108,12 +108,45 @@ REFUSED = {1, 13, 38}
 
 async def test_namespaces_mounts_and_kernel_interfaces_are_closed(world: World):
     result = await world.one.python(SYSCALLS)
-    # The kernel may lack them or allow them to users. The engine's seccomp profile decides about them.
-    for optional in ("userfaultfd", "io_uring_setup"):
-        result.pop(optional)
     assert {name: code for name, code in result.items() if code not in REFUSED} == {}
     for command in ("unshare -U id -u", "unshare -r id -u", "unshare -Urm mount -t tmpfs none /mnt", "unshare -m true"):
         assert (await world.one.run("sh", "-c", command)).exit_code != 0
+
+
+#: What development tools do: threads, subprocesses, file watches, shared memory, asynchronous I/O, raw terminals.
+TOOLS = """
+import asyncio, ctypes, json, mmap, multiprocessing.shared_memory, os, pty, select, socket, subprocess, threading
+libc = ctypes.CDLL(None, use_errno=True)
+async def sockets():
+    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    return await reader.read()
+thread = threading.Thread(target=lambda: None)
+thread.start()
+memory = multiprocessing.shared_memory.SharedMemory(create=True, size=4096)
+memory.unlink()
+results = {
+    "sockets": asyncio.run(sockets()) == b"",
+    "subprocess": subprocess.check_output(["echo", "x"]) == b"x\\n",
+    "inotify": libc.inotify_init1(0) >= 0,
+    "epoll": select.epoll().fileno() >= 0,
+    "memfd": os.memfd_create("x") >= 0,
+    "pty": len(pty.openpty()) == 2,
+    "links": bool(socket.if_nameindex()),
+    "protected memory": mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC) is not None,
+    "affinity": bool(os.sched_getaffinity(0)),
+    "memory size": os.sysconf("SC_PHYS_PAGES") > 0,
+}
+print(json.dumps([name for name, worked in results.items() if not worked]))
+"""
+
+
+async def test_the_seccomp_profile_lets_development_tools_work(world: World):
+    assert await world.one.python(TOOLS) == []
+    script = "set -e; git init -q made; cd made; git -c user.name=a -c user.email=b commit --allow-empty -m x"
+    assert "x" in await world.one.sh(script)
+    compiled = "echo 'int main() { return 7; }' > c.cc && g++ -o c c.cc; ./c; echo $?"
+    assert await world.one.sh(compiled) == "7\n"
 
 
 MOUNTS = """

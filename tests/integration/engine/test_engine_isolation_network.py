@@ -85,3 +85,41 @@ async def test_the_service_on_the_hosts_loopback_is_unreachable(world: World):
             gateway = await sandbox.python(GATEWAY)
             targets = [f"{host}:{port}" for host in (gateway, "127.0.0.1", "localhost", "host.docker.internal")]
             assert set((await sandbox.python(CONNECT, *targets)).values()) == {None}
+
+
+NAMES = """
+import json, socket, struct, sys
+def asked(server, query):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(2)
+        try:
+            sock.sendto(query, (server, 53))
+            return sock.recv(512)[3] & 15 == 0
+        except OSError:
+            return False
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = bool(socket.getaddrinfo(name, None))
+    except OSError:
+        found[name] = False
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\\0"
+    query = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">2H", 1, 1)
+    found[name] |= asked("127.0.0.11", query)
+    if name[0].isdigit():
+        try:
+            found[name] = bool(socket.gethostbyaddr(name)[0])
+        except OSError:
+            found[name] = False
+print(json.dumps(found))
+"""
+
+
+async def test_names_of_other_sessions_resolve_to_nothing(world: World):
+    names = [world.neighbour.state.name, world.neighbour.state.id[:12], str(world.neighbour.state.ip)]
+    assert await world.one.python(NAMES, *names) == dict.fromkeys(names, False)
+    # Roles of one session find each other, by the engine's name server.
+    assert await world.frontend.python(NAMES, "backend") == {"backend": True}
+    state = await world.engine.inspect_container(world.one.session_id, "main")
+    assert state is not None
+    assert (await world.one.sh("getent hosts localhost main")).count("\n") == 2

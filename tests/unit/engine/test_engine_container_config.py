@@ -1,5 +1,6 @@
 """The body of the create call contains all isolation measures, and nothing that weakens them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -38,7 +39,7 @@ def test_only_the_guest_agents_capabilities_are_added():
     host = config()["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert set(host["CapAdd"]) == {"SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"}
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert [option.partition("=")[0] for option in host["SecurityOpt"]] == ["no-new-privileges:true", "seccomp"]
     assert host["Privileged"] is False
     assert host["ShmSize"] == min(256 << 20, host["Memory"] // 2)
 
@@ -87,3 +88,55 @@ def test_variables_of_the_dynamic_loader_are_refused(name: str):
     with pytest.raises(InvalidInput, match=name) as refused:
         config(replace(SPEC, env={name: "/workspace/evil.so"}))
     assert refused.value.code == "env_refused"
+
+
+def test_the_seccomp_profile_refuses_what_it_does_not_list():
+    (_, option) = config()["HostConfig"]["SecurityOpt"]
+    profile = json.loads(option.removeprefix("seccomp="))
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    allowed = [rule for rule in profile["syscalls"] if "ALLOW" in rule["action"] and "args" not in rule]
+    always = {name for rule in allowed for name in rule["names"]}
+    assert {"read", "execve", "futex", "openat", "rseq", "fchmodat2"} <= always
+    refused = "mount unshare setns keyctl add_key bpf userfaultfd io_uring_setup ptrace perf_event_open clone3 clone"
+    assert always.isdisjoint(refused.split())
+
+
+def test_the_engines_seccomp_profile_can_be_used():
+    host = container_config(
+        SPEC,
+        deployment_id=DEPLOYMENT,
+        network="sbx-shared",
+        environment={},
+        guest_folder=None,
+        oci_runtime=None,
+        ipv6_loopback=False,
+        seccomp="engine",
+    )["HostConfig"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+
+
+def test_the_resolver_file_is_mounted_read_only():
+    (mount,) = (
+        it
+        for it in container_config(
+            SPEC,
+            deployment_id=DEPLOYMENT,
+            network="sbx-shared",
+            environment={},
+            guest_folder=None,
+            oci_runtime=None,
+            ipv6_loopback=False,
+            resolver_file=Path("/home/resolv.conf"),
+        )["HostConfig"]["Mounts"]
+        if it["Type"] == "bind"
+    )
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == ("/home/resolv.conf", "/etc/resolv.conf", True)
+
+
+def test_disk_space_is_limited_only_on_request():
+    free = config()["HostConfig"]
+    assert "StorageOpt" not in free
+    assert "DriverConfig" not in free["Mounts"][0]["VolumeOptions"]
+    limited = config(replace(SPEC, limits=replace(SPEC.limits, disk_bytes=5 << 20)))["HostConfig"]
+    assert limited["StorageOpt"] == {"size": "5242880"}
+    assert limited["Mounts"][0]["VolumeOptions"]["DriverConfig"] == {"Name": "local", "Options": {"size": "5242880"}}

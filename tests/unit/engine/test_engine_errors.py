@@ -20,6 +20,8 @@ def refusal(status: int, explanation: str) -> docker.errors.APIError:
     [
         (refusal(500, "mkdir /var/lib/docker/overlay2/1: no space left on device"), "disk_full"),
         (refusal(500, "write /data: Disk quota exceeded"), "disk_full"),
+        (refusal(500, "--storage-opt is supported only for overlay over xfs with 'pquota'"), "disk_limit_unavailable"),
+        (refusal(500, "quota size requested but no quota support"), "disk_limit_unavailable"),
         (refusal(500, "something else"), "engine_error"),
         (refusal(409, "the name is in use"), "engine_conflict"),
         (requests.exceptions.ReadTimeout("slow"), "engine_timeout"),
