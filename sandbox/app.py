@@ -257,7 +257,12 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
     settings = core.settings
-    limits = SessionLimits(settings.idle_timeout_seconds, settings.max_lifetime_seconds, settings.max_sessions_per_user)
+    limits = SessionLimits(
+        settings.idle_timeout_seconds,
+        settings.max_lifetime_seconds,
+        settings.max_sessions_per_user,
+        max(settings.memory_mb, settings.memory_max_mb),
+    )
     runtimes = [runtime.name for runtime in core.catalog.list()]
     return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
 

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         "", description="Private networks (CIDR, by comma) that sandboxes may reach all the same"
     )
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
+    memory_max_mb: int = Field(
+        4096, ge=64, description="Most memory that a session may ask for, for each container, MiB"
+    )
     cpus: float = Field(2.0, gt=0, description="CPUs of each container")
     pids: int = Field(512, ge=32, description="Processes and threads of each container")
     disk_mb: int = Field(

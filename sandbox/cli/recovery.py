@@ -11,6 +11,7 @@ from rich.text import Text
 from sandbox.cli import output
 from sandbox.cli.output import Json
 from sandbox.cli.sessions import Detach, find, run_again
+from sandbox.client import AsyncSandbox
 from sandbox.client.config import ClientConfig
 from sandbox.client.transport import Transport
 
@@ -35,7 +36,7 @@ def recover(
     Example: sandbox recover --dry-run
     """
     if session is not None and not dry_run:
-        run_again(ctx, session, "recover", detach, as_json)
+        run_again(ctx, session, AsyncSandbox.recover, detach, as_json)
         return
     answer = output.run(_recover(output.config_of(ctx), session, dry_run=dry_run))
     if as_json:

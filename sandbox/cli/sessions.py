@@ -7,10 +7,12 @@ import sys
 import tomllib
 import uuid
 import webbrowser
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -27,6 +29,7 @@ Role = Annotated[
     str | None, typer.Option("--role", "-r", help="Container to use: frontend, backend, … Default: the first.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for the launch to finish.")]
+Memory = Annotated[int | None, typer.Option("--memory", metavar="MIB", help="Memory of each container, in MiB.")]
 STYLES = {
     SessionStatus.RUNNING: "green",
     SessionStatus.READY: "green",
@@ -78,6 +81,7 @@ def create(
     lessons: Annotated[
         bool, typer.Option("--lessons/--no-lessons", help="Let lessons of earlier failures change the launch's plan.")
     ] = True,
+    memory: Memory = None,
     detach: Detach = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the preview in the browser.")] = False,
     as_json: Json = False,
@@ -106,6 +110,7 @@ def create(
             plan=stated,
             idle_timeout_seconds=idle_timeout,
             lessons=lessons,
+            memory_mb=memory,
             wait=False,
             config=config,
         )
@@ -325,26 +330,31 @@ def kill(
             output.out().print(f"terminated {session_id}")
 
 
-def relaunch(ctx: typer.Context, session: Session, detach: Detach = False, as_json: Json = False) -> None:
+def relaunch(
+    ctx: typer.Context, session: Session, memory: Memory = None, detach: Detach = False, as_json: Json = False
+) -> None:
     """Launch the project again in the same session.
 
     Example: sandbox relaunch 3f2a
     """
-    run_again(ctx, session, "relaunch", detach, as_json)
+    run_again(ctx, session, partial(AsyncSandbox.relaunch, memory_mb=memory), detach, as_json)
 
 
 def run_again(
-    ctx: typer.Context, session: str, verb: Literal["relaunch", "recover"], detach: bool, as_json: bool
+    ctx: typer.Context,
+    session: str,
+    start: Callable[..., Coroutine[Any, Any, SessionInfo]],
+    detach: bool,
+    as_json: bool,
 ) -> None:
     """Relaunch or recover a session and show the progress."""
 
     async def work() -> SessionInfo:
         sandbox = await find(output.config_of(ctx), session)
-        start = sandbox.relaunch if verb == "relaunch" else sandbox.recover
         console = output.err()
         try:
             with show(console, quiet=as_json or detach) as progress:
-                return await start(wait=not detach, on_event=progress)
+                return await start(sandbox, wait=not detach, on_event=progress)
         except LaunchFailed as failure:
             if as_json:
                 raise

@@ -58,6 +58,7 @@ class AsyncSandbox:
         agents: list[str] | None = None,
         plan: dict[str, dict[str, Any] | None] | None = None,
         lessons: bool = True,
+        memory_mb: int | None = None,
         wait: bool = True,
         on_event: Callable[[LaunchEvent], None] | None = None,
         base_url: str | None = None,
@@ -76,6 +77,7 @@ class AsyncSandbox:
             plan: Roles that replace those of the project's plan, with the keys of a table of `sandbox.toml`. A role
                 that is None is left out.
             lessons: Whether lessons of earlier failures may change the plan of the session's launches.
+            memory_mb: Memory of each container in MiB, by default the service's.
             wait: Whether to wait until the session is running (a blank one: ready). Otherwise return as soon as the
                 service has accepted the request.
             on_event: Called with each event of the launch while waiting.
@@ -99,6 +101,7 @@ class AsyncSandbox:
                 "plan": plan,
                 # A service of the previous release does not know the field.
                 "lessons": None if lessons else False,
+                "memory_mb": memory_mb,
             }
             data = await transport.json(
                 "POST",
@@ -251,21 +254,32 @@ class AsyncSandbox:
         return (await self._transport.request("GET", f"{self._path}/pipeline-log")).text
 
     async def relaunch(
-        self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None
+        self,
+        *,
+        memory_mb: int | None = None,
+        wait: bool = True,
+        on_event: Callable[[LaunchEvent], None] | None = None,
     ) -> SessionInfo:
-        """Launch the project again in the same session. For `wait` see `create`."""
-        return await self._run_again("relaunch", wait, on_event)
+        """Launch the project again in the same session, from now on with this memory of each container. For `wait` see
+        `create`."""
+        return await self._run_again("relaunch", wait, on_event, {"memory_mb": memory_mb} if memory_mb else None)
 
     async def recover(self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None) -> SessionInfo:
         """Recover a session that is in `error` or has lost its containers. For `wait` see `create`."""
         return await self._run_again("recover", wait, on_event)
 
-    async def _run_again(self, verb: str, wait: bool, on_event: Callable[[LaunchEvent], None] | None) -> SessionInfo:
+    async def _run_again(
+        self,
+        verb: str,
+        wait: bool,
+        on_event: Callable[[LaunchEvent], None] | None,
+        body: dict[str, Any] | None = None,
+    ) -> SessionInfo:
         # The events of finished launches are skipped. During a launch, the service refuses the request, or has not yet
         # written the last event, so there is nothing to skip.
         finished = (await self.refresh()).status is not SessionStatus.CREATING
         after = await self._last_seq() if finished else 0
-        await self._transport.json("POST", f"{self._path}/{verb}")
+        await self._transport.json("POST", f"{self._path}/{verb}", body=body)
         return await self.wait(on_event=on_event, after=after) if wait else await self.refresh()
 
     async def _last_seq(self) -> int:

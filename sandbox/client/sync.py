@@ -114,6 +114,7 @@ class Sandbox:
         agents: list[str] | None = None,
         plan: dict[str, dict[str, Any] | None] | None = None,
         lessons: bool = True,
+        memory_mb: int | None = None,
         wait: bool = True,
         on_event: Callable[[LaunchEvent], None] | None = None,
         base_url: str | None = None,
@@ -134,6 +135,7 @@ class Sandbox:
             agents=agents,
             plan=plan,
             lessons=lessons,
+            memory_mb=memory_mb,
             wait=wait,
             on_event=on_event,
             base_url=base_url,
@@ -220,8 +222,14 @@ class Sandbox:
     def pipeline_log(self) -> str:
         return run(self._async.pipeline_log)
 
-    def relaunch(self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None) -> SessionInfo:
-        return run(lambda: self._async.relaunch(wait=wait, on_event=on_event))
+    def relaunch(
+        self,
+        *,
+        memory_mb: int | None = None,
+        wait: bool = True,
+        on_event: Callable[[LaunchEvent], None] | None = None,
+    ) -> SessionInfo:
+        return run(lambda: self._async.relaunch(memory_mb=memory_mb, wait=wait, on_event=on_event))
 
     def recover(self, *, wait: bool = True, on_event: Callable[[LaunchEvent], None] | None = None) -> SessionInfo:
         return run(lambda: self._async.recover(wait=wait, on_event=on_event))

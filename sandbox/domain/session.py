@@ -140,6 +140,8 @@ class Session:
     agents: tuple[str, ...] = ()
     #: Whether lessons may change the plan of this session's launches.
     lessons: bool = True
+    #: Memory of each container in MiB; None for the setting's.
+    memory_mb: int | None = None
     #: None until the plan stage of the session's first run has completed.
     plan: LaunchPlan | None = None
     #: The roles that the request for the session gave, which replace those of the project's plan.

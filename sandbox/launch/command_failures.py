@@ -99,7 +99,7 @@ def _out_of_memory(role: str, command: str, remedy: str) -> StageFailed:
     return StageFailed(
         "out_of_memory",
         f"{role}: `{command}` was killed because the container ran out of memory",
-        f"Raise SANDBOX_MEMORY_MB, or {remedy}.",
+        f"Relaunch with more memory (`sandbox relaunch --memory`), or {remedy}.",
         details=FailureEvidence(role=role, cause=FailureCause.OUT_OF_MEMORY).to_json(),
     )
 

@@ -67,7 +67,8 @@ class AppExit:
         """The error of a session that has lost this app."""
         again = f"`sandbox recover {session_id.hex[:8]}`"
         if self.out_of_memory:
-            hint = f"Have the app use less, or raise SANDBOX_MEMORY_MB; then {again} starts it again, files are kept."
+            more = f"`sandbox relaunch {session_id.hex[:8]} --memory MIB`"
+            hint = f"Have the app use less and start it with {again}, or give it more with {more}. Files are kept."
             return SessionError("out_of_memory", self.message, hint, None)
         correct = self.hint.rstrip(".") or "Correct what its last lines name, if anything"
         hint = f"{correct}; then {again} starts it again, files are kept."

@@ -26,6 +26,8 @@ class CreateRequest:
     #: Roles that replace those of the project's plan.
     plan: RequestedPlan | None = None
     lessons: bool = True
+    #: Memory of each container in MiB; None for the setting's.
+    memory_mb: int | None = None
 
     def digest(self) -> str:
         """Of all fields, to recognise a different request with the same Idempotency-Key."""
@@ -37,4 +39,6 @@ class CreateRequest:
             del values["egress"]
         if self.lessons:
             del values["lessons"]
+        if self.memory_mb is None:
+            del values["memory_mb"]
         return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

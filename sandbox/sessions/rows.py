@@ -14,7 +14,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting,
+    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting, memory_mb,
     (SELECT evidence FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS evidence,
     (SELECT observations FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS observations,
     CASE WHEN status = 'terminated' THEN NULL ELSE
@@ -49,6 +49,7 @@ def to_session(row: Any) -> Session:
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
         lessons=row.lessons,
+        memory_mb=row.memory_mb,
         plan=stored_plan(row.plan) if row.plan is not None else None,
         requested_plan=row.requested_plan,
         waiting=Waiting.from_json(row.waiting) if row.waiting and row.work == Work.LAUNCH else None,

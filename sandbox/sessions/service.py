@@ -48,6 +48,8 @@ class SessionLimits:
     idle_timeout_seconds: int
     max_lifetime_seconds: int
     sessions_per_user: int
+    #: Most memory of a container, in MiB.
+    memory_max_mb: int = 4096
     default_runtime: str = "python312"
 
 
@@ -105,6 +107,7 @@ class SessionService:
             if earlier:
                 return _same_request(earlier, digest), False
         self._require_room()
+        self._check_memory(request.memory_mb)
         reference = await self._reference(caller, request)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
@@ -125,6 +128,7 @@ class SessionService:
             idempotency_key=idempotency_key,
             request_digest=digest,
             lessons=request.lessons,
+            memory_mb=request.memory_mb,
         )
         async with self._db.transaction() as conn:
             # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
@@ -187,20 +191,26 @@ class SessionService:
         async with self._db.transaction() as conn:
             return await store.request_termination(conn, session_id) or session
 
-    async def relaunch(self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None) -> Session:
-        """Start a new run of the pipeline with the current version of the project.
+    async def relaunch(
+        self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None, memory_mb: int | None = None
+    ) -> Session:
+        """Start a new run of the pipeline with the current version of the project, and from now on with this memory of
+        each container, in MiB.
 
         Raises Conflict while the session has other work, SandboxError (`session_over`) after its end, and DiskLow.
         """
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
         self._require_room()
+        self._check_memory(memory_mb)
         digest = None
         if session.project_id:
             reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
             digest = reference.digest
         async with self._db.transaction() as conn:
-            again = await store.relaunch(conn, session_id, session.status, digest, pipeline_run_id, new_origin())
+            again = await store.relaunch(
+                conn, session_id, session.status, digest, pipeline_run_id, new_origin(), memory_mb=memory_mb
+            )
         if again is None:
             raise Conflict(
                 "a launch of this session is under way",
@@ -208,6 +218,15 @@ class SessionService:
                 code="session_busy",
             )
         return again
+
+    def _check_memory(self, memory_mb: int | None) -> None:
+        """Raise InvalidInput if that is more than the operator allows."""
+        if memory_mb is not None and memory_mb > self._limits.memory_max_mb:
+            raise InvalidInput(
+                f"memory_mb: a container may have at most {self._limits.memory_max_mb} MiB here",
+                hint="Ask for less, or have the operator raise SANDBOX_MEMORY_MAX_MB.",
+                code="memory_too_large",
+            )
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
         """Put the session's expiry off to `seconds` from now, if that is later and within the operator's limit."""

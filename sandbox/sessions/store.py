@@ -31,12 +31,12 @@ REPLICA_LOCK = 8741
 _INSERT = text(f"""
     INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
         requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
-        idempotency_key, request_digest, work, last_seq, egress, lessons)
+        idempotency_key, request_digest, work, last_seq, egress, lessons, memory_mb)
     VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
         CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
         :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
-        :request_digest, 'launch', 1, CAST(:egress AS jsonb), :lessons)
+        :request_digest, 'launch', 1, CAST(:egress AS jsonb), :lessons, :memory_mb)
     ON CONFLICT (user_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {SESSION_COLUMNS}
 """)
@@ -69,7 +69,8 @@ _RELAUNCH = text(f"""
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
            waiting = NULL, pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            output_seen = '{{}}', output_seen_at = NULL,
-           project_digest = coalesce(:project_digest, project_digest)
+           project_digest = coalesce(:project_digest, project_digest),
+           memory_mb = coalesce(CAST(:memory_mb AS integer), memory_mb)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
     RETURNING {SESSION_COLUMNS}, last_seq
 """)
@@ -153,6 +154,8 @@ class NewSession:
     egress: Egress = PUBLIC
     #: Whether lessons may change the plan of its launches.
     lessons: bool = True
+    #: Memory of each container in MiB; None for the setting's.
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "agents": json.dumps(list(new.agents)),
         "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
         "lessons": new.lessons,
+        "memory_mb": new.memory_mb,
         "pipeline_run_id": pipeline_run_id,
         "idle_timeout_seconds": new.idle_timeout_seconds,
         "max_lifetime_seconds": new.max_lifetime_seconds,
@@ -210,14 +214,18 @@ async def relaunch(
     project_digest: str | None,
     pipeline_run_id: str | None,
     origin: RunOrigin,
+    *,
+    memory_mb: int | None = None,
 ) -> Session | None:
-    """Start a new run of the session; None if it has other work, or its status is not `previous` any more."""
+    """Start a new run of the session; None if it has other work, or its status is not `previous` any more.
+    `memory_mb` changes the memory of its containers from this run on."""
     run_id = uuid4()
     values = {
         "session_id": session_id,
         "run_id": run_id,
         "pipeline_run_id": pipeline_run_id or str(run_id),
         "project_digest": project_digest,
+        "memory_mb": memory_mb,
         "from_statuses": [previous.value] if previous.value in may_become(SessionStatus.CREATING) else [],
     }
     row = (await conn.execute(_RELAUNCH, values)).one_or_none()

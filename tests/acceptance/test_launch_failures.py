@@ -74,7 +74,7 @@ FAILING = {
         "out_of_memory",
         "dependencies",
         (r"`python3 hog\.py` was killed because the container ran out of memory",),
-        "SANDBOX_MEMORY_MB",
+        "--memory",
     ),
     "an app that exits at once": FailingProject(
         python("python3 app.py", app="import nothing_of_that_name\n"),
@@ -141,7 +141,7 @@ FAILING = {
         "out_of_memory",
         "health",
         (r"`python3 hog\.py` was killed because the container ran out of memory",),
-        "SANDBOX_MEMORY_MB",
+        "--memory",
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -89,6 +90,15 @@ async def test_a_container_of_another_image_is_a_mismatch(engine_under_test: Eng
         await engine.ensure_container(engine_under_test.spec(session_id=spec.session_id, image="something:else"))
     assert refused.value.code == "container_mismatch"
     assert refused.value.hint
+
+
+async def test_a_container_of_other_memory_is_a_mismatch(engine_under_test: EngineUnderTest) -> None:
+    engine, spec = engine_under_test.engine, engine_under_test.spec()
+    await engine.ensure_container(spec)
+    more = replace(spec.limits, memory_bytes=spec.limits.memory_bytes * 2)
+    with pytest.raises(EngineError, match="memory") as refused:
+        await engine.ensure_container(replace(spec, limits=more))
+    assert refused.value.code == "container_mismatch"
 
 
 async def test_a_missing_image_is_reported(engine_under_test: EngineUnderTest) -> None:

@@ -243,9 +243,9 @@ class FakeEngine:
         if container is None:
             container = self._make(spec)
             self._publish("start", container, None)
-        elif container.spec.image != spec.image:
+        elif differing := _differing(container.spec, spec):
             raise EngineError(
-                f"the container {container.name} exists and differs in: image",
+                f"the container {container.name} exists and differs in: {', '.join(differing)}",
                 code="container_mismatch",
                 kind=Kind.CONFLICT,
                 hint="remove the session's containers, then launch again",
@@ -385,3 +385,12 @@ class FakeEngine:
     def _send(self, event: EngineEvent) -> None:
         for queue in self._listeners:
             queue.put_nowait(event)
+
+
+def _differing(found: ContainerSpec, spec: ContainerSpec) -> list[str]:
+    """In what a container that exists is not as it was asked for."""
+    same = {
+        "image": found.image == spec.image,
+        "memory": found.limits.memory_bytes == spec.limits.memory_bytes,
+    }
+    return [name for name, is_same in same.items() if not is_same]

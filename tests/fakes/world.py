@@ -227,8 +227,8 @@ class World:
         assert await self.launch(session) is SessionStatus.RUNNING
         return await self.read(session)
 
-    async def relaunch(self, session: Session) -> Session:
-        return await self.sessions.relaunch(CALLER, session.session_id)
+    async def relaunch(self, session: Session, memory_mb: int | None = None) -> Session:
+        return await self.sessions.relaunch(CALLER, session.session_id, memory_mb=memory_mb)
 
     async def terminate(self, session: Session) -> Session:
         return await self.sessions.terminate(CALLER, session.session_id)

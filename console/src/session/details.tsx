@@ -12,6 +12,7 @@ export function Details({ session, launches }: { session: Session; launches: Lau
     ["Project", session.project_id ?? "none"],
     ["User", session.user_id],
     ["Runtime", session.runtime_type],
+    ["Memory", `${session.memory_mb} MiB for each container`],
     ["Pipeline run", <code key="run">{session.pipeline_run_id}</code>],
     ["Created", <Time key="created" value={session.created_at} />],
     ["Last active", <Time key="active" value={session.last_active} />],

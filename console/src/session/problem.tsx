@@ -5,6 +5,7 @@ import { Link } from "wouter";
 import type { Session } from "../api/client";
 import { plainText } from "../log/ansi";
 import type { LineStore } from "../log/store";
+import { ErrorState } from "../ui/states";
 import { useSessionAction } from "./actions";
 import { lastLines, placeIn } from "./evidence";
 import type { Run } from "./launch";
@@ -20,6 +21,9 @@ export function ProblemPanel({ session, run, log, onShow }: Props) {
   useSyncExternalStore(log.subscribe, log.snapshot);
   const recover = useSessionAction(session.session_id, "recover");
   const relaunch = useSessionAction(session.session_id, "relaunch");
+  const memory = moreMemory(session);
+  const enlarge = useSessionAction(session.session_id, "relaunch", { memory_mb: memory });
+  const failed = recover.error ?? relaunch.error ?? enlarge.error;
   const problem = session.status === "error" ? (session.error ?? run?.problem) : null;
   if (!problem) return null;
   // A launch that failed needs another launch; a session that was lost afterwards is recovered on its volumes.
@@ -53,7 +57,13 @@ export function ProblemPanel({ session, run, log, onShow }: Props) {
           {lines.map((line) => plainText(line.text)).join("\n")}
         </pre>
       )}
+      {failed && <ErrorState error={failed} />}
       <Group gap="xs" mt="sm">
+        {problem.code === "out_of_memory" && memory !== null && (
+          <Button size="xs" loading={enlarge.isPending} onClick={() => enlarge.mutate()}>
+            Relaunch with {memory} MiB
+          </Button>
+        )}
         <Button size="xs" loading={recover.isPending} onClick={() => recover.mutate()}>
           Recover
         </Button>
@@ -90,4 +100,9 @@ export function ProblemPanel({ session, run, log, onShow }: Props) {
       </Group>
     </Alert>
   );
+}
+
+/** Twice the memory that the containers have, as far as the operator allows more; null if not. */
+export function moreMemory({ memory_mb: now, memory_max_mb: most }: Session): number | null {
+  return now < most ? Math.min(now * 2, most) : null;
 }

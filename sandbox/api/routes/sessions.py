@@ -102,6 +102,11 @@ class NewSession(BaseModel):
     agents: list[AgentName] = Field(
         default_factory=list, max_length=100, description="Agents of the platform whose lessons apply"
     )
+    memory_mb: int | None = Field(
+        None,
+        ge=64,
+        description="Memory of each container, MiB; default the service's, at most what its operator allows",
+    )
     lessons: bool = Field(True, description="Whether lessons of earlier failures may change the plan of its launches")
     plan: dict[Role, RoleRequest | None] | None = Field(
         None,
@@ -119,6 +124,9 @@ class Relaunch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     pipeline_run_id: str | None = Field(None, min_length=1, max_length=255)
+    memory_mb: int | None = Field(
+        None, ge=64, description="Memory of each container from now on, MiB; default as before"
+    )
 
 
 class Renewal(BaseModel):
@@ -185,6 +193,8 @@ class SessionView(BaseModel):
     status: Literal["creating", "ready", "running", "terminated", "error"]
     runtime_type: str
     network: Network
+    memory_mb: int = Field(description="Memory of each container, MiB")
+    memory_max_mb: int = Field(description="Most memory that it may be relaunched with")
     containers: dict[str, ContainerView]
     preview_port: int | None
     backend_port: int | None
@@ -218,6 +228,8 @@ def view(session: Session, services: Services, caller: Caller) -> dict[str, Any]
         "status": session.status.value,
         "runtime_type": session.runtime_type,
         "network": {"egress": (session.plan.reach(session.egress) if session.plan else session.egress).to_json()},
+        "memory_mb": session.memory_mb or services.settings.memory_mb,
+        "memory_max_mb": max(services.settings.memory_mb, services.settings.memory_max_mb),
         "containers": {role: info.to_json() for role, info in session.containers.items()},
         "preview_port": session.preview_port,
         "backend_port": session.backend_port,
@@ -322,7 +334,8 @@ async def relaunch_session(
     session_id: UUID, caller: CurrentCaller, services: Injected, body: Relaunch | None = None
 ) -> Any:
     """Run the launch pipeline again in the same session, with the current version of the project."""
-    session = await services.sessions.relaunch(caller, session_id, body.pipeline_run_id if body else None)
+    asked = body or Relaunch()
+    session = await services.sessions.relaunch(caller, session_id, asked.pipeline_run_id, asked.memory_mb)
     return view(session, services, caller)
 
 

@@ -296,7 +296,8 @@ class DockerEngine:
             await self._start(name, spec)
 
     def _check_same(self, found: Mapping[str, Any], spec: ContainerSpec) -> None:
-        """Raise EngineError `container_mismatch` unless the container has the labels, image and network of the spec."""
+        """Raise EngineError `container_mismatch` unless the container has the labels, image, network and memory of the
+        spec."""
         config = found["Config"]
         actual = config.get("Labels") or {}
         expected = labels.resource_labels(self._deployment_id, spec.session_id, spec.role)
@@ -306,6 +307,8 @@ class DockerEngine:
         network = spec.network or labels.shared_network_name(self._deployment_id)
         if found["HostConfig"]["NetworkMode"] != network:
             differing.append(f"network ({found['HostConfig']['NetworkMode']}, not {network})")
+        if found["HostConfig"]["Memory"] != spec.limits.memory_bytes:
+            differing.append(f"memory ({found['HostConfig']['Memory']}, not {spec.limits.memory_bytes})")
         if differing:
             raise EngineError(
                 f"the container {found['Name'].lstrip('/')} exists and differs in: {', '.join(differing)}",

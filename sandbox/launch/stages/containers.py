@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from sandbox.launch.stage import StageContext, StageResult
 
 log = logging.getLogger(__name__)
 
+MIB = 1024 * 1024
 #: How often, and each time for how long, a guest agent is waited for after its container has started. In between the
 #: container is inspected, because it may have ended.
 GUEST_ATTEMPTS = 10
@@ -81,13 +83,17 @@ class ContainersStage:
             token = self._exports_token(session_id, context.session.user_id)
             env = otel_environment(context.session, plan, role, token)
             env |= preview_environment(context.session, plan, role, self._preview_url)
-            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits, env)
+            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits_of(context), env)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)
             await _begin_anew(context, role)
             return ContainerInfo(state.id, state.ip, runtime, state.status)
 
         return StageResult(containers=await for_each(plan.roles, launch))
+
+    def _limits_of(self, context: StageContext) -> Limits:
+        memory = context.session.memory_mb
+        return self._limits if memory is None else replace(self._limits, memory_bytes=memory * MIB)
 
     async def _image(self, context: StageContext, role: str, runtime: str) -> str:
         """The runtime's image; built now if there is none yet, with a line in the launch's log."""
@@ -106,7 +112,7 @@ class ContainersStage:
             raise StageFailed("image_missing", f"there is no image for {runtime}: {error}", hint) from error
 
     async def _ensure(self, context: StageContext, spec: ContainerSpec) -> ContainerState:
-        """The role's container; one of another image or network is replaced by a new one on the same volume."""
+        """The role's container; one of another image, network or memory is replaced by a new one on the same volume."""
         try:
             return await context.engine.ensure_container(spec)
         except EngineError as error:
@@ -114,7 +120,8 @@ class ContainersStage:
                 raise
         name = container_name(spec.session_id, spec.role)
         await context.journal.log_line(
-            "the runtime or the network has changed: the container is replaced, its volume is kept", role=spec.role
+            "the runtime, the network or the memory has changed: the container is replaced, its volume is kept",
+            role=spec.role,
         )
         await context.engine.remove(Resource(ResourceKind.CONTAINER, name, spec.session_id, spec.role, None))
         return await context.engine.ensure_container(spec)

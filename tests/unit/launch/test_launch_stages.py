@@ -9,7 +9,7 @@ from sandbox.domain.session import Session, SessionStatus
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import ResourceKind
 from sandbox.engine.labels import network_name
-from sandbox.errors import EngineError, SandboxError
+from sandbox.errors import EngineError, InvalidInput, SandboxError
 from tests.fakes.errors import guest_error
 from tests.fakes.processes import Script
 from tests.fakes.world import World, one_role, two_roles
@@ -103,6 +103,19 @@ async def test_a_container_of_another_image_is_replaced_on_its_volume(world: Wor
     assert (after.runtime_type, after.containers["main"].runtime) == ("node20", "node20")
     assert await world.guest(session).stat("edited") is not None
     assert any("has changed: the container is replaced" in line for line in await world.lines(session))
+
+
+async def test_a_container_is_replaced_to_have_more_memory(world: World) -> None:
+    session = await world.launched(one_role())
+    again = await world.relaunch(session, memory_mb=3000)
+    assert await world.launch(again) is SessionStatus.RUNNING
+    after = await world.read(session)
+    assert (after.memory_mb, after.containers["main"].id != session.containers["main"].id) == (3000, True)
+    # It keeps the memory in later launches, and so its container.
+    assert await world.launch(await world.relaunch(session)) is SessionStatus.RUNNING
+    assert (await world.read(session)).containers == after.containers
+    with pytest.raises(InvalidInput, match="at most 4096 MiB"):
+        await world.relaunch(session, memory_mb=5000)
 
 
 async def test_a_missing_image_is_built(world: World) -> None:
