@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.plan import BLANK_ROLE
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
 from sandbox.errors import InvalidInput
@@ -58,8 +62,9 @@ def container_config(
     return {
         "Image": spec.image,
         # Added to the entrypoint of the image, which is the guest agent.
-        "Cmd": ["--account-uid", str(user_number(spec.session_id))],
-        "Hostname": spec.role,
+        "Cmd": ["--account-uid", str(user_number(spec.member or spec.session_id))],
+        # One of the pool has the name of a blank session's role.
+        "Hostname": BLANK_ROLE if spec.role == labels.POOL_ROLE else spec.role,
         # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
@@ -76,8 +81,14 @@ def container_config(
     }
 
 
+def fingerprint(spec: ContainerSpec, **options: Any) -> str:
+    """Return a digest of `container_config` without the environment of the container and without whose it is."""
+    anyone = replace(spec, session_id=UUID(int=0), role=labels.POOL_ROLE, env={}, member=None)
+    return hashlib.sha256(json.dumps(container_config(anyone, **options), sort_keys=True).encode()).hexdigest()
+
+
 def user_number(session_id: UUID) -> int:
-    """Return the uid of the session's processes, which follows from its id.
+    """Return the uid of the session's processes, which follows from its id, or from that of the pool's container.
 
     The kernel limits some resources by user, so two sessions should not have the same one. Of 200 sessions, two have it
     with a probability of one percent, and share those limits then; they cannot reach each other all the same.
@@ -139,7 +150,7 @@ def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
     exist. It outlives the container."""
     return {
         "Type": "volume",
-        "Source": labels.container_name(spec.session_id, spec.role),
+        "Source": spec.volume,
         "Target": WORKSPACE,
         "VolumeOptions": {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)},
     }
