@@ -87,6 +87,7 @@ from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
 from sandbox.learning.refinement.schedule import RefinementSchedule
 from sandbox.learning.refinement.service import Refiner
 from sandbox.learning.refinement.wording import Wording
+from sandbox.pool.keeper import PoolKeeper, PoolSize
 from sandbox.preview.app import PreviewApp
 from sandbox.preview.resolver import SessionResolver, TokenAuthenticator
 from sandbox.preview.router import HostRouter
@@ -145,6 +146,7 @@ class _Core:
     intake: Intake
     signer: Signer
     catalog: RuntimeCatalog
+    images: RuntimeImages
     engine: DockerEngine
 
 
@@ -179,6 +181,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         recovery_service = RecoveryService(core.db, core.engine, alerts, new_origin)
         watcher = await _start_watcher(stack, core, session_service, recovery_service)
         replica = await _start_reconciler(stack, core, project_service, watcher, refiner, door)
+        await _start_pool(stack, core)
         receiver = Receiver(core.intake, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
         history = settings.session_history_days
@@ -252,7 +255,9 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     signer = Signer(deployment.signing_key)
     engine_folder = partial(data_folder, settings.docker_host)
     disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
-    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+    catalog = RuntimeCatalog()
+    images = RuntimeImages(catalog, settings.docker_host)
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, catalog, images, engine)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
@@ -327,18 +332,33 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
+async def _start_pool(stack: AsyncExitStack, core: _Core) -> None:
+    """Start keeping containers ready. Without a pool, what an earlier setting has left of it is removed."""
+    settings = core.settings
+    size = PoolSize(settings.pool_min, settings.pool_max)
+    runtimes = [runtime.name for runtime in core.catalog.list()]
+    keeper = PoolKeeper(
+        core.db, core.engine, core.images, runtimes, _limits(settings), size, require_room=core.disk.require_room
+    )
+    await _started(stack, keeper)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.memory_mb * MIB, settings.cpus, settings.pids, settings.disk_mb * MIB)
+
+
 def _stages(
     core: _Core, projects: ProjectService, refiner: Refiner, slots: LaunchSlots, door: PreviewDoor | None
 ) -> list[Stage]:
     """The launch stages, in order."""
     settings = core.settings
     options = LessonOptions.of(settings)
-    images = RuntimeImages(core.catalog, settings.docker_host)
-    limits = Limits(settings.memory_mb * MIB, settings.cpus, settings.pids, settings.disk_mb * MIB)
     return [
         PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
-        ContainersStage(images, limits, core.signer.sign_exports, settings.preview_url),
+        ContainersStage(
+            core.images, _limits(settings), core.signer.sign_exports, settings.preview_url, pool=settings.pool_max > 0
+        ),
         WorkspaceStage(projects),
         WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
         ServicesStage(),

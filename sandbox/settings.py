@@ -142,6 +142,14 @@ class Settings(BaseSettings):
         description="Free disk space below which nothing new is begun, as 512M, 2G or 5%; 0 means none is kept",
     )
     concurrent_launches: int = Field(8, ge=1, description="Launches one replica runs at once")
+    pool_min: int = Field(
+        1, ge=0, description="Containers of each runtime that are kept started for the next sessions, at least"
+    )
+    pool_max: int = Field(
+        8,
+        ge=0,
+        description="And at most: as many as were needed in the busiest of the last ten minutes. 0 means no pool",
+    )
     idle_timeout_seconds: int = Field(
         3600, ge=0, description="A session idle for this long ends; requests may ask for less. 0 means never"
     )

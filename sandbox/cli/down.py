@@ -150,6 +150,7 @@ async def _sandboxes_left(settings: Settings, dsn: str) -> int:
     from sandbox.engine.base import ResourceKind
     from sandbox.engine.docker.engine import DockerEngine
     from sandbox.engine.guest_client.client import GuestClient
+    from sandbox.engine.labels import POOL_ROLE
 
     if not (await migrations.status(dsn)).applied:
         return 0
@@ -160,6 +161,11 @@ async def _sandboxes_left(settings: Settings, dsn: str) -> int:
         await db.close()
     engine = DockerEngine(settings, deployment.deployment_id, guest_factory=GuestClient)
     try:
+        found = await engine.list_resources()
+        for resource in found:
+            if resource.role == POOL_ROLE and resource.session_id and resource.kind is ResourceKind.CONTAINER:
+                # It waits in the pool. Nobody can use it until the service starts again.
+                await engine.remove_session(resource.session_id)
         found = await engine.list_resources()
         sessions = {resource.session_id for resource in found if resource.kind is ResourceKind.CONTAINER}
         if not sessions:

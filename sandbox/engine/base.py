@@ -20,6 +20,7 @@ from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine.guest import Guest
+from sandbox.engine.labels import POOL_ROLE, container_name
 
 
 class ResourceKind(StrEnum):
@@ -56,6 +57,20 @@ class ContainerSpec:
     network: str | None
     limits: Limits
     env: dict[str, str] = field(default_factory=dict)
+    #: Id of the container of the pool that becomes this role's. Its volume stays the role's when it is lost.
+    member: UUID | None = None
+
+    @classmethod
+    def of_pool(cls, member: UUID, image: str, runtime: str, limits: Limits) -> ContainerSpec:
+        """A container that is made before there is a session for it."""
+        return cls(member, POOL_ROLE, image, runtime, None, limits)
+
+    @property
+    def volume(self) -> str:
+        """The name of the `/workspace` volume. One that came with a container of the pool keeps its name."""
+        if self.member is not None:
+            return container_name(self.member, POOL_ROLE)
+        return container_name(self.session_id, self.role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,8 @@ class Engine(Protocol):
         """Create the role's container and its `/workspace` volume unless they exist, start it unless it runs, and
         attach it to its network if it was detached.
 
-        The files on the volume of an earlier container of this role stay.
+        The files on the volume of an earlier container of this role stay. The container of the pool that `spec.member`
+        names becomes the role's: it has `spec.env` only once `Guest.set_variables` has been called.
 
         Raises:
             EngineError: `container_mismatch` if a container of this name has another image or other labels,
@@ -152,11 +168,19 @@ class Engine(Protocol):
             InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent itself would obey.
         """
 
+    async def fingerprint(self, spec: ContainerSpec) -> str:
+        """Return a digest of all that is fixed when a container is created, except whose it is and its environment.
+
+        A container of the pool may become a role's if both have the same.
+        """
+
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
         """Return the state of the role's container, or None if it does not exist."""
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
         """Remove the session's containers first, then its networks and volumes, and return what was removed.
+
+        What came from the pool, or waits in it, is removed by the id of the pool's container.
 
         Files of the session are lost. Raises EngineError `removal_refused` or `removal_incomplete` if something
         cannot be removed; the call can be repeated.

@@ -229,6 +229,13 @@ class Guest(Protocol):
     async def wait_ready(self, timeout_seconds: float) -> None:
         """Return once the guest agent answers. Raises GuestError `agent_unreachable` after the timeout."""
 
+    async def set_variables(self, variables: Mapping[str, str]) -> None:
+        """Set these variables for everything that is started from now on, beside those of the container.
+
+        They replace those of an earlier call, and outlive a restart of the container. Variables of a command override
+        them.
+        """
+
     async def exec(
         self,
         command: str | list[str],

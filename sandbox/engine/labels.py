@@ -11,10 +11,28 @@ RUNTIME = "sandbox.runtime"
 #: Of a network: what its containers may reach, as JSON. See `domain/egress.py`.
 EGRESS = "sandbox.egress"
 
+#: Stands for the role in the name of a container that waits in the pool. No role of a session can have this name.
+POOL_ROLE = "_pool"
+
 
 def container_name(session_id: UUID, role: str) -> str:
     """Return the name of a role's container, which is also the name of its `/workspace` volume."""
     return f"sbx-{session_id.hex}-{role}"
+
+
+def container_owner(name: str) -> tuple[UUID, str] | None:
+    """Return session and role of the container with this name, or None if it is no such name.
+
+    The name says whose a container is, because its labels cannot be changed: one of the pool is renamed when a session
+    gets it. Until then this is its own id, with `POOL_ROLE`.
+    """
+    prefix, _, rest = name.partition("-")
+    number, _, role = rest.partition("-")
+    try:
+        session_id = UUID(number)
+    except ValueError:
+        return None
+    return (session_id, role) if prefix == "sbx" and role and name == container_name(session_id, role) else None
 
 
 def network_name(session_id: UUID) -> str:

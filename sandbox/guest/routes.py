@@ -4,6 +4,7 @@
 ping                                                 {pid, protocol}
 stats | ports                                        `GuestStats` | {ports: [...]}
 stats_history                                        {samples: [`UsageSample`, oldest first]}
+set_variables {variables}                            {}; for everything that is started after that
 exec {command, cwd?, env?, timeout?, max_output}     stdin as raw body -> {exit_code, ..., stdout: length} stdout stderr
 start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
@@ -106,11 +107,20 @@ def command_arguments(state: GuestState, args: dict[str, Any]) -> tuple[str | li
     command = argument(args, "command", (str, list))
     if not command or not all(isinstance(word, str) and "\0" not in word for word in command):
         raise bad_request("the command is empty or not made of strings without NUL")
-    env = argument(args, "env", dict, None) or {}
-    if not all(isinstance(value, str) and name and not {"=", "\0"} & set(name) for name, value in env.items()):
-        raise bad_request("the environment must map names to strings")
+    env = _environment(argument(args, "env", dict, None) or {})
     cwd = os.path.join(state.user.workspace, argument(args, "cwd", str, None) or "")
     return command, cwd, env
+
+
+def _environment(env: dict[str, Any]) -> dict[str, str]:
+    if not all(isinstance(value, str) and name and not {"=", "\0"} & set(name) for name, value in env.items()):
+        raise bad_request("the environment must map names to strings")
+    return env
+
+
+async def _set_variables(state: GuestState, request: Request) -> None:
+    state.user.variables.replace(_environment(argument(request.args, "variables", dict)))
+    await request.answer({})
 
 
 async def _exec(state: GuestState, request: Request) -> None:
@@ -263,6 +273,7 @@ ROUTES: dict[str, Handler] = {
     "stats": _stats,
     "stats_history": _stats_history,
     "ports": _ports,
+    "set_variables": _set_variables,
     "exec": _exec,
     "start": _start,
     "process": _process,

@@ -15,13 +15,14 @@ from .processes import Processes
 from .terminals import Terminals
 from .usage_history import UsageHistory
 from .user import User
+from .variables import Variables
 
 
 class GuestState:
     """What the functions of `routes.py` work on. Made, and used, on the event loop."""
 
     def __init__(self, options: Options) -> None:
-        self.user = User(options.user_uid, options.workspace)
+        self.user = User(options.user_uid, options.workspace, Variables(options.spool))
         self.children = Children(self.user.become)
         self.launcher = Launcher(self.children, self.user)
         self.processes = Processes(self.launcher, options.spool)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 
+from .variables import Variables
+
 #: Processes with the highest score are the first that the kernel kills when memory runs out: all of the user's before
 #: the guest agent. Raising one's own score needs no privilege.
 _OOM_SCORE = b"1000"
@@ -14,15 +16,17 @@ _OOM_SCORE = b"1000"
 class User:
     """The user that everything sandboxed runs as. Its group has the same number."""
 
-    def __init__(self, uid: int, workspace: str) -> None:
+    def __init__(self, uid: int, workspace: str, variables: Variables) -> None:
         self.uid = uid
+        self.variables = variables
         self.gid = uid
         self.workspace = workspace
         self.home = "/home/sandbox" if os.path.isdir("/home/sandbox") else workspace
 
     def environment(self, extra: dict[str, str]) -> dict[str, str]:
-        """The container's environment, then the user's variables, then `extra`."""
-        return {**os.environ, "HOME": self.home, "USER": "sandbox", "LOGNAME": "sandbox", **extra}
+        """The container's environment, what the service has set beside it, the user's variables, then `extra`."""
+        own = {"HOME": self.home, "USER": "sandbox", "LOGNAME": "sandbox"}
+        return {**os.environ, **self.variables.current, **own, **extra}
 
     def become(self, keep: set[int]) -> None:
         """Turn the calling process, which was just forked, into the user's for good.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from sandbox.crashpoints import crash_point
 from sandbox.db.connection import Database
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session, SessionError, SessionStatus
@@ -20,9 +21,8 @@ from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName, Stage
 from sandbox.engine.base import Engine, ResourceKind
 from sandbox.errors import StageFailed
 from sandbox.launch.attempts import Attempts
-from sandbox.launch.crashpoints import crash_point
 from sandbox.launch.losses import ContainersLost
-from sandbox.launch.stage import Stage, StageContext
+from sandbox.launch.stage import RoleContainer, Stage, StageContext
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
 from sandbox.learning.applications import record_applications
 from sandbox.learning.launches.outcomes import Outcomes
@@ -57,6 +57,9 @@ class _BoundJournal:
 
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         await self._journal.record_resources(resources)
+
+    async def record_containers(self, roles: Mapping[str, str | None]) -> dict[str, RoleContainer]:
+        return await self._journal.record_containers(roles)
 
 
 class Pipeline:

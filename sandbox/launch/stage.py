@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from uuid import UUID
 
 from sandbox.domain.events import NewEvent
 from sandbox.domain.observations import Observations
@@ -13,6 +14,16 @@ from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import ContainerInfo, Session
 from sandbox.domain.stages import StageName
 from sandbox.engine.base import Engine, ResourceKind
+
+
+@dataclass(frozen=True, slots=True)
+class RoleContainer:
+    """Where a role's container comes from."""
+
+    #: The container of the pool that is or was the role's; None if it got none.
+    member: UUID | None
+    #: Whether the role had a container before.
+    had_one: bool
 
 
 class StageJournal(Protocol):
@@ -35,6 +46,13 @@ class StageJournal(Protocol):
     async def record_resources(self, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
         """Record (kind, name, role) of resources before they are created on the engine, so that none can exist there
         without a row."""
+
+    async def record_containers(self, roles: Mapping[str, str | None]) -> dict[str, RoleContainer]:
+        """Record each role's container and volume, as `record_resources` does, and claim a container of the pool for
+        each role that has no volume yet.
+
+        `roles` maps them to the fingerprint of the container that they need, or to None if they need one of their own.
+        """
 
 
 @dataclass(slots=True)

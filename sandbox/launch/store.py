@@ -8,7 +8,7 @@ suspended for longer than its lease, or a run that DELETE has cancelled, therefo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,12 +22,14 @@ from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session, SessionError, SessionStatus, Waiting, may_become
 from sandbox.domain.stages import StageName, StageState
 from sandbox.engine.base import ResourceKind
+from sandbox.engine.labels import POOL_ROLE, container_name
 from sandbox.errors import LostOwnership
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.launch.losses import Loss
 from sandbox.launch.outages import OUTAGES
-from sandbox.launch.stage import StageResult
+from sandbox.launch.stage import RoleContainer, StageResult
+from sandbox.pool import store as pool
 
 #: Columns that a write may set, and the SQL expression of each.
 _COLUMNS = {
@@ -79,6 +81,7 @@ _RESOURCES = text("""
     SELECT r->>0, r->>1, :session_id, r->>2 FROM jsonb_array_elements(CAST(:resources AS jsonb)) AS r
     ON CONFLICT (kind, name) DO UPDATE SET removed_at = NULL
 """)
+_HAD_VOLUMES = text("SELECT role FROM session_resources WHERE session_id = :session_id AND kind = 'volume'")
 _RUN_ENDED = text("""
     UPDATE session_runs
        SET ended_at = NOW(), outcome = :outcome, failure_code = :failure_code, evidence = CAST(:evidence AS jsonb)
@@ -219,8 +222,31 @@ class RunJournal:
         """See `StageJournal.record_resources`."""
         async with self._db.transaction() as conn:
             await self._advance(conn, [])
-            values = {"session_id": self._session.session_id, "resources": json.dumps([list(r) for r in resources])}
-            await conn.execute(_RESOURCES, values)
+            await self._record(conn, resources)
+
+    async def record_containers(self, roles: Mapping[str, str | None]) -> dict[str, RoleContainer]:
+        """See `StageJournal.record_containers`."""
+        session_id = self._session.session_id
+        found: dict[str, RoleContainer] = {}
+        resources: list[tuple[ResourceKind, str, str | None]] = []
+        async with self._db.transaction() as conn:
+            await self._advance(conn, [])
+            had = set((await conn.execute(_HAD_VOLUMES, {"session_id": session_id})).scalars())
+            given = await pool.of_session(conn, session_id) if had else {}
+            for role, fingerprint in roles.items():
+                member = given.get(role)
+                if role not in had and fingerprint is not None:
+                    member = await pool.claim(conn, session_id, role, fingerprint)
+                found[role] = RoleContainer(member, role in had)
+                volume = container_name(member, POOL_ROLE) if member else container_name(session_id, role)
+                resources.append((ResourceKind.VOLUME, volume, role))
+                resources.append((ResourceKind.CONTAINER, container_name(session_id, role), role))
+            await self._record(conn, resources)
+        return found
+
+    async def _record(self, conn: AsyncConnection, resources: Sequence[tuple[ResourceKind, str, str | None]]) -> None:
+        values = {"session_id": self._session.session_id, "resources": json.dumps([list(r) for r in resources])}
+        await conn.execute(_RESOURCES, values)
 
     async def finish(
         self, conn: AsyncConnection, status: SessionStatus, error: SessionError | None, previous: SessionStatus

@@ -21,6 +21,7 @@ from sandbox.errors import DatabaseUnavailable, EngineError, GuestError, LostOwn
 from sandbox.launch.outages import LaunchWaits
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots
+from sandbox.pool import store as pool
 from sandbox.sessions import store
 from sandbox.sessions.replica import Replica
 from sandbox.telemetry import context
@@ -184,7 +185,11 @@ class Reconciler:
 
     async def _terminate(self, session: Session) -> None:
         """Remove the session's resources, then mark it terminated. After a crash between the two, both are repeated."""
-        removed = await self._engine.remove_session(session.session_id)
+        async with self._db.read() as conn:
+            from_pool = await pool.of_session(conn, session.session_id)
+        removed = []
+        for owner in (*from_pool.values(), session.session_id):
+            removed += await self._engine.remove_session(owner)
         async with self._db.transaction() as conn:
             done = await store.mark_terminated(conn, self._replica.number, session)
         if done:

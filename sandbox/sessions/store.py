@@ -20,6 +20,7 @@ from sandbox.domain.session import Session, SessionStatus, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
+from sandbox.pool import store as pool
 from sandbox.projects.project import RequestedPlan
 from sandbox.sessions.rows import SESSION_COLUMNS, to_session
 
@@ -399,6 +400,7 @@ async def mark_terminated(conn: AsyncConnection, me: int, session: Session) -> b
     await update_pipeline_log(conn, session.session_id)
     await conn.execute(_CANCEL_RUN, {"session_id": session.session_id})
     await conn.execute(_RESOURCES_GONE, {"session_id": session.session_id})
+    await pool.forget(conn, session.session_id)
     return True
 
 

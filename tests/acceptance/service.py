@@ -78,6 +78,8 @@ class Service:
             "SANDBOX_ADMIN_TOKEN": ADMIN_TOKEN,
             # No lot: a test knows whether a lesson is applied.
             "SANDBOX_LESSONS_WITHHELD_PERCENT": "0",
+            # Tests count containers.
+            "SANDBOX_POOL_MAX": "0",
         }
         return {**os.environ, **settings, **self.env}
 

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
-from sandbox.engine.labels import container_name, network_name
+from sandbox.engine.labels import POOL_ROLE, container_name, network_name
 from sandbox.errors import EngineError, Kind
 from tests.fakes.errors import ScriptedFailures, engine_unreachable
 from tests.fakes.exports import ExportQueue
@@ -53,6 +53,9 @@ class FakeContainer:
     processes: dict[str, FakeProcess] = field(default_factory=dict)
     exports: ExportQueue = field(default_factory=ExportQueue)
     connected: bool = True
+    #: The session in its labels, which cannot be changed: of a container of the pool, its own id.
+    label: UUID = field(default_factory=uuid4)
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -239,6 +242,7 @@ class FakeEngine:
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         await self._enter("ensure_container")
+        self._take_over(spec)
         container = self._containers.get(container_name(spec.session_id, spec.role))
         if container is None:
             container = self._make(spec)
@@ -260,6 +264,19 @@ class FakeEngine:
             container.connected = True
         return container.state
 
+    def _take_over(self, spec: ContainerSpec) -> None:
+        """Make the container of the pool, if it still waits, that of the role."""
+        waiting = container_name(spec.member, POOL_ROLE) if spec.member is not None else ""
+        if waiting in self._containers and container_name(spec.session_id, spec.role) not in self._containers:
+            self._require_network(spec)
+            container = self._containers.pop(waiting)
+            container.spec = spec
+            self._containers[container.name] = container
+
+    async def fingerprint(self, spec: ContainerSpec) -> str:
+        await self._enter("fingerprint")
+        return f"{spec.runtime} {spec.image} {spec.limits}"
+
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
         await self._enter("inspect_container")
         container = self._containers.get(container_name(session_id, role))
@@ -267,7 +284,9 @@ class FakeEngine:
 
     async def remove_session(self, session_id: UUID) -> list[Resource]:
         await self._enter("remove_session")
-        found = [resource for resource in self._resources() if resource.session_id == session_id]
+        containers = [one.resource for one in self._containers.values() if one.label == session_id]
+        others = [*self._networks.values(), *(resource for resource, _ in self._volumes.values())]
+        found = [*containers, *(resource for resource in others if resource.session_id == session_id)]
         for resource in found:
             self._remove(resource)
         return found
@@ -340,9 +359,11 @@ class FakeEngine:
             self._networks.setdefault(SHARED_NETWORK, shared)
         self._require_network(spec)
         name = container_name(spec.session_id, spec.role)
-        if name not in self._volumes:
-            self.add_volume(spec.session_id, spec.role)
-        container = FakeContainer(spec, f"10.0.0.{next(self._addresses)}", self._volumes[name][1])
+        if spec.volume not in self._volumes:
+            volume = Resource(ResourceKind.VOLUME, spec.volume, spec.session_id, spec.role, _now())
+            self._volumes[spec.volume] = (volume, FakeFiles())
+        address, files = f"10.0.0.{next(self._addresses)}", self._volumes[spec.volume][1]
+        container = FakeContainer(spec, address, files, label=spec.session_id)
         container.start()
         self._containers[name] = container
         return container
@@ -364,7 +385,7 @@ class FakeEngine:
         if resource.kind is ResourceKind.NETWORK:
             return self._networks.pop(resource.name, None) is not None
         if resource.kind is ResourceKind.VOLUME:
-            if resource.name in self._containers:
+            if any(container.spec.volume == resource.name for container in self._containers.values()):
                 raise EngineError(
                     f"the volume {resource.name} is in use",
                     code="removal_refused",

@@ -42,6 +42,8 @@ class Container(Protocol):
     files: FakeFiles
     processes: dict[str, FakeProcess]
     exports: ExportQueue
+    #: What `set_variables` has set.
+    variables: dict[str, str]
 
 
 class FakeGuest:
@@ -102,6 +104,9 @@ class FakeGuest:
 
     async def wait_ready(self, timeout_seconds: float) -> None:
         await self._enter("wait_ready")
+
+    async def set_variables(self, variables: Mapping[str, str]) -> None:
+        (await self._enter("set_variables")).variables = dict(variables)
 
     async def exec(
         self,

@@ -45,6 +45,7 @@ from sandbox.learning.launches.outcomes import Outcomes
 from sandbox.learning.launches.plans import LaunchLessons, LessonOptions
 from sandbox.learning.refinement.service import Refiner
 from sandbox.learning.remedies import Deadlines
+from sandbox.pool.keeper import PoolKeeper, PoolSize
 from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store
@@ -107,6 +108,7 @@ class World:
         self.images = FakeImages()
         self.projects = FakeProjects(db)
         self.tracing = Tracing(Recorder(db))
+        self.pool_size = PoolSize(0, 0)
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
         self.engine_wait_seconds = 60.0
@@ -126,7 +128,13 @@ class World:
         return [
             PlanStage(self.projects, LaunchLessons(self.db, self.lesson_options, Refiner(self.db).rework)),
             NetworkStage(),
-            ContainersStage(self.images, LIMITS, lambda session_id, user_id: f"token-of-{user_id}", preview_url),
+            ContainersStage(
+                self.images,
+                LIMITS,
+                lambda session_id, user_id: f"token-of-{user_id}",
+                preview_url,
+                pool=self.pool_size.most > 0,
+            ),
             WorkspaceStage(self.projects),
             WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
             ServicesStage(),
@@ -143,6 +151,9 @@ class World:
             Outcomes(Alerts(notify=False)),
             engine_wait_seconds=self.engine_wait_seconds,
         )
+
+    def keeper(self) -> PoolKeeper:
+        return PoolKeeper(self.db, self.engine, self.images, ["python312", "node20"], LIMITS, self.pool_size)
 
     def recovery(self) -> RecoveryService:
         return RecoveryService(self.db, self.engine, Alerts(notify=False), new_origin)
@@ -279,6 +290,7 @@ class World:
     async def aclose(self) -> None:
         await self.engine.aclose()
         await self.execute("DELETE FROM sandbox_sessions")
+        await self.execute("DELETE FROM pool_containers")
         for table in (
             "alerts", "launch_failures", "agent_lesson_applications", "agent_lessons", "refined_test_results",
             "agent_refinement_runs", "agent_learning_stats",

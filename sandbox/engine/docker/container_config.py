@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sandbox.domain.plan import BLANK_ROLE
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec
-from sandbox.engine.docker.name_service import RESOLVER_FILE
 from sandbox.errors import InvalidInput
 from sandbox.settings import SeccompProfile
 
@@ -45,7 +47,6 @@ def container_config(
     oci_runtime: str | None,
     ipv6_loopback: bool,
     host_entries: Sequence[str] = (),
-    resolver_file: Path | None = None,
     seccomp: SeccompProfile = "own",
 ) -> dict[str, Any]:
     """Return the body of the engine's create call. Command and entrypoint come from the image, which runs the guest
@@ -58,7 +59,6 @@ def container_config(
         ipv6_loopback: Whether to enable the address ::1 in the container, for which the engine's kernel needs IPv6.
         host_entries: Lines for `/etc/hosts`, as `name:address`.
         seccomp: The filter of system calls: the one of this package, or the engine's default.
-        resolver_file: The host's file to use as `/etc/resolv.conf`. None keeps the engine's.
 
     Raises:
         InvalidInput: `env_refused` if `spec.env` sets a variable that the guest agent's own process would obey.
@@ -67,8 +67,9 @@ def container_config(
     return {
         "Image": spec.image,
         # Added to the entrypoint of the image, which is the guest agent.
-        "Cmd": ["--account-uid", str(user_number(spec.session_id))],
-        "Hostname": spec.role,
+        "Cmd": ["--account-uid", str(user_number(spec.member or spec.session_id))],
+        # One of the pool has the name of a blank session's role.
+        "Hostname": BLANK_ROLE if spec.role == labels.POOL_ROLE else spec.role,
         # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
@@ -77,7 +78,7 @@ def container_config(
         "HostConfig": {
             **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback, seccomp),
             "ExtraHosts": list(host_entries),
-            "Mounts": list(_mounts(spec, deployment_id, guest_folder, resolver_file)),
+            "Mounts": list(_mounts(spec, deployment_id, guest_folder)),
         },
         "NetworkingConfig": {
             # On the shared network the role is no unique name, because every session has the same roles.
@@ -86,8 +87,14 @@ def container_config(
     }
 
 
+def fingerprint(spec: ContainerSpec, **options: Any) -> str:
+    """Return a digest of `container_config` without the environment of the container and without whose it is."""
+    anyone = replace(spec, session_id=UUID(int=0), role=labels.POOL_ROLE, env={}, member=None)
+    return hashlib.sha256(json.dumps(container_config(anyone, **options), sort_keys=True).encode()).hexdigest()
+
+
 def user_number(session_id: UUID) -> int:
-    """Return the uid of the session's processes, which follows from its id.
+    """Return the uid of the session's processes, which follows from its id, or from that of the pool's container.
 
     The kernel limits some resources by user, so two sessions should not have the same one. Of 200 sessions, two have it
     with a probability of one percent, and share those limits then; they cannot reach each other all the same.
@@ -148,14 +155,10 @@ def _own_profile() -> str:
     return json.dumps(json.loads(_PROFILE.read_text()), separators=(",", ":"))
 
 
-def _mounts(
-    spec: ContainerSpec, deployment_id: UUID, guest_folder: Path | None, resolver_file: Path | None
-) -> Iterator[dict[str, Any]]:
+def _mounts(spec: ContainerSpec, deployment_id: UUID, guest_folder: Path | None) -> Iterator[dict[str, Any]]:
     yield _workspace(spec, deployment_id)
     if guest_folder is not None:
         yield {"Type": "bind", "Source": str(guest_folder), "Target": GUEST_FOLDER}
-    if resolver_file is not None:
-        yield {"Type": "bind", "Source": str(resolver_file), "Target": RESOLVER_FILE, "ReadOnly": True}
 
 
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
@@ -166,7 +169,7 @@ def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
         options["DriverConfig"] = {"Name": "local", "Options": {"size": str(spec.limits.disk_bytes)}}
     return {
         "Type": "volume",
-        "Source": labels.container_name(spec.session_id, spec.role),
+        "Source": spec.volume,
         "Target": WORKSPACE,
         "VolumeOptions": options,
     }

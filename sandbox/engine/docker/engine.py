@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -12,13 +13,12 @@ from uuid import UUID
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine import labels
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
-from sandbox.engine.docker import events
+from sandbox.engine.docker import container_config, events
 from sandbox.engine.docker.calls import DockerCalls
-from sandbox.engine.docker.container_config import container_config
 from sandbox.engine.docker.errors import EngineConflict, EngineNotFound, is_left_behind
 from sandbox.engine.docker.firewall import Firewall, why_not
 from sandbox.engine.docker.host_network import has_ipv6
-from sandbox.engine.docker.name_service import hide_names, write_resolver_file
+from sandbox.engine.docker.name_service import hide_names, show_names
 from sandbox.engine.docker.networks import DockerNetworks
 from sandbox.engine.docker.removal import DockerRemoval
 from sandbox.engine.docker.socket_folders import SocketFolders
@@ -107,6 +107,8 @@ class DockerEngine:
         for attempt in range(_ENSURE_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(_ENSURE_PAUSE_SECONDS * attempt)
+            if spec.member is not None:
+                await self._take_over(name, spec, spec.member)
             found = await self._inspect(name)
             try:
                 if found is None:
@@ -116,7 +118,7 @@ class DockerEngine:
                     self._check_same(found, spec)
                     if found["State"]["Status"] != "running":
                         await self._revive(name, found["State"]["Status"], spec)
-                    elif container_state(found).connected:
+                    elif self._attached(found, spec):
                         return container_state(found)
                 found = await self._attach(name, spec)
             except (EngineNotFound, EngineConflict) as error:
@@ -131,6 +133,11 @@ class DockerEngine:
             kind=Kind.CONFLICT,
             hint="see `docker ps -a` for its state; another replica may be removing the session",
         )
+
+    async def fingerprint(self, spec: ContainerSpec) -> str:
+        """Return a digest of everything that the engine is asked for when the container is created."""
+        folder = Path("/") if await self._transport.shares_sockets() else None
+        return container_config.fingerprint(spec, **await self._options(spec, folder))
 
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
         """Return the state of the role's container, or None if it does not exist."""
@@ -197,27 +204,34 @@ class DockerEngine:
     async def _attach(self, name: str, spec: ContainerSpec) -> dict[str, Any] | None:
         """Attach a container that runs to its network, unless it is; the container as inspected after that."""
         found = await self._inspect(name)
-        if found is None or found["State"]["Status"] != "running" or container_state(found).connected:
+        if found is None or found["State"]["Status"] != "running" or self._attached(found, spec):
             return found
         await self._networks.attach(name, spec.network, [spec.role] if spec.network is not None else [])
+        if spec.member is not None and spec.network is not None:
+            await self._networks.leave_shared(name)
+            await self._set_names(found, show_names)
         return await self._inspect(name)
 
+    def _attached(self, found: Mapping[str, Any], spec: ContainerSpec) -> bool:
+        """Whether a container is attached to the network of the spec, and not to the shared one beside it."""
+        networks = found["NetworkSettings"]["Networks"]
+        shared = labels.shared_network_name(self._deployment_id)
+        return (spec.network or shared) in networks and (spec.network is None or shared not in networks)
+
+    async def _take_over(self, name: str, spec: ContainerSpec, member: UUID) -> None:
+        """Make the container of the pool that of the role. Nothing is left to do if that is done, or if it is gone.
+
+        The name is changed last: once it is the role's, everything is.
+        """
+        if await self._transport.shares_sockets():
+            await asyncio.to_thread(self._folders.link, member, spec.session_id, spec.role)
+        waiting = labels.container_name(member, labels.POOL_ROLE)
+        with contextlib.suppress(EngineNotFound, EngineConflict):
+            await self._calls.call(lambda client: client.rename(waiting, name))
+        await self._close_guests(lambda *key: key == (member, labels.POOL_ROLE))
+
     async def _create(self, name: str, spec: ContainerSpec) -> None:
-        guest_folder = await self._guest_folder(spec)
-        config = container_config(
-            spec,
-            deployment_id=self._deployment_id,
-            network=spec.network or await self._networks.ensure_shared(),
-            environment=self._environment,
-            guest_folder=guest_folder,
-            oci_runtime=self._settings.engine_runtime,
-            seccomp=self._settings.seccomp,
-            # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
-            # the engine would refuse the setting.
-            ipv6_loopback=guest_folder is not None and has_ipv6(),
-            host_entries=await self._networks.host_entries(spec.network) if spec.network else [],
-            resolver_file=await self._resolver_file(spec) if guest_folder is not None else None,
-        )
+        config = container_config.container_config(spec, **await self._options(spec, await self._guest_folder(spec)))
         try:
             await self._calls.call(lambda client: client.create_container_from_config(config, name))
         except EngineError as error:
@@ -225,11 +239,20 @@ class DockerEngine:
                 raise EngineConflict(error.message) from error
             raise
 
-    async def _resolver_file(self, spec: ContainerSpec) -> Path | None:
-        """The `/etc/resolv.conf` of a container on the shared network, if the engine's name server can be closed."""
-        if spec.network is not None or self._settings.egress_guard == "off" or why_not(self._calls.local):
-            return None
-        return await asyncio.to_thread(write_resolver_file, self._settings.home / "resolv.conf")
+    async def _options(self, spec: ContainerSpec, guest_folder: Path | None) -> dict[str, Any]:
+        """Return what `container_config` needs beside the spec."""
+        return {
+            "deployment_id": self._deployment_id,
+            "network": spec.network or await self._networks.ensure_shared(),
+            "environment": self._environment,
+            "guest_folder": guest_folder,
+            "oci_runtime": self._settings.engine_runtime,
+            "seccomp": self._settings.seccomp,
+            # Where sockets are shared, the engine uses this machine's kernel. Another kernel may lack IPv6, and then
+            # the engine would refuse the setting.
+            "ipv6_loopback": guest_folder is not None and has_ipv6(),
+            "host_entries": await self._networks.host_entries(spec.network) if spec.network else [],
+        }
 
     async def _guest_folder(self, spec: ContainerSpec) -> Path | None:
         """Create the host's folder for the guest agent's socket and return it. None if sockets cannot be shared."""
@@ -256,11 +279,14 @@ class DockerEngine:
             raise EngineConflict(error.message) from error
         # Before the guest agent is asked to run anything.
         if spec.network is None and (found := await self._inspect(name)) is not None:
-            await self._hide_names(found)
+            await self._set_names(found, hide_names)
 
-    async def _hide_names(self, container: Mapping[str, Any]) -> None:
+    async def _set_names(self, container: Mapping[str, Any], change: Callable[[Mapping[str, Any]], None]) -> None:
+        """Hide or show the names that the engine's name server knows, where the service can set rules."""
+        if self._settings.egress_guard == "off" or why_not(self._calls.local):
+            return
         try:
-            await asyncio.to_thread(hide_names, container)
+            await asyncio.to_thread(change, container)
         except EngineError as error:
             if self._settings.egress_guard == "required":
                 raise
@@ -300,12 +326,16 @@ class DockerEngine:
         spec."""
         config = found["Config"]
         actual = config.get("Labels") or {}
-        expected = labels.resource_labels(self._deployment_id, spec.session_id, spec.role)
-        differing = [key for key, value in expected.items() if actual.get(key) != value]
+        differing: list[str] = []
+        owners = [(spec.session_id, spec.role), *([(spec.member, labels.POOL_ROLE)] if spec.member else [])]
+        if not any(labels.resource_labels(self._deployment_id, *owner).items() <= actual.items() for owner in owners):
+            differing.append("labels")
         if config["Image"] != spec.image:
             differing.append(f"image ({config['Image']}, not {spec.image})")
-        network = spec.network or labels.shared_network_name(self._deployment_id)
-        if found["HostConfig"]["NetworkMode"] != network:
+        shared = labels.shared_network_name(self._deployment_id)
+        network = spec.network or shared
+        from_pool = spec.member is not None and found["HostConfig"]["NetworkMode"] == shared
+        if found["HostConfig"]["NetworkMode"] != network and not from_pool:
             differing.append(f"network ({found['HostConfig']['NetworkMode']}, not {network})")
         if found["HostConfig"]["Memory"] != spec.limits.memory_bytes:
             differing.append(f"memory ({found['HostConfig']['Memory']}, not {spec.limits.memory_bytes})")

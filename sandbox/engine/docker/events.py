@@ -19,7 +19,7 @@ from sandbox.engine import labels
 from sandbox.engine.base import EngineEvent
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.errors import unreachable
-from sandbox.engine.docker.states import container_state, session_of
+from sandbox.engine.docker.states import container_state
 from sandbox.errors import EngineError
 
 #: The engine's name of each action of a container, and ours. Podman names some of them differently from Docker.
@@ -114,11 +114,12 @@ class _Reader:
         """Return the event, or None if it is not of a container of this deployment's sessions."""
         actor = raw.get("Actor") or {}
         attributes = actor.get("Attributes") or {}
-        session_id, role = session_of(attributes), attributes.get(labels.ROLE)
+        owner = labels.container_owner(attributes.get("name", ""))
         action = _ACTIONS.get(raw.get("Action", ""))
         ours = attributes.get(labels.DEPLOYMENT) == self._deployment_id
-        if not ours or action is None or session_id is None or role is None:
+        if not ours or action is None or owner is None:
             return None
+        session_id, role = owner
         exit_code = attributes.get("exitCode", "")
         code = int(exit_code) if exit_code.isdigit() else None
         return EngineEvent(action, session_id, role, actor.get("ID", ""), code, _time(raw))

@@ -2,13 +2,14 @@
 
 That server answers with the name and address of every container on a network, so a sandbox could list the sessions of
 others. Containers on the shared network have no names to look up there: their `/etc/resolv.conf` names the host's own
-name servers, and a rule in their network namespace closes the engine's.
+name servers, and a rule in their network namespace closes the engine's. A container of the pool that moves to a
+session's own network gets the engine's name server back, which resolves the session's roles.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ from sandbox.errors import EngineError
 _RESOLVERS = Path("/etc/resolv.conf")
 #: Where systemd-resolved lists the name servers that it asks itself. Engines take these, too.
 _SYSTEMD_RESOLVERS = Path("/run/systemd/resolve/resolv.conf")
-RESOLVER_FILE = "/etc/resolv.conf"
 #: Where the engine's name server listens in every container of a network that it manages.
 _ENGINE_RESOLVER = "127.0.0.11"
 _KEPT = ("search", "options")
 _NFT_SECONDS = 10
 _TABLE = "purple8_names"
-_RULES = f"""
+_OPEN = f"""
 add table inet {_TABLE}
 delete table inet {_TABLE}
+"""
+_CLOSE = f"""{_OPEN}
 table inet {_TABLE} {{
   chain output {{ type filter hook output priority -200; policy accept; ip daddr {_ENGINE_RESOLVER} reject; }}
 }}
@@ -39,35 +41,44 @@ def name_servers(file: Path = _RESOLVERS, systemd: Path = _SYSTEMD_RESOLVERS) ->
     return found or [address for address in _addresses(systemd) if not address.is_loopback]
 
 
-def write_resolver_file(target: Path, file: Path = _RESOLVERS, systemd: Path = _SYSTEMD_RESOLVERS) -> Path | None:
-    """Write the `/etc/resolv.conf` of containers and return its path; None if the host has no name server for them.
-
-    The file is rewritten in place, so that containers that have it mounted see changes.
-    """
-    servers = name_servers(file, systemd)
-    if not servers:
-        return None
-    kept = [line for line in _lines(file) if line.split()[:1] and line.split()[0] in _KEPT]
-    content = "\n".join([*(f"nameserver {address}" for address in servers), *kept]) + "\n"
-    if not target.exists() or target.read_text() != content:
-        target.write_text(content)
-        target.chmod(0o644)
-    return target
-
-
 def hide_names(container: Mapping[str, Any]) -> None:
-    """Close the engine's name server in a running container, given as the engine inspects it. Blocks.
+    """Have a running container, given as the engine inspects it, ask the host's name servers, and close the engine's.
+    Blocks.
 
-    Does nothing for a container that was made without a resolver file: it has no other name server.
+    Does nothing on a host whose only name server is on its loopback: containers cannot reach that one.
     Raises EngineError `names_visible`.
     """
-    mounted = any(mount.get("Destination") == RESOLVER_FILE for mount in container.get("Mounts") or [])
-    namespace = (container.get("NetworkSettings") or {}).get("SandboxKey")
-    if not mounted or not namespace:
-        return
-    command = ["nsenter", f"--net={namespace}", "nft", "-f", "-"]
+    servers = name_servers()
+    if servers:
+        _write_resolvers(container, [*(f"nameserver {server}" for server in servers), *_kept_lines()])
+        _run_nft(container, _CLOSE)
+
+
+def show_names(container: Mapping[str, Any]) -> None:
+    """Undo `hide_names` in a container that has left the shared network for its session's own. Blocks.
+
+    Raises EngineError `names_visible`.
+    """
+    _write_resolvers(container, [f"nameserver {_ENGINE_RESOLVER}", *_kept_lines(), "options ndots:0"])
+    _run_nft(container, _OPEN)
+
+
+def _write_resolvers(container: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Write the file that the engine mounts as the container's `/etc/resolv.conf`, in place."""
     try:
-        done = subprocess.run(command, input=_RULES, capture_output=True, text=True, check=False, timeout=_NFT_SECONDS)
+        Path(container["ResolvConfPath"]).write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise _visible(str(error)) from error
+
+
+def _kept_lines() -> list[str]:
+    return [line for line in _lines(_RESOLVERS) if line.split()[:1] and line.split()[0] in _KEPT]
+
+
+def _run_nft(container: Mapping[str, Any], rules: str) -> None:
+    command = ["nsenter", f"--net={container['NetworkSettings']['SandboxKey']}", "nft", "-f", "-"]
+    try:
+        done = subprocess.run(command, input=rules, capture_output=True, text=True, check=False, timeout=_NFT_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _visible(str(error)) from error
     if done.returncode != 0:

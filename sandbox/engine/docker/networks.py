@@ -123,6 +123,15 @@ class DockerNetworks:
             if "already exists in network" not in error.message:
                 raise
 
+    async def leave_shared(self, container: str) -> None:
+        """Detach a container that is attached to a network of its session from the shared one."""
+        name = labels.shared_network_name(self._deployment_id)
+        try:
+            await self._calls.call(lambda client: client.disconnect_container_from_network(container, name))
+        except EngineError as error:
+            if "is not connected" not in error.message:
+                raise
+
     def forget_shared_network(self) -> None:
         """Check whether the shared network exists before its next use, because it may have been removed."""
         self._shared_exists = False

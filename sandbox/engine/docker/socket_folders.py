@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from sandbox.engine.docker.container_config import GUEST_SOCKET
+from sandbox.engine.labels import POOL_ROLE
 from sandbox.errors import EngineError
 
 
@@ -32,6 +33,17 @@ class SocketFolders:
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def link(self, member: UUID, session_id: UUID, role: str) -> None:
+        """Make the folder of a container of the pool the role's as well, unless the role has a folder.
+
+        It is a link, because the engine looks for the folder where it was when the container is started again.
+        """
+        folder = self.folder(session_id, role)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = Path("..", *self.folder(member, POOL_ROLE).relative_to(self._run).parts)
+        with contextlib.suppress(FileExistsError):
+            folder.symlink_to(target, target_is_directory=True)
+
     def remove_session(self, session_id: UUID) -> None:
         """Remove the folders of all roles of the session."""
         _remove(self._session_folder(session_id))
@@ -50,7 +62,10 @@ class SocketFolders:
 
 def _remove(folder: Path) -> None:
     try:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
     except FileNotFoundError:
         return
     except OSError as error:

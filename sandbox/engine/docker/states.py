@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -14,39 +13,49 @@ from sandbox.engine.base import ContainerState, Resource, ResourceKind
 
 def container_state(found: Mapping[str, Any]) -> ContainerState:
     """Convert the answer of inspecting a container."""
-    state, found_labels = found["State"], found["Config"].get("Labels") or {}
+    state, name = found["State"], found["Name"].lstrip("/")
+    session_id, role = labels.container_owner(name) or (None, None)
     status = state["Status"]
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerState(
         id=found["Id"],
-        name=found["Name"].lstrip("/"),
+        name=name,
         status=status,
         ip=next((n["IPAddress"] for n in networks.values() if n.get("IPAddress")), None),
         exit_code=state.get("ExitCode") if status in ("exited", "dead") else None,
         out_of_memory=bool(state.get("OOMKilled")),
         started_at=parse_time(state.get("StartedAt")),
-        session_id=session_of(found_labels),
-        role=found_labels.get(labels.ROLE),
-        connected=_connected(found),
+        session_id=session_id,
+        role=role,
+        connected=_connected(found, session_id),
     )
 
 
 def container_resource(found: Mapping[str, Any]) -> Resource:
     """Convert an entry of a list of containers."""
     name = found["Names"][0].lstrip("/") if found.get("Names") else found["Id"]
-    created_at = datetime.fromtimestamp(found["Created"], UTC)
-    resource = _resource(ResourceKind.CONTAINER, name, found.get("Labels"), created_at)
-    return replace(resource, status=found.get("State"), id=found["Id"], connected=_connected(found))
+    session_id, role = labels.container_owner(name) or (None, None)
+    return Resource(
+        kind=ResourceKind.CONTAINER,
+        name=name,
+        session_id=session_id,
+        role=role,
+        created_at=datetime.fromtimestamp(found["Created"], UTC),
+        status=found.get("State"),
+        id=found["Id"],
+        connected=_connected(found, session_id),
+    )
 
 
-def _connected(found: Mapping[str, Any]) -> bool:
-    """Whether a container, inspected or listed, is attached to the network that it was created for.
+def _connected(found: Mapping[str, Any], session_id: UUID | None) -> bool:
+    """Whether a container, inspected or listed, is attached to its session's network or the one it was created for.
 
     A container that is not running is attached when it is started, and the engine lists its network all the same.
     """
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
     mode = (found.get("HostConfig") or {}).get("NetworkMode", "")
-    return mode in ("", "none", "host", "default") or mode in networks
+    own = session_id is not None and labels.network_name(session_id) in networks
+    return own or mode in ("", "none", "host", "default") or mode in networks
 
 
 def network_resource(found: Mapping[str, Any]) -> Resource:

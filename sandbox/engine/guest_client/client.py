@@ -76,6 +76,9 @@ class GuestClient:
             await asyncio.sleep(pause)
             pause = min(0.05, pause * 1.5)
 
+    async def set_variables(self, variables: Mapping[str, str]) -> None:
+        await self._http.call("set_variables", {"variables": dict(variables)})
+
     async def exec(
         self,
         command: str | list[str],

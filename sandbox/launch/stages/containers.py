@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
 from sandbox.concurrency import for_each
+from sandbox.crashpoints import crash_point
+from sandbox.domain.egress import PUBLIC
+from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.session import ContainerInfo
 from sandbox.domain.stages import StageName
@@ -18,7 +21,8 @@ from sandbox.errors import EngineError, GuestError, SandboxError, StageFailed
 from sandbox.launch.environment import PreviewUrl, preview_environment
 from sandbox.launch.losses import KILLED, ContainersLost, Loss, find_loss
 from sandbox.launch.otel_environment import otel_environment
-from sandbox.launch.stage import StageContext, StageResult
+from sandbox.launch.stage import RoleContainer, StageContext, StageResult
+from sandbox.telemetry.metrics.collectors import observe_claim
 
 log = logging.getLogger(__name__)
 
@@ -61,39 +65,77 @@ class ContainersStage:
     name = StageName.CONTAINERS
 
     def __init__(
-        self, images: Images, limits: Limits, exports_token: Callable[[UUID, str], str], preview_url: PreviewUrl
+        self,
+        images: Images,
+        limits: Limits,
+        exports_token: Callable[[UUID, str], str],
+        preview_url: PreviewUrl,
+        *,
+        pool: bool,
     ) -> None:
-        """`exports_token(session_id, user_id)` signs the token with which the session's apps send OTLP exports."""
+        """`exports_token(session_id, user_id)` signs the token with which the session's apps send OTLP exports; `pool`
+        is whether there are containers that were made ahead of time."""
         self._preview_url = preview_url
+        self._pool = pool
         self._images = images
         self._limits = limits
         self._exports_token = exports_token
 
     async def run(self, context: StageContext) -> StageResult:
-        session_id, plan = context.session.session_id, context.plan
-        names = [(role, container_name(session_id, role)) for role in plan.roles]
-        await context.journal.record_resources(
-            [(kind, name, role) for role, name in names for kind in (ResourceKind.VOLUME, ResourceKind.CONTAINER)]
-        )
-        network = network_name(session_id) if plan.has_own_network(context.session.egress) else None
+        plan = context.plan
+        specs = await for_each(plan.roles, lambda role: self._spec(context, role))
+        fingerprints = await self._fingerprints(context, specs)
+        found = await context.journal.record_containers(fingerprints)
+        self._count(plan, fingerprints, found)
+        crash_point("containers:claimed")
 
         async def launch(role: str) -> ContainerInfo:
-            runtime = plan.roles[role].runtime
-            image = await self._image(context, role, runtime)
-            token = self._exports_token(session_id, context.session.user_id)
-            env = otel_environment(context.session, plan, role, token)
-            env |= preview_environment(context.session, plan, role, self._preview_url)
-            spec = ContainerSpec(session_id, role, image, runtime, network, self._limits_of(context), env)
+            spec = replace(specs[role], member=found[role].member)
             state = await self._ensure(context, spec)
             await self._await_guest(context, role)
-            await _begin_anew(context, role)
-            return ContainerInfo(state.id, state.ip, runtime, state.status)
+            if spec.member is not None:
+                await context.engine.guest(spec.session_id, role).set_variables(spec.env)
+            if spec.member is None or found[role].had_one:
+                await _begin_anew(context, role)
+            return ContainerInfo(state.id, state.ip, spec.runtime, state.status)
 
         return StageResult(containers=await for_each(plan.roles, launch))
 
     def _limits_of(self, context: StageContext) -> Limits:
         memory = context.session.memory_mb
         return self._limits if memory is None else replace(self._limits, memory_bytes=memory * MIB)
+
+    async def _spec(self, context: StageContext, role: str) -> ContainerSpec:
+        session, plan = context.session, context.plan
+        runtime = plan.roles[role].runtime
+        image = await self._image(context, role, runtime)
+        env = otel_environment(session, plan, role, self._exports_token(session.session_id, session.user_id))
+        env |= preview_environment(session, plan, role, self._preview_url)
+        network = network_name(session.session_id) if plan.has_own_network(session.egress) else None
+        return ContainerSpec(session.session_id, role, image, runtime, network, self._limits_of(context), env)
+
+    async def _fingerprints(
+        self, context: StageContext, specs: Mapping[str, ContainerSpec]
+    ) -> Mapping[str, str | None]:
+        """What a container of the pool must be like for each role; None if the role can have none.
+
+        A network that restricts its containers needs lines in their `/etc/hosts`, which are set when they are created.
+        """
+        if not self._pool or context.plan.reach(context.session.egress) != PUBLIC:
+            return dict.fromkeys(specs)
+
+        async def fingerprint(role: str) -> str:
+            return await context.engine.fingerprint(replace(specs[role], network=None))
+
+        return await for_each(specs, fingerprint)
+
+    def _count(
+        self, plan: LaunchPlan, fingerprints: Mapping[str, str | None], found: Mapping[str, RoleContainer]
+    ) -> None:
+        for role, container in found.items():
+            if not container.had_one:
+                reason = ("empty" if fingerprints[role] else "egress") if self._pool else "off"
+                observe_claim(plan.roles[role].runtime, None if container.member else reason)
 
     async def _image(self, context: StageContext, role: str, runtime: str) -> str:
         """The runtime's image; built now if there is none yet, with a line in the launch's log."""

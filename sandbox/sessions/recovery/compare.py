@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -46,6 +46,22 @@ class Finding:
     found: tuple[Resource, ...]
     #: Roles whose container or volume is not as recorded.
     differs: tuple[str, ...] = ()
+
+
+def assign(resources: Iterable[Resource], owners: Mapping[UUID, tuple[UUID, str] | None]) -> list[Resource]:
+    """The resources with their sessions and roles; without those of containers that wait in the pool.
+
+    `owners` has session and role of each container that came from the pool, or None, by its own id. The volume of such
+    a container keeps the labels it had there.
+    """
+    assigned = []
+    for resource in resources:
+        if resource.session_id is None or resource.session_id not in owners:
+            assigned.append(resource)
+        elif (owner := owners[resource.session_id]) is not None:
+            session_id, role = owner
+            assigned.append(replace(resource, session_id=session_id, role=role))
+    return assigned
 
 
 def compare(sessions: Iterable[Session], resources: Sequence[Resource]) -> list[Finding]:
@@ -90,14 +106,14 @@ def is_recoverable(error: SessionError) -> bool:
 def _at_rest(session: Session, found: list[Resource], error: SessionError | None) -> tuple[Action, str, Sequence[str]]:
     """The most severe difference of a session that should run, or would if it had not been lost with this error."""
     containers = {r.name: r for r in found if r.kind is ResourceKind.CONTAINER}
-    volumes = {r.name for r in found if r.kind is ResourceKind.VOLUME}
+    volumes = {r.role for r in found if r.kind is ResourceKind.VOLUME}
     names = {role: container_name(session.session_id, role) for role in session.containers}
     missing = [role for role, name in names.items() if name not in containers]
     stopped = [role for role, name in names.items() if name in containers and containers[name].status != "running"]
     running = {role: containers[name].id for role, name in names.items() if name in containers}
     changed = [role for role, container_id in running.items() if container_id != session.containers[role].id]
 
-    without = [role for role, name in names.items() if name not in volumes]
+    without = [role for role in names if role not in volumes]
     networks = {r.name for r in found if r.kind is ResourceKind.NETWORK}
     # The network that other sessions share belongs to none of them.
     has_own = session.plan is not None and session.plan.has_own_network(session.egress)

@@ -17,10 +17,11 @@ from sandbox.domain.failures import WORKSPACE_LOST
 from sandbox.domain.session import ContainerInfo, SessionError, SessionStatus
 from sandbox.engine.base import Engine, Resource, ResourceKind
 from sandbox.errors import SandboxError
+from sandbox.pool import store as pool
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store as sessions
 from sandbox.sessions.recovery import store
-from sandbox.sessions.recovery.compare import Action, Finding, compare
+from sandbox.sessions.recovery.compare import Action, Finding, assign, compare
 from sandbox.telemetry.metrics.collectors import STRAYS, STRAYS_REMOVED
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class RecoveryService:
         async with self._db.read() as conn:
             rows = await store.live(conn)
         resources = await self._engine.list_resources()
-        found = compare(rows, resources)
+        async with self._db.read() as conn:
+            owners = await pool.owners(conn)
+        found = compare(rows, assign(resources, owners))
         strays = {f.session_id for f in found if f.session is None and f.session_id is not None}
         if strays:
             async with self._db.read() as conn:

@@ -119,6 +119,16 @@ STRAYS_REMOVED: Final = Counter(
     registry=REGISTRY,
 )
 
+POOL_HITS: Final = Counter(
+    "sandbox_pool_hits", "Containers that launches got from the pool.", ["runtime"], registry=REGISTRY
+)
+POOL_MISSES: Final = Counter(
+    "sandbox_pool_misses",
+    "Containers that launches had to make, and why: empty, egress (the network is restricted), off (there is no pool).",
+    ["runtime", "reason"],
+    registry=REGISTRY,
+)
+
 #: Sessions that have series of their own; those that were not used for the longest lose theirs.
 PREVIEW_SESSIONS: Final = 500
 _preview_codes: Final = OrderedDict[str, set[str]]()
@@ -135,6 +145,14 @@ def observe_span(name: str, seconds: float, status: str, attributes: Mapping[str
             FAILURES.labels(str(code)).inc()
     elif name.startswith("launch."):
         STAGES.labels(name.removeprefix("launch."), status).observe(seconds)
+
+
+def observe_claim(runtime: str, missed: str | None) -> None:
+    """Count a container that a launch needed; `missed` is why it did not come from the pool."""
+    if missed is None:
+        POOL_HITS.labels(runtime).inc()
+    else:
+        POOL_MISSES.labels(runtime, missed).inc()
 
 
 def observe_request(method: str, route: str | None, status: str, seconds: float) -> None:

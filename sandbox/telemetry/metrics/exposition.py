@@ -23,6 +23,7 @@ _STATES: Final = {
     "sessions": ("sandbox_sessions", "Sessions of the deployment by status.", "status"),
     "resources": ("sandbox_resources", "Containers, networks and volumes on record as made and not removed.", "kind"),
     "leaked": ("sandbox_leaked_resources", "Resources of sessions that ended ten minutes ago or more.", "kind"),
+    "pool": ("sandbox_pool_containers", "Containers of the pool that no session has, by state.", "state"),
     "alerts": ("sandbox_alerts_open", "Alerts that are not resolved.", "severity"),
     "agents": ("sandbox_agents", "Agents and components by status.", "status"),
     "replicas": ("sandbox_replicas", "Running replicas of the service.", None),
@@ -38,6 +39,7 @@ _ALWAYS: Final = {
     "sessions": ("creating", "ready", "running", "terminated", "error"),
     "resources": ("container", "network", "volume"),
     "leaked": ("container", "network", "volume"),
+    "pool": ("making", "ready", "removing"),
 }
 
 

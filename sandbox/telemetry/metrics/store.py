@@ -17,6 +17,7 @@ _STATE = text("""
      WHERE resource.removed_at IS NULL AND session.status = 'terminated'
        AND session.terminated_at < NOW() - INTERVAL '10 minutes'
      GROUP BY resource.kind
+    UNION ALL SELECT 'pool', state, count(*) FROM pool_containers WHERE state <> 'claimed' GROUP BY state
     UNION ALL SELECT 'alerts', severity, count(*) FROM alerts
      WHERE status IN ('active', 'acknowledged') GROUP BY severity
     UNION ALL SELECT 'agents', status, count(*) FROM agents GROUP BY status

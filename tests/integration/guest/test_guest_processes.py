@@ -18,6 +18,7 @@ from sandbox.errors import GuestError
 from sandbox.guest.children import Children
 from sandbox.guest.launcher import Launcher
 from sandbox.guest.user import User
+from sandbox.guest.variables import Variables
 from tests.integration.guest.running_guests import RunningGuest
 
 
@@ -199,7 +200,7 @@ async def test_a_follower_that_does_not_read_does_not_delay_others(client: Guest
 
 
 async def test_an_order_to_a_launcher_that_has_just_died_goes_to_a_new_one(tmp_path: Path) -> None:
-    launcher = Launcher(Children(), User(os.getuid(), str(tmp_path)))
+    launcher = Launcher(Children(), User(os.getuid(), str(tmp_path), Variables(str(tmp_path))))
     pids = set()
     with open(os.devnull, "r+b") as null:
         for _ in range(3):

@@ -115,24 +115,6 @@ def test_the_engines_seccomp_profile_can_be_used():
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
 
 
-def test_the_resolver_file_is_mounted_read_only():
-    (mount,) = (
-        it
-        for it in container_config(
-            SPEC,
-            deployment_id=DEPLOYMENT,
-            network="sbx-shared",
-            environment={},
-            guest_folder=None,
-            oci_runtime=None,
-            ipv6_loopback=False,
-            resolver_file=Path("/home/resolv.conf"),
-        )["HostConfig"]["Mounts"]
-        if it["Type"] == "bind"
-    )
-    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == ("/home/resolv.conf", "/etc/resolv.conf", True)
-
-
 def test_disk_space_is_limited_only_on_request():
     free = config()["HostConfig"]
     assert "StorageOpt" not in free
