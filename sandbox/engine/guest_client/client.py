@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sandbox.engine.guest import (
+    Changes,
     ExecResult,
     FileInfo,
     GuestStats,
@@ -189,6 +190,25 @@ class GuestClient:
         async with contextlib.aclosing(response):
             async for part in response:
                 yield part
+
+    async def changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> Changes:
+        args = {"folders": list(folders), "since": since, "excluded": list(excluded)}
+        answer, _ = await self._http.call("changes", args, silence_seconds=_LONG_SECONDS)
+        return Changes(answer["files"], answer["bytes"], tuple(answer["folders"]))
+
+    async def pack_changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> AsyncIterator[bytes]:
+        args = {"folders": list(folders), "since": since, "excluded": list(excluded)}
+        response: Response = await self._http.open("pack_changes", args, silence_seconds=_LONG_SECONDS)
+        async with contextlib.aclosing(response):
+            async for part in response:
+                yield part
+
+    async def unpack_changes(self, data: AsyncIterator[bytes]) -> None:
+        await self._http.call("unpack_changes", raw=data, silence_seconds=_LONG_SECONDS)
 
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")
