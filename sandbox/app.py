@@ -63,12 +63,14 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.installs.archives import KeptInstalls
 from sandbox.knowledge.documents import reading
 from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.door import PreviewDoor
+from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -144,6 +146,7 @@ class _Core:
     signer: Signer
     catalog: RuntimeCatalog
     engine: DockerEngine
+    installs: KeptInstalls
 
 
 class _Part(Protocol):
@@ -245,7 +248,8 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     signer = Signer(deployment.signing_key)
     engine_folder = partial(data_folder, settings.docker_host)
     disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
-    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine)
+    installs = KeptInstalls(settings.home / "installs", settings.installs_mb * MIB, require_room=disk.require_room)
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, RuntimeCatalog(), engine, installs)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
@@ -329,7 +333,7 @@ def _stages(
         NetworkStage(),
         ContainersStage(images, limits, core.signer.sign_exports, settings.preview_url),
         WorkspaceStage(projects),
-        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds, InstallKeeper(core.installs, images)), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds, door),
         PreviewStage(settings.preview_url),
