@@ -65,12 +65,14 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
+from sandbox.installs.archives import KeptInstalls
 from sandbox.knowledge.documents import reading
 from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
 from sandbox.launch.door import PreviewDoor
+from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -148,6 +150,7 @@ class _Core:
     catalog: RuntimeCatalog
     images: RuntimeImages
     engine: DockerEngine
+    installs: KeptInstalls
 
 
 class _Part(Protocol):
@@ -257,7 +260,8 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
-    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, catalog, images, engine)
+    installs = KeptInstalls(settings.home / "installs", settings.installs_mb * MIB, require_room=disk.require_room)
+    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, catalog, images, engine, installs)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
@@ -360,7 +364,9 @@ def _stages(
             core.images, _limits(settings), core.signer.sign_exports, settings.preview_url, pool=settings.pool_max > 0
         ),
         WorkspaceStage(projects),
-        WithoutSlot(DependenciesStage(settings.install_timeout_seconds), slots),
+        WithoutSlot(
+            DependenciesStage(settings.install_timeout_seconds, InstallKeeper(core.installs, core.images)), slots
+        ),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds, door, settings.preview_url),
         PreviewStage(settings.preview_url),

@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         30, ge=1, description="Days that events and runs of terminated sessions are kept; their rows and logs stay"
     )
     install_timeout_seconds: int = Field(900, ge=1, description="Timeout of one role's install command")
+    installs_mb: int = Field(
+        4096,
+        ge=0,
+        description="Disk space for dependencies kept from earlier launches, MiB, half of it for one user; 0: none",
+    )
     health_timeout_seconds: int = Field(
         120, ge=1, description="Timeout of the health check: how long an app may take to answer"
     )

@@ -97,6 +97,18 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What was added or changed below folders since a moment."""
+
+    #: Files, links and folders.
+    files: int
+    #: Of the files among them.
+    bytes: int
+    #: The topmost folders in which everything is new.
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GuestStats:
     """Resource usage of a container, as measured from inside. Network counters and processor time count from the start
     of the container."""
@@ -344,6 +356,25 @@ class Guest(Protocol):
     async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
         """Open a folder and return it as a gzipped tar, in pieces, without files and folders named in `exclude`. Errors
         of opening are raised here, before the first piece. What cannot be read is left out."""
+
+    async def changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> Changes:
+        """Return what was added or changed below folders, without `excluded` ones, since the file `since` was written.
+
+        Without `since`, everything counts. A folder that does not exist is empty. GuestError `agent_refused` by a guest
+        agent of an earlier release.
+        """
+
+    def pack_changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> AsyncIterator[bytes]:
+        """Return a tar of what `changes` counts, with links, modes and times. The iterator raises GuestError if
+        something in it changes meanwhile."""
+
+    async def unpack_changes(self, data: AsyncIterator[bytes]) -> None:
+        """Put everything of a tar of `pack_changes` in its place, as the session's user. For archives of the session's
+        own owner only: their links may lead anywhere. Raises GuestError `file_refused` if it is no whole tar."""
 
     async def stats(self) -> GuestStats:
         """Return the container's current resource usage."""

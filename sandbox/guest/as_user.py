@@ -9,6 +9,7 @@ mkdir {path} | move {source, target}     {}
 remove {path}              {removed}
 put_tar {path} | get_tar {path, exclude?}    see `archive.py`
 watch {path}               see `watch.py`
+changes | pack_changes | unpack_changes  see `changes.py`
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ def _get_tar() -> Function:
     return get_tar
 
 
+def _changes(name: str) -> Function:
+    from . import changes
+
+    function: Function = getattr(changes, name)
+    return function
+
+
 #: How to get each function. Modules that are seldom needed are imported by this, before the fork: once, and by root,
 #: who may read the standard library wherever it is installed.
 FUNCTIONS: dict[str, Callable[[], Function]] = {
@@ -67,6 +75,7 @@ FUNCTIONS: dict[str, Callable[[], Function]] = {
     "watch": lambda: watch,
     "put_tar": _put_tar,
     "get_tar": _get_tar,
+    **{name: partial(_changes, name) for name in ("changes", "pack_changes", "unpack_changes")},
 }
 
 

@@ -16,6 +16,7 @@ stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
                                                      one of length 0 now and then is a heartbeat
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
+changes | pack_changes | unpack_changes              see `as_user.py`
 neighbours {ports: {port: host}, own?, planned?}     {refused: {port: why}}: see `port_forwarding.py`
 port_sockets {open: {name: port}, close: [name]}      {sockets: {name: {port, connections, idle_seconds}}}:
                                                      see `port_sockets.py`

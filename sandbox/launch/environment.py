@@ -11,6 +11,8 @@ from sandbox.domain.session import Session
 from sandbox.launch.otel_environment import cleared_variables
 
 WORKSPACE = "/workspace"
+#: Written when the first source has been unpacked into an empty workspace: what changes afterwards is of later.
+UNPACKED = f"{WORKSPACE}/.sandbox/unpacked"
 #: The URL of a session's preview, or of another port of its apps.
 PreviewUrl = Callable[[UUID, int | None], str]
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

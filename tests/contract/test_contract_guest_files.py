@@ -27,6 +27,11 @@ async def content(guest: Guest, path: str) -> bytes:
     return b"".join([part async for part in await guest.read_file(path)])
 
 
+async def pieces(parts: list[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
 async def refusal(call: Awaitable[object]) -> str:
     with pytest.raises(GuestError) as refused:
         await call
@@ -116,6 +121,42 @@ async def test_names_are_left_out_of_an_archive_at_any_depth(guest: Guest, folde
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
         assert sorted(tar.getnames()) == ["a", "a/b"]
     assert await refusal(guest.get_tar(f"{folder}/none")) == "file_not_found"
+
+
+async def test_what_changed_since_a_file_is_packed_and_put_back(guest: Guest, folder: str) -> None:
+    await guest.write_file(f"{folder}/mixed/old", b"old")
+    await guest.write_file(f"{folder}/begin", b"")
+    await asyncio.sleep(0.02)  # times of change have the resolution of the kernel's clock
+    await guest.write_file(f"{folder}/mixed/new", b"new")
+    await guest.write_file(f"{folder}/whole/deep/file", b"12345", mode=0o751)
+    await guest.write_file(f"{folder}/left/out", b"x")
+    place, begin, left = f"/workspace/{folder}", f"/workspace/{folder}/begin", f"/workspace/{folder}/left"
+    changes = await guest.changes([place], since=begin, excluded=[left])
+    assert (changes.bytes, changes.folders) == (8, (f"{place}/whole",))
+    packed = [part async for part in guest.pack_changes([place], since=begin, excluded=[left])]
+    with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as tar:
+        files = {member.name for member in tar if member.isfile()}
+    assert files == {f"workspace/{folder}/mixed/new", f"workspace/{folder}/whole/deep/file"}
+
+    await guest.remove(f"{folder}/whole")
+    await guest.write_file(f"{folder}/mixed/old", b"changed")
+    await guest.unpack_changes(pieces(packed))
+    assert await content(guest, f"{folder}/whole/deep/file") == b"12345"
+    info = await guest.stat(f"{folder}/whole/deep/file")
+    assert info is not None
+    assert info.mode == 0o751
+    assert await content(guest, f"{folder}/mixed/old") == b"changed"
+
+
+async def test_all_of_a_folder_counts_without_a_beginning_and_a_missing_one_is_empty(guest: Guest, folder: str) -> None:
+    await guest.write_file(f"{folder}/file", b"123")
+    assert (await guest.changes([f"/workspace/{folder}"])).bytes == 3
+    assert (await guest.changes([f"/workspace/{folder}/none"])).files == 0
+    assert await refusal(guest.changes([folder], since="none")) == "file_not_found"
+
+
+async def test_a_broken_archive_of_changes_is_refused(guest: Guest) -> None:
+    assert await refusal(guest.unpack_changes(pieces([b"not a tar at all" * 64]))) == "file_refused"
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/absolute", "a/../../outside"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import posixpath
 import tarfile
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from sandbox.engine.guest import FileInfo
+from sandbox.engine.guest import Changes, FileInfo
 from tests.fakes.errors import guest_error
 
 WORKSPACE = "/workspace"
@@ -25,6 +26,8 @@ class _Node:
     data: bytes | None
     mode: int
     modified_at: float = field(default_factory=time.time)
+    #: Counts up over all changes, as times of change do.
+    changed: int = field(default_factory=itertools.count().__next__)
 
     @property
     def kind(self) -> str:
@@ -95,7 +98,7 @@ class FakeFiles:
 
     def put_tar(self, path: str, data: bytes) -> None:
         """Unpack an archive. Nothing is written if one of its members is refused."""
-        folder = _normalised(path)
+        folder = _normalised(path).rstrip("/")
         members: list[tuple[str, bytes | None, int]] = []
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -117,13 +120,16 @@ class FakeFiles:
     def get_tar(self, path: str, exclude: Collection[str]) -> bytes:
         folder = _normalised(path)
         self._existing(path)
+        inside = (name for name in sorted(self._nodes) if name.startswith(f"{folder}/"))
+        kept = [name for name in inside if set(exclude).isdisjoint(name.removeprefix(f"{folder}/").split("/"))]
+        return self._packed(folder, kept, "w:gz")
+
+    def _packed(self, folder: str, names: Sequence[str], mode: Literal["w", "w:gz"] = "w") -> bytes:
         target = io.BytesIO()
-        with tarfile.open(fileobj=target, mode="w:gz") as tar:
-            for name in sorted(name for name in self._nodes if name.startswith(f"{folder}/")):
-                node, inside = self._nodes[name], name.removeprefix(f"{folder}/")
-                if not set(exclude).isdisjoint(inside.split("/")):
-                    continue
-                member = tarfile.TarInfo(inside)
+        with tarfile.open(fileobj=target, mode=mode) as tar:
+            for name in names:
+                node = self._nodes[name]
+                member = tarfile.TarInfo(name.removeprefix(f"{folder}/"))
                 member.mode = node.mode
                 member.type = tarfile.DIRTYPE if node.data is None else tarfile.REGTYPE
                 member.size = len(node.data or b"")
@@ -140,6 +146,28 @@ class FakeFiles:
                 yield await queue.get()
         finally:
             del self._watchers[queue]
+
+    def changes(self, folders: Sequence[str], since: str | None, excluded: Sequence[str]) -> Changes:
+        names = self._changed(folders, since, excluded)
+        new = [name for name in names if self._nodes[name].data is None and self._is_new(name, names)]
+        whole = tuple(name for name in new if posixpath.dirname(name) not in new)
+        return Changes(len(names), sum(len(self._nodes[name].data or b"") for name in names), whole)
+
+    def pack_changes(self, folders: Sequence[str], since: str | None, excluded: Sequence[str]) -> bytes:
+        return self._packed("", self._changed(folders, since, excluded))
+
+    def _changed(self, folders: Sequence[str], since: str | None, excluded: Sequence[str]) -> Sequence[str]:
+        moment = -1 if since is None else self._existing(since).changed
+        return [
+            name
+            for name in sorted(self._nodes)
+            if any(name.startswith(f"{folder}/") for folder in folders)
+            and not any(name == left or name.startswith(f"{left}/") for left in excluded)
+            and self._nodes[name].changed > moment
+        ]
+
+    def _is_new(self, folder: str, names: Sequence[str]) -> bool:
+        return all(name in names for name in self._nodes if name == folder or name.startswith(f"{folder}/"))
 
     def _existing(self, path: str) -> _Node:
         node = self._nodes.get(_normalised(path))

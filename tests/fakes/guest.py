@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from sandbox.engine.guest import (
+    Changes,
     ExecResult,
     FileInfo,
     GuestStats,
@@ -241,6 +242,21 @@ class FakeGuest:
 
     async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
         return in_pieces((await self._enter("get_tar")).files.get_tar(path, exclude))
+
+    async def changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> Changes:
+        return (await self._enter("changes")).files.changes(folders, since, excluded)
+
+    async def pack_changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> AsyncIterator[bytes]:
+        packed = (await self._enter("pack_changes")).files.pack_changes(folders, since, excluded)
+        async for piece in in_pieces(packed):
+            yield piece
+
+    async def unpack_changes(self, data: AsyncIterator[bytes]) -> None:
+        (await self._enter("unpack_changes")).files.put_tar("/", await collect(data))
 
     async def stats(self) -> GuestStats:
         processes = (await self._enter("stats")).processes.values()

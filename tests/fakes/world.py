@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -29,7 +30,9 @@ from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
+from sandbox.installs.archives import KeptInstalls
 from sandbox.launch.door import PreviewDoor
+from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.pipeline import Pipeline
 from sandbox.launch.slots import LaunchSlots, WithoutSlot
 from sandbox.launch.stage import Stage
@@ -112,6 +115,8 @@ class World:
         self.install_timeout_seconds = 60.0
         self.health_timeout_seconds = 60.0
         self.engine_wait_seconds = 60.0
+        #: Keeps nothing.
+        self.installs = KeptInstalls(Path("/nonexistent"), 0)
         #: No lot, so that a test knows whether a lesson is applied.
         self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
         self.door: PreviewDoor | None = None
@@ -136,7 +141,9 @@ class World:
                 pool=self.pool_size.most > 0,
             ),
             WorkspaceStage(self.projects),
-            WithoutSlot(DependenciesStage(self.install_timeout_seconds), slots),
+            WithoutSlot(
+                DependenciesStage(self.install_timeout_seconds, InstallKeeper(self.installs, self.images)), slots
+            ),
             ServicesStage(),
             HealthStage(self.health_timeout_seconds, self.door, preview_url),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),

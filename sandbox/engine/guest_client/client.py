@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from sandbox.engine.guest import (
+    Changes,
     ExecResult,
     FileInfo,
     GuestStats,
@@ -202,6 +203,26 @@ class GuestClient:
     async def get_tar(self, path: str, *, exclude: Collection[str] = ()) -> AsyncIterator[bytes]:
         args = {"path": path, "exclude": sorted(exclude)}
         return await self._http.open("get_tar", args, silence_seconds=_LONG_SECONDS)
+
+    async def changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> Changes:
+        args = {"folders": list(folders), "since": since, "excluded": list(excluded)}
+        answer, _ = await self._http.call("changes", args, silence_seconds=_LONG_SECONDS)
+        return Changes(answer["files"], answer["bytes"], tuple(answer["folders"]))
+
+    async def pack_changes(
+        self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
+    ) -> AsyncIterator[bytes]:
+        args = {"folders": list(folders), "since": since, "excluded": list(excluded)}
+        async with contextlib.aclosing(
+            await self._http.open("pack_changes", args, silence_seconds=_LONG_SECONDS)
+        ) as response:
+            async for part in response:
+                yield part
+
+    async def unpack_changes(self, data: AsyncIterator[bytes]) -> None:
+        await self._http.call("unpack_changes", raw=data, silence_seconds=_LONG_SECONDS)
 
     async def stats(self) -> GuestStats:
         answer, _ = await self._http.call("stats")

@@ -2,7 +2,8 @@
 
 The command runs in the container under a name that contains the run. It continues while the service is down, is found
 again after a restart, and is never started twice in one run. If it fails for a reason with a usual remedy, another
-command is run in its place, once (`install_repairs.py`).
+command is run in its place, once (`install_repairs.py`). Nothing is run if what it would install is kept
+(`kept_installs.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sandbox.launch.causes.reading import explain
 from sandbox.launch.command_failures import install_failed
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.install_repairs import second_attempt
+from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.output import TAIL_LINES, OutputFollower, last_lines
 from sandbox.launch.stage import StageContext, StageResult
 from sandbox.launch.version_demands import version_demands
@@ -29,8 +31,9 @@ from sandbox.launch.version_demands import version_demands
 class DependenciesStage:
     name = StageName.DEPENDENCIES
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, keeper: InstallKeeper) -> None:
         self._timeout = timeout_seconds
+        self._keeper = keeper
 
     async def run(self, context: StageContext) -> StageResult:
         roles = [role for role, plan in context.plan.roles.items() if plan.install]
@@ -43,6 +46,12 @@ class DependenciesStage:
         command = context.plan.roles[role].install
         if command is None:
             return
+        guest = context.engine.guest(context.session.session_id, role)
+        recalled = self._keeper.recalled(context, role)
+        if await guest.process(context.process_name(ProcessKind.INSTALL)) is None:
+            recalled = await self._keeper.recall(context, role, command)
+        if recalled is not None and recalled.result == "hit":
+            return
         ended, lines = await self._run(context, role, command, ProcessKind.INSTALL)
         printed = list(lines)
         again = second_attempt(command, lines) if ended.exit_code != 0 and not ended.out_of_memory else None
@@ -54,9 +63,10 @@ class DependenciesStage:
         for demand in version_demands(printed):
             await context.journal.log_line(demand, role=role)
         if ended.exit_code != 0:
-            guest = context.engine.guest(context.session.session_id, role)
             cause = await explain(guest, lines, role_root(context.plan, role))
             raise install_failed(role, command, ended, cause)
+        if recalled is not None:
+            await self._keeper.keep(context, role, recalled)
 
     async def _run(
         self, context: StageContext, role: str, command: str, kind: ProcessKind, began: float | None = None

@@ -13,6 +13,7 @@ from sandbox.concurrency import for_each
 from sandbox.domain.stages import StageName
 from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError, StageFailed
+from sandbox.launch.environment import UNPACKED
 from sandbox.launch.stage import StageContext, StageResult
 
 #: This file holds the digest of the source that was unpacked.
@@ -39,7 +40,8 @@ class WorkspaceStage:
 
         async def unpack(role: str) -> None:
             guest = context.engine.guest(context.session.session_id, role)
-            if await _read(guest, MARKER) == digest:
+            present = await _read(guest, MARKER)
+            if present == digest:
                 await context.journal.log_line("the files are already there and are left as they are", role=role)
                 return
             try:
@@ -50,6 +52,8 @@ class WorkspaceStage:
                 raise StageFailed(
                     "workspace_failed", f"the project could not be unpacked: {error}", error.hint
                 ) from error
+            if present is None:
+                await guest.write_file(UNPACKED, b"")
             await guest.write_file(MARKER, digest.encode())
 
         await for_each(context.plan.roles, unpack)

@@ -1,0 +1,1 @@
+"""Installed dependencies that are kept for later launches of their owner."""
