@@ -20,7 +20,7 @@ Json = dict[str, Any]
 _LOGGER = "previews"
 #: The file is replaced at this size; one older file is kept.
 _FILE_MB = 16
-#: Most that is read at once. Lines beyond that are skipped.
+#: Most that is read at once.
 _READ_BYTES = 8 * 1024 * 1024
 _MAX_PATH = 500
 
@@ -72,31 +72,59 @@ def log_handlers() -> list[Json]:
 
 
 class AccessLogReader:
-    """Reads what was added to the log since the last call. Blocks for milliseconds; not thread-safe."""
+    """Reads what was added to the log since the last call. Blocks for milliseconds; not thread-safe.
+
+    How far it has come is kept in a file beside the log, so that requests made while the service is away are read when
+    it is back, as far as the log reaches.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ACCESS_LOG
+        self._position = folder / "access.position"
         self._file: BinaryIO | None = None
         self._rest = b""
 
-    def skip(self) -> None:
-        """Pass over what is there now."""
-        if (file := self._open()) is not None:
-            file.seek(0, os.SEEK_END)
+    def resume(self) -> None:
+        """Continue where `save` was called last, or, if it never was, at the end of the log."""
+        try:
+            inode, offset = map(int, self._position.read_text().split())
+        except (FileNotFoundError, ValueError):
+            if (file := self._open()) is not None:
+                file.seek(0, os.SEEK_END)
+            self.save()
+            return
+        # Caddy renames the log when it begins a new one: access-2026-11-30T16-38-03.120.log
+        older = sorted(self._path.parent.glob(f"{self._path.stem}-*{self._path.suffix}"))
+        for path in (*older, self._path):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == inode and path.stat().st_size >= offset:
+                    self._file = path.open("rb")
+                    self._file.seek(offset)
+                    return
+        if older:  # the file that was read last is gone, and what is there is newer
+            with contextlib.suppress(FileNotFoundError):
+                self._file = older[0].open("rb")
+
+    def save(self) -> None:
+        """Note that all that was read is done with."""
+        inode, offset = 0, 0
+        if self._file is not None:
+            inode, offset = os.fstat(self._file.fileno()).st_ino, self._file.tell() - len(self._rest)
+        new = self._position.with_suffix(".new")
+        new.write_text(f"{inode} {max(offset, 0)}")
+        new.replace(self._position)
 
     def read(self) -> list[PreviewRequest]:
         """The requests that are new. Lines that are not of this form are left out."""
         file = self._open()
         if file is None:
             return []
-        data = self._rest + file.read(_READ_BYTES)
-        if len(data) >= _READ_BYTES:
-            file.seek(0, os.SEEK_END)
-        if self._replaced(file):
+        data = file.read(_READ_BYTES)
+        if len(data) < _READ_BYTES and self._replaced(file):
             self.close()
             if (newer := self._open()) is not None:
                 data += newer.read(_READ_BYTES)
-        *lines, self._rest = data.split(b"\n")
+        *lines, self._rest = (self._rest + data).split(b"\n")
         return [request for line in lines if (request := _parse(line)) is not None]
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: st
         "handler": "subroute",
         "routes": [
             {"handle": [{"handler": "vars"} | {name: f"{{http.request.header.{name}}}" for name in _CREDENTIALS}]},
-            *_fast_routes(),
+            *_fast_routes(addresses),
             {"group": "access", "handle": [ask]},
             *app,
         ],
@@ -85,7 +85,7 @@ def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: st
     ]
 
 
-def _fast_routes() -> list[Json]:
+def _fast_routes(addresses: Addresses) -> list[Json]:
     """Requests that pass by their cookie alone. `preview/access.py` says why a cookie is not enough by itself."""
     cookie = {"header_regexp": {"Cookie": {"name": "cookie", "pattern": _COOKIE}}}
     own = {
@@ -96,6 +96,8 @@ def _fast_routes() -> list[Json]:
     sent_by: list[Json] = [
         {"header": {"Sec-Fetch-Site": None, "Origin": None}},
         {"header": {"Sec-Fetch-Site": ["none", "same-origin"]}},
+        # Browsers send no Sec-Fetch-Site with WebSockets, nor to addresses that they do not treat as secure.
+        {"header": {"Sec-Fetch-Site": None, "Origin": [addresses.own]}},
         {"header": {"Sec-Fetch-Mode": ["navigate"]}, "method": ["GET", "HEAD"]},
     ]
     port = "{http.regexp.cookie.2}"

@@ -35,8 +35,8 @@ class PreviewRequests:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin with what the edge logs from now on."""
-        await asyncio.to_thread(self._reader.skip)
+        """Begin with what the edge has logged since an earlier run of the service."""
+        await asyncio.to_thread(self._reader.resume)
         self._task = asyncio.create_task(self._follow(), name="preview requests")
 
     async def close(self) -> None:
@@ -53,6 +53,7 @@ class PreviewRequests:
                 requests = await asyncio.to_thread(self._reader.read)
                 if requests:
                     await self._note(requests)
+                    await asyncio.to_thread(self._reader.save)
             except DatabaseUnavailable as error:
                 log.warning("requests of previews could not be logged: %s", error)
             except Exception:

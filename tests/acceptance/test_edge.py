@@ -224,6 +224,9 @@ async def test_open_previews_outlive_the_service(make_service: Callable[..., Ser
         assert await websocket.recv() == "hello"
         own.kill()
         assert browser.get("/").status_code == 200
+        origin = f"http://{browser.headers['host']}"  # as browsers send it with WebSockets, without Sec-Fetch-Site
+        assert browser.get("/", headers={"Origin": origin}).status_code == 200
+        assert browser.get("/", headers={"Origin": origin.replace("//", "//9999-")}).status_code == 503
         assert browser.post("/", content=b"x" * 1_000_000).json()["body"] == 1_000_000
         refused = api.http.get("/api/v1/sessions")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

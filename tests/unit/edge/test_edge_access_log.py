@@ -29,7 +29,7 @@ def add(folder: Path, text: str) -> None:
 
 def test_each_request_is_read_once(tmp_path: Path) -> None:
     reader = AccessLogReader(tmp_path)
-    reader.skip()
+    reader.resume()
     assert reader.read() == []
     add(tmp_path, line() + line(status=404, path="/x")[:20])
     assert reader.read() == [PreviewRequest(SESSION, "GET", "/", 200, 0.25)]
@@ -42,7 +42,7 @@ def test_each_request_is_read_once(tmp_path: Path) -> None:
 def test_what_was_there_before_is_passed_over(tmp_path: Path) -> None:
     add(tmp_path, line())
     reader = AccessLogReader(tmp_path)
-    reader.skip()
+    reader.resume()
     add(tmp_path, line(status=500))
     assert [each.status for each in reader.read()] == [500]
     reader.close()
@@ -57,6 +57,40 @@ def test_a_file_that_is_replaced_is_read_to_its_end(tmp_path: Path) -> None:
     add(tmp_path, line(status=202))
     assert [each.status for each in reader.read()] == [201, 202]
     reader.close()
+
+
+def read_by_the_next(folder: Path) -> list[int]:
+    """The statuses that a reader of the next run of the service finds."""
+    reader = AccessLogReader(folder)
+    reader.resume()
+    found = [each.status for each in [*reader.read(), *reader.read()]]
+    reader.save()
+    reader.close()
+    return found
+
+
+def test_what_is_logged_while_nobody_reads_is_read_later_and_once(tmp_path: Path) -> None:
+    assert read_by_the_next(tmp_path) == []
+    add(tmp_path, line(status=200))
+    assert read_by_the_next(tmp_path) == [200]
+    add(tmp_path, line(status=201) + line(status=202)[:20])
+    assert read_by_the_next(tmp_path) == [201]
+    add(tmp_path, line(status=202)[20:])
+    (tmp_path / ACCESS_LOG).rename(tmp_path / "access-1.log")
+    add(tmp_path, line(status=203))
+    assert read_by_the_next(tmp_path) == [202, 203]
+    assert read_by_the_next(tmp_path) == []
+
+
+def test_a_log_that_was_replaced_twice_meanwhile_is_read_as_far_as_it_is_there(tmp_path: Path) -> None:
+    add(tmp_path, line(status=200))
+    assert read_by_the_next(tmp_path) == []
+    (tmp_path / ACCESS_LOG).rename(tmp_path / "access-1.log")
+    add(tmp_path, line(status=201))
+    (tmp_path / ACCESS_LOG).rename(tmp_path / "access-2.log")
+    add(tmp_path, line(status=202))
+    (tmp_path / "access-1.log").unlink()
+    assert read_by_the_next(tmp_path) == [201, 202]
 
 
 @pytest.mark.parametrize("text", ["\n", "{}\n", "[]\n", "null\n", "\xff\n", line(session="x"), line(status=None)])
