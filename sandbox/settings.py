@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     edge_program: Path | None = Field(
         None, description="Caddy, the program of the edge; without it the one installed with the service"
     )
+    connections_per_address: int = Field(
+        0,
+        ge=0,
+        description="Connections to the edge that one address may have open, by a rule of nftables, which needs root; "
+        "this machine and SANDBOX_TRUSTED_PROXIES are exempt. 0: no limit",
+    )
     engine_runtime: str | None = Field(None, description="OCI runtime passed to the engine, such as runsc")
     seccomp: SeccompProfile = Field(
         "own",
@@ -372,6 +378,12 @@ class Settings(BaseSettings):
         if isinstance(values, dict) and values.get("tls", "off") != "off":
             values.setdefault("public_scheme", "https")
         return values
+
+    @model_validator(mode="after")
+    def _limits_are_of_the_own_edge(self) -> Self:
+        if self.connections_per_address and self.edge == "external":
+            raise ValueError("connections_per_address is for the embedded edge: limit them where the external one runs")
+        return self
 
     @model_validator(mode="after")
     def _acme_has_a_dns_provider(self) -> Self:

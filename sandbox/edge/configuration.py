@@ -93,6 +93,7 @@ def _server(settings: Settings) -> Json:
             "logs": server_logs(),
             "routes": [
                 {"handle": [skip_handler()]},
+                _end_refused_bodies(),
                 *_strict_transport(settings),
                 *preview_routes(_addresses(settings), service=SERVICE, stream_close_delay=STREAM_CLOSE_DELAY),
                 {"handle": [_to_service()]},
@@ -117,6 +118,17 @@ def _strict_transport(settings: Settings) -> list[Json]:
         return []
     header = {"Strict-Transport-Security": ["max-age=31536000"]}
     return [{"handle": [{"handler": "headers", "response": {"set": header, "deferred": True}}]}]
+
+
+def _end_refused_bodies() -> Json:
+    """Close the connection with the answer if a request with a body is refused or breaks off: else its rest is waited
+    for, without a deadline. HTTP/2 ends the one stream by itself."""
+    close = {"set": {"Connection": ["close"]}, "deferred": True, "require": {"status_code": [4, 5]}}
+    bodies: list[Json] = [{"header": {"Content-Length": ["*"]}}, {"header": {"Transfer-Encoding": ["*"]}}]
+    return {
+        "match": [{"protocol": "http/1.1"} | body for body in bodies],
+        "handle": [{"handler": "headers", "response": close}],
+    }
 
 
 def _to_service() -> Json:

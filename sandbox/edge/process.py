@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from sandbox.edge.admin import EdgeAdmin, identified
+from sandbox.edge.connection_limit import apply_limit, remove_limit
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.program import EdgeUnavailable, find_program
 from sandbox.errors import Conflict
@@ -63,6 +64,7 @@ class EdgeProcess:
         """
         self.folder.make()
         with self._locked():
+            apply_limit(self._settings)
             pid = self.pid()
             if pid is None:
                 self._write(configuration)
@@ -76,6 +78,7 @@ class EdgeProcess:
         """Stop the edge and wait for its end; its process id, None if it did not run."""
         if not self.folder.path.is_dir():
             return None
+        remove_limit(self._settings.port)
         with self._locked():
             pid = self.pid()
             if pid is None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import psutil
+import pytest
 
 from tests.acceptance.api import Api
 from tests.acceptance.service import Service
@@ -63,6 +64,17 @@ def test_idle_and_half_sent_requests_hold_up_no_others(service: Service, admin: 
             sock.settimeout(90)
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(1000) == b"", "the edge ends a request whose head does not arrive"
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_a_refused_body_is_not_waited_for(service: Service, length: str) -> None:
+    head = f"POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as sock:
+        sock.sendall(head.encode() + b"186a0\r\n" + b" " * 100_000)
+        received = b""
+        while piece := sock.recv(65536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_body_in_small_pieces_is_answered_once_it_is_whole(service: Service, admin: Api) -> None:

@@ -1,10 +1,12 @@
-"""Compares previews through the edge with the app's own address, and the API through the edge with its socket.
+"""Compares previews through the edge with the app's own address, the API through the edge with its socket, and both
+with and without clients that hold connections.
 
 One client, one app and one run for all; the sides alternate, so that other load of the machine affects them alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -16,8 +18,9 @@ import docker
 from tests.acceptance.api import Api
 from tests.acceptance.previews import page, preview
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.acceptance.test_edge_bounds import HALF_BODY, HALF_HEAD, HALF_SENT, IDLE, MIB, connections, memory
 from tests.bench import load
-from tests.bench.measure import p50, print_durations, print_ratio
+from tests.bench.measure import p50, p99, print_durations, print_ratio
 
 ROUNDS = 3
 SECONDS = 3.0
@@ -49,16 +52,18 @@ def main() -> None:
         api.upload("bench-edge", PROJECT)
         session, _ = api.launch(project_id="bench-edge")
         assert session["status"] == "running", session
-        targets: Mapping[str, Target] = {
-            "preview": _preview(api, session, service),
-            "direct": _direct(engine, session["containers"]["frontend"]["id"]),
-        }
-        for connections in (8, 1):
-            _compare(targets, connections, "preview / direct", "0.5 or more")
+        direct = _direct(engine, session["containers"]["frontend"]["id"])
+        through, grant = _preview(api, session, service)
+        targets: Mapping[str, Target] = {"preview": through, "direct": direct}
+        for count in (8, 1):
+            _compare(targets, count, "preview / direct", "0.5 or more")
+        # The guest agent's relay alone: the socket of the visitor's grant, without the edge.
+        _compare({"relay": (grant, direct[1]), "direct": direct}, 8, "relay / direct", "(comparison)")
         request = load.get("/api/v1/sessions?limit=1", Host="localhost", Authorization=f"Bearer {ADMIN_TOKEN}")
         edge = ("127.0.0.1", service.port)
         socket_path = service.edge().folder.path / "service.sock"
         _compare({"edge": (edge, request), "socket": (socket_path, request)}, 1, "API: edge / socket", "(comparison)")
+        _hold(service, {"API": (edge, request), "preview": through})
     finally:
         if session is not None:
             api.end(session["session_id"])
@@ -70,18 +75,44 @@ def main() -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _preview(api: Api, session: dict[str, str], service: Service) -> Target:
+def _preview(api: Api, session: dict[str, str], service: Service) -> tuple[Target, Path]:
+    """The preview through the edge, and the socket of the visitor's grant."""
     with preview(api, session) as browser:
         page(browser)  # signs in, and makes the grant's socket
         host = urlsplit(session["preview_url"]).netloc
-        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-        return ("127.0.0.1", service.port), load.get("/", Host=host, Cookie=cookies)
+        ((name, value),) = browser.cookies.items()
+        grant = service.edge().folder.path / "grants" / session["session_id"][-12:] / f"{value}.sock"
+        return (("127.0.0.1", service.port), load.get("/", Host=host, Cookie=f"{name}={value}")), grant
 
 
 def _direct(engine: docker.APIClient, container: str) -> Target:
     networks = engine.inspect_container(container)["NetworkSettings"]["Networks"]
     address = next(each["IPAddress"] for each in networks.values() if each["IPAddress"])
     return (address, PORT), load.get("/", Host=f"localhost:{PORT}")
+
+
+def _hold(service: Service, targets: Mapping[str, Target]) -> None:
+    """Measure the targets while clients without a token hold connections, and without them."""
+    durations: dict[tuple[str, bool], list[float]] = {(name, held): [] for name in targets for held in (True, False)}
+    before, grown = memory(service), 0
+    for _ in range(ROUNDS):
+        for held in (True, False):
+            with contextlib.ExitStack() as stack:
+                if held:
+                    stack.enter_context(connections(service, IDLE))
+                    stack.enter_context(connections(service, HALF_SENT // 2, HALF_BODY))
+                    stack.enter_context(connections(service, HALF_SENT // 2, HALF_HEAD))
+                for name, (address, request) in targets.items():
+                    measured = load.run(address, request, connections=1, seconds=SECONDS / 2)
+                    durations[name, held] += measured.durations
+                grown = max(grown, memory(service) - before)
+    print(
+        f"  {IDLE} idle and {HALF_SENT} half-sent connections: {grown / MIB:.0f} MiB more (wanted: below 100)",
+        flush=True,
+    )
+    for name in targets:
+        with_them, without = (p99(sorted(durations[name, held])) for held in (True, False))
+        print_ratio(f"{name}: p99 with them / without", with_them / without, "below 2")
 
 
 def _compare(targets: Mapping[str, Target], connections: int, what: str, wanted: str) -> None:

@@ -34,6 +34,10 @@ def p95(values: list[float]) -> float:
     return values[int(len(values) * 0.95)]
 
 
+def p99(values: list[float]) -> float:
+    return values[int(len(values) * 0.99)]
+
+
 def print_durations(what: str, values: list[float]) -> None:
     print(f"  {what:<44} p50 {p50(values) * 1000:8.2f} ms   p95 {p95(values) * 1000:8.2f} ms", flush=True)
 
