@@ -218,6 +218,12 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(64, ge=1, description="Largest project archive, MiB")
     max_project_mb: int = Field(512, ge=1, description="Largest unpacked project, MiB")
     max_project_files: int = Field(20_000, ge=1, description="Largest number of files in a project")
+    projects_mb_per_user: int = Field(
+        4096, ge=0, description="Project archives that one user may store, MiB; 0 means no limit. Admins have none"
+    )
+    documents_mb_per_user: int = Field(
+        256, ge=0, description="Text of documents that one user may store, MiB; 0 means no limit. Admins have none"
+    )
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
     max_file_mb: int = Field(1024, ge=1, description="Largest file that is written to a sandbox, MiB")
     requests_per_user: int = Field(

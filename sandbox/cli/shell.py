@@ -9,18 +9,26 @@ import signal
 import sys
 import termios
 import tty
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
 from sandbox.cli import output
+from sandbox.cli.sanitise import Sanitiser
 from sandbox.cli.sessions import Role, Session, find
 from sandbox.client import SandboxError, Terminal
 
+RawTerminal = Annotated[bool, typer.Option("--raw", help="Print everything that programs print, as it is.")]
 
-def shell(ctx: typer.Context, session: Session, role: Role = None) -> None:
+
+def shell(ctx: typer.Context, session: Session, role: Role = None, raw: RawTerminal = False) -> None:
     """Open an interactive shell in a sandbox. Leave it with exit or Ctrl-D.
+
+    What programs print may move the cursor and clear the screen. Titles, the clipboard and requests that the terminal
+    answers are removed, unless --raw is given.
 
     Example: sandbox shell 3f2a --role frontend
     """
@@ -36,14 +44,16 @@ def shell(ctx: typer.Context, session: Session, role: Role = None) -> None:
         size = shutil.get_terminal_size()
         async with sandbox.terminal(role, columns=size.columns, rows=size.lines) as terminal:
             with _raw(sys.stdin.fileno()):
-                await _connect(terminal)
+                await _connect(terminal, raw=raw)
 
     output.run(work())
 
 
-async def _connect(terminal: Terminal) -> None:
+async def _connect(terminal: Terminal, *, raw: bool) -> None:
     """Copy input and output between this terminal and the shell, and pass on changes of its size, until it ends."""
     loop = asyncio.get_running_loop()
+    decode = getincrementaldecoder("utf-8")("replace").decode
+    sanitise = Sanitiser(interactive=True)
     keys: asyncio.Queue[bytes] = asyncio.Queue()
     resized = asyncio.Event()
     source = sys.stdin.fileno()
@@ -70,7 +80,7 @@ async def _connect(terminal: Terminal) -> None:
     senders = [asyncio.create_task(send_keys()), asyncio.create_task(send_sizes())]
     try:
         async for data in terminal:
-            _write_all(sys.stdout.fileno(), data)
+            _write_all(sys.stdout.fileno(), data if raw else sanitise(decode(data)).encode())
     finally:
         loop.remove_reader(source)
         loop.remove_signal_handler(signal.SIGWINCH)

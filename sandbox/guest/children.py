@@ -170,10 +170,11 @@ class Children:
 
 def become_subreaper() -> None:
     """Orphans become children of the guest agent, and no program may gain privileges, whatever the container's options
-    are."""
+    are. Process 1 gets the orphans anyway."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    for option in (_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS):
+    options = [_PR_SET_NO_NEW_PRIVS] if os.getpid() == 1 else [_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS]
+    for option in options:
         if libc.prctl(option, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl {option}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sandbox.db.connection import Database
+from sandbox.db.user_space import require_space
 from sandbox.domain.caller import Caller
 from sandbox.domain.plan import LaunchPlan
 from sandbox.errors import Conflict, InvalidInput, NotFound
@@ -47,14 +48,15 @@ class ProjectService:
         self._workers = workers
         self._catalog = catalog
         self._limits = ArchiveLimits.of(settings)
+        self._bytes_per_user = settings.projects_mb_per_user * 1024 * 1024
 
     async def put(self, caller: Caller, project_id: str, archive_file: Path, kind: ArchiveKind) -> tuple[Project, bool]:
         """Store the content of an uploaded archive as the caller's project. Return it, and whether it is new.
 
         An earlier project of the same id is replaced; sessions that use its content are not affected. Uploading the
         same content again changes nothing. A project whose plan is not known is stored with the problem, because a
-        launch can be requested with a plan. Raises ArchiveRefused, DiskLow, or InvalidInput for an invalid id. In that
-        case nothing is stored, and an earlier project is not changed.
+        launch can be requested with a plan. Raises ArchiveRefused, DiskLow, SandboxError `storage_limit`, or
+        InvalidInput for an invalid id. In that case nothing is stored, and an earlier project is not changed.
         """
         self._require_room()
         if not PROJECT_ID.fullmatch(project_id):
@@ -70,6 +72,14 @@ class ProjectService:
             prepared = await self._workers.run(whose, UPLOAD_LIMITS, prepare, *arguments)
             digest = prepared.archive.digest
             async with self._db.transaction() as conn:
+                await require_space(
+                    conn,
+                    "projects",
+                    store.ARCHIVES_OF_USER,
+                    {"user_id": caller.user_id, "project_id": project_id},
+                    added=packed.stat().st_size,
+                    limit=0 if caller.is_admin else self._bytes_per_user,
+                )
                 if not await store.has_archive(conn, digest):
                     await store.insert_archive(conn, digest, await asyncio.to_thread(packed.read_bytes))
                 return await store.put(conn, caller.user_id, project_id, prepared.archive, prepared.plan)

@@ -29,6 +29,11 @@ _INSERT_ARCHIVE = text("""
     INSERT INTO project_archives (digest, content) VALUES (:digest, :content)
     ON CONFLICT (digest) DO UPDATE SET created_at = NOW()
 """)
+#: Bytes of a user's archives, without that of the project that is replaced.
+ARCHIVES_OF_USER = text("""
+    SELECT coalesce(sum(octet_length(content)), 0) FROM project_archives
+     WHERE digest IN (SELECT digest FROM projects WHERE user_id = :user_id AND project_id <> :project_id)
+""")
 _CURRENT_DIGEST = text("""
     SELECT digest FROM projects WHERE user_id = :user_id AND project_id = :project_id FOR UPDATE
 """)

@@ -198,7 +198,8 @@ async def _stored(
 ) -> DocumentView:
     if shared and not caller.is_admin:
         raise AdminRequired("Only an admin may add documents of the platform.", hint="Leave `shared` out.")
-    row, new = await store.put_document(services.db, None if shared else caller.user_id, values, document)
+    limit = 0 if caller.is_admin else services.settings.documents_mb_per_user * 1024 * 1024
+    row, new = await store.put_document(services.db, None if shared else caller.user_id, values, document, limit)
     response.status_code = 201 if new else 200
     return DocumentView.model_validate(row)
 

@@ -112,7 +112,8 @@ def _host_config(
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "NetworkMode": network,
-        "Init": True,
+        # Kernels of other runtimes, such as an older gVisor, let only process 1 adopt orphans: the guest agent there.
+        "Init": oci_runtime is None,
         "CapDrop": ["ALL"],
         "CapAdd": _GUEST_CAPABILITIES,
         "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={_own_profile()}"] if seccomp == "own" else [])],

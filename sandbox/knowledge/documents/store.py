@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.db.tables import Condition, Row, Table
+from sandbox.db.user_space import require_space
 from sandbox.knowledge.documents.chunks import Chunk
 from sandbox.knowledge.documents.reading import Document
 
@@ -38,6 +39,11 @@ _BY_SOURCE = text("""
     SELECT document_id, content_hash FROM documents
      WHERE source = :source AND user_id IS NOT DISTINCT FROM :user_id
      ORDER BY created_at DESC LIMIT 1 FOR UPDATE
+""")
+#: Bytes of a user's documents, without the one that is replaced.
+_TEXT_OF_USER = text("""
+    SELECT coalesce(sum(octet_length(content)), 0) FROM documents
+     WHERE user_id = :user_id AND document_id IS DISTINCT FROM CAST(:replaced AS uuid)
 """)
 _REPLACE = text(f"""
     UPDATE documents
@@ -136,12 +142,13 @@ def documents_matching(query: str) -> Condition:
 
 
 async def put_document(
-    db: Database, user_id: str | None, values: Mapping[str, Any], document: Document
+    db: Database, user_id: str | None, values: Mapping[str, Any], document: Document, bytes_per_user: int
 ) -> tuple[Row, bool]:
     """Store a document with its chunks; returns its row, and whether it is new.
 
     A document of the same owner and source is replaced, in one transaction: a search finds the chunks of one version.
-    Its version rises if the content has changed.
+    Its version rises if the content has changed. Raises SandboxError `storage_limit` if this user's documents would
+    exceed `bytes_per_user`; 0 means no limit.
     """
     hashed = hashlib.sha256(document.content.encode()).hexdigest()
     stored = dict(values) | {"content": document.content, "content_hash": hashed}
@@ -152,6 +159,10 @@ async def put_document(
             known = (
                 await connection.execute(_BY_SOURCE, {"source": stored["source"], "user_id": user_id})
             ).one_or_none()
+        if user_id is not None:
+            owned = {"user_id": user_id, "replaced": known.document_id if known else None}
+            size = len(document.content.encode())
+            await require_space(connection, "documents", _TEXT_OF_USER, owned, added=size, limit=bytes_per_user)
         if known is None:
             row = await DOCUMENTS.insert(connection, stored | {"user_id": user_id})
             await _write_chunks(connection, row["document_id"], document.chunks)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import secrets
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import text
 from sandbox.db.connection import Database
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.engine.runtimes import RuntimeCatalog
-from sandbox.errors import Conflict, InvalidInput, NotFound
+from sandbox.errors import Conflict, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.projects.archive import ArchiveKind
 from sandbox.projects.archive_tree import ArchiveRefused
 from sandbox.projects.detection.detect import PlanUndetected
@@ -262,3 +263,16 @@ async def test_a_cancelled_put_stores_nothing(
         await task
     assert list(scratch.iterdir()) == []
     assert await count(database, "projects") == 0
+
+
+async def test_the_archives_of_a_user_are_limited(database: Database, upload: Upload) -> None:
+    service = ProjectService(database, RuntimeCatalog(), Settings(projects_mb_per_user=1), Workers())
+    noise = {"main.py": FASTAPI, "noise.txt": secrets.token_hex(600_000)}  # some 600 KB, compressed
+    await service.put(ANN, "first", upload(noise), ArchiveKind.TAR_GZ)
+    other = noise | {"noise.txt": secrets.token_hex(600_000)}
+    with pytest.raises(SandboxError) as refused:
+        await service.put(ANN, "second", upload(other), ArchiveKind.TAR_GZ)
+    assert (refused.value.code, refused.value.kind) == ("storage_limit", Kind.TOO_LARGE)
+    # Replacing one, other users, and admins.
+    for caller, name in ((ANN, "first"), (BOB, "first"), (ADMIN, "first"), (ADMIN, "second")):
+        await service.put(caller, name, upload(other), ArchiveKind.TAR_GZ)

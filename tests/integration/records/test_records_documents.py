@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
+from sandbox.errors import Kind, SandboxError
+from sandbox.knowledge.documents import store
+from sandbox.knowledge.documents.reading import read_document
 from tests.unit.knowledge.test_knowledge_formats import pdf
 
 PATH = "/api/v1/documents"
@@ -76,3 +81,18 @@ async def test_a_search_sees_one_version_of_a_document_that_is_replaced(ada):
         assert len(found) == 20
         assert len({str(chunk["content"]) for chunk in found}) == 1
     await replacing
+
+
+async def test_the_text_of_a_users_documents_is_limited(database):
+    async def put(user_id: str | None, source: str, size: int) -> bool:
+        values = {"title": "x", "source": source, "content_type": "text/plain", "metadata": {}}
+        document = read_document("word " * (size // 5), "text/plain")
+        return (await store.put_document(database, user_id, values, document, 1000))[1]
+
+    assert await put("ann", "one", 800)
+    with pytest.raises(SandboxError) as refused:
+        await put("ann", "two", 300)
+    assert (refused.value.code, refused.value.kind) == ("storage_limit", Kind.TOO_LARGE)
+    assert not await put("ann", "one", 900), "what is replaced does not count"
+    assert await put("bob", "one", 900)
+    assert await put(None, "one", 2000), "documents of the platform are not limited"

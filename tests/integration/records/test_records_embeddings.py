@@ -55,7 +55,7 @@ async def endpoint() -> AsyncIterator[FakeEndpoint]:
 
 async def put(database: Database, title: str, content: str, user_id: str | None = None, team: str = "a") -> None:
     values = {"title": title, "source": title, "content_type": "text/plain", "metadata": {"team": team}}
-    await store.put_document(database, user_id, values, read_document(content, "text/plain"))
+    await store.put_document(database, user_id, values, read_document(content, "text/plain"), 0)
 
 
 async def titles(search: DocumentSearch, query: str, user_id: str | None = "ada", **metadata: str) -> list[str]:

@@ -72,3 +72,37 @@ def test_output_of_a_command(stream: io.StringIO, raw: bool, shown: str) -> None
     for piece in ("\x1b]0;", "t\x07", "ok"):
         write(piece)
     assert stream.getvalue() == shown
+
+
+WINDOW = "\x1b[2J\x1b[1;1H\x1b[?1049h\x1b[?25l\x1b[31mred\x1b[0m\r\n\x1b7\x1b[3A\x1b8\x1b(B\x1b[5 q\x08\x07\ttext ä"
+
+
+def test_a_shell_may_draw_in_its_window() -> None:
+    assert Sanitiser(interactive=True)(WINDOW) == WINDOW
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "\x1b]0;title\x07",
+        "\x1b]52;c;cm0=\x1b\\",
+        "\x9d52;c;cm0=\x07",
+        "\x1bP$q\x22p\x1b\\",
+        "\x1b_payload\x1b\\",
+        "\x1b[c",
+        "\x1b[>0c",
+        "\x9bc",
+        "\x1b[6n",
+        "\x1b[?6n",
+        "\x1b[21t",
+        "\x1b[8;10;10t",
+        "\x1b[?2026$p",
+        "\x1b[>0q",
+        "\x1b[5i",
+        "\x05",
+    ],
+)
+def test_a_shell_does_not_reach_beyond_its_window(printed: str) -> None:
+    assert Sanitiser(interactive=True)(f"before{printed}after") == "beforeafter"
+    pieces = Sanitiser(interactive=True)
+    assert "".join(map(pieces, f"before{printed}after")) == "beforeafter"

@@ -122,3 +122,17 @@ def test_disk_space_is_limited_only_on_request():
     limited = config(replace(SPEC, limits=replace(SPEC.limits, disk_bytes=5 << 20)))["HostConfig"]
     assert limited["StorageOpt"] == {"size": "5242880"}
     assert limited["Mounts"][0]["VolumeOptions"]["DriverConfig"] == {"Name": "local", "Options": {"size": "5242880"}}
+
+
+def test_the_guest_agent_is_process_1_with_another_runtime():
+    assert config()["HostConfig"]["Init"] is True
+    isolated = container_config(
+        SPEC,
+        deployment_id=DEPLOYMENT,
+        network="sbx-shared",
+        environment={},
+        guest_folder=None,
+        oci_runtime="runsc",
+        ipv6_loopback=False,
+    )["HostConfig"]
+    assert (isolated["Init"], isolated["Runtime"]) == (False, "runsc")
