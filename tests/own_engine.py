@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,19 +81,38 @@ class OwnEngine:
         config["State"].update(Running=False, Pid=0, StartedAt="0001-01-01T00:00:00Z")
         file.write_text(json.dumps(config))
 
+    def lose_power(self) -> None:
+        """Kill the engine and all containers at once, and leave of it what a machine has after a reboot."""
+        self._kill_processes()
+        self._process = None
+        self._unmount()
+        shutil.rmtree(self.home / "exec", ignore_errors=True)
+
     def end_everything(self) -> None:
         """End the engine and all processes that it has left, such as those that watch containers."""
         self.stop()
+        self._kill_processes()
+        self._unmount()
+
+    def _kill_processes(self) -> None:
         folder = str(self.home)
         left = [process for process in psutil.process_iter() if any(folder in part for part in _command(process))]
+        for process in list(left):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left += process.children(recursive=True)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                for child in process.children(recursive=True):
-                    child.kill()
                 process.kill()
         psutil.wait_procs(left, timeout=30)
-        # A dockerd that was killed leaves its data folder mounted on itself.
-        subprocess.run(["umount", "--lazy", str(self.home / "data")], check=False, capture_output=True)
+        if self._process is not None:
+            self._process.wait(60)
+
+    def _unmount(self) -> None:
+        """Unmount what a killed dockerd leaves: its data folder, mounted on itself, and parts of containers."""
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        own = [point for point in mounted if Path(point).is_relative_to(self.home)]
+        if own:
+            subprocess.run(["umount", "--lazy", *reversed(own)], check=False, capture_output=True)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

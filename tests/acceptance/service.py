@@ -132,6 +132,12 @@ class Service:
         """Stop the proxy in front, which outlives the service."""
         self.edge().stop()
 
+    def kill_edge(self) -> None:
+        """End the proxy in front with SIGKILL."""
+        pid = self.edge().pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+
     def edge(self) -> EdgeProcess:
         return EdgeProcess(Settings(home=self.home, port=self.port))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import psutil
 import pytest
 
 from sandbox.db.embedded import EmbeddedPostgres
@@ -126,8 +127,16 @@ def wait_for_new_run(service: Service, api: Api, before: dict[str, Any]) -> None
     assert {event.data["code"] for event in events if event.event == "problem"} <= {"container_exited"}
 
 
-def test_the_engine_restarts(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
-    """The sessions come back by themselves, on their volumes."""
+def lose_database(service: Service) -> None:
+    """Kill every process of the embedded database at once."""
+    pid = asyncio.run(EmbeddedPostgres(service.home).status()).pid
+    assert pid is not None
+    for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
+        process.kill()
+
+
+def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
+    """The sessions come back by themselves, on their volumes: after a restart, after a crash and after a reboot."""
     service = make_service(DOCKER_HOST=daemon.host)
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
@@ -155,9 +164,28 @@ def test_the_engine_restarts(daemon: OwnEngine, make_service: Callable[..., Serv
     wait_for_new_run(service, api, session)
     assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
 
-    api.end(session_id)
-    with closing(docker.DockerClient(daemon.host)) as client:
-        assert_nothing_left(client, session_id)
+    # Everything ends at once, in the middle of a launch, as when the machine loses power.
+    session = api.get(session_id)
+    api.upload("interrupted", INTERRUPTED)
+    launching = api.create(project_id="interrupted")["session_id"]
+    viewer = Viewer(api, launching)
+    viewer.wait_for("begun=42")
+    service.kill()
+    service.kill_edge()
+    lose_database(service)
+    daemon.lose_power()
+    daemon.start()
+    service.start()
+    wait_for_new_run(service, api, session)
+    assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
+    events = viewer.finish()
+    assert events[-1].data["status"] == "running"
+    assert [int(event.id or 0) for event in events] == list(range(1, len(events) + 1))
+
+    for ended in (session_id, launching):
+        api.end(ended)
+        with closing(docker.DockerClient(daemon.host)) as client:
+            assert_nothing_left(client, ended)
     api.http.close()
     service.stop()
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from tests.acceptance.api import SseEvent
 from tests.chaos.counts import Counts
-from tests.chaos.faults import ALONE, FAULTS, Target
+from tests.chaos.faults import ALONE, BY_ADMIN, FAULTS, Target
 from tests.chaos.sessions import (
     PROJECT,
     PROJECT_ID,
@@ -39,8 +39,9 @@ KEPT = 3
 #: Seconds after which a state that is not true counts as misreported, and a session that is not back as lost.
 TRUTH_SECONDS = 120.0
 RETURN_SECONDS = 180.0
-#: Seconds in which a session may come back without an admin's recovery.
-BY_ITSELF_SECONDS = 10.0
+#: Seconds in which a session comes back by itself, and seconds after which an admin recovers it where it does not.
+BY_ITSELF_SECONDS = 60.0
+ADMIN_SECONDS = 3.0
 #: Seconds that the load has to end. It may wait for a service that is away, which matters no more then.
 CHURN_ENDS_SECONDS = 10.0
 #: The share of faults that come together with a second one.
@@ -89,15 +90,16 @@ class Run:
         with ThreadPoolExecutor(len(kinds)) as pool:
             list(pool.map(lambda kind: FAULTS[kind](self._world, target), kinds))
         # Which of two faults had an effect is not known.
-        self._verify(kinds[0] if len(kinds) == 1 else TWO, len(kinds), names)
+        self._verify(kinds, names)
         return len(kinds)
 
-    def _verify(self, fault: str, times: int, names: str) -> None:
+    def _verify(self, kinds: list[str], names: str) -> None:
         """Compare what is shown with what is, and bring everything back."""
         self.counts.names = names
+        fault, times = kinds[0] if len(kinds) == 1 else TWO, len(kinds)
         try:
             seconds = self._wait_for_truth(fault)
-            self._bring_back(fault)
+            self._bring_back(fault, by_admin=not BY_ADMIN.isdisjoint(kinds))
         except Impatience as error:
             self.counts.count("lost", fault, f"the service: {error}")
             seconds = TRUTH_SECONDS
@@ -128,12 +130,18 @@ class Run:
                 self.counts.count("misreported", fault, what)
         return TRUTH_SECONDS if true_since is None else true_since - began
 
-    def _bring_back(self, fault: str) -> None:
-        """Recover, as an admin would, the sessions that are in `error` or cannot be used."""
+    def _bring_back(self, fault: str, *, by_admin: bool) -> None:
+        """Recover, as an admin would, the sessions that are in `error` or cannot be used.
+
+        Without `by_admin` they are to come back by themselves, and count as lost if they do not.
+        """
         for kept in [kept for kept in self._kept if not self._is_well(kept)]:
-            if wait_until(partial(self._is_well, kept), BY_ITSELF_SECONDS):
+            if wait_until(partial(self._is_well, kept), ADMIN_SECONDS if by_admin else BY_ITSELF_SECONDS):
                 continue
             verdict = judge(self._world, kept)
+            if not by_admin:
+                what = f"{kept.session_id[:8]} does not come back by itself: {verdict.status} {verdict.reason}"
+                self.counts.count("lost", fault, what)
             print(f"   {kept.session_id[:8]} is recovered: {verdict.status} {verdict.reason}", flush=True)
             self._recover(kept)
             if wait_until(partial(self._is_well, kept), RETURN_SECONDS):

@@ -73,6 +73,17 @@ def engine_kill(world: World, target: Target) -> None:
     world.engine.start()
 
 
+def reboot(world: World, target: Target) -> None:
+    """Everything ends at once. Then the engine is started, and the service, which starts the rest."""
+    world.service.kill()
+    world.service.kill_edge()
+    _signal(world.database_processes(), signal.SIGKILL)
+    world.engine.lose_power()
+    target.hold(0, 1)
+    world.engine.start()
+    world.start_service()
+
+
 def container_kill(world: World, target: Target) -> None:
     _strike(world, target, lambda container: container.kill())
 
@@ -156,6 +167,7 @@ FAULTS: dict[str, Fault] = {
         postgres_freeze,
         engine_restart,
         engine_kill,
+        reboot,
         container_kill,
         container_remove,
         container_pause,
@@ -165,5 +177,7 @@ FAULTS: dict[str, Fault] = {
         create_and_delete,
     )
 }
+#: Faults after which an admin recovers the session. After all others it comes back by itself.
+BY_ADMIN = frozenset({"container_kill", "container_remove", "container_oom", "network_remove"})
 #: Faults that do not happen at the same time as another one: they change the process that the other one needs.
-ALONE = frozenset({"service_kill", "service_freeze", "engine_restart", "engine_kill"})
+ALONE = frozenset({"service_kill", "service_freeze", "engine_restart", "engine_kill", "reboot"})

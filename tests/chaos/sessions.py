@@ -31,10 +31,12 @@ PROJECT = {
 #: In a role's container: the marker, the number of installs, and whether the apps of both roles answer.
 _LOOK = (
     "cat marker; grep -c install marks; for port in 8000 8001; do python3 -c 'import sys, urllib.request as u; "
-    'u.urlopen("http://127.0.0.1:%s/" % sys.argv[1], timeout=3).read(); print("answers")\' $port 2>&1 | tail -1; done'
+    'u.urlopen("http://127.0.0.1:%s/" % sys.argv[1], timeout=20).read(); print("answers")\' $port 2>&1 | tail -1; done'
 )
 _MARK = "cat marker 2>/dev/null || echo {marker} > marker"
-_TIMEOUT_SECONDS = 15
+#: How long a command may take. On a busy machine the start of two programs takes many seconds, which shows nothing.
+_COMMAND_SECONDS = 60
+_TIMEOUT_SECONDS = _COMMAND_SECONDS + 15
 
 
 class Shown(Enum):
@@ -154,7 +156,7 @@ def installs(world: World, kept: Kept, role: str) -> int:
 
 
 def _exec(world: World, kept: Kept, role: str, command: str) -> httpx.Response:
-    body = {"command": command, "role": role, "timeout_seconds": 10}
+    body = {"command": command, "role": role, "timeout_seconds": _COMMAND_SECONDS}
     return world.api.http.post(f"/api/v1/sessions/{kept.session_id}/exec", json=body, timeout=_TIMEOUT_SECONDS)
 
 

@@ -51,5 +51,5 @@ def test_the_table_has_a_line_for_each_kind_and_one_for_all() -> None:
 
 
 def test_every_fault_has_a_name() -> None:
-    assert len(FAULTS) == 13
+    assert len(FAULTS) == 14
     assert set(FAULTS) > ALONE
