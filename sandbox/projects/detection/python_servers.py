@@ -69,6 +69,7 @@ _PAGE_SERVERS = (
 _PAGE_NAMES = ("streamlit_app", "app", "main", "Home", "home", "dashboard", "Hello", "index")
 _SITE_PORT = 8000
 _MATERIAL = re.compile(r"\bname:\s*[\"']?material\b|^theme:\s*[\"']?material\b", re.MULTILINE)
+_NIKOLA = re.compile(r"^(BLOG_TITLE|BLOG_AUTHOR|COMPILERS)\s*=", re.MULTILINE)
 _SPHINX = re.compile(r"^(extensions|html_theme|project)\s*=", re.MULTILINE)
 
 
@@ -104,6 +105,10 @@ def site_server(folder: Folder) -> Server | None:
             if _MATERIAL.search(folder.read(name) or ""):
                 needs = {"mkdocs-material": "mkdocs-material"}
             return Server("mkdocs", f"mkdocs serve --dev-addr 0.0.0.0:{_SITE_PORT}", _SITE_PORT, needs)
+    if _NIKOLA.search(folder.read("conf.py") or ""):
+        start = f"nikola auto --address 0.0.0.0 --port {_SITE_PORT}"
+        # The server that builds the site anew is an optional part of Nikola.
+        return Server("nikola", start, _SITE_PORT, {name: name for name in ("nikola", "aiohttp", "watchdog")})
     if folder.has("pelicanconf.py"):
         start = f"pelican --autoreload --listen --bind 0.0.0.0 --port {_SITE_PORT}"
         return Server("pelican", start, _SITE_PORT, {"pelican": "pelican[markdown]"})
