@@ -88,6 +88,19 @@ def test_dependencies_of_other_tools_and_in_groups(plan_of: PlanOf, files: dict[
     assert only(plan_of({"main.py": FASTAPI, **files}))[1].install == install
 
 
+def test_a_uv_lock_that_lacks_a_dependency_is_brought_up_to_date(plan_of: PlanOf) -> None:
+    """`uv sync --frozen` would install what is locked, and the app would miss the rest."""
+    project = '[project]\nname = "My_App"\ndependencies = ["fastapi[standard]", "humanize>4"]\n'
+    own = '\n[[package]]\nname = "my-app"\nversion = "1"\nsource = {{ virtual = "." }}\ndependencies = [\n{}]\n'
+    listed = '    { name = "fastapi", extra = ["standard"] },\n'
+    files = {"main.py": FASTAPI, "pyproject.toml": project, "uv.lock": "version = 1\n" + own.format(listed)}
+    install = "uv sync --python 3.12"
+    said = "echo 'uv.lock lacks humanize: it is brought up to date'"
+    assert only(plan_of(files))[1].install == f"{said} && {install}"
+    files["uv.lock"] = "version = 1\n" + own.format(listed + '    { name = "humanize" },\n')
+    assert only(plan_of(files))[1].install == "uv sync --frozen --python 3.12"
+
+
 def test_a_member_of_a_uv_workspace_has_an_environment_of_its_own(plan_of: PlanOf) -> None:
     files = {
         "uv.lock": "",
