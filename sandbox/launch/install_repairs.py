@@ -47,6 +47,12 @@ _REPAIRS = (
     ),
     Repair(
         "npm install",
+        "npm install --force",
+        re.compile(r"npm (?:error|ERR!) (?:code )?EBADPLATFORM"),
+        "the project asks for packages of another system: they are installed all the same",
+    ),
+    Repair(
+        "npm install",
         "npm install --legacy-peer-deps",
         re.compile(r"npm (?:error|ERR!) (?:code )?ERESOLVE"),
         "peer dependencies contradict each other: they are left out of account",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sandbox.domain.observations import LaunchWarning, WarningCode
-from sandbox.domain.plan import LaunchPlan, RolePlan
+from sandbox.domain.plan import LaunchPlan
 from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
 from sandbox.launch.environment import role_root
@@ -23,6 +23,10 @@ _IN_BROWSER = frozenset({
 })  # fmt: skip
 _PARTLY = frozenset({"next", "nuxt", "astro", "react-router", "remix", "vinxi", "waku", "gatsby", "umi", "ice"})
 _CODE = ("html", "js", "mjs", "jsx", "ts", "mts", "tsx", "vue", "svelte", "astro")
+#: Files with variables that build tools put into the code of pages.
+_VARIABLES = (".env", ".env.local", ".env.development", ".env.development.local")
+#: Folders of a server whose scripts it sends to browsers as they are.
+_PUBLIC = ("static", "public", "templates", "assets", "www", "client", "frontend")
 _SKIPPED_FOLDERS = (
     "node_modules", ".git", ".venv", "venv", "dist", "build", "out", "coverage", "test", "tests", "__tests__", "e2e",
     "cypress", ".next", ".nuxt", ".output", ".svelte-kit", ".angular", ".astro", ".cache",
@@ -77,8 +81,10 @@ async def local_addresses(
     if role is None:
         return []
     shown = plan.roles[role]
-    searched = {port for port in ports if port != shown.port or shown.framework == "static"}
-    lines = sorted(await _search(guest, role_root(plan, role), shown, searched))
+    is_built = shown.framework in _IN_BROWSER | _PARTLY
+    # The development server of a page may name its own address. What a server sends as it is has no use for it.
+    searched = {port for port in ports if port != shown.port or not is_built or shown.framework == "static"}
+    lines = sorted(await _search(guest, role_root(plan, role), searched, is_built=is_built)) if searched else []
     places: dict[int, list[_Place]] = {}
     for place in _places(lines, plan, role, searched):
         if not place.variable or not await _is_set(guest, plan, role, place.variable):
@@ -86,23 +92,29 @@ async def local_addresses(
     return [_warning(role, found, preview_url(port).rstrip("/")) for port, found in sorted(places.items())]
 
 
-async def _search(guest: Guest, root: str, shown: RolePlan, ports: set[int]) -> list[str]:
-    """The lines of the role's code that may be meant, as grep prints them."""
-    if not ports or shown.framework not in _IN_BROWSER | _PARTLY:
-        return []
+async def _search(guest: Guest, root: str, ports: set[int], *, is_built: bool) -> list[str]:
+    """The lines of the role's code that may be meant, as grep prints them: all of a page that is built, and what a
+    server sends as it is."""
     pattern = rf"(https?|wss?)://(localhost|127\.0\.0\.1|0\.0\.0\.0):({'|'.join(map(str, sorted(ports)))})([^0-9]|$)"
-    command = ["grep", "-rnIE", "--max-count=3", *(f"--include=*.{suffix}" for suffix in _CODE)]
-    command += [f"--exclude={name}" for name in _SKIPPED_FILES]
-    command += [f"--exclude-dir={name}" for name in _SKIPPED_FOLDERS]
-    return await _output(guest, [*command, pattern, "."], root)
+
+    async def grep(names: Iterable[str], *folders: str) -> list[str]:
+        # Of the options that match a name the last one counts.
+        chosen = [*(f"--include={name}" for name in names), *(f"--exclude={name}" for name in _SKIPPED_FILES)]
+        chosen += [f"--exclude-dir={name}" for name in _SKIPPED_FOLDERS]
+        return await _output(guest, ["grep", "-rnIEs", "--max-count=3", *chosen, pattern, *folders], root)
+
+    if is_built:
+        return await grep((*(f"*.{suffix}" for suffix in _CODE), *_VARIABLES), ".")
+    return await grep(("*.html",), ".") + await grep(("*.js",), *_PUBLIC)
 
 
 async def _is_set(guest: Guest, plan: LaunchPlan, role: str, variable: str) -> bool:
-    """Whether the variable has a value in the environment of the role's app, or in a file that build tools read."""
+    """Whether the variable has another value than an address on localhost, in the environment of the role's app or in a
+    file that build tools read."""
     if variable in plan.roles[role].env:
         return True
-    command = f'printenv {variable} || grep -hsE "^(export )?{variable}=." .env .env.local .env.development*'
-    return bool(await _output(guest, command, role_root(plan, role)))
+    command = f'printenv {variable}; grep -hsE "^(export )?{variable}=." {" ".join(_VARIABLES)}'
+    return any(not re.search(_ADDRESS, line) for line in await _output(guest, command, role_root(plan, role)))
 
 
 async def _output(guest: Guest, command: str | list[str], folder: str) -> list[str]:

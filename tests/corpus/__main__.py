@@ -32,7 +32,8 @@ Results = dict[str, dict[str, Any]]
 
 def main(names: list[str]) -> int:
     entries = read_entries()
-    chosen = [entry for entry in entries if not names or entry.name in names]
+    by_name = {entry.name: entry for entry in entries}
+    chosen = [by_name[name] for name in names] if names else entries
     config = resolve()
     corpus = Corpus(config.base_url, config.token or "")
     results: Results = json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}

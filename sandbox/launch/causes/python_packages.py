@@ -83,12 +83,23 @@ def _wrong_platform(evidence: FailureEvidence, match: re.Match[str], text: str) 
     requirement = f"{package}=={version}" if version else package
     for prefix, system, marker in (("win", "Windows", "win32"), ("macosx", "macOS", "darwin")):
         if platforms and all(platform.startswith(prefix) for platform in platforms):
-            hint = (
-                f"{package} is for {system} only. Take the line out of the requirements, or write "
-                f'{requirement}; sys_platform == "{marker}"'
-            )
-            return evidence, hint
+            return _only_on(evidence, system, marker)
     return evidence, f"There is no wheel of {requirement} for Linux on this processor: ask for a version that has one."
+
+
+def _only_on(evidence: FailureEvidence, system: str, marker: str) -> tuple[FailureEvidence, str]:
+    requirement = f"{evidence.package}=={evidence.version}" if evidence.version else evidence.package
+    return evidence, (
+        f"{evidence.package} is for {system} only. Take the line out of the requirements, or write "
+        f'{requirement}; sys_platform == "{marker}"'
+    )
+
+
+def _other_machine(evidence: FailureEvidence, match: re.Match[str], text: str) -> tuple[FailureEvidence, str]:  # noqa: ARG001
+    return replace(evidence, cause=FailureCause.MISSING_FILE, file=match["path"]), (
+        f"{match['path']} is a file of the machine on which the list was written (conda's Python does that). Write "
+        "name and version of the package instead, as `pip list --format=freeze` prints them."
+    )
 
 
 def _other_python(evidence: FailureEvidence, match: re.Match[str], text: str) -> tuple[FailureEvidence, str]:
@@ -137,6 +148,8 @@ def _build_failed(evidence: FailureEvidence, match: re.Match[str], text: str) ->
         return replace(
             evidence, program="pg_config"
         ), "Use psycopg2-binary, which needs no compiler, instead of psycopg2."
+    if package.lower().startswith("pyobjc"):  # the bindings to the frameworks of macOS
+        return _only_on(replace(evidence, cause=FailureCause.WRONG_PLATFORM), "macOS", "darwin")
     missing = re.search(r"command '(?:[\w/.-]*/)?([\w+.-]+)' failed: No such file|(\w[\w-]*): not found", text)
     program = (missing[1] or missing[2]) if missing else None
     hint = "" if program else f"Ask for a version of {package} that has a wheel for this version of Python."
@@ -160,6 +173,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Judge], ...] = (
     (re.compile(r"does not satisfy Python ?(?P<wanted>[<>=~!][^\s,]+)"), _other_python),
     (re.compile(rf"Package '{_NAME}' requires a different Python: [\d.]+ not in '(?P<wanted>[^']+)'"), _other_python),
     (re.compile(r"The lockfile at `?[^`]*`? needs to be updated|changed significantly since poetry\.lock"), _lock),
+    (re.compile(r"Distribution not found at: (?P<path>file:\S+)"), _other_machine),
     (re.compile(rf"{_NAME} was not found in the (?:package registry|provided package locations|cache)"), _not_found),
     (re.compile(rf"there is no version of {_NAME}(?:==|=)(?P<version>[\w.+!-]+)"), _no_version),
     (re.compile(rf"satisfies the requirement {_NAME}(?:[=<>~!]=?(?P<version>[\w.+!*-]+))? "

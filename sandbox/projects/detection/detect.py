@@ -9,9 +9,9 @@ from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.errors import InvalidInput
 from sandbox.projects.detection.candidate import BACKEND, FRONTEND, STATIC, Candidate
 from sandbox.projects.detection.node import detect_node
-from sandbox.projects.detection.python import detect_python
+from sandbox.projects.detection.python import detect_notebooks, detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
-from sandbox.projects.detection.stated import detect_procfile, detect_project_script, detect_readme
+from sandbox.projects.detection.stated import detect_dockerfile, detect_procfile, detect_project_script, detect_readme
 from sandbox.projects.detection.static import detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
 
@@ -27,8 +27,8 @@ _NOTES = 20
 
 SEARCHED_FILES = (
     "package.json with a script that starts a server, server.js or index.js; manage.py; a Python file that makes a web "
-    "app; mkdocs.yml and conf.py; a Procfile; [project.scripts]; index.html; a command in the README; at the top, in "
-    "frontend/ and backend/, or in one folder"
+    "app; mkdocs.yml and conf.py; a Procfile; a Dockerfile's CMD; [project.scripts]; index.html; a command in the "
+    "README; notebooks; at the top, in frontend/ and backend/, or in one folder"
 )
 EXAMPLE = """[backend]
 runtime = "python312"
@@ -132,10 +132,12 @@ def _in_folder(folder: Folder, rules: list[RuntimeRules]) -> dict[str, Candidate
     if not found:
         other = (
             detect_procfile(folder)
+            or detect_dockerfile(folder)
             or detect_project_script(folder)
             or detect_static(folder)
             or _by_rules(folder, rules)
             or detect_readme(folder)
+            or detect_notebooks(folder)
         )
         if other is not None:
             found[other.role] = other

@@ -55,6 +55,7 @@ _SERVER_SCRIPTS = (
 _SERVER_SCRIPT_NAME = re.compile(
     r"^(dev|start|serve|server|run|docs|preview|demo|example)([:-].+)?$|[:-](dev|start|serve)$"
 )
+_RUNS_FILE = re.compile(r"(?:^|[ /])(?:node|nodemon|tsx|ts-node|bun)\s(?:[^&|;]*[ /])?[\w./-]+\.[cm]?[jt]s\b")
 _SERVER_PORT = 3000
 #: What a script starts that a build must have made before.
 _NEEDS_BUILD = re.compile(
@@ -184,6 +185,9 @@ def _server_scripts(scripts: dict[str, str], framework: str | None) -> list[str]
     """Return the names of the scripts that may start a server, the most likely first."""
     names = [name for name in _SERVER_SCRIPTS if name in scripts]
     names += [name for name in scripts if name not in names and _SERVER_SCRIPT_NAME.search(name)]
+    if framework is not None:
+        # A script of any name that runs a source file, in a project with a library for servers.
+        names += [name for name in scripts if name not in names and _RUNS_FILE.search(scripts[name])]
     if framework != "nest" and "dev" in scripts and "start:dev" in names:
         names.remove("start:dev")
     return [name for name in names if may_serve(scripts[name])]

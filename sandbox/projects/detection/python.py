@@ -3,6 +3,7 @@ site generators, and scripts that start a server."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from sandbox.domain.plan import RolePlan
 from sandbox.projects.detection.candidate import BACKEND, FRONTEND, PYTHON_RUNTIME, Candidate
 from sandbox.projects.detection.python_dependencies import MANIFESTS, Dependencies
 from sandbox.projects.detection.python_modules import Module, read_modules
-from sandbox.projects.detection.python_servers import Server, page_server, site_server
+from sandbox.projects.detection.python_servers import Server, notebook_server, page_server, site_server
 from sandbox.projects.source import Folder
 
 #: Frameworks with ASGI apps, and the package of each whose name differs.
@@ -30,6 +31,8 @@ _SCRIPT_SERVERS: dict[str, tuple[str | None, int]] = {
     "fasthtml": ("python-fasthtml", 5001),
     "robyn": ("robyn", 8080),
     "pywebio": ("pywebio", 8080),
+    "microdot": ("microdot", 5000),
+    "web": ("web.py", 8080),
     "taipy": ("taipy", 5000),
     "fastmcp": ("fastmcp", 8000),
     "mcp.server": ("mcp", 8000),
@@ -55,6 +58,19 @@ _RUNNABLE: dict[str, tuple[str | None, int]] = {
     "litestar": ("litestar", 8000),
     "falcon": ("falcon", 8000),
 }
+#: The signatures of apps without a framework, the package of a server for them, and its command.
+_BARE_APPS = (
+    (
+        re.compile(r"^def (application|app)\(environ\w*(?::[^,)]*)?, ?start_response", re.MULTILINE),
+        "gunicorn",
+        "gunicorn {module}:{name} --bind 0.0.0.0:8000",
+    ),
+    (
+        re.compile(r"^async def (application|app)\(scope(?::[^,)]*)?, ?receive", re.MULTILINE),
+        "uvicorn",
+        "uvicorn {module}:{name} --host 0.0.0.0 --port 8000",
+    ),
+)
 #: Only root may listen on lower ports.
 _FIRST_UNPRIVILEGED_PORT = 1024
 
@@ -72,11 +88,17 @@ def detect_python(folder: Folder) -> list[Candidate]:
     served = _served(folder, page, dependencies, imports, FRONTEND if web else BACKEND) if page else None
     if web or served:
         return [candidate for candidate in (web, served) if candidate]
-    script = _script(folder, modules, dependencies, imports)
+    script = _script(folder, modules, dependencies, imports) or _bare_app(folder, modules, dependencies, imports)
     if script is None:
         site = site_server(folder)
         script = _served(folder, site, dependencies, imports, BACKEND) if site else None
     return [script] if script else []
+
+
+def detect_notebooks(folder: Folder) -> Candidate | None:
+    """Return the candidate for a folder of notebooks, or None."""
+    server = notebook_server(folder)
+    return _served(folder, server, Dependencies(folder), set(), BACKEND) if server else None
 
 
 def _plan(folder: Folder, framework: str, install: str | None, start: str, port: int, **more: object) -> RolePlan:
@@ -162,6 +184,8 @@ def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, i
             if (module.folder and not runnable) or (must_serve and not module.serves):
                 continue
             for library, (package, port) in known.items():
+                if library.partition(".")[0] not in imports:  # a module of the project may have the same name
+                    continue
                 if not any(name == library or name.startswith(f"{library}.") for name in module.imports):
                     continue
                 needs = {package: package} if package else {}
@@ -169,6 +193,18 @@ def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, i
                 start = f"python -m {module.folder}" if runnable else f"python {shlex.quote(module.path)}"
                 plan = _plan(folder, package or "python", install, start, module.port or port)
                 return Candidate(BACKEND, plan, module.text)
+    return None
+
+
+def _bare_app(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
+    """Return the candidate for an app without a framework, by the arguments of WSGI or ASGI; None if there is none."""
+    for module in modules:
+        for pattern, package, start in _BARE_APPS:
+            match = None if module.folder else pattern.search(module.text)
+            if match:
+                install = dependencies.install({package: package}, imports)
+                command = f"{start.format(module=module.path[:-3], name=match[1])} --reload"
+                return Candidate(BACKEND, _plan(folder, "python", install, command, 8000), module.text)
     return None
 
 

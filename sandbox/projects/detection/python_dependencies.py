@@ -32,6 +32,9 @@ _REQUIREMENTS = (
     "requirements-prod.txt",
 )
 
+#: Larger lock files are not read.
+_MAX_LOCK_BYTES = 8 << 20
+
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?")
 
 #: Import name -> package, for projects that declare no dependency. Contains only unambiguous names.
@@ -39,23 +42,44 @@ _KNOWN_IMPORTS = {
     **{
         name: name
         for name in (
-            "aiofiles", "aiohttp", "aiosqlite", "altair", "anthropic", "bokeh", "boto3", "bottle", "cherrypy", "dash",
-            "django", "fastapi", "flask", "folium", "gradio", "gunicorn", "httpx", "jinja2", "litestar", "markdown",
-            "matplotlib", "networkx", "nicegui", "nltk", "numpy", "openai", "openpyxl", "pandas", "passlib", "peewee",
-            "plotly", "polars", "psutil", "psycopg2", "pydantic", "pymongo", "pytz", "qrcode", "quart", "redis",
-            "requests", "rich", "sanic", "scipy", "seaborn", "sqlalchemy", "sqlmodel", "starlette", "streamlit",
-            "sympy", "tabulate", "tornado", "tqdm", "typer", "uvicorn", "waitress", "websockets", "yfinance",
+            "aiofiles", "aiohttp", "aiosqlite", "altair", "anthropic", "apiflask", "asyncpg", "bcrypt", "blacksheep",
+            "bleach", "bokeh", "boto3", "bottle", "celery", "chainlit", "cherrypy", "click", "connexion",
+            "cryptography",
+            "dash", "diskcache", "django", "duckdb", "faker", "falcon", "fastapi", "fastmcp", "feedparser", "flask",
+            "flet", "folium", "geopandas", "geopy", "gradio", "granian", "gunicorn", "httpx", "humanize", "hypercorn",
+            "jinja2", "joblib", "langchain", "langgraph", "litestar", "loguru", "marimo", "markdown", "markdown2",
+            "matplotlib", "mesop", "microdot", "mistune", "mongoengine", "networkx", "nicegui", "nltk", "numpy",
+            "openai", "openpyxl", "orjson", "pandas", "panel", "passlib", "peewee", "plotly", "polars", "psutil",
+            "psycopg2", "pyarrow", "pydantic", "pymongo", "pymysql", "pypdf", "pyramid", "pytz", "pywebio", "qrcode",
+            "quart", "redis", "reportlab", "requests", "rich", "robyn", "sanic", "scipy", "seaborn", "shiny", "solara",
+            "sqlalchemy", "sqlmodel", "starlette", "statsmodels", "streamlit", "structlog", "sympy", "tabulate",
+            "taipy", "tiktoken", "tornado", "tqdm", "twilio", "typer", "uvicorn", "waitress", "websockets",
+            "whitenoise", "wordcloud", "wtforms", "xgboost", "xlsxwriter", "yfinance",
         )
     },
+    "Crypto": "pycryptodome",
     "PIL": "pillow",
+    "allauth": "django-allauth",
     "bs4": "beautifulsoup4",
     "corsheaders": "django-cors-headers",
+    "crispy_forms": "django-crispy-forms",
     "cv2": "opencv-python-headless",
     "dash_bootstrap_components": "dash-bootstrap-components",
     "dateutil": "python-dateutil",
+    "decouple": "python-decouple",
+    "django_filters": "django-filter",
+    "docx": "python-docx",
     "dotenv": "python-dotenv",
+    "environ": "django-environ",
+    "fasthtml": "python-fasthtml",
+    "fitz": "pymupdf",
+    "flask_bcrypt": "flask-bcrypt",
+    "flask_caching": "flask-caching",
     "flask_cors": "flask-cors",
+    "flask_jwt_extended": "flask-jwt-extended",
+    "flask_limiter": "flask-limiter",
     "flask_login": "flask-login",
+    "flask_mail": "flask-mail",
     "flask_migrate": "flask-migrate",
     "flask_restful": "flask-restful",
     "flask_socketio": "flask-socketio",
@@ -63,11 +87,21 @@ _KNOWN_IMPORTS = {
     "flask_wtf": "flask-wtf",
     "jose": "python-jose",
     "jwt": "pyjwt",
+    "langchain_community": "langchain-community",
+    "langchain_core": "langchain-core",
+    "langchain_openai": "langchain-openai",
+    "mcp": "mcp",
     "multipart": "python-multipart",
+    "ninja": "django-ninja",
+    "pptx": "python-pptx",
+    "psycopg": "psycopg[binary]",
     "pydantic_settings": "pydantic-settings",
     "rest_framework": "djangorestframework",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "slowapi": "slowapi",
     "slugify": "python-slugify",
+    "socketio": "python-socketio",
     "sse_starlette": "sse-starlette",
     "yaml": "pyyaml",
 }  # fmt: skip
@@ -126,7 +160,10 @@ class Dependencies:
         if self.method == "uv.lock":
             # The environment is that of this role, not that of a workspace above.
             place = "UV_PROJECT_ENVIRONMENT=$PWD/.venv " if self._is_member else ""
-            sync = " ".join((f"{place}uv sync --frozen {_PYTHON}", *of_extras, *of_groups))
+            unlocked = self._unlocked()
+            said = f"echo 'uv.lock lacks {' '.join(unlocked)}: it is brought up to date' && " if unlocked else ""
+            frozen = "" if unlocked else "--frozen "
+            sync = " ".join((f"{said}{place}uv sync {frozen}{_PYTHON}", *of_extras, *of_groups))
             return f"{sync} && uv pip install {missing}" if missing else sync
         source = self._source()
         if source == "-e ." and extras:
@@ -143,12 +180,34 @@ class Dependencies:
     @property
     def _is_member(self) -> bool:
         """Whether the folder is a part of a workspace of uv above it."""
+        return self._workspace() is not None
+
+    def _workspace(self) -> Folder | None:
+        """The workspace of uv of which the folder is a part."""
         parts = self._folder.path.split("/") if self._folder.path != "." else []
         above = ["/".join(parts[:depth]) or "." for depth in range(len(parts))]
-        return any(
-            folder.has("uv.lock") and "workspace" in _table(_toml(folder, "pyproject.toml"), "tool", "uv")
-            for folder in (Folder(self._folder.source, path) for path in above)
+        folders = (Folder(self._folder.source, path) for path in above)
+        return next(
+            (
+                folder
+                for folder in folders
+                if folder.has("uv.lock") and "workspace" in _table(_toml(folder, "pyproject.toml"), "tool", "uv")
+            ),
+            None,
         )
+
+    def _unlocked(self) -> list[str]:
+        """The declared dependencies that the lock file does not list for this project. Nothing is missing from a lock
+        file that cannot be read: uv itself finds what is wrong with it."""
+        project = _table(self.pyproject, "project")
+        name = re.sub(r"[-_.]+", "-", str(project.get("name"))).lower()
+        lock = (self._workspace() or self._folder).read("uv.lock", _MAX_LOCK_BYTES) or ""
+        entries = lock.split("\n[[package]]\n")
+        own = next((entry for entry in entries if entry.startswith(f'name = "{name}"\n')), None)
+        if own is None:
+            return []
+        listed = own.partition("\ndependencies = [")[2].partition("\n]")[0]
+        return sorted(_names(_strings(project.get("dependencies"))) - set(re.findall(r'name = "([^"]+)"', listed)))
 
     def _optional(self, lacking: set[str]) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
         """Return the extras and the dependency groups of the project that contain packages which the app lacks, each

@@ -68,7 +68,9 @@ _PAGE_SERVERS = (
 )
 _PAGE_NAMES = ("streamlit_app", "app", "main", "Home", "home", "dashboard", "Hello", "index")
 _SITE_PORT = 8000
+_NOTEBOOK_PORT = 8888
 _MATERIAL = re.compile(r"\bname:\s*[\"']?material\b|^theme:\s*[\"']?material\b", re.MULTILINE)
+_NIKOLA = re.compile(r"^(BLOG_TITLE|BLOG_AUTHOR|COMPILERS)\s*=", re.MULTILINE)
 _SPHINX = re.compile(r"^(extensions|html_theme|project)\s*=", re.MULTILINE)
 
 
@@ -104,6 +106,10 @@ def site_server(folder: Folder) -> Server | None:
             if _MATERIAL.search(folder.read(name) or ""):
                 needs = {"mkdocs-material": "mkdocs-material"}
             return Server("mkdocs", f"mkdocs serve --dev-addr 0.0.0.0:{_SITE_PORT}", _SITE_PORT, needs)
+    if _NIKOLA.search(folder.read("conf.py") or ""):
+        start = f"nikola build && exec nikola auto --address 0.0.0.0 --port {_SITE_PORT}"
+        # The server that builds the site anew is an optional part of Nikola.
+        return Server("nikola", start, _SITE_PORT, {name: name for name in ("nikola", "aiohttp", "watchdog")})
     if folder.has("pelicanconf.py"):
         start = f"pelican --autoreload --listen --bind 0.0.0.0 --port {_SITE_PORT}"
         return Server("pelican", start, _SITE_PORT, {"pelican": "pelican[markdown]"})
@@ -112,6 +118,15 @@ def site_server(folder: Folder) -> Server | None:
     if "pyramid" in (folder.read("development.ini") or ""):
         return Server("pyramid", "pserve development.ini --reload", 6543, {"pyramid": "pyramid"})
     return _sphinx(folder)
+
+
+def notebook_server(folder: Folder) -> Server | None:
+    """Return JupyterLab for a folder that contains notebooks."""
+    if not any(name.endswith(".ipynb") for name in folder.names):
+        return None
+    # The preview has its own sign-in, so Jupyter needs none.
+    start = f"jupyter lab --ip 0.0.0.0 --port {_NOTEBOOK_PORT} --no-browser --IdentityProvider.token=''"
+    return Server("jupyter", start, _NOTEBOOK_PORT, {"jupyterlab": "jupyterlab"})
 
 
 def _sphinx(folder: Folder) -> Server | None:

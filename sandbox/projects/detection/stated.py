@@ -1,10 +1,12 @@
-"""Start commands that a project states for people or other platforms: Procfile, `[project.scripts]`, README."""
+"""Start commands that a project states for people or platforms: Procfile, Dockerfile, `[project.scripts]`, README."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sandbox.domain.plan import RolePlan
 from sandbox.projects.detection.candidate import BACKEND, NODE_RUNTIME, PYTHON_RUNTIME, Candidate
@@ -56,6 +58,8 @@ _INLINE = re.compile(r"`([^`\n]{3,200})`")
 _PORT = re.compile(
     r"(?:--port[= ]|-p[= ]?|(?:--bind|-b|--addr|-a)[= ]\S{0,60}:|runserver \S{0,60}?:?|http\.server )(\d{2,5})\b"
 )
+_CMD = re.compile(r"^(?:CMD|ENTRYPOINT)\s+(\S.*)$", re.MULTILINE)
+_EXPOSE = re.compile(r"^EXPOSE\s+(\d{2,5})", re.MULTILINE)
 _SERVES = re.compile(r"\b(serve|server|web|start|run|app|dev)\b")
 #: Libraries that listen on a port. A program of a project that uses none of them is no server.
 _SERVER_LIBRARIES = frozenset({
@@ -73,6 +77,28 @@ def detect_procfile(folder: Folder) -> Candidate | None:
             if colon and process.strip() == "web" and command.strip():
                 return _candidate(folder, command.strip(), "Procfile")
     return None
+
+
+def detect_dockerfile(folder: Folder) -> Candidate | None:
+    """Return the candidate for the last command of a Dockerfile, or None. Only the command is used, not the image."""
+    text = (folder.read("Dockerfile") or "").replace("\\\n", " ")
+    commands = _CMD.findall(text)
+    if not commands:
+        return None
+    command = commands[-1].strip()
+    if command.startswith("["):
+        try:
+            words = json.loads(command)
+        except ValueError:
+            return None
+        command = shlex.join(word for word in words if isinstance(word, str)) if isinstance(words, list) else ""
+        # A shell that is named in the list runs a command that is written out.
+        command = re.sub(r"^(?:/bin/)?(?:ba)?sh -c '(.*)'$", r"\1", command)
+    candidate = _candidate(folder, command, "Dockerfile")
+    exposed = _EXPOSE.findall(text)
+    if candidate is None or not exposed or _PORT.search(command) or not 1024 <= int(exposed[-1]) <= 65535:
+        return candidate
+    return replace(candidate, plan=candidate.plan.model_copy(update={"port": int(exposed[-1])}))
 
 
 def detect_project_script(folder: Folder) -> Candidate | None:
@@ -131,13 +157,20 @@ def _starts_server(folder: Folder, command: str) -> bool:
         return script in strings((read_package(folder) or {}).get("scripts")) and script in _RUN_SCRIPTS
     if program in ("python", "python3"):
         if first == "-m":
-            return len(arguments) > 1 and arguments[1] in _SERVER_MODULES
+            return len(arguments) > 1 and (arguments[1] in _SERVER_MODULES or _has_module(folder, arguments[1]))
         return first.endswith(".py") and folder.has(first.removeprefix("./"))
     if program == "node":
         return folder.has(first.removeprefix("./"))
     return (program in _PYTHON_PROGRAMS or program in ("npx", "tsx", "nodemon")) and (
         bool(arguments) and _NO_START.isdisjoint(arguments[:1])
     )
+
+
+def _has_module(folder: Folder, name: str) -> bool:
+    """Return whether a module that can be run is the project's own, and its name sounds like a server."""
+    path = name.replace(".", "/")
+    own = any(folder.has(f"{base}{path}{end}") for base in ("", "src/") for end in (".py", "/__main__.py"))
+    return own and _SERVES.search(name.replace("_", " ")) is not None
 
 
 def _words(command: str) -> list[str]:

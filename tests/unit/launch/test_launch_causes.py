@@ -94,6 +94,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"cause": "wrong_platform", "package": "pywin32", "version": "308"},
         'is for Windows only. Take the line out of the requirements, or write pywin32==308; sys_platform == "win32"',
     ),
+    "uv-macos": (
+        {"cause": "wrong_platform", "package": "pyobjc-core", "version": "10.3"},
+        'for macOS only. Take the line out of the requirements, or write pyobjc-core==10.3; sys_platform == "darwin"',
+    ),
+    "uv-conda": (
+        {"cause": "missing_file", "file": "file:///C:/ci_311/numpy_1676823382924/work"},
+        "a file of the machine on which the list was written",
+    ),
     "uv-windows-marks": ({"cause": "wrong_platform", "package": "pywin32", "version": "308"}, "for Windows only"),
     "uv-python": (
         {"cause": "runtime_version", "program": "python", "version": ">=3.13"},

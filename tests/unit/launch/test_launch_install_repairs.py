@@ -20,6 +20,7 @@ NOT_BUILT = "  × Failed to build `x @ file:///workspace`"
         ("npm ci && npm install --no-save bun", "npm error code EUSAGE", "npm install && npm install --no-save bun"),
         ("npm ci", "npm error code ETARGET", "npm install --no-package-lock"),
         ("npm install", "npm error code ERESOLVE", "npm install --legacy-peer-deps"),
+        ("npm install", "npm error code EBADPLATFORM", "npm install --force"),
         (
             "pnpm install --frozen-lockfile",
             " ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with frozen-lockfile",

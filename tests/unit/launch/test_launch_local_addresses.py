@@ -13,6 +13,8 @@ from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.engine.guest import ExecResult, Guest
 from sandbox.launch.local_addresses import local_addresses
 
+ENV = "VITE_API_URL=http://localhost:8000\n"
+
 
 class Folder:
     """Runs commands in a folder of this machine, which stands for the workspace."""
@@ -63,6 +65,23 @@ async def test_a_variable_that_the_line_names_is_the_remedy(tmp_path: Path) -> N
     assert "VITE_API_URL=http://8000-id.preview.test in its .env.local" in warning.hint
     write(tmp_path, {"frontend/.env.local": "VITE_API_URL=http://8000-id.preview.test\n"})
     assert await warned(tmp_path, plan()) == []
+
+
+async def test_an_address_in_a_file_of_variables_is_found(tmp_path: Path) -> None:
+    write(tmp_path, {"frontend/main.js": "fetch(import.meta.env.VITE_API_URL)", "frontend/.env": ENV})
+    (warning,) = await warned(tmp_path, plan())
+    assert "frontend/.env:1 names http://localhost:8000" in warning.message
+    assert "VITE_API_URL=http://8000-id.preview.test in its .env.local" in warning.hint
+    write(tmp_path, {"frontend/.env.local": "VITE_API_URL=http://8000-id.preview.test\n"})
+    assert await warned(tmp_path, plan()) == []
+
+
+@pytest.mark.parametrize("name", ["backend/static/app.js", "backend/templates/index.html"])
+async def test_what_a_server_sends_as_it_is_may_not_name_its_own_address(tmp_path: Path, name: str) -> None:
+    write(tmp_path, {name: 'fetch("http://localhost:8000/api")', "backend/main.js": 'log("http://localhost:8000")'})
+    alone = RolePlan(runtime="python312", root="backend", start="uvicorn", port=8000, framework="fastapi")
+    (warning,) = await warned(tmp_path, LaunchPlan(roles={"backend": alone}))
+    assert warning.message.startswith(f"{name}:1 names http://localhost:8000")
 
 
 @pytest.mark.parametrize(

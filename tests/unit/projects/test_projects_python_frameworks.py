@@ -19,6 +19,17 @@ from tests.unit.projects.small_projects import FASTAPI, VENV, PlanOf, only
         ({"docs/conf.py": "project = 'x'", "docs/index.rst": ""}, "sphinx", "sphinx-autobuild docs docs/_", 8000,
          "sphinx sphinx-autobuild"),
         ({"pelicanconf.py": "X = 1"}, "pelican", "pelican --autoreload --listen", 8000, "'pelican[markdown]'"),
+        ({"conf.py": "BLOG_TITLE = 'x'"}, "nikola", "nikola build && exec nikola auto", 8000,
+         "aiohttp nikola watchdog"),
+        ({"main.py": "import falcon\nfrom waitress import serve\nserve(falcon.App(), port=8080)"}, "waitress",
+         "python main.py", 8080, "falcon waitress"),
+        ({"code.py": "import web\nweb.application((), {}).run()"}, "web.py", "python code.py", 8080, "web.py"),
+        ({"app.py": "from microdot import Microdot\nMicrodot().run()"}, "microdot", "python app.py", 5000, "microdot"),
+        ({"first.ipynb": "{}"}, "jupyter", "jupyter lab --ip 0.0.0.0 --port 8888", 8888, "jupyterlab"),
+        ({"wsgi.py": "def application(environ, start_response):\n    return []\n"}, "python",
+         "gunicorn wsgi:application --bind", 8000, "gunicorn"),
+        ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "python", "uvicorn main:app --host", 8000,
+         "uvicorn"),
         ({"main.py": "from fasthtml.common import *\napp, rt = fast_app()\nserve()"}, "python-fasthtml",
          "python main.py", 5001, "python-fasthtml"),
         ({"x/__main__.py": "from aiohttp import web\nweb.run_app(1, port=9009)"}, "aiohttp", "python -m x", 9009,
@@ -83,6 +94,19 @@ def test_a_syntax_error_does_not_hide_an_app(plan_of: PlanOf, text: str, start: 
 )
 def test_dependencies_of_other_tools_and_in_groups(plan_of: PlanOf, files: dict[str, str], install: str) -> None:
     assert only(plan_of({"main.py": FASTAPI, **files}))[1].install == install
+
+
+def test_a_uv_lock_that_lacks_a_dependency_is_brought_up_to_date(plan_of: PlanOf) -> None:
+    """`uv sync --frozen` would install what is locked, and the app would miss the rest."""
+    project = '[project]\nname = "My_App"\ndependencies = ["fastapi[standard]", "humanize>4"]\n'
+    own = '\n[[package]]\nname = "my-app"\nversion = "1"\nsource = {{ virtual = "." }}\ndependencies = [\n{}]\n'
+    listed = '    { name = "fastapi", extra = ["standard"] },\n'
+    files = {"main.py": FASTAPI, "pyproject.toml": project, "uv.lock": "version = 1\n" + own.format(listed)}
+    install = "uv sync --python 3.12"
+    said = "echo 'uv.lock lacks humanize: it is brought up to date'"
+    assert only(plan_of(files))[1].install == f"{said} && {install}"
+    files["uv.lock"] = "version = 1\n" + own.format(listed + '    { name = "humanize" },\n')
+    assert only(plan_of(files))[1].install == "uv sync --frozen --python 3.12"
 
 
 def test_a_member_of_a_uv_workspace_has_an_environment_of_its_own(plan_of: PlanOf) -> None:

@@ -1,4 +1,4 @@
-"""Starts that are found in what a project states for people: Procfile, `[project.scripts]`, README."""
+"""Starts that are found in what a project states for people: Procfile, Dockerfile, `[project.scripts]`, README."""
 
 import pytest
 
@@ -15,6 +15,14 @@ PROJECT = '[build-system]\nrequires = []\n[project]\nname = "x"\ndependencies = 
         ({"Procfile": "web: A=1 waitress-serve --port=9090 shop:app"}, "A=1 waitress-serve --port=9090 shop:app", 9090),
         ({"Procfile": "web: node lib/odd.js"}, "node lib/odd.js", 3000),
         ({"pyproject.toml": PROJECT + '[project.scripts]\ntool = "x:a"\nx-serve = "x:b"'}, "x-serve", 8000),
+        ({"Dockerfile": 'FROM x\nEXPOSE 9000\nCMD ["python", "-m", "odd.place"]\n'}, "python -m odd.place", 9000),
+        ({"Dockerfile": "CMD old\nENTRYPOINT hypercorn odd:app \\\n  --bind 0.0.0.0:8080"}, "hypercorn odd:app ", 8080),
+        ({"Dockerfile": 'CMD ["sh", "-c", "node odd.js"]\nEXPOSE 80'}, "node odd.js", 3000),
+        (
+            {"README.md": "```\nuv run python -m shop.server\n```", "src/shop/server.py": ""},
+            "python -m shop.server",
+            8000,
+        ),
         ({"README.md": "# x\n```bash\npip install -e .\nuvicorn odd.place:make --port 9001\n```\n"}, "uvicorn ", 9001),
         (
             {"readme.rst": "Run::\n\n    $ uv run flask --app odd run -p 5050  # then look\n"},
