@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.connection import Database
 from sandbox.db.driver import to_utc
 from sandbox.domain.events import Event, EventType, NewEvent
+from sandbox.domain.levels import ANY_WORD, COLOURS, LOOKED_AT, Level, words_from
 from sandbox.domain.session import Work
 
 #: NOTIFY channel for new events. The payload is the id of the session.
@@ -30,15 +31,18 @@ _READ = text("""
     SELECT seq, run_id, type, time, data FROM session_events
      WHERE session_id = :session_id AND seq > :after ORDER BY seq LIMIT :limit
 """)
-_LINES = """
+_LINES = rf"""
     SELECT seq, run_id, type, time, data FROM session_events
-     WHERE session_id = :session_id AND type = 'log' AND {position}
+     WHERE session_id = :session_id AND type = 'log' AND {{position}}
        AND (CAST(:role AS text) IS NULL OR data->>'role' = :role)
        AND (CAST(:stage AS text) IS NULL OR data->>'stage' = :stage)
        AND (CAST(:stream AS text) IS NULL OR data->>'stream' = :stream)
        AND (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
        AND strpos(lower(data->>'line'), lower(:text)) > 0
-     ORDER BY seq {order} LIMIT :limit
+       AND (CAST(:words AS text[]) IS NULL
+            OR substring(left(regexp_replace(left(lower(data->>'line'), {2 * LOOKED_AT}), '{COLOURS}', '', 'g'),
+                              {LOOKED_AT}) from '\m({ANY_WORD})\M') = ANY(:words))
+     ORDER BY seq {{order}} LIMIT :limit
 """
 _LINES_AFTER = text(_LINES.format(position="seq > :at", order="ASC"))
 _LINES_BEFORE = text(_LINES.format(position="seq < :at", order="DESC"))
@@ -54,6 +58,8 @@ class LineFilter:
     stream: str | None
     run_id: UUID | None
     text: str
+    #: This level or a more severe one.
+    level: Level | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ async def read_lines(
         "stream": wanted.stream,
         "run_id": wanted.run_id,
         "text": wanted.text,
+        "words": sorted(words_from(wanted.level)) if wanted.level else None,
         "limit": limit + 1,
     }
     async with db.read() as conn:

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
+from sandbox.domain.levels import Level, level_word, words_from
 from sandbox.engine.guest import Guest, OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.launch.output import LineAssembler
@@ -42,14 +43,19 @@ class OutputPage:
 
 @dataclass(frozen=True, slots=True)
 class OutputQuery:
-    """What a line has to be: of this stream, and with this text in it, in upper or lower case."""
+    """What a line has to be: of this stream and at least this level, and with this text, in upper or lower case."""
 
     stream: str | None = None
     text: str = ""
+    level: Level | None = None
 
     def matches(self, line: OutputLine) -> bool:
         """Whether the line is one of those that are wanted."""
-        return (self.stream is None or line.stream == self.stream) and self.text.lower() in line.text.lower()
+        return (
+            (self.stream is None or line.stream == self.stream)
+            and self.text.lower() in line.text.lower()
+            and (self.level is None or level_word(line.text) in words_from(self.level))
+        )
 
 
 async def page_after(guest: Guest, process: str, query: OutputQuery, *, after: int, limit: int) -> OutputPage:

@@ -255,7 +255,7 @@ async def test_an_admin_recovers_a_session_whose_container_was_removed(
     container = docker_client.containers.get(session["containers"]["web"]["id"])
     await asyncio.to_thread(lambda: container.remove(force=True))
     await visit(page, f"{service.url}/recovery")
-    found = page.locator(f"[data-finding='{session['session_id']}']")
+    found = page.locator(f"[data-item='{session['session_id']}']")
     await expect(found).to_be_visible(timeout=LAUNCH_MS)
     await found.get_by_role("checkbox").check()
     await page.get_by_role("button", name="Repair chosen").click()
@@ -355,7 +355,7 @@ async def _scroll_until(page: Page, step: int, is_there: Callable[[int], bool]) 
             await asyncio.sleep(0.1)
 
 
-SESSION_PARTS = ("log", "output", "terminal", "files", "usage", "lessons", "details")
+SESSION_PARTS = ("log", "output", "terminal", "files", "usage", "events", "lessons", "details")
 PLATFORM = (
     "agents",
     "tests",

@@ -75,6 +75,15 @@ export async function json<T>(path: string, init?: RequestInit): Promise<T> {
   return (response.status === 204 ? undefined : await response.json()) as T;
 }
 
+/** Send a JSON body. */
+export function sendJson<T>(method: "POST" | "PUT" | "PATCH", path: string, body: unknown): Promise<T> {
+  return json<T>(path, {
+    method,
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
 /** The path of a session in the API. */
 export function sessionPath(id: string): string {
   return `/api/v1/sessions/${encodeURIComponent(id)}`;

@@ -1,6 +1,7 @@
 /** The search and the filters of a log. */
 import { NativeSelect, TextInput } from "@mantine/core";
 import type { RefObject } from "react";
+import { LEVELS } from "./level";
 import type { LogFilter } from "./store";
 
 interface Props {
@@ -52,6 +53,13 @@ export function FilterBar({ filter, onFilter, roles, stages, runs, searchRef }: 
         value={filter.stream}
         options={["stdout", "stderr", "system"]}
         onChange={(it) => choose("stream", it)}
+      />
+      <Choice
+        label="Level"
+        all="All levels"
+        value={filter.level}
+        options={[...LEVELS]}
+        onChange={(it) => choose("level", it)}
       />
       {runs.length > 1 && (
         <NativeSelect

@@ -92,7 +92,7 @@ export class OutputLog extends LineStore implements Pager {
     this.isLoading = true;
     this.error = null;
     this.notify();
-    const { text, stream } = this.filter;
+    const { text, stream, level } = this.filter;
     const query = new URLSearchParams({
       source: "output",
       role: this.role,
@@ -101,6 +101,7 @@ export class OutputLog extends LineStore implements Pager {
       q: text,
     });
     if (stream) query.set("stream", stream);
+    if (level) query.set("level", level);
     for (const [name, value] of Object.entries(range)) query.set(name, String(value));
     try {
       const page = await json<Page>(`${sessionPath(this.sessionId)}/lines?${query}`);

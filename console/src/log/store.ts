@@ -1,4 +1,5 @@
 /** The lines of a log that are in memory: appended in batches, oldest dropped beyond a limit. */
+import { isAtLeast, type Level } from "./level";
 
 export interface Line {
   /** Identifies the line in links: `l-` and its seq for a launch, `a-`, its role and its position for output. */
@@ -19,9 +20,18 @@ export interface LogFilter {
   stage: string | null;
   stream: string | null;
   run: string | null;
+  /** This level or a more severe one. */
+  level: Level | null;
 }
 
-export const NO_FILTER: LogFilter = { text: "", role: null, stage: null, stream: null, run: null };
+export const NO_FILTER: LogFilter = {
+  text: "",
+  role: null,
+  stage: null,
+  stream: null,
+  run: null,
+  level: null,
+};
 
 /** Lines kept in memory. */
 const KEPT = 50_000;
@@ -102,6 +112,7 @@ export function passes(line: Line, filter: LogFilter, wanted = filter.text.toLow
     (filter.stage === null || line.stage === filter.stage) &&
     (filter.stream === null || line.stream === filter.stream) &&
     (filter.run === null || line.run === filter.run) &&
+    (filter.level === null || isAtLeast(line.text, filter.level)) &&
     (wanted === "" || line.text.toLowerCase().includes(wanted))
   );
 }

@@ -1,5 +1,5 @@
 /** Alerts, which can be acknowledged and resolved, and the rules that open them. */
-import { Button, Group, Text, Title } from "@mantine/core";
+import { Button, Group, Text } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { caller } from "../api/caller";
@@ -9,6 +9,7 @@ import { ErrorState } from "../ui/states";
 import { Status } from "../ui/status";
 import { Time } from "../ui/time";
 import { Choice } from "./filters";
+import { Rules } from "./rules";
 
 type Alert = Schemas["AlertView"];
 const REFRESH_MS = 10_000;
@@ -95,71 +96,5 @@ function AlertActions({ alert }: { alert: Alert }) {
       </Button>
       {change.error && <ErrorState error={change.error} />}
     </Group>
-  );
-}
-
-type Rule = Schemas["RuleView"];
-
-function RuleSwitch({ rule }: { rule: Rule }) {
-  const queries = useQueryClient();
-  const change = useMutation({
-    mutationFn: () => {
-      const { name, created_at: _created, updated_at: _updated, ...content } = rule;
-      return json<Rule>(`/api/v1/alert-rules/${encodeURIComponent(name)}`, {
-        method: "PUT",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ ...content, is_enabled: !rule.is_enabled }),
-      });
-    },
-    onSettled: () => queries.invalidateQueries({ queryKey: ["list", "/api/v1/alert-rules"] }),
-  });
-  if (!caller.isAdmin) return rule.is_enabled ? "yes" : "no";
-  return (
-    <>
-      <Button
-        size="compact-xs"
-        variant="default"
-        loading={change.isPending}
-        aria-label={`Switch ${rule.is_enabled ? "off" : "on"} ${rule.name}`}
-        onClick={() => change.mutate()}
-      >
-        {rule.is_enabled ? "Switch off" : "Switch on"}
-      </Button>
-      {change.error && <ErrorState error={change.error} />}
-    </>
-  );
-}
-
-function Rules() {
-  const list = useList<Rule>("/api/v1/alert-rules");
-  return (
-    <section aria-label="Alert rules">
-      <Title order={2} size="h4" mt="xl" mb="xs">
-        Rules
-      </Title>
-      <PagedTable
-        label="Rules"
-        list={list}
-        keyOf={(it) => it.name}
-        emptyTitle="No rules"
-        columns={[
-          {
-            title: "Rule",
-            cell: (it) => (
-              <>
-                {it.name}
-                <Text size="xs" c="dimmed">
-                  {it.description}
-                </Text>
-              </>
-            ),
-          },
-          { title: "Opens when", cell: (it) => `${it.measure} ${it.comparison} ${it.threshold}` },
-          { title: "Within", cell: (it) => `${it.window_seconds} s` },
-          { title: "Severity", cell: (it) => <Status value={it.severity} /> },
-          { title: "In use", cell: (it) => <RuleSwitch rule={it} /> },
-        ]}
-      />
-    </section>
   );
 }

@@ -1,9 +1,11 @@
 /** Documents: the list, one document, and the search over their content. */
-import { Group, Text, Title } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
+import { Button, Checkbox, Group, Text, Textarea, TextInput, Title } from "@mantine/core";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
-import { Link } from "wouter";
-import { api, json, type Schemas, unwrap } from "../api/client";
+import { Link, useLocation } from "wouter";
+import { caller } from "../api/caller";
+import { api, json, type Schemas, sendJson, unwrap } from "../api/client";
+import { FormDialog, RemoveButton } from "../ui/form";
 import { listPath, PagedTable, useList } from "../ui/paged";
 import { Empty, ErrorState, PageLoading } from "../ui/states";
 import { Time } from "../ui/time";
@@ -15,11 +17,16 @@ export function Documents({ item }: { item: string }) {
 
 function DocumentList() {
   const [text, setText] = useState("");
+  const [isNew, setNew] = useState(false);
   return (
     <>
-      <Group mb="sm">
+      <Group mb="sm" justify="space-between">
         <Search label="Search documents" value={text} onChange={setText} />
+        <Button size="xs" variant="default" onClick={() => setNew(true)}>
+          New document
+        </Button>
       </Group>
+      {isNew && <DocumentForm document={null} onClose={() => setNew(false)} />}
       {text ? <Found text={text} /> : <All />}
     </>
   );
@@ -72,7 +79,16 @@ function Found({ text }: { text: string }) {
   ));
 }
 
+type Whole = Schemas["WholeDocument"];
+
+function documentPath(id: string): string {
+  return `/api/v1/documents/${id}`;
+}
+
 function WholeDocument({ id }: { id: string }) {
+  const [isEdited, setEdited] = useState(false);
+  const refresh = useRefresh();
+  const [, go] = useLocation();
   const document = useQuery({
     queryKey: ["document", id],
     queryFn: () =>
@@ -80,13 +96,103 @@ function WholeDocument({ id }: { id: string }) {
   });
   if (document.error) return <ErrorState error={document.error} />;
   if (!document.data) return <PageLoading />;
+  const whole = document.data;
+  const isOwn = caller.isAdmin || whole.user_id === caller.userId;
   return (
     <>
       <Link href="/platform/documents">All documents</Link>
-      <Title order={2} size="h4" mt="sm">
-        {document.data.title}
-      </Title>
-      <pre className="wrapped">{document.data.content}</pre>
+      <Group justify="space-between" mt="sm">
+        <Title order={2} size="h4">
+          {whole.title}
+        </Title>
+        {isOwn && (
+          <Group gap={4}>
+            <Button size="compact-xs" variant="default" onClick={() => setEdited(true)}>
+              Edit
+            </Button>
+            <RemoveButton
+              what="this document"
+              text="It cannot be searched any more."
+              onRemove={async () => {
+                await json<void>(documentPath(id), { method: "DELETE" });
+                await refresh();
+                go("/platform/documents");
+              }}
+            />
+          </Group>
+        )}
+      </Group>
+      <pre className="wrapped">{whole.content}</pre>
+      {isEdited && <DocumentForm document={whole} onClose={() => setEdited(false)} />}
     </>
+  );
+}
+
+function useRefresh(): () => Promise<unknown> {
+  const queries = useQueryClient();
+  return () =>
+    Promise.all([
+      queries.invalidateQueries({ queryKey: ["list", "/api/v1/documents"] }),
+      queries.invalidateQueries({ queryKey: ["documents"] }),
+      queries.invalidateQueries({ queryKey: ["document"] }),
+    ]);
+}
+
+/** A new document, or, if there is one, its next version. */
+function DocumentForm({ document, onClose }: { document: Whole | null; onClose: () => void }) {
+  const refresh = useRefresh();
+  const [, go] = useLocation();
+  const [title, setTitle] = useState(document?.title ?? "");
+  const [content, setContent] = useState(document?.content ?? "");
+  const [source, setSource] = useState(document?.source ?? "");
+  const [shared, setShared] = useState(document !== null && document.user_id === null);
+
+  async function save(): Promise<void> {
+    const kept = document ? { content_type: document.content_type, metadata: document.metadata } : {};
+    const saved = await sendJson<Schemas["DocumentView"]>("POST", "/api/v1/documents", {
+      ...kept,
+      title,
+      content,
+      source: source.trim() || null,
+      shared,
+    });
+    // A document with a source is replaced by one of the same source, any other only by its removal.
+    if (document && document.document_id !== saved.document_id)
+      await json<void>(documentPath(document.document_id), { method: "DELETE" });
+    go(`/platform/documents/${saved.document_id}`);
+    await refresh();
+  }
+
+  return (
+    <FormDialog title={document ? "Edit the document" : "New document"} onClose={onClose} onSave={save}>
+      <TextInput
+        label="Title"
+        required
+        value={title}
+        onChange={(event) => setTitle(event.currentTarget.value)}
+      />
+      <TextInput
+        label="Source"
+        description="Where it is from. A document of the same source is replaced."
+        value={source}
+        onChange={(event) => setSource(event.currentTarget.value)}
+      />
+      <Textarea
+        label="Content"
+        required
+        autosize
+        minRows={8}
+        maxRows={20}
+        value={content}
+        onChange={(event) => setContent(event.currentTarget.value)}
+      />
+      {caller.isAdmin && (
+        <Checkbox
+          label="For all users"
+          checked={shared}
+          onChange={(event) => setShared(event.currentTarget.checked)}
+        />
+      )}
+    </FormDialog>
   );
 }

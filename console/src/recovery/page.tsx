@@ -1,5 +1,5 @@
 /** What the database records against what the engine has, and repairing the differences (admin). */
-import { Badge, Button, Checkbox, Group, Table, Text, Title } from "@mantine/core";
+import { Badge, Button, Checkbox, Group, Text, Title } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link } from "wouter";
@@ -7,6 +7,7 @@ import { api, type Schemas, unwrap } from "../api/client";
 import { useConfirm } from "../ui/confirm";
 import { Empty, ErrorState, PageLoading } from "../ui/states";
 import { Status } from "../ui/status";
+import { type Column, DataTable } from "../ui/table";
 import { usePageTitle } from "../ui/title";
 
 type Finding = Schemas["FindingView"];
@@ -111,78 +112,79 @@ function Findings({ items, chosen, onChoose }: FindingsProps) {
     if (!next.delete(id)) next.add(id);
     onChoose(next);
   }
+  const columns: Column<Finding>[] = [
+    {
+      title: "Choose",
+      header: <span className="spoken">Choose</span>,
+      cell: (it) => {
+        const id = it.session_id;
+        if (!id || !needsRepair(it)) return null;
+        return (
+          <Checkbox
+            aria-label={`Choose ${nameOf(it)}`}
+            checked={chosen.has(id)}
+            onChange={() => toggle(id)}
+          />
+        );
+      },
+    },
+    { title: "Session", cell: (it) => <SessionName finding={it} /> },
+    { title: "Recorded", cell: (it) => (it.recorded ? <Status value={it.recorded.status} /> : "nothing") },
+    {
+      title: "On the engine",
+      cell: (it) =>
+        it.found.length === 0
+          ? "nothing"
+          : it.found.map((found) => (
+              <Text size="xs" key={found.name}>
+                {found.kind} {found.role ?? found.name} {found.status ?? ""}
+              </Text>
+            )),
+    },
+    { title: "Differs", cell: (it) => it.differs.join(", ") || "–" },
+    {
+      title: "Repair",
+      cell: (it) => (
+        <>
+          <Badge variant="outline" color={needsRepair(it) ? "orange" : "gray"} tt="none">
+            {it.action}
+          </Badge>
+          <Text size="xs">{it.reason}</Text>
+        </>
+      ),
+    },
+  ];
   return (
-    <Table.ScrollContainer minWidth={700} type="native">
-      <Table aria-label="Findings">
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th>
-              <span className="spoken">Choose</span>
-            </Table.Th>
-            <Table.Th>Session</Table.Th>
-            <Table.Th>Recorded</Table.Th>
-            <Table.Th>On the engine</Table.Th>
-            <Table.Th>Differs</Table.Th>
-            <Table.Th>Repair</Table.Th>
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {items.map((finding) => (
-            <FindingRow
-              key={finding.session_id ?? finding.found.map((it) => it.name).join()}
-              finding={finding}
-              isChosen={chosen.has(finding.session_id ?? "")}
-              onToggle={toggle}
-            />
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <DataTable
+      label="Findings"
+      items={items}
+      columns={columns}
+      keyOf={keyOf}
+      idOf={(it) => it.session_id ?? "stray"}
+      minWidth={700}
+    />
   );
 }
 
-interface RowProps {
-  finding: Finding;
-  isChosen: boolean;
-  onToggle: (id: string) => void;
+function keyOf(finding: Finding): string {
+  return finding.session_id ?? finding.found.map((it) => it.name).join();
 }
 
-function FindingRow({ finding, isChosen, onToggle }: RowProps) {
+function nameOf({ recorded }: Finding): string {
+  return recorded?.project_id ?? (recorded ? "blank session" : "stray resource");
+}
+
+function SessionName({ finding }: { finding: Finding }) {
   const id = finding.session_id;
-  const name = finding.recorded?.project_id ?? (finding.recorded ? "blank session" : "stray resource");
   return (
-    <Table.Tr data-finding={id ?? "stray"}>
-      <Table.Td>
-        {id && needsRepair(finding) && (
-          <Checkbox aria-label={`Choose ${name}`} checked={isChosen} onChange={() => onToggle(id)} />
-        )}
-      </Table.Td>
-      <Table.Td>
-        {id && finding.recorded ? <Link href={`/sessions/${id}`}>{name}</Link> : name}
-        {id && (
-          <Text size="xs" c="dimmed" ff="monospace">
-            {id.slice(0, 8)}
-          </Text>
-        )}
-      </Table.Td>
-      <Table.Td>{finding.recorded ? <Status value={finding.recorded.status} /> : "nothing"}</Table.Td>
-      <Table.Td>
-        {finding.found.length === 0
-          ? "nothing"
-          : finding.found.map((it) => (
-              <Text size="xs" key={it.name}>
-                {it.kind} {it.role ?? it.name} {it.status ?? ""}
-              </Text>
-            ))}
-      </Table.Td>
-      <Table.Td>{finding.differs.join(", ") || "–"}</Table.Td>
-      <Table.Td>
-        <Badge variant="outline" color={needsRepair(finding) ? "orange" : "gray"} tt="none">
-          {finding.action}
-        </Badge>
-        <Text size="xs">{finding.reason}</Text>
-      </Table.Td>
-    </Table.Tr>
+    <>
+      {id && finding.recorded ? <Link href={`/sessions/${id}`}>{nameOf(finding)}</Link> : nameOf(finding)}
+      {id && (
+        <Text size="xs" c="dimmed" ff="monospace">
+          {id.slice(0, 8)}
+        </Text>
+      )}
+    </>
   );
 }
 
@@ -194,7 +196,7 @@ function Outcomes({ items }: { items: Finding[] }) {
         {done.length === 0 ? "There was nothing to repair." : `${done.length} repaired or tried:`}
       </Text>
       {done.map((finding) => (
-        <Text size="sm" key={finding.session_id ?? finding.found.map((it) => it.name).join()}>
+        <Text size="sm" key={keyOf(finding)}>
           {finding.recorded?.project_id ?? finding.session_id?.slice(0, 8) ?? "stray resource"}:{" "}
           {finding.action}, {finding.outcome}
           {finding.error && `: ${finding.error}`}

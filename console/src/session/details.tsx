@@ -3,6 +3,7 @@ import { Table, Text, Title } from "@mantine/core";
 import type { ReactNode } from "react";
 import type { Schemas, Session } from "../api/client";
 import { Status } from "../ui/status";
+import { DataTable } from "../ui/table";
 import { Time } from "../ui/time";
 import type { Launches, Run } from "./launch";
 
@@ -50,28 +51,17 @@ function Containers({ containers }: { containers: Session["containers"] }) {
   const entries = Object.entries(containers);
   if (entries.length === 0) return <Text size="sm">There are no containers.</Text>;
   return (
-    <Table aria-label="Containers">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th>Role</Table.Th>
-          <Table.Th>Runtime</Table.Th>
-          <Table.Th>State</Table.Th>
-          <Table.Th>Address</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {entries.map(([role, container]) => (
-          <Table.Tr key={role}>
-            <Table.Td>{role}</Table.Td>
-            <Table.Td>{container.runtime}</Table.Td>
-            <Table.Td>{containerState(container)}</Table.Td>
-            <Table.Td>
-              <code>{container.ip ?? "–"}</code>
-            </Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+    <DataTable
+      label="Containers"
+      items={entries}
+      keyOf={([role]) => role}
+      columns={[
+        { title: "Role", cell: ([role]) => role },
+        { title: "Runtime", cell: ([, it]) => it.runtime },
+        { title: "State", cell: ([, it]) => containerState(it) },
+        { title: "Address", cell: ([, it]) => <code>{it.ip ?? "–"}</code> },
+      ]}
+    />
   );
 }
 
@@ -82,29 +72,25 @@ export function containerState({ status, app, exit_code: code }: Schemas["Contai
 }
 
 function Runs({ runs }: { runs: Run[] }) {
+  const items = runs.map((run, index) => ({ ...run, number: index + 1 }));
   return (
-    <Table aria-label="Runs">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th>Run</Table.Th>
-          <Table.Th>Started</Table.Th>
-          <Table.Th>Result</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {runs.map((run, index) => (
-          <Table.Tr key={run.id}>
-            <Table.Td>{index + 1}</Table.Td>
-            <Table.Td>
-              <Time value={run.startedAt} />
-            </Table.Td>
-            <Table.Td>
+    <DataTable
+      label="Runs"
+      items={items}
+      keyOf={(run) => run.id}
+      columns={[
+        { title: "Run", cell: (run) => run.number },
+        { title: "Started", cell: (run) => <Time value={run.startedAt} /> },
+        {
+          title: "Result",
+          cell: (run) => (
+            <>
               <Status value={run.problem ? "failed" : run.hasEnded ? "completed" : "started"} />{" "}
               {run.problem?.code}
-            </Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+            </>
+          ),
+        },
+      ]}
+    />
   );
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { described } from "./events";
 import { type LaunchEvent, NO_LAUNCHES, withEvent } from "./launch";
 import { usualDurations } from "./stages";
 
@@ -44,5 +45,27 @@ describe("withEvent", () => {
   it("shows the stages that a blank session has", () => {
     const blank = event("stage", "d", { stage: "plan", state: "started", total: 4 });
     expect(withEvent(NO_LAUNCHES, blank).runs[0]?.stages).toHaveLength(4);
+  });
+});
+
+describe("the list of events", () => {
+  it("has every event of every run once, in words", () => {
+    const events = [
+      event("status", "e", { status: "creating", previous: null }),
+      stage("e", "plan", "completed", 1200),
+      event("problem", "e", { code: "app_exited", message: "it ended", hint: "", stage: "health" }),
+      event("status", "f", { status: "running", previous: "creating" }),
+      event("preview", "f", { role: "web", port: 3000, url: "u" }),
+      event("end", "f", { status: "running" }),
+    ];
+    const { events: listed } = [...events, ...events].reduce(withEvent, NO_LAUNCHES);
+    expect(listed.map(described)).toEqual([
+      "creating",
+      "plan completed after 1.2 s",
+      "app_exited: it ended",
+      "creating → running",
+      "web answers on port 3000",
+      "The run ended: running",
+    ]);
   });
 });

@@ -28,6 +28,8 @@ export interface Run {
 export interface Launches {
   seq: number;
   runs: Run[];
+  /** All events but lines of output, oldest first. */
+  events: LaunchEvent[];
 }
 
 export interface LaunchEvent {
@@ -38,7 +40,7 @@ export interface LaunchEvent {
   [field: string]: unknown;
 }
 
-export const NO_LAUNCHES: Launches = { seq: 0, runs: [] };
+export const NO_LAUNCHES: Launches = { seq: 0, runs: [], events: [] };
 const STAGES = [
   "plan",
   "network",
@@ -63,7 +65,7 @@ export function withEvent(launches: Launches, event: LaunchEvent): Launches {
     runs.push(run);
   }
   runs[runs.length - 1] = changed(run, event);
-  return { seq: event.seq, runs };
+  return { seq: event.seq, runs, events: [...launches.events, event] };
 }
 
 function changed(run: Run, event: LaunchEvent): Run {

@@ -14,6 +14,7 @@ import { usePageTitle } from "../ui/title";
 import { SessionActions } from "./actions";
 import { useLaunches, useSession } from "./data";
 import { Details } from "./details";
+import { EventList } from "./events";
 import type { Launches, Run } from "./launch";
 import { Notices } from "./notices";
 import { OutputPanel } from "./output";
@@ -31,6 +32,7 @@ const PARTS: [string, string][] = [
   ["terminal", "Terminal"],
   ["files", "Files"],
   ["usage", "Usage"],
+  ["events", "Events"],
   ["lessons", "Lessons"],
   ["details", "Details"],
 ];
@@ -128,6 +130,9 @@ function Opened({ session, part }: { session: Session; part: string }) {
                 The output of the apps is shown once they have been started.
               </Empty>
             )}
+          </Tabs.Panel>
+          <Tabs.Panel value="events" pt="xs">
+            <EventList launches={launches} />
           </Tabs.Panel>
           <Tabs.Panel value="details" pt="xs">
             <Details session={session} launches={launches} />

@@ -1,5 +1,5 @@
 /** The list of sessions: live, with search, filters, and ending several at once. */
-import { Button, Checkbox, Group, SegmentedControl, Table, Text, TextInput, Title } from "@mantine/core";
+import { Button, Checkbox, Group, SegmentedControl, Text, TextInput, Title } from "@mantine/core";
 import { useHotkeys } from "@mantine/hooks";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef, useState } from "react";
@@ -9,6 +9,7 @@ import { api, type Session, unwrap } from "../api/client";
 import { useConfirm } from "../ui/confirm";
 import { Empty, ErrorState, PageLoading } from "../ui/states";
 import { Status } from "../ui/status";
+import { type Column, DataTable } from "../ui/table";
 import { Time } from "../ui/time";
 import { usePageTitle } from "../ui/title";
 import { merged, SESSIONS } from "./live";
@@ -124,74 +125,64 @@ function SessionTable({ sessions, chosen, onChoose }: TableProps) {
     onChoose(next);
   }
 
-  return (
-    <Table.ScrollContainer minWidth={560} type="native">
-      <Table highlightOnHover aria-label="Sessions">
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th w={40}>
-              <Checkbox
-                aria-label="Choose all"
-                checked={isAll}
-                disabled={living.length === 0}
-                onChange={() => onChoose(isAll ? new Set() : new Set(living.map((it) => it.session_id)))}
-              />
-            </Table.Th>
-            <Table.Th>Session</Table.Th>
-            <Table.Th>Status</Table.Th>
-            {caller.isAdmin && <Table.Th>User</Table.Th>}
-            <Table.Th>Created</Table.Th>
-            <Table.Th>Last active</Table.Th>
-            <Table.Th>Ends</Table.Th>
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {sessions.map((session) => (
-            <Table.Tr key={session.session_id}>
-              <Table.Td>
-                <Checkbox
-                  aria-label={`Choose ${sessionName(session)}`}
-                  checked={chosen.has(session.session_id)}
-                  disabled={session.status === "terminated"}
-                  onChange={() => toggle(session.session_id)}
-                />
-              </Table.Td>
-              <Table.Td>
-                <Link href={`/sessions/${session.session_id}`} className="row-link">
-                  {sessionName(session)}
-                </Link>
-                <Text size="xs" c="dimmed" ff="monospace">
-                  {session.session_id.slice(0, 8)}
-                </Text>
-              </Table.Td>
-              <Table.Td>
-                <Status value={session.status} />
-                {session.error && <Text size="xs">{session.error.code}</Text>}
-              </Table.Td>
-              {caller.isAdmin && <Table.Td>{session.user_id}</Table.Td>}
-              <Table.Td>
-                <Time value={session.created_at} />
-              </Table.Td>
-              <Table.Td>
-                <Time value={session.last_active} />
-              </Table.Td>
-              <Table.Td>
-                {session.terminated_at ? (
-                  <>
-                    ended <Time value={session.terminated_at} />
-                  </>
-                ) : session.expires_at ? (
-                  <Time value={session.expires_at} />
-                ) : (
-                  "never"
-                )}
-              </Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
-  );
+  const columns: Column<Session>[] = [
+    {
+      title: "Choose",
+      header: (
+        <Checkbox
+          aria-label="Choose all"
+          checked={isAll}
+          disabled={living.length === 0}
+          onChange={() => onChoose(isAll ? new Set() : new Set(living.map((it) => it.session_id)))}
+        />
+      ),
+      cell: (session) => (
+        <Checkbox
+          aria-label={`Choose ${sessionName(session)}`}
+          checked={chosen.has(session.session_id)}
+          disabled={session.status === "terminated"}
+          onChange={() => toggle(session.session_id)}
+        />
+      ),
+    },
+    {
+      title: "Session",
+      cell: (session) => (
+        <>
+          <Link href={`/sessions/${session.session_id}`} className="row-link">
+            {sessionName(session)}
+          </Link>
+          <Text size="xs" c="dimmed" ff="monospace">
+            {session.session_id.slice(0, 8)}
+          </Text>
+        </>
+      ),
+    },
+    {
+      title: "Status",
+      cell: (session) => (
+        <>
+          <Status value={session.status} />
+          {session.error && <Text size="xs">{session.error.code}</Text>}
+        </>
+      ),
+    },
+    ...(caller.isAdmin ? [{ title: "User", cell: (session: Session) => session.user_id }] : []),
+    { title: "Created", cell: (session) => <Time value={session.created_at} /> },
+    { title: "Last active", cell: (session) => <Time value={session.last_active} /> },
+    { title: "Ends", cell: (session) => <End session={session} /> },
+  ];
+  return <DataTable label="Sessions" items={sessions} columns={columns} keyOf={(it) => it.session_id} />;
+}
+
+function End({ session }: { session: Session }) {
+  if (session.terminated_at)
+    return (
+      <>
+        ended <Time value={session.terminated_at} />
+      </>
+    );
+  return session.expires_at ? <Time value={session.expires_at} /> : "never";
 }
 
 function EndSelected({ sessions, onDone }: { sessions: Session[]; onDone: () => void }) {

@@ -1,14 +1,10 @@
 /** A table of a list of the API: page by page, with the states of loading, nothing there and errors. */
-import { Button, Table } from "@mantine/core";
+import { Button } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { json } from "../api/client";
 import { Empty, ErrorState, PageLoading } from "./states";
-
-export interface Column<T> {
-  title: string;
-  cell: (item: T) => ReactNode;
-}
+import { type Column, DataTable } from "./table";
 
 interface ListPage<T> {
   items: T[];
@@ -59,26 +55,7 @@ export function PagedTable<T>({ label, list, columns, keyOf, emptyTitle, emptyTe
   if (items.length === 0) return <Empty title={emptyTitle}>{emptyText}</Empty>;
   return (
     <>
-      <Table.ScrollContainer minWidth={560} type="native">
-        <Table aria-label={label} verticalSpacing={6}>
-          <Table.Thead>
-            <Table.Tr>
-              {columns.map(({ title }) => (
-                <Table.Th key={title}>{title}</Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {items.map((item) => (
-              <Table.Tr key={keyOf(item)}>
-                {columns.map(({ title, cell }) => (
-                  <Table.Td key={title}>{cell(item)}</Table.Td>
-                ))}
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+      <DataTable label={label} items={items} columns={columns} keyOf={keyOf} />
       {query.hasNextPage && (
         <Button
           variant="default"

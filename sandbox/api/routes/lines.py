@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
 from sandbox.domain.events import Event
+from sandbox.domain.levels import Level
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
@@ -32,6 +33,9 @@ class LinesQuery(BaseModel):
     role: str | None = Field(None, max_length=31, description="Of `output` one role; default the first")
     stage: str | None = Field(None, max_length=100, description="Lines of this stage; `launch` only")
     stream: Literal["stdout", "stderr", "system"] | None = None
+    level: Level | None = Field(
+        None, description="Lines that name this level or a more severe one in their beginning, as `ERROR` or `[warn]`"
+    )
     run: UUID | None = Field(None, description="Lines of this run; of `output` the current one by default")
     q: str = Field("", max_length=500, description="Lines with this text, in upper or lower case")
     before: int | None = Field(None, ge=0, description="The last lines before this position; default the last of all")
@@ -70,7 +74,7 @@ async def session_lines(
         raise InvalidInput("give either `before` or `after`", hint="Two requests read both directions.")
     session = await services.sessions.get(caller, session_id)
     if query.source == "launch":
-        wanted = events.LineFilter(query.role, query.stage, query.stream, query.run, query.q)
+        wanted = events.LineFilter(query.role, query.stage, query.stream, query.run, query.q, query.level)
         found, more = await events.read_lines(
             services.db, session_id, wanted, before=query.before, after=query.after, limit=query.limit
         )
@@ -81,7 +85,7 @@ async def session_lines(
     guest, role = services.sessions.guest_of(session, query.role)
     run = query.run or session.run_id
     process = process_name(ProcessKind.APP, run)
-    match = OutputQuery(query.stream, query.q)
+    match = OutputQuery(query.stream, query.q, query.level)
     if query.after is not None:
         page = await page_after(guest, process, match, after=query.after, limit=query.limit)
     else:

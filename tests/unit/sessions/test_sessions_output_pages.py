@@ -114,6 +114,12 @@ async def test_lines_are_found_by_text_and_stream(stored: StoredOutput) -> None:
     assert found.end == stored.end
 
 
+async def test_lines_are_found_by_level(stored: StoredOutput) -> None:
+    stored.add(b"INFO: no error\n[warn] slow\n\x1b[31mERROR\x1b[0m failed\nplain\n")
+    found = await page_before(guest(stored), "app", OutputQuery(level="warning"), before=None, limit=10)
+    assert [line.text for line in found.lines] == ["[warn] slow", "\x1b[31mERROR\x1b[0m failed"]
+
+
 async def test_a_line_whose_beginning_is_not_stored_any_more_is_left_out(stored: StoredOutput) -> None:
     stored.add(b"dropped\ncut off\nwhole\n")
     stored.oldest = 11
