@@ -28,23 +28,8 @@ from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DESCRIPTION, DocumentedApi
 from sandbox.api.http.services import Services
-from sandbox.api.routers import records_routers
-from sandbox.api.routes import (
-    commands,
-    docs,
-    events,
-    files,
-    health,
-    lines,
-    otlp,
-    processes,
-    projects,
-    recovery,
-    sessions,
-    sign_in_links,
-    terminal,
-    tokens,
-)
+from sandbox.api.routers import routers
+from sandbox.api.routes import otlp
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
@@ -101,16 +86,21 @@ from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
+from sandbox.secrets.deployment import adopt_keys
+from sandbox.secrets.environments import Environments
+from sandbox.secrets.keys import load_keys
+from sandbox.secrets.service import SecretService
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
+from sandbox.sessions.limits import SessionLimits
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.automatic import AutomaticRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.run_origin import new_origin
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.service import SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.logging import configure_logging
@@ -144,6 +134,7 @@ class _Core:
     recorder: Recorder
     tracing: Tracing
     intake: Intake
+    environments: Environments
     signer: Signer
     catalog: RuntimeCatalog
     images: RuntimeImages
@@ -184,8 +175,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         await _start_pool(stack, core)
         receiver = Receiver(core.intake, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
-        history = settings.session_history_days
-        await _started(stack, Housekeeper(core.db, core.engine, recovery_service, history_days=history))
+        parts, history = (core.db, core.engine, recovery_service, core.environments), settings.session_history_days
+        await _started(stack, Housekeeper(*parts, history_days=history))
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -206,6 +197,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             broker=broker,
             feed=feed,
             tokens=access,
+            secrets=core.environments.secrets,
             signer=core.signer,
             projects=project_service,
             sessions=session_service,
@@ -252,24 +244,21 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
         settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
     )
     stack.push_async_callback(engine.aclose)
-    signer = Signer(deployment.signing_key)
+    keys = await load_keys(settings)
+    signer = Signer(keys.signing_keys("signing"), earlier_exports_key=await adopt_keys(db, keys))
+    environments = Environments(keys, SecretService(db, keys))
     engine_folder = partial(data_folder, settings.docker_host)
     disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
-    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, catalog, images, engine)
+    tracing = Tracing(recorder)
+    return _Core(settings, db, disk, recorder, tracing, intake, environments, signer, catalog, images, engine)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
-    settings = core.settings
-    limits = SessionLimits(
-        settings.idle_timeout_seconds,
-        settings.max_lifetime_seconds,
-        settings.max_sessions_per_user,
-        max(settings.memory_mb, settings.memory_max_mb),
-    )
     runtimes = [runtime.name for runtime in core.catalog.list()]
-    return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
+    parts = (core.db, core.engine, projects, SessionLimits.of(core.settings), runtimes)
+    return SessionService(*parts, environments=core.environments, require_room=core.disk.require_room)
 
 
 async def _start_watcher(
@@ -280,7 +269,8 @@ async def _start_watcher(
     if core.settings.recover_at_start:
         await _started(stack, automatic)
     answers = automatic.engine_answers
-    return await _started(stack, Watcher(core.db, core.engine, on_change=service.forget, on_engine=answers))
+    watcher = Watcher(core.db, core.engine, core.environments, on_change=service.forget, on_engine=answers)
+    return await _started(stack, watcher)
 
 
 async def _start_reconciler(
@@ -304,6 +294,7 @@ async def _start_reconciler(
             core.tracing,
             _stages(core, projects, refiner, slots, door),
             outcomes,
+            environments=core.environments,
             engine_wait_seconds=core.settings.engine_wait_seconds,
         ),
         replica,
@@ -386,9 +377,7 @@ class Application:
             redoc_url=None,
         )
         problems.install(self.api)
-        of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
-        modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
-        for router in (*(module.router for module in modules), *records_routers()):
+        for router in (*routers(), console.router):
             self.api.include_router(router)
         self._requests: ASGIApp = self.api
 

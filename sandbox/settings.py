@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     admin_token: str | None = Field(
         None, min_length=16, description="The first admin's token; generated at the first start if absent"
     )
+    keys: str | None = Field(
+        None,
+        repr=False,
+        description="Keys that encrypt stored values and sign, the same on all replicas: 32 bytes in base64 each, "
+        "separated by commas, the current one first; without them the file `keys` in SANDBOX_HOME",
+    )
     database_url: str | None = Field(
         None,
         validation_alias="DATABASE_URL",
@@ -311,6 +317,7 @@ class Settings(BaseSettings):
         "database_url",
         "docker_host",
         "admin_token",
+        "keys",
         "edge_program",
         "tls_dns",
         "engine_runtime",

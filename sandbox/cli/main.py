@@ -23,6 +23,7 @@ from sandbox.cli import (
     recovery,
     retention,
     runtimes,
+    secrets,
     service,
     sessions,
     shell,
@@ -105,6 +106,7 @@ app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
 app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
+app.add_typer(secrets.app, name="secrets", rich_help_panel=_SESSIONS)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
-from sandbox.launch.otel_environment import cleared_variables
+from sandbox.launch.otel_environment import cleared_variables, given_variables
 
 WORKSPACE = "/workspace"
 #: The URL of a session's preview, or of another port of its apps.
@@ -43,7 +43,7 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_HOST"] = other
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
-    given = plan.roles[role].env | session.env
+    given = given_variables(session, plan, role)
     return env | cleared_variables(given) | given
 
 

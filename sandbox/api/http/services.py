@@ -24,6 +24,7 @@ from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
+from sandbox.secrets.service import SecretService
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.recovery.service import RecoveryService
@@ -43,6 +44,7 @@ class Services:
     broker: EventBroker
     feed: SessionFeed
     tokens: TokenService
+    secrets: SecretService
     signer: Signer
     projects: ProjectService
     sessions: SessionService

@@ -13,13 +13,13 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenUnknown
 from sandbox.api.http.admission import UNKNOWN_BODY_BYTES, Admission
 from sandbox.api.http.auth import require_caller
 from sandbox.api.http.live import OpenConnections
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
+from tests.fakes.secrets import signer as signer_of
 
 SESSIONS = "/api/v1/sessions"
 A_SESSION = f"{SESSIONS}/3f0f3b52-9f6c-4bb8-8a4b-2b8d6f4c7d10"
@@ -148,7 +148,7 @@ async def world() -> AsyncIterator[World]:
     await connections.start()
 
     def make(**settings: Any) -> Admission:
-        return Admission(backend, Settings(**settings), tokens, Signer("k" * 32), connections)
+        return Admission(backend, Settings(**settings), tokens, signer_of(b"k"), connections)
 
     yield World(tokens, backend, connections, make, make(requests_per_user=3, streams_per_user=2, terminals_per_user=1))
     await connections.close()
@@ -187,7 +187,7 @@ async def test_a_sign_in_form_is_read() -> None:
         bodies.append((await receive())["body"])
 
     tokens = Tokens()
-    app = Admission(form, Settings(), tokens, Signer("k" * 32), OpenConnections(tokens))
+    app = Admission(form, Settings(), tokens, signer_of(b"k"), OpenConnections(tokens))
     for length in (5, UNKNOWN_BODY_BYTES + 1):
         headers = {"content-length": str(length)}
         await Client(app, "/", token=None, headers=headers, pieces=[b"token"]).run()

@@ -35,6 +35,7 @@ def test_all_commands_exist() -> None:
     expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("retention", "run")}
     expected |= {("lessons", verb) for verb in ("list", "refine")}
+    expected |= {("secrets", verb) for verb in ("set", "list", "rm", "rotate-key")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 
