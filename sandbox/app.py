@@ -13,23 +13,25 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox import __version__
+from sandbox.access.audit import AuditLog
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.http.admission import Admission
+from sandbox.api.http.audit import Audited
 from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DESCRIPTION, DocumentedApi
 from sandbox.api.http.services import Services
 from sandbox.api.routers import routers
 from sandbox.api.routes import otlp
+from sandbox.concurrency import started
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
@@ -141,31 +143,23 @@ class _Core:
     engine: DockerEngine
 
 
-class _Part(Protocol):
-    async def start(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-P = TypeVar("P", bound=_Part)
-
-
 @asynccontextmanager
 async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[module.__name__ for module in (upload, junit, coverage, preparing, reading)])
-        core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
-        access = await _started(stack, TokenService(core.db))
+        core = await _start_core(stack, settings, await started(stack, DatabaseServer(settings)))
+        access = await started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
         refiner = Refiner(core.db, Wording.of(settings))
-        await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
-        broker = await _started(stack, EventBroker(core.db))
-        feed = await _started(stack, SessionFeed(core.db))
+        await started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
+        broker = await started(stack, EventBroker(core.db))
+        feed = await started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
-        session_service = await _started(stack, _session_service(core, project_service))
+        session_service = await started(stack, _session_service(core, project_service))
         grants = await _start_grants(stack, core, session_service) if edge else None
         door = Visitor(settings, GrantStore(core.db), grants) if grants else None
         alerts = Alerts(notify=settings.alert_webhook_url is not None)
@@ -176,7 +170,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         receiver = Receiver(core.intake, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
         parts, history = (core.db, core.engine, recovery_service, core.environments), settings.session_history_days
-        await _started(stack, Housekeeper(*parts, history_days=history))
+        await started(stack, Housekeeper(*parts, history_days=history))
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -197,6 +191,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             broker=broker,
             feed=feed,
             tokens=access,
+            audit=await started(stack, AuditLog(core.db)),
             secrets=core.environments.secrets,
             signer=core.signer,
             projects=project_service,
@@ -211,26 +206,19 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             refiner=refiner,
             outcomes=Outcomes(alerts),
             documents=DocumentReader(workers),
-            search=await _started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
+            search=await started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
             memory=MemoryService(core.db),
         )
-        connections = await _started(stack, OpenConnections(access))
+        connections = await started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
-
-
-async def _started(stack: AsyncExitStack, part: P) -> P:
-    """Start a part, and close it when the stack is closed."""
-    await part.start()
-    stack.push_async_callback(part.close)
-    return part
 
 
 async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
     db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
-    await _started(stack, Liveness(db))
+    await started(stack, Liveness(db))
     recorder = Recorder(db)
     recorder.start()
     stack.push_async_callback(recorder.close)
@@ -248,7 +236,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     signer = Signer(keys.signing_keys("signing"), earlier_exports_key=await adopt_keys(db, keys))
     environments = Environments(keys, SecretService(db, keys))
     engine_folder = partial(data_folder, settings.docker_host)
-    disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
+    disk = await started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
     tracing = Tracing(recorder)
@@ -267,10 +255,10 @@ async def _start_watcher(
     """Start what notices that sessions are lost, and what brings them back without an admin."""
     automatic = AutomaticRecovery(core.db, recover, has_room=core.disk.has_room)
     if core.settings.recover_at_start:
-        await _started(stack, automatic)
+        await started(stack, automatic)
     answers = automatic.engine_answers
     watcher = Watcher(core.db, core.engine, core.environments, on_change=service.forget, on_engine=answers)
-    return await _started(stack, watcher)
+    return await started(stack, watcher)
 
 
 async def _start_reconciler(
@@ -283,7 +271,7 @@ async def _start_reconciler(
 ) -> Replica:
     """Register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
-    replica = await _started(stack, Replica(core.db))
+    replica = await started(stack, Replica(core.db))
     outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
@@ -302,7 +290,7 @@ async def _start_reconciler(
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
-    await _started(stack, reconciler)
+    await started(stack, reconciler)
     return replica
 
 
@@ -311,7 +299,7 @@ async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, r
     settings = core.settings
     service = ExportService(core.db, core.signer, receiver, records_per_minute=settings.session_records_per_minute)
     collector = Collector(core.db, core.engine, replica, service, lease_seconds=settings.replica_lease_seconds)
-    await _started(stack, collector)
+    await started(stack, collector)
     return service
 
 
@@ -319,8 +307,8 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     folder = EdgeFolder.of(core.settings)
     folder.make()
     store = GrantStore(core.db)
-    await _started(stack, PreviewRequests(folder, store, sessions.touch))
-    return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
+    await started(stack, PreviewRequests(folder, store, sessions.touch))
+    return await started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
 async def _start_pool(stack: AsyncExitStack, core: _Core) -> None:
@@ -331,7 +319,7 @@ async def _start_pool(stack: AsyncExitStack, core: _Core) -> None:
     keeper = PoolKeeper(
         core.db, core.engine, core.images, runtimes, _limits(settings), size, require_room=core.disk.require_room
     )
-    await _started(stack, keeper)
+    await started(stack, keeper)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -406,7 +394,9 @@ class Application:
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
         services = parts.services
-        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        admitted = Admission(
+            Audited(api, services.audit), self._settings, services.tokens, services.signer, parts.connections
+        )
         service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing, recorded=False)
         return HostRouter(service, previews, self._settings.preview_domain)

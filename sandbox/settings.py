@@ -258,6 +258,7 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    retention_audit_days: int = Field(365, ge=1, description="Days that entries of the audit log are kept")
     retention_memory_history_days: int = Field(90, ge=1, description="Days that earlier values of memory are kept")
     intake_queue_mb: int = Field(
         64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"

@@ -9,6 +9,7 @@ from sandbox.api.routes import (
     alert_rules,
     alerts,
     analytics,
+    audit,
     commands,
     coverage,
     docs,
@@ -39,7 +40,7 @@ from sandbox.api.routes import (
 def routers() -> list[APIRouter]:
     """All routers, in the order of the documentation at `/docs`."""
     of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
-    modules = (health, tokens, sign_in_links, secrets, projects, *of_sessions, docs)
+    modules = (health, tokens, sign_in_links, audit, secrets, projects, *of_sessions, docs)
     return [*(module.router for module in modules), *records_routers()]
 
 

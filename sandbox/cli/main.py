@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import (
+    audit,
     commands,
     console,
     demo,
@@ -102,6 +103,7 @@ for name, session_command in (
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
+app.command("audit", rich_help_panel=_ADMINISTRATION)(audit.audit)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
 app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)

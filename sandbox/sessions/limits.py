@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandbox.domain.session import Session
+from sandbox.errors import InvalidInput, Kind, SandboxError
 from sandbox.settings import Settings
 
 
@@ -18,6 +19,25 @@ class SessionLimits:
     #: Most memory of a container, in MiB.
     memory_max_mb: int = 4096
     default_runtime: str = "python312"
+
+    def check_memory(self, memory_mb: int | None) -> None:
+        """Raise InvalidInput if that is more than the operator allows."""
+        if memory_mb is not None and memory_mb > self.memory_max_mb:
+            raise InvalidInput(
+                f"memory_mb: a container may have at most {self.memory_max_mb} MiB here",
+                hint="Ask for less, or have the operator raise SANDBOX_MEMORY_MAX_MB.",
+                code="memory_too_large",
+            )
+
+    def check_number(self, user_id: str, live: int) -> None:
+        """Raise SandboxError (`too_many_sessions`) if a user with so many sessions may have no further one."""
+        if live >= self.sessions_per_user:
+            raise SandboxError(
+                f"{user_id} has {self.sessions_per_user} sessions already",
+                hint="End one that is not needed: sandbox list, sandbox kill ID.",
+                code="too_many_sessions",
+                kind=Kind.TOO_MANY,
+            )
 
     @classmethod
     def of(cls, settings: Settings) -> SessionLimits:

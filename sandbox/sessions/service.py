@@ -100,7 +100,7 @@ class SessionService:
             if earlier:
                 return _same_request(earlier, digest), False
         self._require_room()
-        self._check_memory(request.memory_mb)
+        self._limits.check_memory(request.memory_mb)
         plan, withheld = request.withheld()
         reference = await self._reference(caller, request, plan)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
@@ -116,13 +116,7 @@ class SessionService:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
                 if earlier:
                     return _same_request(earlier, digest), False
-            if live >= self._limits.sessions_per_user:
-                raise SandboxError(
-                    f"{caller.user_id} has {self._limits.sessions_per_user} sessions already",
-                    hint="End one that is not needed: sandbox list, sandbox kill ID.",
-                    code="too_many_sessions",
-                    kind=Kind.TOO_MANY,
-                )
+            self._limits.check_number(caller.user_id, live)
             session = await store.insert(conn, new, new_origin())
             if session is None:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
@@ -213,7 +207,7 @@ class SessionService:
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
         self._require_room()
-        self._check_memory(memory_mb)
+        self._limits.check_memory(memory_mb)
         digest, earlier = None, self._environments.opened(session).values
         names = referred(earlier.env)
         if session.project_id:
@@ -239,15 +233,6 @@ class SessionService:
                 code="session_busy",
             )
         return again
-
-    def _check_memory(self, memory_mb: int | None) -> None:
-        """Raise InvalidInput if that is more than the operator allows."""
-        if memory_mb is not None and memory_mb > self._limits.memory_max_mb:
-            raise InvalidInput(
-                f"memory_mb: a container may have at most {self._limits.memory_max_mb} MiB here",
-                hint="Ask for less, or have the operator raise SANDBOX_MEMORY_MAX_MB.",
-                code="memory_too_large",
-            )
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
         """Put the session's expiry off to `seconds` from now, if that is later and within the operator's limit."""

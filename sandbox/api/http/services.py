@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from sandbox.access.audit import AuditLog
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
@@ -44,6 +45,7 @@ class Services:
     broker: EventBroker
     feed: SessionFeed
     tokens: TokenService
+    audit: AuditLog
     secrets: SecretService
     signer: Signer
     projects: ProjectService

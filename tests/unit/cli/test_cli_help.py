@@ -24,8 +24,8 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 COMMANDS = dict(_commands(get_command(app)))
 WANTED = (
-    "up down demo serve migrate doctor create watch list show logs exec shell ps signal open console kill relaunch "
-    "recover"
+    "up down demo serve migrate doctor create watch list show logs exec shell ps signal open console audit kill "
+    "relaunch recover download"
 )
 
 
