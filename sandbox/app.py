@@ -13,38 +13,25 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox import __version__
+from sandbox.access.audit import AuditLog
 from sandbox.access.first_admin import ensure_admin
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.http.admission import Admission
+from sandbox.api.http.audit import Audited
 from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.middleware import RequestMiddleware
 from sandbox.api.http.openapi import DESCRIPTION, DocumentedApi
 from sandbox.api.http.services import Services
-from sandbox.api.routers import records_routers
-from sandbox.api.routes import (
-    commands,
-    docs,
-    events,
-    files,
-    health,
-    lines,
-    otlp,
-    processes,
-    projects,
-    recovery,
-    sessions,
-    sign_in_links,
-    terminal,
-    tokens,
-)
+from sandbox.api.routers import routers
+from sandbox.api.routes import otlp
+from sandbox.concurrency import started
 from sandbox.console import routes as console
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
@@ -103,16 +90,21 @@ from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
+from sandbox.secrets.deployment import adopt_keys
+from sandbox.secrets.environments import Environments
+from sandbox.secrets.keys import load_keys
+from sandbox.secrets.service import SecretService
 from sandbox.sessions.exports.collector import Collector
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.housekeeping.housekeeper import Housekeeper
+from sandbox.sessions.limits import SessionLimits
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.automatic import AutomaticRecovery
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.run_origin import new_origin
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.service import SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.settings import Settings
 from sandbox.telemetry.logging import configure_logging
@@ -146,19 +138,12 @@ class _Core:
     recorder: Recorder
     tracing: Tracing
     intake: Intake
+    environments: Environments
     signer: Signer
     catalog: RuntimeCatalog
     images: RuntimeImages
     engine: DockerEngine
     installs: KeptInstalls
-
-
-class _Part(Protocol):
-    async def start(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-P = TypeVar("P", bound=_Part)
 
 
 @asynccontextmanager
@@ -167,17 +152,17 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         workers = Workers(modules=[module.__name__ for module in (upload, junit, coverage, preparing, reading)])
-        core = await _start_core(stack, settings, await _started(stack, DatabaseServer(settings)))
-        access = await _started(stack, TokenService(core.db))
+        core = await _start_core(stack, settings, await started(stack, DatabaseServer(settings)))
+        access = await started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
         refiner = Refiner(core.db, Wording.of(settings))
-        await _started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
-        broker = await _started(stack, EventBroker(core.db))
-        feed = await _started(stack, SessionFeed(core.db))
+        await started(stack, RefinementSchedule(core.db, refiner, settings.refinement_interval_seconds))
+        broker = await started(stack, EventBroker(core.db))
+        feed = await started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
         stack.push_async_callback(tail.close)
-        session_service = await _started(stack, _session_service(core, project_service))
+        session_service = await started(stack, _session_service(core, project_service))
         grants = await _start_grants(stack, core, session_service) if edge else None
         door = Visitor(settings, GrantStore(core.db), grants) if grants else None
         alerts = Alerts(notify=settings.alert_webhook_url is not None)
@@ -187,8 +172,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         await _start_pool(stack, core)
         receiver = Receiver(core.intake, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
-        history = settings.session_history_days
-        await _started(stack, Housekeeper(core.db, core.engine, recovery_service, history_days=history))
+        parts, history = (core.db, core.engine, recovery_service, core.environments), settings.session_history_days
+        await started(stack, Housekeeper(*parts, history_days=history))
         previews = PreviewApp(
             SessionResolver(session_service, core.engine),
             core.signer,
@@ -209,6 +194,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             broker=broker,
             feed=feed,
             tokens=access,
+            audit=await started(stack, AuditLog(core.db)),
+            secrets=core.environments.secrets,
             signer=core.signer,
             projects=project_service,
             sessions=session_service,
@@ -222,26 +209,19 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             refiner=refiner,
             outcomes=Outcomes(alerts),
             documents=DocumentReader(workers),
-            search=await _started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
+            search=await started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
             memory=MemoryService(core.db),
         )
-        connections = await _started(stack, OpenConnections(access))
+        connections = await started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)
         log.info("stopping; sandboxes keep running")
-
-
-async def _started(stack: AsyncExitStack, part: P) -> P:
-    """Start a part, and close it when the stack is closed."""
-    await part.start()
-    stack.push_async_callback(part.close)
-    return part
 
 
 async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
     db = Database(server.dsn, explain=server.explain)
     stack.push_async_callback(db.close)
     watch(db)
-    await _started(stack, Liveness(db))
+    await started(stack, Liveness(db))
     recorder = Recorder(db)
     recorder.start()
     stack.push_async_callback(recorder.close)
@@ -255,25 +235,22 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
         settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
     )
     stack.push_async_callback(engine.aclose)
-    signer = Signer(deployment.signing_key)
+    keys = await load_keys(settings)
+    signer = Signer(keys.signing_keys("signing"), earlier_exports_key=await adopt_keys(db, keys))
+    environments = Environments(keys, SecretService(db, keys))
     engine_folder = partial(data_folder, settings.docker_host)
-    disk = await _started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
+    disk = await started(stack, DiskSpace.of(db, settings, [server.folder, engine_folder]))
     catalog = RuntimeCatalog()
     images = RuntimeImages(catalog, settings.docker_host)
     installs = KeptInstalls(settings.home / "installs", settings.installs_mb * MIB, require_room=disk.require_room)
-    return _Core(settings, db, disk, recorder, Tracing(recorder), intake, signer, catalog, images, engine, installs)
+    tracing = Tracing(recorder)
+    return _Core(settings, db, disk, recorder, tracing, intake, environments, signer, catalog, images, engine, installs)
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
-    settings = core.settings
-    limits = SessionLimits(
-        settings.idle_timeout_seconds,
-        settings.max_lifetime_seconds,
-        settings.max_sessions_per_user,
-        max(settings.memory_mb, settings.memory_max_mb),
-    )
     runtimes = [runtime.name for runtime in core.catalog.list()]
-    return SessionService(core.db, core.engine, projects, limits, runtimes, require_room=core.disk.require_room)
+    parts = (core.db, core.engine, projects, SessionLimits.of(core.settings), runtimes)
+    return SessionService(*parts, environments=core.environments, require_room=core.disk.require_room)
 
 
 async def _start_watcher(
@@ -282,9 +259,10 @@ async def _start_watcher(
     """Start what notices that sessions are lost, and what brings them back without an admin."""
     automatic = AutomaticRecovery(core.db, recover, has_room=core.disk.has_room)
     if core.settings.recover_at_start:
-        await _started(stack, automatic)
+        await started(stack, automatic)
     answers = automatic.engine_answers
-    return await _started(stack, Watcher(core.db, core.engine, on_change=service.forget, on_engine=answers))
+    watcher = Watcher(core.db, core.engine, core.environments, on_change=service.forget, on_engine=answers)
+    return await started(stack, watcher)
 
 
 async def _start_reconciler(
@@ -297,7 +275,7 @@ async def _start_reconciler(
 ) -> Replica:
     """Register this replica, and start the reconciler with the launch pipeline."""
     slots = LaunchSlots(core.settings.concurrent_launches, core.settings.launches_per_user)
-    replica = await _started(stack, Replica(core.db))
+    replica = await started(stack, Replica(core.db))
     outcomes = Outcomes(Alerts(notify=core.settings.alert_webhook_url is not None))
     reconciler = Reconciler(
         core.db,
@@ -308,6 +286,7 @@ async def _start_reconciler(
             core.tracing,
             _stages(core, projects, refiner, slots, door),
             outcomes,
+            environments=core.environments,
             engine_wait_seconds=core.settings.engine_wait_seconds,
         ),
         replica,
@@ -315,7 +294,7 @@ async def _start_reconciler(
         lease_seconds=core.settings.replica_lease_seconds,
         on_launch_end=watcher.check,
     )
-    await _started(stack, reconciler)
+    await started(stack, reconciler)
     return replica
 
 
@@ -324,7 +303,7 @@ async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, r
     settings = core.settings
     service = ExportService(core.db, core.signer, receiver, records_per_minute=settings.session_records_per_minute)
     collector = Collector(core.db, core.engine, replica, service, lease_seconds=settings.replica_lease_seconds)
-    await _started(stack, collector)
+    await started(stack, collector)
     return service
 
 
@@ -332,8 +311,8 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     folder = EdgeFolder.of(core.settings)
     folder.make()
     store = GrantStore(core.db)
-    await _started(stack, PreviewRequests(folder, store, sessions.touch))
-    return await _started(stack, Grants(folder, store, core.engine, sessions.touch))
+    await started(stack, PreviewRequests(folder, store, sessions.touch))
+    return await started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 
 async def _start_pool(stack: AsyncExitStack, core: _Core) -> None:
@@ -344,7 +323,7 @@ async def _start_pool(stack: AsyncExitStack, core: _Core) -> None:
     keeper = PoolKeeper(
         core.db, core.engine, core.images, runtimes, _limits(settings), size, require_room=core.disk.require_room
     )
-    await _started(stack, keeper)
+    await started(stack, keeper)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -392,9 +371,7 @@ class Application:
             redoc_url=None,
         )
         problems.install(self.api)
-        of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
-        modules = (health, tokens, sign_in_links, projects, *of_sessions, docs, console)
-        for router in (*(module.router for module in modules), *records_routers()):
+        for router in (*routers(), console.router):
             self.api.include_router(router)
         self._requests: ASGIApp = self.api
 
@@ -423,7 +400,9 @@ class Application:
 
     def _route_by_host(self, api: FastAPI, parts: Running) -> ASGIApp:
         services = parts.services
-        admitted = Admission(api, self._settings, services.tokens, services.signer, parts.connections)
+        admitted = Admission(
+            Audited(api, services.audit), self._settings, services.tokens, services.signer, parts.connections
+        )
         service = RequestMiddleware(admitted, parts.tracing, untraced=otlp.PATHS)
         previews = RequestMiddleware(parts.previews, parts.tracing, recorded=False)
         return HostRouter(service, previews, self._settings.preview_domain)

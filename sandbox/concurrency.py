@@ -1,10 +1,11 @@
-"""Helpers for asyncio: one action for several roles concurrently, and work that a cancellation does not interrupt."""
+"""Helpers for asyncio: one action for several roles at once, work that goes on when cancelled, parts of the service."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -37,3 +38,20 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
         if not task.cancelled():
             task.exception()  # marks the exception as retrieved, otherwise asyncio logs it
         raise
+
+
+class Part(Protocol):
+    """Something that works in the background between `start` and `close`."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+async def started(stack: AsyncExitStack, part: P) -> P:
+    """Start a part, and close it when the stack is closed."""
+    await part.start()
+    stack.push_async_callback(part.close)
+    return part

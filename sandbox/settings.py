@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     admin_token: str | None = Field(
         None, min_length=16, description="The first admin's token; generated at the first start if absent"
     )
+    keys: str | None = Field(
+        None,
+        repr=False,
+        description="Keys that encrypt stored values and sign, the same on all replicas: 32 bytes in base64 each, "
+        "separated by commas, the current one first; without them the file `keys` in SANDBOX_HOME",
+    )
     database_url: str | None = Field(
         None,
         validation_alias="DATABASE_URL",
@@ -269,6 +275,7 @@ class Settings(BaseSettings):
     retention_coverage_days: int = Field(90, ge=1, description="Days that coverage is kept")
     retention_test_results_days: int = Field(90, ge=1, description="Days until test results go to the archive table")
     retention_alerts_days: int = Field(180, ge=1, description="Days that resolved alerts are kept")
+    retention_audit_days: int = Field(365, ge=1, description="Days that entries of the audit log are kept")
     retention_memory_history_days: int = Field(90, ge=1, description="Days that earlier values of memory are kept")
     intake_queue_mb: int = Field(
         64, ge=1, description="Request bodies with records that may wait to be written, MiB; more are refused with 429"
@@ -328,6 +335,7 @@ class Settings(BaseSettings):
         "database_url",
         "docker_host",
         "admin_token",
+        "keys",
         "edge_program",
         "tls_dns",
         "engine_runtime",

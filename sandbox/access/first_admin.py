@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import secrets
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +11,7 @@ from sandbox.access.tokens import generate_token, hash_token
 from sandbox.db.connection import Database
 from sandbox.domain.caller import CallerRole
 from sandbox.errors import SandboxError
+from sandbox.secrets import files
 from sandbox.settings import Settings
 
 #: The id of the first admin's token, the same in every deployment, so that the token can be replaced.
@@ -57,31 +55,11 @@ async def ensure_admin(db: Database, settings: Settings) -> str | None:
 
 def _read_or_generate(path: Path) -> str:
     try:
-        try:
-            return _read(path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        # Written to a temporary file and then linked: one of several processes wins, and no reader sees half a token.
-        unique = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(unique, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(generate_token() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(unique, path)
-        finally:
-            unique.unlink()
-        return _read(path)
+        token = files.read_or_generate(path, lambda: generate_token() + "\n").strip()
     except OSError as error:
         raise AdminTokenFileError(
             f"{path} cannot be used: {error.strerror}.", hint="Make SANDBOX_HOME a folder this user may write to."
         ) from error
-
-
-def _read(path: Path) -> str:
-    token = path.read_text(encoding="utf-8").strip()
     if len(token) < 16:
         raise AdminTokenFileError(f"{path} holds no token.", hint="Remove the file, or set SANDBOX_ADMIN_TOKEN.")
     return token

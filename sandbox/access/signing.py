@@ -1,11 +1,12 @@
 """Signed values that others hold: preview links, and the token with which the apps of a session send telemetry.
 
-All are signed with the deployment's key, which all replicas share. Each is valid for one purpose only.
+All are signed with keys that are derived from the deployment's keys. Each is valid for one purpose only.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
@@ -30,15 +31,21 @@ class SignatureRefused(SandboxError):
 class Signer:
     """Signs values and verifies them. Does no I/O; safe to share between threads."""
 
-    def __init__(self, signing_key: str) -> None:
+    def __init__(self, keys: Sequence[bytes], *, earlier_exports_key: bytes | None = None) -> None:
+        """The last of the keys signs, all of them verify.
+
+        `earlier_exports_key` is the key of an earlier release, which was in the database; it verifies telemetry tokens.
+        """
+
         def serializer(purpose: str) -> URLSafeTimedSerializer:
             return URLSafeTimedSerializer(
-                signing_key, salt=f"purple8-sandbox.{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
+                list(keys), salt=f"purple8-sandbox.{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
             )
 
         self._preview_link = serializer("preview-link")
+        for_exports = [*([earlier_exports_key] if earlier_exports_key else []), *keys]
         self._exports = URLSafeSerializer(
-            signing_key, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
+            for_exports, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
         )
 
     def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:

@@ -45,6 +45,8 @@ _MAX_COOKIES = 4
 _BROWSER = b"browser"
 
 KeyT = TypeVar("KeyT", bytes, UUID)
+#: A token, and the sign-in of the browser that uses it.
+Credential = tuple[UUID, bytes | None]
 
 logger = logging.getLogger(__name__)
 
@@ -133,9 +135,13 @@ class TokenService:
         for key in [key for key, known in self._known.values().items() if known.token_id == token_id]:
             self._known.forget(key)
 
-    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
-        """Those of these tokens that are neither revoked nor expired, as the database has them now."""
-        return await self._store.valid(token_ids)
+    async def valid(self, credentials: Collection[Credential]) -> set[Credential]:
+        """Those of these credentials that are good, as the database has them now: the token is neither revoked nor
+        expired, and the browser, if there is one, is signed in."""
+        tokens = await self._store.valid({token_id for token_id, _ in credentials})
+        sign_ins = {sign_in for _, sign_in in credentials if sign_in is not None}
+        signed_in = await self._store.by_sign_ins(sign_ins) if sign_ins else {}
+        return {(token, sign_in) for token, sign_in in credentials if token in tokens and _is_good(sign_in, signed_in)}
 
     async def authenticate(self, token: str) -> Caller:
         """The caller of this token. Raises TokenUnknown."""
@@ -214,7 +220,8 @@ class TokenService:
             raise (missing or _unknown)()
         if not record.is_valid(datetime.now(UTC)):
             raise _unknown()
-        return Caller(user_id=record.user_id, role=record.role, token_id=str(record.token_id))
+        sign_in = key.removeprefix(_BROWSER) if _is_browser(key) else None
+        return Caller(user_id=record.user_id, role=record.role, token_id=str(record.token_id), sign_in=sign_in)
 
     async def _confirm_forever(self) -> None:
         while True:
@@ -238,6 +245,10 @@ class TokenService:
             {key: found.get(record.token_id) for key, record in known.items() if not _is_browser(key)}
             | {key: signed_in.get(secret_hash) for secret_hash, key in browsers.items()}
         )
+
+
+def _is_good(sign_in: bytes | None, signed_in: Collection[bytes]) -> bool:
+    return sign_in is None or sign_in in signed_in
 
 
 def _is_browser(key: bytes | UUID) -> TypeGuard[bytes]:

@@ -1,4 +1,4 @@
-"""The routers of the platform's records."""
+"""The routers of the API."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ from sandbox.api.routes import (
     alert_rules,
     alerts,
     analytics,
+    audit,
+    commands,
     coverage,
+    docs,
     documents,
+    events,
+    files,
+    health,
     lessons,
+    lines,
     logs,
     memory,
     metrics,
     otlp,
+    processes,
+    projects,
+    recovery,
     retention,
+    secrets,
+    sessions,
+    sign_in_links,
+    terminal,
     test_results,
+    tokens,
     traces,
 )
 
 
+def routers() -> list[APIRouter]:
+    """All routers, in the order of the documentation at `/docs`."""
+    of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
+    modules = (health, tokens, sign_in_links, audit, secrets, projects, *of_sessions, docs)
+    return [*(module.router for module in modules), *records_routers()]
+
+
 def records_routers() -> list[APIRouter]:
-    """The routers in the order of the documentation at `/docs`."""
+    """The routers of the platform's records."""
     modules = (
         agents,
         test_results,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import (
+    audit,
     commands,
     console,
     demo,
@@ -23,6 +24,7 @@ from sandbox.cli import (
     recovery,
     retention,
     runtimes,
+    secrets,
     service,
     sessions,
     shell,
@@ -101,10 +103,12 @@ for name, session_command in (
     ("kill", sessions.kill),
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
+app.command("audit", rich_help_panel=_ADMINISTRATION)(audit.audit)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
 app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)
 app.add_typer(runtimes.app, name="runtimes", rich_help_panel=_ADMINISTRATION)
+app.add_typer(secrets.app, name="secrets", rich_help_panel=_SESSIONS)
 app.add_typer(tokens.app, name="token", rich_help_panel=_ADMINISTRATION)
 
 

@@ -155,3 +155,14 @@ def parse_env(pairs: list[str] | None) -> dict[str, str] | None:
             raise typer.BadParameter(f"{pair!r} is neither NAME=VALUE nor the name of an environment variable")
         variables[name] = value if equals else os.environ[name]
     return variables or None
+
+
+def variables(pairs: list[str] | None, secrets: list[str] | None) -> dict[str, str | dict[str, str]] | None:
+    """The variables of `NAME=VALUE` options and of `NAME=SECRET` options, whose values are stored secrets."""
+    found: dict[str, str | dict[str, str]] = {**(parse_env(pairs) or {})}
+    for pair in secrets or []:
+        name, _, secret = pair.partition("=")
+        if not name or not secret:
+            raise typer.BadParameter(f"{pair!r} is not NAME=SECRET")
+        found[name] = {"from_secret": secret}
+    return found or None

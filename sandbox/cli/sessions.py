@@ -59,6 +59,10 @@ def create(
         list[str] | None,
         typer.Option("--env", "-e", help="Environment variable of the app, as NAME=VALUE; repeatable."),
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option("--secret", "-s", help="Variable whose value is a stored secret, as NAME=SECRET; repeatable."),
+    ] = None,
     egress: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +96,7 @@ def create(
 
     Example: sandbox create examples/fullstack --env DEBUG=1 --open
     """
-    config, variables = output.config_of(ctx), output.parse_env(env)
+    config, variables = output.config_of(ctx), output.variables(env, secret)
     stated = _read_plan(plan) if plan else None
 
     async def work() -> SessionInfo:

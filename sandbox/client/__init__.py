@@ -21,12 +21,14 @@ from sandbox.client.errors import (
     StreamBroken,
 )
 from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProcessEntry, ProjectInfo, SessionInfo
+from sandbox.client.secrets import AsyncSecrets, Secrets
 from sandbox.client.sync import Sandbox
 from sandbox.client.terminal import Terminal
 
 __all__ = [
     "ApiError",
     "AsyncSandbox",
+    "AsyncSecrets",
     "AuthenticationError",
     "ClientConfig",
     "CommandResult",
@@ -41,6 +43,7 @@ __all__ = [
     "ProjectInfo",
     "Sandbox",
     "SandboxError",
+    "Secrets",
     "SessionInfo",
     "StreamBroken",
     "Terminal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +50,7 @@ class AsyncSandbox:
         *,
         project_id: str | None = None,
         runtime: str | None = None,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str | dict[str, str]] | None = None,
         egress: str | list[str] | None = None,
         idle_timeout_seconds: int | None = None,
         max_lifetime_seconds: int | None = None,
@@ -71,7 +71,8 @@ class AsyncSandbox:
             project: Folder or archive to upload. Without it, a project that was uploaded earlier as `project_id` is
                 launched. Without both, the session is blank.
             runtime: Runtime of a blank session, `python312` by default.
-            env: Environment variables of everything that runs in the session.
+            env: Environment variables of everything that runs in the session. `{"from_secret": NAME}` is the value of a
+                stored secret.
             egress: What the session may connect to: `all` (the default: neither the host nor private networks), `none`,
                 or a list of host names and IPv4 networks.
             plan: Roles that replace those of the project's plan, with the keys of a table of `sandbox.toml`. A role

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -106,7 +106,7 @@ class Sandbox:
         *,
         project_id: str | None = None,
         runtime: str | None = None,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str | dict[str, str]] | None = None,
         egress: str | list[str] | None = None,
         idle_timeout_seconds: int | None = None,
         max_lifetime_seconds: int | None = None,

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from sandbox.access.browsers import SIGN_IN_SECONDS, cookie_name, is_from_elsewhere, sent_cookies
+from sandbox.access.identity import set_identity
 from sandbox.access.tokens import TokenService, TokenUnknown
 from sandbox.console.assets import assets, login_page, page
 from sandbox.domain.caller import Caller
@@ -147,6 +148,7 @@ async def _sign_in(request: Request, token: str, following: str) -> Response:
 async def _signed_in(request: Request, caller: Caller, following: str) -> Response:
     """Lead to a page of the console with the cookie of a new sign-in; an earlier sign-in of the browser ends."""
     tokens = _services(request).tokens
+    set_identity(request.scope, caller)
     for cookie in _cookies(request):
         await tokens.sign_out(cookie)
     response = RedirectResponse(_own_path(following), 303, headers=_headers(request))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -15,12 +15,10 @@ class Deployment:
     """What all replicas of a deployment have in common. Does not change across restarts."""
 
     deployment_id: UUID
-    #: Signs cookies and preview links. Secret, so it is left out of the repr.
-    signing_key: str = field(repr=False)
 
 
 async def load_deployment(db: Database) -> Deployment:
     """Read the row. The migrations must have been applied. Raises DatabaseUnavailable."""
     async with db.transaction() as connection:
-        row = (await connection.execute(text("SELECT deployment_id, signing_key FROM deployment"))).one()
-    return Deployment(row.deployment_id, row.signing_key)
+        row = (await connection.execute(text("SELECT deployment_id FROM deployment"))).one()
+    return Deployment(row.deployment_id)

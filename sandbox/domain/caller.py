@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -18,6 +18,8 @@ class Caller:
     user_id: str
     role: CallerRole
     token_id: str
+    #: The sign-in of the browser that sends the request; None if it was sent with the token itself.
+    sign_in: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_admin(self) -> bool:

@@ -5,51 +5,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from sandbox.domain.egress import PUBLIC, Egress, parse_egress
+from sandbox.domain.variables import Variables, check_text, referred
 
 #: A role is a DNS label: it names the container on the session's network.
 ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 #: The role of a session without a project.
 BLANK_ROLE = "main"
-ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 MAX_ROLES = 8
 
 Role = Annotated[str, StringConstraints(pattern=ROLE_PATTERN)]
 
 
-def _check_environment(env: dict[str, str]) -> dict[str, str]:
-    for name, value in env.items():
-        if not ENV_NAME.match(name):
-            raise ValueError(f"{name[:50]!r} cannot be the name of an environment variable")
-        if len(value) > 32_768:
-            raise ValueError(f"the value of {name} is longer than 32,768 characters")
-        try:
-            _check_text(value)
-        except ValueError as error:
-            raise ValueError(f"the value of {name} {error}") from None
-    return env
-
-
-def _check_text(value: str) -> str:
-    """Refuse what can be neither a command's text nor stored: NUL and lone surrogates."""
-    if "\0" in value:
-        raise ValueError("has a NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not Unicode text") from None
-    return value
-
-
-Text = Annotated[str, AfterValidator(_check_text)]
-
-#: Environment variables with valid names and values.
-Environment = Annotated[dict[str, str], AfterValidator(_check_environment)]
+Text = Annotated[str, AfterValidator(check_text)]
 
 
 def _is_absent(value: object) -> bool:
@@ -72,7 +44,7 @@ class RolePlan(BaseModel):
         None, ge=1, le=65535, description="Port the app listens on, on any of the container's addresses"
     )
     health: Text = Field("/", max_length=500, description="Path that answers below status 500 once the app is up")
-    env: Environment = Field(default_factory=dict, description="Environment of install and start")
+    env: Variables = Field(default_factory=dict, description="Environment of install and start")
     framework: Text | None = Field(None, max_length=50, description="What was recognised, for people to read")
     health_timeout_seconds: int | None = Field(
         None, ge=1, exclude_if=_is_absent, description="Longest time until the app answers; default the service's"
@@ -173,6 +145,11 @@ class LaunchPlan(BaseModel):
     def has_own_network(self, requested: Egress) -> bool:
         """Whether the containers are on a network of their own rather than on the shared one."""
         return len(self.roles) > 1 or self.reach(requested) != PUBLIC
+
+    @property
+    def secrets(self) -> set[str]:
+        """The references to stored values in the environments of its roles."""
+        return {name for role in (*self.roles.values(), *self.planned.values()) for name in referred(role.env)}
 
     def as_planned(self, role: str) -> RolePlan | None:
         """The role's plan as the project has it, before lessons changed it; None if there is no such role."""

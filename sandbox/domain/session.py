@@ -12,6 +12,7 @@ from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.failures import SILENT
 from sandbox.domain.observations import Observations
 from sandbox.domain.plan import LaunchPlan
+from sandbox.domain.variables import SessionValues
 
 
 class SessionStatus(StrEnum):
@@ -135,7 +136,9 @@ class Session:
     error: SessionError | None
     #: None when the session is at rest.
     work: Work | None
-    env: dict[str, str] = field(default_factory=dict)
+    #: The encrypted values of its environment; None if there are none, or if they are decrypted in `values`.
+    sealed: bytes | None = field(default=None, repr=False)
+    values: SessionValues = field(default_factory=SessionValues)
     egress: Egress = PUBLIC
     agents: tuple[str, ...] = ()
     #: Whether lessons may change the plan of this session's launches.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sandbox.domain.plan import LaunchPlan
 from sandbox.domain.session import Session
-from sandbox.launch.otel_environment import cleared_variables
+from sandbox.launch.otel_environment import cleared_variables, given_variables
 
 WORKSPACE = "/workspace"
 #: Written when the first source has been unpacked into an empty workspace: what changes afterwards is of later.
@@ -45,7 +45,7 @@ def role_environment(session: Session, plan: LaunchPlan, role: str) -> dict[str,
             env[f"{name}_HOST"] = other
             env[f"{name}_PORT"] = str(other_plan.port)
             env[f"{name}_URL"] = f"http://{other}:{other_plan.port}"
-    given = plan.roles[role].env | session.env
+    given = given_variables(session, plan, role)
     return env | cleared_variables(given) | given
 
 

@@ -19,6 +19,7 @@ from sandbox.errors import GuestError, SandboxError
 from sandbox.installs.archives import Contents, Kept, KeptInstalls
 from sandbox.installs.inputs import install_key, read_inputs
 from sandbox.launch.environment import UNPACKED, WORKSPACE, role_root
+from sandbox.launch.otel_environment import given_variables
 from sandbox.launch.stage import StageContext
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class InstallKeeper:
         if self._archives.limit_bytes == 0:
             return None, "SANDBOX_INSTALLS_MB is 0"
         session, root = context.session, role_root(context.plan, role)
-        env = context.plan.roles[role].env | session.env
+        env = given_variables(session, context.plan, role)
         if "HOME" in env:
             return None, "HOME is set, and what package managers write there would be missing"
         image = await self._images.reference(context.plan.roles[role].runtime)

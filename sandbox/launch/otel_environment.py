@@ -22,9 +22,10 @@ def otel_environment(session: Session, plan: LaunchPlan, role: str, token: str) 
     """The OTEL_* variables of everything that runs in the role's container.
 
     `token` is the session's exports token (`Signer.sign_exports`). Variables of the plan and of the session override
-    the ones set here; if they name another endpoint, the token is left out.
+    the ones set here where commands run, and are not among them: the engine shows a container's environment to whoever
+    may inspect it. If they name another endpoint, the token is left out.
     """
-    given = plan.roles[role].env | session.env
+    given = given_variables(session, plan, role)
     name = role if session.project_id is None else session.project_id
     if session.project_id is not None and len(plan.roles) > 1:
         name = f"{session.project_id}-{role}"
@@ -45,7 +46,14 @@ def otel_environment(session: Session, plan: LaunchPlan, role: str, token: str) 
             # The service accepts no OTLP metrics, and SDKs would log the refusal every minute.
             "OTEL_METRICS_EXPORTER": "none",
         }
-    return env | cleared_variables(given) | {name: value for name, value in given.items() if name.startswith("OTEL_")}
+    return env | cleared_variables(given)
+
+
+def given_variables(session: Session, plan: LaunchPlan, role: str) -> dict[str, str]:
+    """The variables of the plan and of the session, which override the former. Their values must be decrypted."""
+    if session.sealed is not None:
+        raise RuntimeError("the values of this session's environment have not been decrypted")
+    return session.values.resolve({**plan.roles[role].env, **session.values.env})
 
 
 def cleared_variables(given: Mapping[str, str]) -> dict[str, str]:

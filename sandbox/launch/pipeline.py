@@ -26,6 +26,7 @@ from sandbox.launch.stage import RoleContainer, Stage, StageContext
 from sandbox.launch.store import RunIdentity, RunJournal, StageRecord, now
 from sandbox.learning.applications import record_applications
 from sandbox.learning.launches.outcomes import Outcomes
+from sandbox.secrets.environments import Environments
 from sandbox.telemetry.context import bind
 from sandbox.telemetry.tracing import Tracing, new_ids
 
@@ -73,6 +74,7 @@ class Pipeline:
         stages: Sequence[Stage],
         outcomes: Outcomes,
         *,
+        environments: Environments,
         engine_wait_seconds: float,
     ) -> None:
         """`engine_wait_seconds` is the longest that a launch waits for an engine that is away."""
@@ -80,6 +82,7 @@ class Pipeline:
         self._engine = engine
         self._tracing = tracing
         self._outcomes = outcomes
+        self._environments = environments
         by_name = {stage.name: stage for stage in stages}
         self._attempts = Attempts(engine, by_name, engine_wait_seconds=engine_wait_seconds)
 
@@ -90,6 +93,7 @@ class Pipeline:
         Raises `LostOwnership` when another replica owns the run or it was cancelled, `DatabaseUnavailable` when nothing
         can be recorded, and `LaunchWaits` when the engine is away; after each the run can be resumed.
         """
+        session = self._environments.opened(session)
         journal = RunJournal(self._db, session, owner)
         identity = await journal.identity()
         with bind(request_id=identity.request_id):
@@ -151,12 +155,13 @@ class Pipeline:
             crash_point(f"{name}:before-act")
             result = await self._attempts.run(name, context, journal)
             crash_point(f"{name}:after-act")
-        except StageFailed as failure:
+        except StageFailed as error:
+            failure = _redacted(error, session)
             duration = _milliseconds(started_at)
             event = NewEvent(EventType.STAGE, {**position, "state": "failed", "duration_ms": duration})
             await journal.stage_ended(name, StageState.FAILED, [event], duration_ms=duration, error_code=failure.code)
             self._record_stage(identity, session, name, started_at, failure)
-            raise
+            raise failure from error
         state = StageState.SKIPPED if result.skipped else StageState.COMPLETED
         duration = _milliseconds(started_at)
         event = NewEvent(EventType.STAGE, {**position, "state": state.value, "duration_ms": duration})
@@ -221,6 +226,13 @@ class Pipeline:
             log.warning("stage %s failed: %s: %s", name, failure.code, failure.message)
         else:
             log.info("stage %s completed in %d ms", name, _milliseconds(start))
+
+
+def _redacted(failure: StageFailed, session: Session) -> StageFailed:
+    """The failure without values of secrets, which the output that it quotes may contain."""
+    hide = session.values.redactor()
+    details = hide.json(failure.details) if failure.details else None
+    return StageFailed(failure.code, hide.text(failure.message), hide.text(failure.hint), details=details)
 
 
 def _attributes(session: Session, code: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,12 +115,16 @@ class StageRecord:
 
 
 class RunJournal:
-    """Reads and writes the records of one run, for the replica that owns it."""
+    """Reads and writes the records of one run, for the replica that owns it.
+
+    Values of secrets that are in events are redacted.
+    """
 
     def __init__(self, db: Database, session: Session, owner: int) -> None:
         self._db = db
         self._session = session
         self._owner = owner
+        self._redactor = session.values.redactor()
 
     async def identity(self) -> RunIdentity:
         async with self._db.read() as conn:
@@ -291,7 +295,8 @@ class RunJournal:
         ).one_or_none()
         if row is None:
             raise LostOwnership(f"this replica does not own the launch of session {self._session.session_id} any more")
-        await events.insert(conn, self._session.session_id, self._session.run_id, new_events, last_seq=row.last_seq)
+        shown = [replace(event, data=self._redactor.json(event.data)) for event in new_events]
+        await events.insert(conn, self._session.session_id, self._session.run_id, shown, last_seq=row.last_seq)
 
 
 def columns(result: StageResult) -> dict[str, Any]:

@@ -195,7 +195,8 @@ class _Table:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = str(first["loc"][0]) if first["loc"] else ""
-            inner = f" ({'.'.join(map(str, first['loc'][1:]))})" if len(first["loc"]) > 1 else ""
+            # What follows is which of the types of a value was tried.
+            inner = f" ({first['loc'][1]})" if len(first["loc"]) > 1 else ""
             reason = first["msg"].removeprefix("Value error, ")
             raise self._error(key, f"is invalid{inner}: {reason}") from error
         if plan.port is not None and "start" in content and not plan.start:

@@ -57,3 +57,5 @@ class ProjectRef:
 
     digest: str
     runtime_type: str
+    #: The secrets to which the environments of its plan refer.
+    secrets: frozenset[str] = frozenset()

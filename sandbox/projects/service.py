@@ -135,10 +135,10 @@ class ProjectService:
         project = await self.get(caller, project_id)
         if requested:
             plan = await self.plan_for(project.digest, requested)
-            return ProjectRef(project.digest, plan.primary_runtime)
+            return ProjectRef(project.digest, plan.primary_runtime, frozenset(plan.secrets))
         if project.plan is None:
             raise _unplanned(project)
-        return ProjectRef(project.digest, project.plan.primary_runtime)
+        return ProjectRef(project.digest, project.plan.primary_runtime, frozenset(project.plan.secrets))
 
     async def archive(self, digest: str) -> bytes:
         """Return the `.tar.gz` of a stored source. Raises NotFound."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session, SessionError
+from sandbox.domain.variables import Redactor
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest, ProcessInfo
 from sandbox.errors import GuestError, SandboxError
@@ -89,11 +90,15 @@ def needs_polling(session: Session) -> bool:
     return any(plan.port is not None for role, plan in roles_with_app(session).items() if role in exited)
 
 
-async def find_app_exits(engine: Engine, session: Session) -> list[AppExit]:
-    """The apps of a running session that have exited. An app whose guest agent does not answer is left out."""
+async def find_app_exits(engine: Engine, session: Session, hide: Redactor) -> list[AppExit]:
+    """The apps of a running session that have exited, their last lines without secrets.
+
+    An app whose guest agent does not answer is left out.
+    """
     plans = roles_with_app(session)
     exits = await for_each(plans, lambda role: _find_exit(engine, session, role, plans[role]))
-    return [app_exit for app_exit in exits.values() if app_exit is not None]
+    found = [app_exit for app_exit in exits.values() if app_exit is not None]
+    return [replace(one, message=hide.text(one.message), hint=hide.text(one.hint)) for one in found]
 
 
 async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan) -> AppExit | None:

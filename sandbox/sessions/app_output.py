@@ -35,7 +35,8 @@ async def app_lines(
 ) -> AsyncIterator[bytes]:
     """Encoded `log` events `{role, stream, line, end}` of the given roles, as they are read, and a final `end`.
 
-    With `follow` the stream ends when the apps have exited, else at the end of the output so far.
+    With `follow` the stream ends when the apps have exited, else at the end of the output so far. The values of the
+    session are decrypted, so that secrets are redacted.
     """
     queue: asyncio.Queue[tuple[str, OutputChunk] | None] = asyncio.Queue(QUEUE_CHUNKS)
     tasks = [
@@ -46,7 +47,7 @@ async def app_lines(
         )
         for role, guest in guests.items()
     ]
-    done = dict(offsets)
+    done, hide = dict(offsets), session.values.redactor()
     lines = {(role, stream): LineAssembler(offsets.get(role, 0)) for role in guests for stream in Stream}
     try:
         open_roles = len(tasks)
@@ -63,7 +64,7 @@ async def app_lines(
             pieces = []
             for end, line in completed:
                 done[role] = min(end, unfinished) if unfinished < chunk.offset else end
-                pieces.append(_event(session, done, role, chunk.stream.value, line, end))
+                pieces.append(_event(session, done, role, chunk.stream.value, hide.text(line), end))
             if pieces:
                 yield b"".join(pieces)
         yield _event(session, done, None, "system", "", 0)

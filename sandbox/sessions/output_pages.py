@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sandbox.domain.levels import Level, level_word, words_from
+from sandbox.domain.variables import Redactor
 from sandbox.engine.guest import Guest, OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.launch.output import LineAssembler
@@ -43,8 +44,12 @@ class OutputPage:
 
 @dataclass(frozen=True, slots=True)
 class OutputQuery:
-    """What a line has to be: of this stream and at least this level, and with this text, in upper or lower case."""
+    """What a line has to be: of this stream and at least this level, and with this text, in upper or lower case.
 
+    Secrets are redacted before a line is compared, so that a search does not find them out.
+    """
+
+    hide: Redactor
     stream: str | None = None
     text: str = ""
     level: Level | None = None
@@ -62,7 +67,7 @@ async def page_after(guest: Guest, process: str, query: OutputQuery, *, after: i
     """The first `limit` matching lines that end after an offset, which must be the end of a line or 0."""
     found: list[OutputLine] = []
     end = after
-    async with aclosing(output_lines(guest, process, after, None)) as lines:
+    async with aclosing(output_lines(guest, process, query.hide, after, None)) as lines:
         async for line in lines:
             if query.matches(line):
                 if len(found) == limit:
@@ -82,7 +87,7 @@ async def page_before(guest: Guest, process: str, query: OutputQuery, *, before:
     for start in (max(0, upper - WINDOW_BYTES), 0):
         found: deque[OutputLine] = deque(maxlen=limit)
         count, end = 0, 0
-        async with aclosing(output_lines(guest, process, start, upper)) as lines:
+        async with aclosing(output_lines(guest, process, query.hide, start, upper)) as lines:
             async for line in lines:
                 end = line.end
                 if query.matches(line):
@@ -94,7 +99,9 @@ async def page_before(guest: Guest, process: str, query: OutputQuery, *, before:
     return page
 
 
-async def output_lines(guest: Guest, process: str, start: int, end: int | None) -> AsyncGenerator[OutputLine, None]:
+async def output_lines(
+    guest: Guest, process: str, hide: Redactor, start: int, end: int | None
+) -> AsyncGenerator[OutputLine, None]:
     """The lines of a process that end after `start` and before `end`. None if there is no such process.
 
     If `start` is within a line, or what it refers to is not stored any more, the first line is left out, as it would be
@@ -120,7 +127,7 @@ async def output_lines(guest: Guest, process: str, start: int, end: int | None) 
                     if incomplete is chunk.stream:
                         incomplete = None
                     else:
-                        yield OutputLine(line_end, chunk.stream.value, text)
+                        yield OutputLine(line_end, chunk.stream.value, hide.text(text))
     except GuestError as error:
         if error.code != "process_not_found":
             raise

@@ -9,12 +9,13 @@ from sandbox.domain.egress import PUBLIC, parse_egress
 from sandbox.domain.observations import Observations
 from sandbox.domain.plan import stored_plan
 from sandbox.domain.session import ContainerInfo, Session, SessionError, SessionStatus, Waiting, Work
+from sandbox.domain.variables import SessionValues
 
 #: The columns that `to_session` reads.
 SESSION_COLUMNS = """
     session_id, user_id, project_id, project_digest, status, runtime_type, containers, preview_port, backend_port,
     pipeline_stage, pipeline_run_id, run_id, created_at, last_active, terminated_at, idle_timeout_seconds,
-    max_lifetime_seconds, error, work, env, agents, plan, requested_plan, egress, lessons, waiting, memory_mb,
+    max_lifetime_seconds, error, work, env, sealed, agents, plan, requested_plan, egress, lessons, waiting, memory_mb,
     (SELECT evidence FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS evidence,
     (SELECT observations FROM session_runs r WHERE r.run_id = sandbox_sessions.run_id) AS observations,
     CASE WHEN status = 'terminated' THEN NULL ELSE
@@ -45,7 +46,9 @@ def to_session(row: Any) -> Session:
         max_lifetime_seconds=row.max_lifetime_seconds,
         error=SessionError(**(row.error | {"details": _details(row)})) if row.error else None,
         work=Work(row.work) if row.work else None,
-        env=row.env,
+        sealed=bytes(row.sealed) if row.sealed is not None else None,
+        # In rows of an earlier release that were not encrypted yet.
+        values=SessionValues(row.env),
         agents=tuple(row.agents),
         egress=parse_egress(row.egress) if row.egress is not None else PUBLIC,
         lessons=row.lessons,

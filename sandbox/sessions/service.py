@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from cachetools import TTLCache
 
@@ -16,6 +16,7 @@ from sandbox.db.connection import Database
 from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
 from sandbox.domain.session import Session, SessionStatus, Work
+from sandbox.domain.variables import Redactor, SessionValues, referred
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest, RunningProcess
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
@@ -23,11 +24,13 @@ from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
 from sandbox.launch.environment import role_environment
-from sandbox.projects.project import ProjectRef
+from sandbox.projects.project import ProjectRef, RequestedPlan
 from sandbox.projects.service import ProjectService
-from sandbox.sessions import store
+from sandbox.secrets.environments import Environments
+from sandbox.sessions import store, usage
 from sandbox.sessions.app_output import app_lines, read_resume
-from sandbox.sessions.create_request import CreateRequest
+from sandbox.sessions.create_request import CreateRequest, NewSession
+from sandbox.sessions.limits import SessionLimits, at_most, weight
 from sandbox.sessions.run_origin import new_origin
 
 log = logging.getLogger(__name__)
@@ -39,18 +42,6 @@ CACHE_SECONDS = 1.0
 _CACHE_SIZE = 1024
 #: Memory for the rows that are known while the database does not answer, in bytes, roughly.
 _KNOWN_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Bounds and defaults of a session, from the settings. A request may ask for shorter times, not for longer ones."""
-
-    idle_timeout_seconds: int
-    max_lifetime_seconds: int
-    sessions_per_user: int
-    #: Most memory of a container, in MiB.
-    memory_max_mb: int = 4096
-    default_runtime: str = "python312"
 
 
 class SessionService:
@@ -67,10 +58,12 @@ class SessionService:
         limits: SessionLimits,
         runtimes: Sequence[str],
         *,
+        environments: Environments,
         require_room: Callable[[], None] = lambda: None,
     ) -> None:
         """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._db = db
+        self._environments = environments
         self._require_room = require_room
         self._engine = engine
         self._projects = projects
@@ -79,7 +72,7 @@ class SessionService:
         self._cache: TTLCache[UUID, Session] = TTLCache(_CACHE_SIZE, CACHE_SECONDS)
         #: For commands while the database does not answer. The owner of a session never changes, and where its row is
         #: out of date its guest agent says so.
-        self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=_weight)
+        self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=weight)
         self._touched: set[UUID] = set()
         self._toucher: asyncio.Task[None] | None = None
 
@@ -99,7 +92,7 @@ class SessionService:
         if the key was used with a different request, InvalidInput for an unknown runtime or an invalid plan, NotFound
         for an unknown project, SandboxError (`too_many_sessions`) at the user's limit, and DiskLow.
         """
-        digest = request.digest() if idempotency_key else None
+        digest = request.digest(self._environments.keys) if idempotency_key else None
         if idempotency_key:
             # This comes before the checks, because the project may have been deleted since the first request.
             async with self._db.read() as conn:
@@ -107,29 +100,15 @@ class SessionService:
             if earlier:
                 return _same_request(earlier, digest), False
         self._require_room()
-        self._check_memory(request.memory_mb)
-        reference = await self._reference(caller, request)
+        self._limits.check_memory(request.memory_mb)
+        plan, withheld = request.withheld()
+        reference = await self._reference(caller, request, plan)
         runtime = reference.runtime_type if reference else request.runtime_type or self._limits.default_runtime
         if runtime not in self._runtimes:
             known = ", ".join(self._runtimes)
             raise InvalidInput(f"there is no runtime {runtime!r}", hint=f"Known are: {known}.", code="runtime_unknown")
-        new = store.NewSession(
-            user_id=caller.user_id,
-            project_id=request.project_id,
-            project_digest=reference.digest if reference else None,
-            runtime_type=runtime,
-            env=request.env,
-            egress=request.egress,
-            agents=request.agents,
-            requested_plan=request.plan,
-            pipeline_run_id=request.pipeline_run_id,
-            idle_timeout_seconds=_at_most(self._limits.idle_timeout_seconds, request.idle_timeout_seconds),
-            max_lifetime_seconds=_at_most(self._limits.max_lifetime_seconds, request.max_lifetime_seconds),
-            idempotency_key=idempotency_key,
-            request_digest=digest,
-            lessons=request.lessons,
-            memory_mb=request.memory_mb,
-        )
+        new = await self._new_session(caller, request, reference, plan, withheld, runtime)
+        new = replace(new, idempotency_key=idempotency_key, request_digest=digest)
         async with self._db.transaction() as conn:
             # `count_live` locks the user, so of concurrent requests with one key all but the first find the session.
             live = await store.count_live(conn, caller.user_id)
@@ -137,22 +116,48 @@ class SessionService:
                 earlier = await store.by_idempotency_key(conn, caller.user_id, idempotency_key)
                 if earlier:
                     return _same_request(earlier, digest), False
-            if live >= self._limits.sessions_per_user:
-                raise SandboxError(
-                    f"{caller.user_id} has {self._limits.sessions_per_user} sessions already",
-                    hint="End one that is not needed: sandbox list, sandbox kill ID.",
-                    code="too_many_sessions",
-                    kind=Kind.TOO_MANY,
-                )
+            self._limits.check_number(caller.user_id, live)
             session = await store.insert(conn, new, new_origin())
             if session is None:
                 raise Conflict("another request with this Idempotency-Key is under way", code="idempotency_conflict")
         return session, True
 
-    async def _reference(self, caller: Caller, request: CreateRequest) -> ProjectRef | None:
+    async def _new_session(
+        self,
+        caller: Caller,
+        request: CreateRequest,
+        reference: ProjectRef | None,
+        plan: RequestedPlan | None,
+        withheld: dict[str, str],
+        runtime: str,
+    ) -> NewSession:
+        """The row of a new session. `plan` refers to the values that are `withheld` from it."""
+        session_id = uuid4()
+        names = referred(request.env) | (reference.secrets if reference else frozenset())
+        values = await self._environments.complete(
+            caller.user_id, request.project_id, SessionValues(request.env, withheld), names
+        )
+        return NewSession(
+            session_id=session_id,
+            user_id=caller.user_id,
+            project_id=request.project_id,
+            project_digest=reference.digest if reference else None,
+            runtime_type=runtime,
+            sealed=self._environments.seal(session_id, values),
+            egress=request.egress,
+            agents=request.agents,
+            requested_plan=plan,
+            pipeline_run_id=request.pipeline_run_id,
+            idle_timeout_seconds=at_most(self._limits.idle_timeout_seconds, request.idle_timeout_seconds),
+            max_lifetime_seconds=at_most(self._limits.max_lifetime_seconds, request.max_lifetime_seconds),
+            lessons=request.lessons,
+            memory_mb=request.memory_mb,
+        )
+
+    async def _reference(self, caller: Caller, request: CreateRequest, plan: RequestedPlan | None) -> ProjectRef | None:
         if request.project_id:
-            return await self._projects.reference(caller, request.project_id, request.plan)
-        if request.plan:
+            return await self._projects.reference(caller, request.project_id, plan)
+        if plan:
             raise InvalidInput(
                 "plan: a session without a project has none",
                 hint="Give the project_id of an uploaded project beside the plan.",
@@ -194,22 +199,32 @@ class SessionService:
     async def relaunch(
         self, caller: Caller, session_id: UUID, pipeline_run_id: str | None = None, memory_mb: int | None = None
     ) -> Session:
-        """Start a new run of the pipeline with the current version of the project, and from now on with this memory of
-        each container, in MiB.
+        """Start a new run of the pipeline with the current version of the project and the current values of secrets,
+        and from now on with this memory of each container, in MiB.
 
         Raises Conflict while the session has other work, SandboxError (`session_over`) after its end, and DiskLow.
         """
         session = await self.get(caller, session_id)
         self._refuse_ended(session)
         self._require_room()
-        self._check_memory(memory_mb)
-        digest = None
+        self._limits.check_memory(memory_mb)
+        digest, earlier = None, self._environments.opened(session).values
+        names = referred(earlier.env)
         if session.project_id:
             reference = await self._projects.reference(caller, session.project_id, session.requested_plan)
-            digest = reference.digest
+            digest, names = reference.digest, names | reference.secrets
+        values = await self._environments.complete(session.user_id, session.project_id, earlier, names)
+        sealed = self._environments.seal(session_id, values)
         async with self._db.transaction() as conn:
             again = await store.relaunch(
-                conn, session_id, session.status, digest, pipeline_run_id, new_origin(), memory_mb=memory_mb
+                conn,
+                session_id,
+                session.status,
+                digest,
+                pipeline_run_id,
+                new_origin(),
+                memory_mb=memory_mb,
+                sealed=sealed,
             )
         if again is None:
             raise Conflict(
@@ -218,15 +233,6 @@ class SessionService:
                 code="session_busy",
             )
         return again
-
-    def _check_memory(self, memory_mb: int | None) -> None:
-        """Raise InvalidInput if that is more than the operator allows."""
-        if memory_mb is not None and memory_mb > self._limits.memory_max_mb:
-            raise InvalidInput(
-                f"memory_mb: a container may have at most {self._limits.memory_max_mb} MiB here",
-                hint="Ask for less, or have the operator raise SANDBOX_MEMORY_MAX_MB.",
-                code="memory_too_large",
-            )
 
     async def renew(self, caller: Caller, session_id: UUID, seconds: int) -> Session:
         """Put the session's expiry off to `seconds` from now, if that is later and within the operator's limit."""
@@ -261,6 +267,7 @@ class SessionService:
         self.guest_of(session, role)
         roles = [role] if role else list(session.containers)
         guests = {name: self._engine.guest(session_id, name) for name in roles}
+        session = self._environments.opened(session)
         return self._touching(session_id, app_lines(session, guests, read_resume(session, resume), follow=follow))
 
     async def _touching(self, session_id: UUID, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -270,32 +277,14 @@ class SessionService:
             yield line
 
     async def stats(self, session: Session) -> dict[str, dict[str, Any]]:
-        """The resource usage of each role's container, or its error if the guest agent does not answer."""
-
-        async def one(role: str) -> dict[str, Any]:
-            try:
-                return asdict(await self._engine.guest(session.session_id, role).stats())
-            except GuestError as error:
-                return {"error": {"code": error.code, "message": error.message}}
-
+        """See `usage.measure`. Raises SandboxError (`session_over`)."""
         self._refuse_ended(session)
-        return await for_each(session.containers, one)
+        return await usage.measure(self._engine, session)
 
     async def stats_history(self, session: Session) -> dict[str, list[dict[str, Any]]]:
-        """The measurements of each role's container over the last hour, oldest first.
-
-        A role has none if its guest agent does not answer, or is of a release that did not measure yet.
-        """
-
-        async def one(role: str) -> list[dict[str, Any]]:
-            try:
-                return [asdict(it) for it in await self._engine.guest(session.session_id, role).stats_history()]
-            except GuestError as error:
-                log.info("no usage history of %s: %s", role, error)
-                return []
-
+        """See `usage.history`. Raises SandboxError (`session_over`)."""
         self._refuse_ended(session)
-        return await for_each(session.containers, one)
+        return await usage.history(self._engine, session)
 
     async def running_processes(
         self, caller: Caller, session_id: UUID, role: str | None
@@ -322,7 +311,7 @@ class SessionService:
         session = await self._cached(caller, session_id)
         guest, chosen = self.guest_of(session, role)
         if session.plan is None:
-            return guest, session.env
+            return guest, session.values.resolve(session.values.env)
         return guest, role_environment(session, session.plan, chosen)
 
     async def _cached(self, caller: Caller, session_id: UUID) -> Session:
@@ -333,10 +322,14 @@ class SessionService:
         """
         session = self._cache.get(session_id)
         if session is None or not caller.may_see(session.user_id):
-            session = _visible(caller, session_id, await self.find(session_id))
+            session = self._environments.opened(_visible(caller, session_id, await self.find(session_id)))
             if session.containers and session.work is None:
                 self._cache[session_id] = session
         return session
+
+    def redactor(self, session: Session) -> Redactor:
+        """What hides the session's secrets in output of its apps."""
+        return self._environments.opened(session).values.redactor()
 
     def forget(self, session_id: UUID) -> None:
         """Read the session's row again for its next command, because it has changed."""
@@ -398,12 +391,6 @@ def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Sessi
     return session
 
 
-def _weight(session: Session) -> int:
-    """About the memory that the session's row takes, in bytes. Only its variables can be large."""
-    variables = [session.env, *(role.env for role in (session.plan.roles.values() if session.plan else ()))]
-    return 4096 + sum(len(name) + len(value) for given in variables for name, value in given.items())
-
-
 def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Session:
     session, earlier_digest = earlier
     if earlier_digest not in (None, digest):
@@ -411,10 +398,3 @@ def _same_request(earlier: tuple[Session, str | None], digest: str | None) -> Se
             "this Idempotency-Key was used for another request", hint="Use a new key.", code="idempotency_conflict"
         )
     return session
-
-
-def _at_most(most: int, requested: int | None) -> int:
-    """The requested time, but not more than the operator's, which is also the default. 0 means no limit."""
-    if requested is None or most == 0:
-        return most if requested is None else requested
-    return most if requested == 0 else min(requested, most)

@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sandbox.db.cursors import Cursor, decode_cursor, encode_cursor, invalid_cursor
 from sandbox.db.driver import to_db
 from sandbox.domain.caller import Caller
-from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.session import Session, SessionStatus, Work, may_become
 from sandbox.errors import InvalidInput
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import update_pipeline_log
 from sandbox.pool import store as pool
-from sandbox.projects.project import RequestedPlan
+from sandbox.sessions.create_request import NewSession
 from sandbox.sessions.rows import SESSION_COLUMNS, to_session
 
 #: NOTIFY channel for sessions that have new work; the payload is the session's id.
@@ -30,10 +29,10 @@ CHANNEL = "session_work"
 REPLICA_LOCK = 8741
 
 _INSERT = text(f"""
-    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, env, agents,
+    INSERT INTO sandbox_sessions (session_id, user_id, project_id, project_digest, runtime_type, sealed, agents,
         requested_plan, run_id, pipeline_run_id, idle_timeout_seconds, max_lifetime_seconds, expires_at,
         idempotency_key, request_digest, work, last_seq, egress, lessons, memory_mb)
-    VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, CAST(:env AS jsonb),
+    VALUES (:session_id, :user_id, :project_id, :project_digest, :runtime_type, :sealed,
         CAST(:agents AS jsonb), CAST(:requested_plan AS jsonb), :run_id, :pipeline_run_id,
         :idle_timeout_seconds, :max_lifetime_seconds,
         NOW() + make_interval(secs => NULLIF(CAST(:max_lifetime_seconds AS integer), 0)), :idempotency_key,
@@ -70,7 +69,7 @@ _RELAUNCH = text(f"""
        SET work = 'launch', status = 'creating', run_id = :run_id, pipeline_run_id = :pipeline_run_id, error = NULL,
            waiting = NULL, pipeline_stage = NULL, last_seq = last_seq + 1, last_active = NOW(),
            output_seen = '{{}}', output_seen_at = NULL,
-           project_digest = coalesce(:project_digest, project_digest),
+           project_digest = coalesce(:project_digest, project_digest), sealed = coalesce(:sealed, sealed),
            memory_mb = coalesce(CAST(:memory_mb AS integer), memory_mb)
      WHERE session_id = :session_id AND work IS NULL AND status = ANY(:from_statuses)
     RETURNING {SESSION_COLUMNS}, last_seq
@@ -123,7 +122,10 @@ _RENEW_LEASES = text("""
 _TERMINATED = text("""
     UPDATE sandbox_sessions
        SET status = 'terminated', terminated_at = NOW(), work = NULL, owner = NULL, lease_until = NULL, error = NULL,
-           containers = '{}', project_digest = NULL, last_seq = last_seq + 2
+           containers = '{}', project_digest = NULL, last_seq = last_seq + 2,
+           env = '{}', sealed = NULL, requested_plan = NULL,
+           plan = jsonb_set(plan - 'planned', '{roles}', (
+               SELECT jsonb_object_agg(key, value - 'env') FROM jsonb_each(plan->'roles')))
      WHERE session_id = :session_id AND owner = :me AND work = 'terminate' AND status = ANY(:from_statuses)
     RETURNING last_seq, run_id
 """)
@@ -133,30 +135,6 @@ _CANCEL_RUN = text("""
 _RESOURCES_GONE = text("""
     UPDATE session_resources SET removed_at = NOW() WHERE session_id = :session_id AND removed_at IS NULL
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class NewSession:
-    """The values of a new session's row."""
-
-    user_id: str
-    project_id: str | None
-    project_digest: str | None
-    runtime_type: str
-    env: dict[str, str]
-    agents: Sequence[str]
-    requested_plan: RequestedPlan | None
-    pipeline_run_id: str | None
-    idle_timeout_seconds: int
-    max_lifetime_seconds: int
-    idempotency_key: str | None
-    #: Digest of the request with this key, to recognise a different request with the same key.
-    request_digest: str | None
-    egress: Egress = PUBLIC
-    #: Whether lessons may change the plan of its launches.
-    lessons: bool = True
-    #: Memory of each container in MiB; None for the setting's.
-    memory_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +157,7 @@ class Claim:
 
 async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> Session | None:
     """Insert the session, its first run and its first event; None if the idempotency key was used before."""
-    session_id, run_id = uuid4(), uuid4()
+    session_id, run_id = new.session_id, uuid4()
     pipeline_run_id = new.pipeline_run_id or str(run_id)
     values = {
         "session_id": session_id,
@@ -188,7 +166,7 @@ async def insert(conn: AsyncConnection, new: NewSession, origin: RunOrigin) -> S
         "project_id": new.project_id,
         "project_digest": new.project_digest,
         "runtime_type": new.runtime_type,
-        "env": json.dumps(new.env),
+        "sealed": new.sealed,
         "agents": json.dumps(list(new.agents)),
         "requested_plan": json.dumps(new.requested_plan) if new.requested_plan else None,
         "lessons": new.lessons,
@@ -217,9 +195,13 @@ async def relaunch(
     origin: RunOrigin,
     *,
     memory_mb: int | None = None,
+    sealed: bytes | None = None,
 ) -> Session | None:
     """Start a new run of the session; None if it has other work, or its status is not `previous` any more.
-    `memory_mb` changes the memory of its containers from this run on."""
+
+    `memory_mb`, if given, is the memory of its containers from this run on, and `sealed` replaces the encrypted values
+    of its environment.
+    """
     run_id = uuid4()
     values = {
         "session_id": session_id,
@@ -227,6 +209,7 @@ async def relaunch(
         "pipeline_run_id": pipeline_run_id or str(run_id),
         "project_digest": project_digest,
         "memory_mb": memory_mb,
+        "sealed": sealed,
         "from_statuses": [previous.value] if previous.value in may_become(SessionStatus.CREATING) else [],
     }
     row = (await conn.execute(_RELAUNCH, values)).one_or_none()

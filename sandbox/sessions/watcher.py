@@ -23,6 +23,7 @@ from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKin
 from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, GuestError, Kind, SandboxError
 from sandbox.launch.losses import find_loss
+from sandbox.secrets.environments import Environments
 from sandbox.sessions import store
 from sandbox.sessions.app_exits import EXITED, AppExit, AppExitMonitor, ExitOutcome, find_app_exits, needs_polling
 from sandbox.sessions.guest_monitor import GuestMonitor
@@ -47,6 +48,7 @@ class Watcher:
         self,
         db: Database,
         engine: Engine,
+        environments: Environments,
         *,
         on_change: Callable[[UUID], None],
         on_engine: Callable[[], None] = lambda: None,
@@ -57,6 +59,7 @@ class Watcher:
         self._on_change = on_change
         self._on_engine = on_engine
         self._engine = engine
+        self._environments = environments
         self._apps = AppExitMonitor(engine, self.check)
         self._guests = GuestMonitor(db, engine, self.check)
         #: Sessions with a pending check.
@@ -222,7 +225,7 @@ class Watcher:
 
     async def _check_apps(self, session: Session, states: dict[str, ContainerState | None]) -> bool:
         """Check the apps of a session whose containers all run. False: check again soon."""
-        exits = await find_app_exits(self._engine, session)
+        exits = await find_app_exits(self._engine, session, self._environments.opened(session).values.redactor())
         if any(app_exit.outcome is ExitOutcome.UNDECIDED for app_exit in exits):
             return False
         if lost := [app_exit for app_exit in exits if app_exit.outcome is ExitOutcome.LOST]:

@@ -44,7 +44,9 @@ class FakeProjects:
             raise NotFound(f"there is no project {project_id}", code="project_not_found")
         digest = self._current[project_id]
         plan = self._plans[digest]
-        return ProjectRef(digest, plan.primary_runtime if isinstance(plan, LaunchPlan) else "python312")
+        if isinstance(plan, LaunchPlan):
+            return ProjectRef(digest, plan.primary_runtime, frozenset(plan.secrets))
+        return ProjectRef(digest, "python312")
 
     async def plan_for(self, digest: str, requested: RequestedPlan | None = None) -> LaunchPlan:
         plan = self._plans[digest]

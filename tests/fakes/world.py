@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.domain.events import Event, EventType
 from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.domain.session import Session, SessionStatus, Work
+from sandbox.domain.variables import EnvValue
 from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
@@ -53,17 +54,19 @@ from sandbox.projects.service import ProjectService
 from sandbox.records.alerts.store import Alerts
 from sandbox.sessions import store
 from sandbox.sessions.create_request import CreateRequest
+from sandbox.sessions.limits import SessionLimits
 from sandbox.sessions.reconciler import Reconciler
 from sandbox.sessions.recovery.service import RecoveryService
 from sandbox.sessions.replica import Replica
 from sandbox.sessions.run_origin import new_origin
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.service import SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
 from tests.fakes.engine import FakeEngine
 from tests.fakes.guest import FakeGuest
 from tests.fakes.processes import Script, app
+from tests.fakes.secrets import environments
 from tests.fakes.source import FakeImages, FakeProjects
 
 CALLER = Caller("ada", CallerRole.USER, "token")
@@ -120,12 +123,15 @@ class World:
         #: No lot, so that a test knows whether a lesson is applied.
         self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
         self.door: PreviewDoor | None = None
+        self.environments = environments(db)
+        self.secrets = self.environments.secrets
         self.sessions = SessionService(
             db,
             self.engine,
             cast("ProjectService", self.projects),
             SessionLimits(idle_timeout_seconds=0, max_lifetime_seconds=0, sessions_per_user=1000),
             ["python312", "node20"],
+            environments=self.environments,
         )
 
     def stages(self, slots: LaunchSlots | None = None) -> list[Stage]:
@@ -156,6 +162,7 @@ class World:
             self.tracing,
             self.stages(slots),
             Outcomes(Alerts(notify=False)),
+            environments=self.environments,
             engine_wait_seconds=self.engine_wait_seconds,
         )
 
@@ -167,7 +174,7 @@ class World:
 
     @asynccontextmanager
     async def watching(self, on_engine: Callable[[], None] = lambda: None) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine, on_change=self.sessions.forget, on_engine=on_engine)
+        watcher = Watcher(self.db, self.engine, self.environments, on_change=self.sessions.forget, on_engine=on_engine)
         await watcher.start()
         try:
             yield watcher
@@ -207,7 +214,7 @@ class World:
         return session
 
     async def create_project(
-        self, plan: LaunchPlan | SandboxError, *, scripted: bool = True, env: dict[str, str] | None = None
+        self, plan: LaunchPlan | SandboxError, *, scripted: bool = True, env: Mapping[str, EnvValue] | None = None
     ) -> Session:
         """A session of a new project. With `scripted`, every role's install succeeds and its app serves its port."""
         project_id = f"project-{uuid4().hex[:8]}"

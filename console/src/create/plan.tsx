@@ -14,6 +14,13 @@ export function changedRoles(detected: Plan, plan: Plan): Plan | null {
   return changed.length > 0 ? Object.fromEntries(changed) : null;
 }
 
+/** A variable's value in TOML, which may be a reference to a secret. */
+function tomlOf(value: string | Schemas["FromSecret"]): string {
+  return typeof value === "string"
+    ? JSON.stringify(value)
+    : `{ from_secret = ${JSON.stringify(value.from_secret)} }`;
+}
+
 /** The plan as the text of a sandbox.toml. */
 export function toToml(plan: Plan): string {
   const tables = Object.entries(plan).flatMap(([role, it]) => {
@@ -30,7 +37,7 @@ export function toToml(plan: Plan): string {
       .filter(([, value]) => value !== null && value !== undefined && value !== "")
       // A TOML string in double quotes has the escape sequences of JSON.
       .map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-    const env = Object.entries(it.env ?? {}).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+    const env = Object.entries(it.env ?? {}).map(([key, value]) => `${key} = ${tomlOf(value)}`);
     return [`[${role}]\n${lines.join("\n")}\n${env.length > 0 ? `env = { ${env.join(", ")} }\n` : ""}`];
   });
   return tables.join("\n");

@@ -14,8 +14,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from sandbox.access.identity import set_identity
 from sandbox.access.signing import SignatureRefused, Signer
-from sandbox.api.http.auth import Authenticator, exports_token, identify, set_identity
+from sandbox.api.http.auth import Authenticator, exports_token, identify
 from sandbox.api.http.bounds import Bound, Taken
 from sandbox.api.http.hosts import HostNames
 from sandbox.api.http.live import OpenConnections, TokenEnded

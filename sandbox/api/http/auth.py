@@ -12,9 +12,9 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
 
 from sandbox.access.browsers import cookie_name, is_same_origin, sent_cookies
+from sandbox.access.identity import identity_of
 from sandbox.access.signing import EXPORTS_TOKEN_PREFIX
 from sandbox.access.tokens import SignInMissing, TokenMissing, TokenService
 from sandbox.domain.caller import Caller
@@ -22,8 +22,6 @@ from sandbox.errors import Kind, SandboxError
 from sandbox.telemetry import context
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-#: The key of the ASGI scope under which the caller is recorded, or the error that says why there is none.
-_IDENTITY = "sandbox.identity"
 
 
 class AdminRequired(SandboxError):
@@ -66,17 +64,12 @@ async def identify(connection: HTTPConnection, tokens: Authenticator) -> Caller:
     return await tokens.authenticate(token) if token is not None else await _by_cookie(connection, tokens)
 
 
-def set_identity(scope: Scope, identity: Caller | SandboxError) -> None:
-    """Record what `identify` has returned or raised, so that the routes need not identify the caller again."""
-    scope[_IDENTITY] = identity
-
-
 async def require_caller(connection: HTTPConnection) -> Caller:
     """The authenticated caller of a request or WebSocket. Raises like `identify`."""
-    identity = connection.scope.get(_IDENTITY)
+    identity = identity_of(connection.scope)
     if isinstance(identity, SandboxError):
         raise identity
-    caller: Caller = identity or await identify(connection, services(connection).tokens)
+    caller = identity or await identify(connection, services(connection).tokens)
     context.set_user(caller.user_id)
     return caller
 

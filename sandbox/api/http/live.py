@@ -1,4 +1,4 @@
-"""What callers have open, and its end when their tokens end.
+"""What callers have open, and its end when their tokens end, or when their browsers sign out.
 
 A request's token is checked when the request begins. Streams, terminals and long commands go on for hours, so their
 tokens are checked again and again.
@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import UUID
 
+from sandbox.access.tokens import Credential
 from sandbox.domain.caller import Caller
 from sandbox.errors import DatabaseUnavailable
 
@@ -25,22 +26,22 @@ log = logging.getLogger(__name__)
 
 
 class TokenEnded(Exception):
-    """The token with which this was opened has been revoked or has expired."""
+    """The token with which this was opened has been revoked or has expired, or its browser has signed out."""
 
 
 class TokenStates(Protocol):
-    """Knows which tokens are good. `TokenService` implements this protocol."""
+    """Tells which credentials are good. `TokenService` implements this protocol."""
 
-    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]: ...
+    async def valid(self, credentials: Collection[Credential]) -> set[Credential]: ...
 
 
 class OpenConnections:
-    """Requests, streams and terminals under way, by the token that opened them. Used from one event loop."""
+    """Requests, streams and terminals under way, by the credential that opened them. Used from one event loop."""
 
     def __init__(self, tokens: TokenStates, *, check_seconds: float = CHECK_SECONDS) -> None:
         self._tokens = tokens
         self._seconds = check_seconds
-        self._open: defaultdict[UUID, set[asyncio.Timeout]] = defaultdict(set)
+        self._open: defaultdict[Credential, set[asyncio.Timeout]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -55,18 +56,18 @@ class OpenConnections:
 
     @asynccontextmanager
     async def until_token_ends(self, caller: Caller) -> AsyncIterator[None]:
-        """Interrupt the block when the caller's token ends. Raises TokenEnded then."""
-        token_id = UUID(caller.token_id)
+        """Interrupt the block when the caller's token or sign-in ends. Raises TokenEnded then."""
+        credential = UUID(caller.token_id), caller.sign_in
         end = asyncio.timeout(None)
         try:
             async with end:
-                self._open[token_id].add(end)
+                self._open[credential].add(end)
                 try:
                     yield
                 finally:
-                    self._open[token_id].discard(end)
-                    if not self._open[token_id]:
-                        del self._open[token_id]
+                    self._open[credential].discard(end)
+                    if not self._open[credential]:
+                        del self._open[credential]
         except TimeoutError:
             if end.expired():
                 raise TokenEnded from None
@@ -88,9 +89,9 @@ class OpenConnections:
         if not opened:
             return
         now = asyncio.get_running_loop().time()
-        for token_id in opened - await self._tokens.valid(opened):
-            ends = [end for end in self._open.get(token_id, ()) if not end.expired()]
-            log.info("a token has ended; %d of its connections are closed", len(ends))
+        for credential in opened - await self._tokens.valid(opened):
+            ends = [end for end in self._open.get(credential, ()) if not end.expired()]
+            log.info("a token or a sign-in has ended; %d of its connections are closed", len(ends))
             for end in ends:
                 with contextlib.suppress(RuntimeError):  # it is ending already
                     end.reschedule(now)

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from sandbox.access.audit import AuditLog
 from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
@@ -24,6 +25,7 @@ from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
+from sandbox.secrets.service import SecretService
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
 from sandbox.sessions.recovery.service import RecoveryService
@@ -43,6 +45,8 @@ class Services:
     broker: EventBroker
     feed: SessionFeed
     tokens: TokenService
+    audit: AuditLog
+    secrets: SecretService
     signer: Signer
     projects: ProjectService
     sessions: SessionService

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
 from sandbox.api.http.streams import event_stream
-from sandbox.domain.plan import Environment
+from sandbox.domain.variables import Environment
 from sandbox.engine.guest import Guest, Stream
 from sandbox.errors import GuestError, SandboxError
 from sandbox.events.sse import encode_event

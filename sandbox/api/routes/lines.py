@@ -85,7 +85,7 @@ async def session_lines(
     guest, role = services.sessions.guest_of(session, query.role)
     run = query.run or session.run_id
     process = process_name(ProcessKind.APP, run)
-    match = OutputQuery(query.stream, query.q, query.level)
+    match = OutputQuery(services.sessions.redactor(session), query.stream, query.q, query.level)
     if query.after is not None:
         page = await page_after(guest, process, match, after=query.after, limit=query.limit)
     else:
@@ -139,11 +139,11 @@ async def download_lines(
         return _attachment(Response(text, media_type="text/plain"), "launch.log")
     session = await services.sessions.get(caller, session_id)
     guest, chosen = services.sessions.guest_of(session, role)
-    process = process_name(ProcessKind.APP, run or session.run_id)
+    process, hide = process_name(ProcessKind.APP, run or session.run_id), services.sessions.redactor(session)
 
     async def chunks() -> AsyncIterator[str]:
         batch = []
-        async for line in output_lines(guest, process, 0, None):
+        async for line in output_lines(guest, process, hide, 0, None):
             batch.append(f"{line.text}\n")
             if len(batch) == BATCH_LINES:
                 yield "".join(batch)

@@ -18,8 +18,9 @@ from sandbox.api.http.services import Injected, Services
 from sandbox.api.http.streams import event_stream
 from sandbox.domain.caller import Caller
 from sandbox.domain.egress import parse_egress
-from sandbox.domain.plan import MAX_ROLES, Environment, Role
+from sandbox.domain.plan import MAX_ROLES, Role
 from sandbox.domain.session import Session
+from sandbox.domain.variables import RequestedVariables
 from sandbox.events.sse import encode_event, encode_id
 from sandbox.sessions.create_request import CreateRequest
 
@@ -59,7 +60,7 @@ class RoleRequest(BaseModel):
     start: str | None = Field(None, max_length=4000, description="Null or empty: nothing is started")
     port: int | None = Field(None, ge=1, le=65535, description="Null: the role has no port")
     health: str | None = Field(None, max_length=500, description="Path that answers once the app is up")
-    env: Environment | None = Field(None, max_length=200, description="Environment of install and start")
+    env: RequestedVariables | None = Field(None, max_length=200, description="Environment of install and start")
     framework: str | None = Field(None, max_length=50, description="Ignored; accepted because a project's plan has it")
     stated: list[str] | None = Field(None, max_length=10, description="Ignored, as `framework` is")
 
@@ -83,8 +84,10 @@ class NewSession(BaseModel):
         None, min_length=1, max_length=255, description="An uploaded project; without it the session is blank"
     )
     runtime_type: str | None = Field(None, max_length=50, description="Runtime of a blank session; default python312")
-    env: Environment = Field(
-        default_factory=dict, max_length=200, description="Environment of everything that runs in it"
+    env: RequestedVariables = Field(
+        default_factory=dict,
+        max_length=200,
+        description='Environment of everything that runs in it; a value may name a secret: `{"from_secret": NAME}`',
     )
     network: Network = Field(default_factory=Network)
     idle_timeout_seconds: int | None = Field(
@@ -115,9 +118,9 @@ class NewSession(BaseModel):
     )
 
     def request(self) -> CreateRequest:
-        values = self.model_dump(exclude={"plan", "network"})
+        values = self.model_dump(exclude={"plan", "network", "env"})
         plan = {name: role.table() if role else None for name, role in (self.plan or {}).items()}
-        return CreateRequest(**values, plan=plan or None, egress=parse_egress(self.network.egress))
+        return CreateRequest(**values, env=self.env, plan=plan or None, egress=parse_egress(self.network.egress))
 
 
 class Relaunch(BaseModel):

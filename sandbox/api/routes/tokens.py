@@ -50,8 +50,9 @@ class MadeToken(BaseModel):
 async def create_token(body: NewToken, _: CurrentAdmin, request: Request, response: Response) -> MadeToken:
     """Create a token."""
     made = await services(request).tokens.create(body.user_id, body.role, body.expires_in_seconds)
-    response.headers["Cache-Control"] = "no-store"
     record = made.record
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Location"] = f"/api/v1/tokens/{record.token_id}"
     return MadeToken(
         token_id=record.token_id,
         token=made.token,

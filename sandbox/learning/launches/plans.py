@@ -129,7 +129,8 @@ class LaunchLessons:
     def _with_remedy(self, session: Session, plan: LaunchPlan, one: _Candidate) -> LaunchPlan | None:
         """The plan with the candidate's remedy; None if it changes nothing or the project says otherwise."""
         failure = one.failure
-        case = Case(plan.roles[failure.role], failure.particulars, frozenset(session.env), self._options.deadlines)
+        given = frozenset(session.values.env)
+        case = Case(plan.roles[failure.role], failure.particulars, given, self._options.deadlines)
         change = apply(failure.family, case)
         if change is None:
             return None

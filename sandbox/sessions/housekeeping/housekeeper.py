@@ -8,8 +8,10 @@ from sandbox.db.connection import Database
 from sandbox.db.periodic import Periodic
 from sandbox.engine.base import Engine
 from sandbox.errors import EngineError
+from sandbox.secrets.environments import Environments
 from sandbox.sessions.housekeeping import store
 from sandbox.sessions.housekeeping.app_activity import touch_sessions_with_output
+from sandbox.sessions.housekeeping.encryption import encrypt_sessions
 from sandbox.sessions.recovery.service import RecoveryService
 
 log = logging.getLogger(__name__)
@@ -17,13 +19,17 @@ log = logging.getLogger(__name__)
 EXPIRY_SECONDS = 3.0
 SWEEP_SECONDS = 60.0
 EGRESS_SECONDS = 30.0
+ENCRYPTION_SECONDS = 300.0
 
 
 class Housekeeper:
     """Runs the periodic work. Every change is idempotent, so an interrupted pass is simply repeated."""
 
-    def __init__(self, db: Database, engine: Engine, recovery: RecoveryService, *, history_days: int) -> None:
+    def __init__(
+        self, db: Database, engine: Engine, recovery: RecoveryService, environments: Environments, *, history_days: int
+    ) -> None:
         self._db = db
+        self._environments = environments
         self._engine = engine
         self._recovery = recovery
         self._history_days = history_days
@@ -32,6 +38,7 @@ class Housekeeper:
             Periodic(db, "session history", EXPIRY_SECONDS, self._drop_history),
             Periodic(db, "sweep", SWEEP_SECONDS, self._sweep),
             Periodic(db, "egress", EGRESS_SECONDS, self._guard_egress),
+            Periodic(db, "encryption", ENCRYPTION_SECONDS, self._encrypt),
         ]
         #: Why the rules could not be put in force at the last attempt, to log it once.
         self._unguarded = ""
@@ -69,6 +76,13 @@ class Housekeeper:
         removed = await self._recovery.sweep()
         if removed:
             log.warning("removed %d stray resources from the engine", removed)
+
+    async def _encrypt(self) -> None:
+        """Encrypt what an earlier release stored in plain text, and again what an earlier key encrypts."""
+        sessions = await encrypt_sessions(self._db, self._environments)
+        secrets = await self._environments.secrets.renew_seals()
+        if sessions or secrets:
+            log.info("encrypted the environments of %d sessions, and %d secrets", sessions, secrets)
 
     async def _guard_egress(self) -> None:
         """Put the rules of what sandboxes may reach in force again, in case something on the host removed them."""

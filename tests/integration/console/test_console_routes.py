@@ -12,12 +12,12 @@ import pytest
 from fastapi import FastAPI
 
 from sandbox.access.browsers import cookie_name
-from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.console import assets, routes
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
+from tests.fakes.secrets import signer as signer_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -134,7 +134,7 @@ async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
 
 async def test_a_preview_link_does_not_authenticate_a_caller(browser, made):
     caller = Caller("ann", CallerRole.USER, str(made.record.token_id))
-    signed = Signer("k" * 32).sign_preview(uuid4(), caller.user_id, UUID(caller.token_id))
+    signed = signer_of(b"k").sign_preview(uuid4(), caller.user_id, UUID(caller.token_id))
     answer = await browser.get("/", headers={"cookie": f"{COOKIE}={signed}"})
     assert answer.status_code == 401
 

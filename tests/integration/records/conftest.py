@@ -16,7 +16,6 @@ from sandbox.access.tokens import TokenService
 from sandbox.api.http import problems
 from sandbox.api.routers import records_routers
 from sandbox.db.connection import Database
-from sandbox.db.deployment import load_deployment
 from sandbox.domain.caller import CallerRole
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
@@ -32,6 +31,7 @@ from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
 from sandbox.workers import Workers
+from tests.fakes.secrets import signer as signer_of
 
 
 @dataclass
@@ -60,7 +60,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def services(dsn: str, database: Database, settings: Settings) -> AsyncIterator[Services]:
-    signer = Signer((await load_deployment(database)).signing_key)
+    signer = signer_of()
     tokens = TokenService(database)
     recorder = Recorder(database)
     recorder.start()

@@ -14,9 +14,10 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from sandbox.access.signing import EXPORTS_TOKEN_PREFIX, Signer
+from sandbox.access.signing import EXPORTS_TOKEN_PREFIX
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
+from tests.fakes.secrets import signer as signer_of
 
 MINUTE = 1_000
 
@@ -115,7 +116,7 @@ async def test_an_invalid_token_is_refused(services, app_in_session, session_id,
     other = services.signer.sign_exports(session_id, "bob")
     ada = Caller("ada", CallerRole.USER, str(uuid4()))
     token = {
-        "of another deployment": Signer("another key that is long enough").sign_exports(session_id, "ada"),
+        "of another deployment": signer_of(b"x").sign_exports(session_id, "ada"),
         "cut": good[:-2],
         "of another purpose": EXPORTS_TOKEN_PREFIX
         + services.signer.sign_preview(session_id, ada.user_id, UUID(ada.token_id)),

@@ -11,6 +11,7 @@ import pytest
 from sandbox.access import signing
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.domain.caller import Caller, CallerRole
+from tests.fakes.secrets import signer as signer_of
 
 SESSION = UUID("11111111-2222-4333-8444-555555555555")
 TOKEN_ID = UUID("99999999-2222-4333-8444-555555555555")
@@ -19,7 +20,7 @@ CALLER = Caller("ada", CallerRole.USER, str(TOKEN_ID))
 
 @pytest.fixture
 def signer() -> Signer:
-    return Signer("a" * 64)
+    return signer_of(b"a")
 
 
 def test_signed_values_can_be_read(signer):
@@ -27,7 +28,7 @@ def test_signed_values_can_be_read(signer):
         CALLER.user_id,
         TOKEN_ID,
     )
-    same_key = Signer("a" * 64)
+    same_key = signer_of(b"a")
     assert same_key.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
         CALLER.user_id,
         TOKEN_ID,
@@ -42,7 +43,7 @@ def test_a_value_is_refused_for_another_purpose(signer):
 def test_a_sessions_token_is_stable_and_names_session_and_user(signer):
     token = signer.sign_exports(SESSION, "ada")
     assert signer.read_exports(token) == (SESSION, "ada")
-    assert token == Signer("a" * 64).sign_exports(SESSION, "ada")
+    assert token == signer_of(b"a").sign_exports(SESSION, "ada")
     # It needs no quoting in the environment variable that carries it.
     assert re.fullmatch(r"sbxs_[A-Za-z0-9._-]+", token)
 
@@ -56,7 +57,7 @@ def test_other_values_are_refused_as_session_token(signer, change):
                 signer.read_exports(value)
     for other in (
         signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID),
-        Signer("b" * 64).sign_exports(SESSION, "ada"),
+        signer_of(b"b").sign_exports(SESSION, "ada"),
     ):
         with pytest.raises(SignatureRefused):
             signer.read_exports(other if other.startswith("sbxs_") else f"sbxs_{other}")
@@ -86,4 +87,4 @@ def test_changed_values_are_refused(signer, change):
 
 def test_another_key_is_refused(signer):
     with pytest.raises(SignatureRefused):
-        Signer("b" * 64).read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION)
+        signer_of(b"b").read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION)

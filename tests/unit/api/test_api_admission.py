@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,13 +13,13 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.access.signing import Signer
-from sandbox.access.tokens import TokenUnknown
+from sandbox.access.tokens import Credential, TokenUnknown
 from sandbox.api.http.admission import UNKNOWN_BODY_BYTES, Admission
 from sandbox.api.http.auth import require_caller
 from sandbox.api.http.live import OpenConnections
 from sandbox.domain.caller import Caller, CallerRole
 from sandbox.settings import Settings
+from tests.fakes.secrets import signer as signer_of
 
 SESSIONS = "/api/v1/sessions"
 A_SESSION = f"{SESSIONS}/3f0f3b52-9f6c-4bb8-8a4b-2b8d6f4c7d10"
@@ -31,6 +31,7 @@ class Tokens:
 
     callers: dict[str, Caller] = field(default_factory=dict)
     ended: set[UUID] = field(default_factory=set)
+    signed_out: set[bytes | None] = field(default_factory=set)
 
     async def authenticate(self, token: str) -> Caller:
         if token not in self.callers:
@@ -40,8 +41,8 @@ class Tokens:
     async def authenticate_cookies(self, cookies: Sequence[str]) -> Caller:
         return await self.authenticate(cookies[0])
 
-    async def valid(self, token_ids: Collection[UUID]) -> set[UUID]:
-        return set(token_ids) - self.ended
+    async def valid(self, credentials: Collection[Credential]) -> set[Credential]:
+        return {each for each in credentials if each[0] not in self.ended and each[1] not in self.signed_out}
 
 
 @dataclass
@@ -148,7 +149,7 @@ async def world() -> AsyncIterator[World]:
     await connections.start()
 
     def make(**settings: Any) -> Admission:
-        return Admission(backend, Settings(**settings), tokens, Signer("k" * 32), connections)
+        return Admission(backend, Settings(**settings), tokens, signer_of(b"k"), connections)
 
     yield World(tokens, backend, connections, make, make(requests_per_user=3, streams_per_user=2, terminals_per_user=1))
     await connections.close()
@@ -187,7 +188,7 @@ async def test_a_sign_in_form_is_read() -> None:
         bodies.append((await receive())["body"])
 
     tokens = Tokens()
-    app = Admission(form, Settings(), tokens, Signer("k" * 32), OpenConnections(tokens))
+    app = Admission(form, Settings(), tokens, signer_of(b"k"), OpenConnections(tokens))
     for length in (5, UNKNOWN_BODY_BYTES + 1):
         headers = {"content-length": str(length)}
         await Client(app, "/", token=None, headers=headers, pieces=[b"token"]).run()
@@ -288,6 +289,19 @@ async def test_streams_and_terminals_end_with_their_token(world: World) -> None:
     assert not tasks[2].done()
     world.backend.released.set()
     await tasks[2]
+
+
+async def test_streams_of_a_browser_end_when_it_signs_out(world: World) -> None:
+    ann = world.tokens.callers["ann"]
+    world.tokens.callers["ann's browser"] = replace(ann, sign_in=b"sign-in")
+    browser = Client(world.app, f"{A_SESSION}/events", method="GET", token="ann's browser", pieces=[b""])
+    other = Client(world.app, f"{A_SESSION}/events", method="GET", pieces=[b""])
+    tasks = await held(world, [browser, other])
+    world.tokens.signed_out.add(b"sign-in")
+    assert (await _wait_for(tasks[0])).sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert not tasks[1].done()
+    world.backend.released.set()
+    await tasks[1]
 
 
 async def test_a_download_of_an_ended_token_breaks_off(world: World) -> None:

@@ -24,8 +24,8 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 COMMANDS = dict(_commands(get_command(app)))
 WANTED = (
-    "up down demo serve migrate doctor create watch list show logs exec shell ps signal open console kill relaunch "
-    "recover download"
+    "up down demo serve migrate doctor create watch list show logs exec shell ps signal open console audit kill "
+    "relaunch recover download"
 )
 
 
@@ -35,6 +35,7 @@ def test_all_commands_exist() -> None:
     expected |= {("ingest", report) for report in ("junit", "coverage")}
     expected |= {("retention", "run")}
     expected |= {("lessons", verb) for verb in ("list", "refine")}
+    expected |= {("secrets", verb) for verb in ("set", "list", "rm", "rotate-key")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
     assert set(COMMANDS) == expected
 

@@ -10,6 +10,7 @@ from opentelemetry.util.re import parse_env_headers
 
 from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
 from sandbox.domain.session import Session, SessionStatus
+from sandbox.domain.variables import SessionValues
 from sandbox.engine.guest import EXPORTS_PORT
 from sandbox.guest.options import Options
 from sandbox.launch.environment import preview_environment, role_environment
@@ -26,7 +27,7 @@ def session(project_id: str | None = "shop", **env: str) -> Session:
         session_id=ID, user_id="ada", project_id=project_id, project_digest=None, status=SessionStatus.CREATING,
         runtime_type="python312", containers={}, preview_port=None, backend_port=None, pipeline_stage=None,
         pipeline_run_id="run", run_id=ID, created_at=now, last_active=now, terminated_at=None, expires_at=None,
-        idle_timeout_seconds=None, max_lifetime_seconds=None, error=None, work=None, env=env,
+        idle_timeout_seconds=None, max_lifetime_seconds=None, error=None, work=None, values=SessionValues(env),
     )  # fmt: skip
 
 
@@ -99,6 +100,6 @@ def test_the_token_is_not_sent_to_another_endpoint() -> None:
             assert TOKEN not in str(environment(session_, plan_, "web"))
             container = otel_environment(session_, plan_, "web", TOKEN)
             assert TOKEN not in str(container)
-            assert container.items() >= given.items()
+            assert not container.keys() & given.keys()  # the engine shows them
     env = environment(session(OTEL_EXPORTER_OTLP_HEADERS="key=1"), plan("web"), "web")
     assert env["OTEL_EXPORTER_OTLP_HEADERS"] == "key=1"

@@ -21,7 +21,8 @@ from sandbox.projects.service import ProjectService, Runtimes
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.disk_space import FULL_BYTES, DiskLow, DiskSpace, DiskState
 from sandbox.sessions.create_request import CreateRequest
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.limits import SessionLimits
+from sandbox.sessions.service import SessionService
 from sandbox.settings import DiskReserve, Settings
 from sandbox.workers import Workers
 from tests.fakes.world import CALLER, World, one_role
@@ -156,16 +157,16 @@ async def test_sessions_and_projects_need_room(world: World, tmp_path: Path) -> 
         raise DiskLow("nearly full")
 
     limits = SessionLimits(idle_timeout_seconds=0, max_lifetime_seconds=0, sessions_per_user=1000)
-    sessions = SessionService(
-        world.db, world.engine, cast("ProjectService", world.projects), limits, ["python312"], require_room=refuse
-    )
+    projects = cast("ProjectService", world.projects)
+    parts = (world.db, world.engine, projects, limits, ["python312"])
+    sessions = SessionService(*parts, environments=world.environments, require_room=refuse)
     with pytest.raises(DiskLow):
         await sessions.create(CALLER, CreateRequest(), None)
     with pytest.raises(DiskLow):
         await sessions.relaunch(CALLER, session.session_id)
-    projects = ProjectService(world.db, cast("Runtimes", None), Settings(), Workers(), require_room=refuse)
+    uploads = ProjectService(world.db, cast("Runtimes", None), Settings(), Workers(), require_room=refuse)
     with pytest.raises(DiskLow):
-        await projects.put(CALLER, "site", tmp_path / "archive", ArchiveKind.TAR_GZ)
+        await uploads.put(CALLER, "site", tmp_path / "archive", ArchiveKind.TAR_GZ)
     # What runs goes on.
     guest, _ = await sessions.guest(CALLER, session.session_id, None)
     await guest.write_file("note", b"kept")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import cast
 
 import pytest
 
+from sandbox.projects.service import ProjectService
 from sandbox.sessions.create_request import CreateRequest
-from sandbox.sessions.service import SessionLimits, SessionService
+from sandbox.sessions.limits import SessionLimits
+from sandbox.sessions.service import SessionService
 from tests.fakes.world import CALLER, World
 
 HOUR, DAY = 3600, 86_400
@@ -15,7 +18,9 @@ HOUR, DAY = 3600, 86_400
 
 def service(world: World, idle: int, lifetime: int) -> SessionService:
     limits = SessionLimits(idle, lifetime, sessions_per_user=1000)
-    return SessionService(world.db, world.engine, world.projects, limits, ["python312"])  # type: ignore[arg-type]
+    projects = cast("ProjectService", world.projects)
+    parts = (world.db, world.engine, projects, limits, ["python312"])
+    return SessionService(*parts, environments=world.environments)
 
 
 @pytest.mark.parametrize(

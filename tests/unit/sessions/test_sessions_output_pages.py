@@ -8,12 +8,14 @@ from typing import cast
 
 import pytest
 
+from sandbox.domain.variables import Redactor
 from sandbox.engine.guest import Guest, OutputChunk, ProcessInfo, Stream
 from sandbox.errors import GuestError
 from sandbox.sessions import output_pages
 from sandbox.sessions.output_pages import OutputQuery, page_after, page_before
 
-ALL = OutputQuery()
+SHOWN = Redactor({})
+ALL = OutputQuery(SHOWN)
 
 
 @dataclass
@@ -106,9 +108,9 @@ async def test_lines_are_found_by_text_and_stream(stored: StoredOutput) -> None:
     stored.add(b"one\nTwo\n")
     stored.add(b"two on stderr\n", Stream.STDERR)
     stored.add(b"three\n")
-    found = await page_before(guest(stored), "app", OutputQuery(text="tWO"), before=None, limit=10)
+    found = await page_before(guest(stored), "app", OutputQuery(SHOWN, text="tWO"), before=None, limit=10)
     assert [line.text for line in found.lines] == ["Two", "two on stderr"]
-    found = await page_after(guest(stored), "app", OutputQuery(stream="stderr"), after=0, limit=10)
+    found = await page_after(guest(stored), "app", OutputQuery(SHOWN, stream="stderr"), after=0, limit=10)
     assert [(line.text, line.stream) for line in found.lines] == [("two on stderr", "stderr")]
     # Following goes on after everything that was read, not after the last line that matched.
     assert found.end == stored.end
@@ -116,7 +118,7 @@ async def test_lines_are_found_by_text_and_stream(stored: StoredOutput) -> None:
 
 async def test_lines_are_found_by_level(stored: StoredOutput) -> None:
     stored.add(b"INFO: no error\n[warn] slow\n\x1b[31mERROR\x1b[0m failed\nplain\n")
-    found = await page_before(guest(stored), "app", OutputQuery(level="warning"), before=None, limit=10)
+    found = await page_before(guest(stored), "app", OutputQuery(SHOWN, level="warning"), before=None, limit=10)
     assert [line.text for line in found.lines] == ["[warn] slow", "\x1b[31mERROR\x1b[0m failed"]
 
 

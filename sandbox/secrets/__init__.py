@@ -1,0 +1,1 @@
+"""Secrets: the keys of a deployment, what is encrypted with them, and the values that users keep by name."""

@@ -1,0 +1,47 @@
+"""Variables that refer to secrets, and the redaction of secrets in output."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from sandbox.domain.variables import FromSecret, Redactor, RequestedVariables, SessionValues, referred, withhold
+
+REQUESTED: TypeAdapter[RequestedVariables] = TypeAdapter(RequestedVariables)
+
+
+def test_a_value_may_refer_to_a_secret() -> None:
+    env = REQUESTED.validate_python({"A": "1", "KEY": {"from_secret": "api-key"}})
+    assert referred(env) == {"api-key"}
+    assert SessionValues(env, {"api-key": "hush"}).resolve(env) == {"A": "1", "KEY": "hush"}
+    assert "hush" not in repr(SessionValues(env, {"api-key": "hush"}))
+
+
+@pytest.mark.parametrize("name", ["", "request/web/A", "a b", "../x", "x" * 101])
+def test_a_request_names_secrets_only(name: str) -> None:
+    with pytest.raises(ValidationError):
+        REQUESTED.validate_python({"KEY": {"from_secret": name}})
+
+
+def test_values_of_a_requested_plan_are_withheld_from_it() -> None:
+    env, values = withhold("web", {"A": "1", "KEY": {"from_secret": "api-key"}})
+    given = REQUESTED.validate_python({"KEY": env["KEY"]}) | {"A": FromSecret(**env["A"])}
+    session = SessionValues(values=values | {"api-key": "hush"})
+    assert session.resolve(given) == {"A": "1", "KEY": "hush"}
+    assert "1" not in str(env)
+    assert session.redactor().text("1 hush") == "1 hush"  # too short
+
+
+def test_values_are_stored_and_read_again() -> None:
+    values = SessionValues({"A": "1", "KEY": FromSecret(from_secret="api-key")}, {"api-key": "hush"})
+    assert SessionValues.from_json(values.to_json()) == values
+
+
+def test_secrets_are_redacted_in_texts_and_json() -> None:
+    several_lines = "BEGIN\nMIIEpAIBAAKCAQEA\nEND"
+    hide = Redactor({"key": "12345678", "longer": "12345678-9", "pem": several_lines, "short": "1234567"})
+    assert hide.text("a 12345678 b 12345678-9 c 1234567") == "a [secret key] b [secret longer] c 1234567"
+    assert hide.text("MIIEpAIBAAKCAQEA") == "[secret pem]"
+    found = hide.json({"line": "x12345678", "items": ["12345678", 5, None], "tuple": ("12345678",)})
+    assert found == {"line": "x[secret key]", "items": ["[secret key]", 5, None], "tuple": ["[secret key]"]}
+    assert Redactor({}).json({"line": "12345678"}) == {"line": "12345678"}
