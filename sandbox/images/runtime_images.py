@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sandbox.engine import labels
-from sandbox.engine.docker.build_context import BuildContext, digest_tree, is_source
+from sandbox.engine.docker.build_context import BuildContext, digest_tree, is_source, stamp_tree
 from sandbox.engine.docker.image_builder import ImageBuilder, Pulled
 from sandbox.engine.host_environment import CA_BUNDLE_PATH, HostPassthrough, container_environment
 from sandbox.engine.runtimes import Runtime, RuntimeCatalog
@@ -44,8 +44,8 @@ class RuntimeImages:
     An image is tagged `purple8/{runtime}:{digest}`. The digest covers the runtime's folder, the guest agent, the kind
     of base and this machine's CA certificates, so a change of any of them leads to a new image, and nothing else does.
 
-    The only state in memory is that no registry answered. After each build, images of the same runtime that are older
-    than `min_age_seconds` and that no container uses are removed.
+    The only state in memory is that no registry answered, and which images were found. After each build, images of the
+    same runtime that are older than `min_age_seconds` and that no container uses are removed.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class RuntimeImages:
         self._builder = ImageBuilder(docker_host)
         self._host = host or container_environment()
         self._guest = guest_folder or Path(__file__).resolve().parent.parent / "guest"
+        #: For each runtime the state of its sources when its image was found, and the image.
+        self._known: dict[str, tuple[object, str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._registry_unreachable = False
         self._bases = asyncio.Lock()
@@ -73,7 +75,12 @@ class RuntimeImages:
 
         Raises RuntimeUnknown, RuntimeInvalid, or EngineError if the engine does not answer.
         """
-        return await asyncio.to_thread(self._find, self._catalog.get(name))
+        runtime = self._catalog.get(name)
+        return await asyncio.to_thread(self._known_or_found, runtime)
+
+    def forget(self, name: str) -> None:
+        """Ask the engine for the runtime's image at the next use, because a container could not be made of it."""
+        self._known.pop(name, None)
 
     async def ensure(self, name: str, progress: Progress = lambda _: None) -> str:
         """Build the runtime's image unless the engine has it, and return its reference.
@@ -99,6 +106,17 @@ class RuntimeImages:
             async with self._bases:
                 await asyncio.to_thread(self._remove_old, tag, notify)
             return tag
+
+    def _known_or_found(self, runtime: Runtime) -> str | None:
+        """The image that was found for the same sources, else the one that the engine has."""
+        sources = (stamp_tree(runtime.folder), stamp_tree(self._guest))
+        known = self._known.get(runtime.name)
+        if known is not None and known[0] == sources:
+            return known[1]
+        found = self._find(runtime)
+        if found is not None:
+            self._known[runtime.name] = (sources, found)
+        return found
 
     def _find(self, runtime: Runtime) -> str | None:
         for kind in BaseKind:

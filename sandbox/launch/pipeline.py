@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from sandbox.crashpoints import crash_point
@@ -116,19 +117,31 @@ class Pipeline:
         because containers were lost.
         """
         records = await journal.stages()
-        for index, name in enumerate(names, start=1):
-            record = records.get(name)
-            if record and record.state in (StageState.COMPLETED, StageState.SKIPPED):
-                continue
-            position = {"stage": name.value, "index": index, "total": len(names)}
+        done = (StageState.COMPLETED, StageState.SKIPPED)
+        left = [name for name in names if name not in records or records[name].state not in done]
+        positions = {
+            name: {"stage": name.value, "index": index, "total": len(names)}
+            for index, name in enumerate(names, start=1)
+        }
+        if left and _begins(records.get(left[0])):
+            crash_point(f"{left[0]}:before-start")
+            await journal.stage_started(left[0], _stage_event(positions[left[0]], "started"))
+            records[left[0]] = _started(records.get(left[0]))
+        for name, following in zip_longest(left, left[1:]):
+            begun = following if following is not None and _begins(records.get(following)) else None
+            starts = {begun: _stage_event(positions[begun], "started")} if begun else {}
             try:
-                session = await self._run_stage(session, journal, identity, name, position, record)
+                session = await self._run_stage(
+                    session, journal, identity, name, positions[name], records[name], starts
+                )
             except StageFailed as failure:
                 error = SessionError(failure.code, failure.message, failure.hint, name.value, failure.details)
                 return session, error, False
             except ContainersLost as lost:
                 log.warning("containers were lost at stage %s and are replaced: %s", name, lost)
                 return replace(session, waiting=None), None, True
+            if begun:
+                records[begun] = _started(records.get(begun))
         return session, None, False
 
     async def _run_stage(
@@ -138,18 +151,16 @@ class Pipeline:
         identity: RunIdentity,
         name: StageName,
         position: dict[str, Any],
-        record: StageRecord | None,
+        record: StageRecord,
+        starts: Mapping[StageName, NewEvent],
     ) -> Session:
         """Run one stage and write its checkpoint; the session as it is after that. Raises StageFailed.
 
-        The duration counts from the stage's first attempt, across restarts of the service.
+        The checkpoint also starts the next stage, if `starts` has it, with this event. The duration counts from the
+        stage's first attempt, across restarts of the service.
         """
-        begins = record is None or record.state is StageState.FAILED
-        started_at = now() if record is None or begins else record.started_at
-        if begins:
-            crash_point(f"{name}:before-start")
-            await journal.stage_started(name, NewEvent(EventType.STAGE, {**position, "state": "started"}))
-        bound = _BoundJournal(journal, name, dict(record.progress) if record else {})
+        started_at = record.started_at
+        bound = _BoundJournal(journal, name, dict(record.progress))
         context = StageContext(session, self._engine, bound)
         try:
             crash_point(f"{name}:before-act")
@@ -158,14 +169,15 @@ class Pipeline:
         except StageFailed as error:
             failure = _redacted(error, session)
             duration = _milliseconds(started_at)
-            event = NewEvent(EventType.STAGE, {**position, "state": "failed", "duration_ms": duration})
+            event = _stage_event(position, "failed", duration_ms=duration)
             await journal.stage_ended(name, StageState.FAILED, [event], duration_ms=duration, error_code=failure.code)
             self._record_stage(identity, session, name, started_at, failure)
             raise failure from error
         state = StageState.SKIPPED if result.skipped else StageState.COMPLETED
         duration = _milliseconds(started_at)
-        event = NewEvent(EventType.STAGE, {**position, "state": state.value, "duration_ms": duration})
-        await journal.stage_ended(name, state, [*result.events, event], duration_ms=duration, result=result)
+        events = [*result.events, _stage_event(position, state.value, duration_ms=duration), *starts.values()]
+        following = next(iter(starts), None)
+        await journal.stage_ended(name, state, events, duration_ms=duration, result=result, following=following)
         crash_point(f"{name}:after-checkpoint")
         self._record_stage(identity, session, name, started_at, None)
         return replace(result.applied_to(context.session), pipeline_stage=name.value)
@@ -233,6 +245,20 @@ def _redacted(failure: StageFailed, session: Session) -> StageFailed:
     hide = session.values.redactor()
     details = hide.json(failure.details) if failure.details else None
     return StageFailed(failure.code, hide.text(failure.message), hide.text(failure.hint), details=details)
+
+
+def _begins(record: StageRecord | None) -> bool:
+    """Whether a stage without a checkpoint is not under way."""
+    return record is None or record.state is StageState.FAILED
+
+
+def _started(record: StageRecord | None) -> StageRecord:
+    """The record of a stage that was started just now. What it had recorded before a repetition stays."""
+    return StageRecord(StageState.STARTED, now(), record.progress if record else {})
+
+
+def _stage_event(position: Mapping[str, Any], state: str, **more: Any) -> NewEvent:
+    return NewEvent(EventType.STAGE, {**position, "state": state, **more})
 
 
 def _attributes(session: Session, code: str | None) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class RunJournal:
     async def stage_started(self, stage: StageName, event: NewEvent) -> None:
         async with self._db.transaction() as conn:
             await self._advance(conn, [event])
-            await conn.execute(_STAGE_STARTED, {"run_id": self._session.run_id, "stage": stage.value})
+            await self._start(conn, stage)
 
     async def stage_ended(
         self,
@@ -151,10 +151,12 @@ class RunJournal:
         duration_ms: int,
         result: StageResult | None = None,
         error_code: str | None = None,
+        following: StageName | None = None,
     ) -> None:
         """The checkpoint: the stage's outcome, its changes of the session and its events, in one transaction.
 
-        `result` is None for a stage that failed; it then changes nothing in the session's row.
+        `result` is None for a stage that failed; it then changes nothing in the session's row. The stage `following`
+        is started by the last of the events.
         """
         changes = {**columns(result), "pipeline_stage": stage.value} if result is not None else {}
         async with self._db.transaction() as conn:
@@ -172,7 +174,12 @@ class RunJournal:
             if result is not None and result.observations is not None:
                 found = _json(result.observations.to_json())
                 await conn.execute(_OBSERVED, {"run_id": self._session.run_id, "observations": found})
+            if following is not None:
+                await self._start(conn, following)
             await update_pipeline_log(conn, self._session.session_id)
+
+    async def _start(self, conn: AsyncConnection, stage: StageName) -> None:
+        await conn.execute(_STAGE_STARTED, {"run_id": self._session.run_id, "stage": stage.value})
 
     async def write(self, stage: StageName, new_events: Sequence[NewEvent], progress: dict[str, Any] | None) -> None:
         """See `StageJournal.write`."""

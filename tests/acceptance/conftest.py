@@ -70,8 +70,11 @@ def _remove_everything(home: Path) -> None:
         if left:
             _end_sessions(home)
         with closing(docker.from_env()) as client:
-            for network in client.networks.list(filters={"label": f"{labels.DEPLOYMENT}={deployment_id}"}):
-                network.remove()
+            label = {"label": f"{labels.DEPLOYMENT}={deployment_id}"}
+            for container in client.containers.list(all=True, filters=label, ignore_removed=True):
+                container.remove(force=True)  # It waits in the pool.
+            for resource in (*client.volumes.list(filters=label), *client.networks.list(filters=label)):
+                resource.remove()
         if deployment_id is not None:
             remove_rules(deployment_id)
         asyncio.run(EmbeddedPostgres(home).stop())

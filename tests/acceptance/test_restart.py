@@ -22,13 +22,10 @@ from tests.acceptance.crashed_launches import (
 )
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
-#: Every named crash point of a launch, in order.
+#: Every named crash point of a launch, in order. Each stage is started with the checkpoint of the one before it.
 POINTS = [
-    *(
-        f"{stage}:{point}"
-        for stage in PROJECT_STAGES
-        for point in ("before-start", "before-act", "after-act", "after-checkpoint")
-    ),
+    "plan:before-start",
+    *(f"{stage}:{point}" for stage in PROJECT_STAGES for point in ("before-act", "after-act", "after-checkpoint")),
     "end:before-checkpoint",
     "end:after-checkpoint",
 ]

@@ -75,6 +75,9 @@ class FakeImages:
         self.missing.discard(name)
         return f"fake/{name}"
 
+    def forget(self, name: str) -> None:
+        """Nothing is remembered."""
+
 
 def _archive(files: Mapping[str, str]) -> bytes:
     target = io.BytesIO()

@@ -44,6 +44,7 @@ class Images(Protocol):
 
     async def reference(self, name: str) -> str | None: ...
     async def ensure(self, name: str, progress: Callable[[str], None]) -> str: ...
+    def forget(self, name: str) -> None: ...
 
 
 async def _begin_anew(context: StageContext, role: str) -> None:
@@ -158,6 +159,8 @@ class ContainersStage:
         try:
             return await context.engine.ensure_container(spec)
         except EngineError as error:
+            if error.code == "image_missing":
+                self._images.forget(spec.runtime)  # The next attempt builds it.
             if error.code != "container_mismatch":
                 raise
         name = container_name(spec.session_id, spec.role)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sandbox.domain.events import EventType, NewEvent
-from sandbox.domain.plan import LaunchPlan, blank_plan
+from sandbox.domain.plan import LaunchPlan, RolePlan, blank_plan
 from sandbox.domain.session import Session
 from sandbox.domain.stages import StageName
 from sandbox.launch.stage import StageContext, StageResult
@@ -44,21 +44,20 @@ class PlanStage:
             plan = await self._plans.plan_for(session.project_digest, session.requested_plan)
         adjusted = await self._lessons.adjust(session, plan)
         plan = adjusted.plan
-        for role, what in plan.roles.items():
-            summary = ", ".join(
-                part for part in (what.framework, what.runtime, f"port {what.port}" if what.port else None) if part
-            )
-            await context.journal.log_line(f"{summary}; start: {what.start or 'nothing'}", role=role)
-        return StageResult(plan=plan, events=tuple(_event(note) for note in adjusted.notes))
+        lines = [_line(role, _summary(what)) for role, what in plan.roles.items()]
+        return StageResult(plan=plan, events=(*lines, *(_lesson(note) for note in adjusted.notes)))
 
 
-def _event(note: Note) -> NewEvent:
-    """A line of the log that names the lesson, for people and for programs."""
-    data = {
-        "stage": StageName.PLAN.value,
-        "role": note.role,
-        "stream": "system",
-        "line": note.line,
-        "lesson": {"lesson_id": note.lesson_id, "arm": note.arm},
-    }
+def _summary(role: RolePlan) -> str:
+    parts = (role.framework, role.runtime, f"port {role.port}" if role.port else None)
+    return f"{', '.join(part for part in parts if part)}; start: {role.start or 'nothing'}"
+
+
+def _line(role: str, line: str, **more: Any) -> NewEvent:
+    data = {"stage": StageName.PLAN.value, "role": role, "stream": "system", "line": line, **more}
     return NewEvent(EventType.LOG, data)
+
+
+def _lesson(note: Note) -> NewEvent:
+    """A line of the log that names the lesson, for people and for programs."""
+    return _line(note.role, note.line, lesson={"lesson_id": note.lesson_id, "arm": note.arm})

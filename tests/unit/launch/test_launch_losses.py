@@ -152,7 +152,7 @@ async def test_a_service_that_dies_while_it_replaces_a_container_is_resumed(
 
     def crash_on_return(point: str) -> None:
         passed.append(point)
-        if passed.count("containers:before-start") == 2:
+        if passed.count("containers:before-act") == 2:
             raise Crash(point)
 
     monkeypatch.setattr("sandbox.launch.pipeline.crash_point", crash_on_return)

@@ -12,12 +12,14 @@ from sandbox.domain.stages import BLANK_STAGES, PROJECT_STAGES, StageName
 from tests.fakes.processes import Script
 from tests.fakes.world import Crash, World, crash_at, eventually, one_role
 
-POINTS = ("before-start", "before-act", "after-act", "after-checkpoint")
+POINTS = ("before-act", "after-act", "after-checkpoint")
 ENDS = ("end:before-checkpoint", "end:after-checkpoint")
 
 
 def points(stages: tuple[StageName, ...]) -> list[str]:
-    return [f"{stage}:{point}" for stage in stages for point in POINTS] + list(ENDS)
+    """Each stage is started with the checkpoint of the one before it."""
+    later = [f"{stage}:{point}" for stage in stages for point in POINTS]
+    return [*([f"{StageName.PLAN}:before-start"] if StageName.PLAN in stages else []), *later, *ENDS]
 
 
 async def resume(world: World, session: Session) -> Session:
