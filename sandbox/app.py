@@ -197,6 +197,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             audit=await started(stack, AuditLog(core.db)),
             secrets=core.environments.secrets,
             signer=core.signer,
+            installs=core.installs,
             projects=project_service,
             sessions=session_service,
             recovery=recovery_service,

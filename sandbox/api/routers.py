@@ -10,6 +10,7 @@ from sandbox.api.routes import (
     alerts,
     analytics,
     audit,
+    cache,
     commands,
     coverage,
     docs,
@@ -40,7 +41,7 @@ from sandbox.api.routes import (
 def routers() -> list[APIRouter]:
     """All routers, in the order of the documentation at `/docs`."""
     of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
-    modules = (health, tokens, sign_in_links, audit, secrets, projects, *of_sessions, docs)
+    modules = (health, tokens, sign_in_links, audit, secrets, projects, cache, *of_sessions, docs)
     return [*(module.router for module in modules), *records_routers()]
 
 

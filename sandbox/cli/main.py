@@ -11,6 +11,7 @@ import typer
 
 from sandbox.cli import (
     audit,
+    cache,
     commands,
     console,
     demo,
@@ -104,6 +105,7 @@ for name, session_command in (
 ):
     app.command(name, rich_help_panel=_SESSIONS)(session_command)
 app.command("audit", rich_help_panel=_ADMINISTRATION)(audit.audit)
+app.add_typer(cache.app, name="cache", rich_help_panel=_ADMINISTRATION)
 app.add_typer(ingest.app, name="ingest", rich_help_panel=_ADMINISTRATION)
 app.add_typer(lessons.app, name="lessons", rich_help_panel=_ADMINISTRATION)
 app.add_typer(retention.app, name="retention", rich_help_panel=_ADMINISTRATION)

@@ -9,6 +9,7 @@ Example:
 """
 
 from sandbox.client.aio import AsyncSandbox
+from sandbox.client.cache import AsyncCache, Cache
 from sandbox.client.config import ClientConfig, resolve
 from sandbox.client.errors import (
     ApiError,
@@ -20,20 +21,32 @@ from sandbox.client.errors import (
     SandboxError,
     StreamBroken,
 )
-from sandbox.client.models import CommandResult, FileEntry, LaunchEvent, LogLine, ProcessEntry, ProjectInfo, SessionInfo
+from sandbox.client.models import (
+    CommandResult,
+    FileEntry,
+    KeptInstall,
+    LaunchEvent,
+    LogLine,
+    ProcessEntry,
+    ProjectInfo,
+    SessionInfo,
+)
 from sandbox.client.secrets import AsyncSecrets, Secrets
 from sandbox.client.sync import Sandbox
 from sandbox.client.terminal import Terminal
 
 __all__ = [
     "ApiError",
+    "AsyncCache",
     "AsyncSandbox",
     "AsyncSecrets",
     "AuthenticationError",
+    "Cache",
     "ClientConfig",
     "CommandResult",
     "ConnectionFailed",
     "FileEntry",
+    "KeptInstall",
     "LaunchEvent",
     "LaunchFailed",
     "LogLine",

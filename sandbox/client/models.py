@@ -96,6 +96,26 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptInstall:
+    """Dependencies that are kept from a launch. `kind` is install, or downloads for packages that were downloaded."""
+
+    key: str
+    kind: str
+    user_id: str
+    project_id: str
+    role: str
+    runtime: str
+    files: int
+    size_bytes: int
+    used_at: datetime | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> KeptInstall:
+        names = ("key", "kind", "user_id", "project_id", "role", "runtime", "files", "size_bytes")
+        return cls(**{name: data[name] for name in names}, used_at=parse_time(data.get("used_at")))
+
+
+@dataclass(frozen=True, slots=True)
 class CommandResult:
     """The result of a finished command."""
 

@@ -61,6 +61,8 @@ def pack_changes(workspace: Workspace, request: WorkerRequest) -> None:
 
 def unpack_changes(_workspace: Workspace, request: WorkerRequest) -> None:
     command = [TAR, "--extract", "--file=-", "--directory=/", "--preserve-permissions", "--no-same-owner"]
+    # The members of a folder are not next to each other, so its time and mode are set at the end.
+    command.append("--delay-directory-restore")
     with (
         _memory_file() as errors,
         subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, env={}, bufsize=0) as tar,

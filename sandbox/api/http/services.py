@@ -14,6 +14,7 @@ from sandbox.access.tokens import TokenService
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
 from sandbox.events.broker import EventBroker
+from sandbox.installs.archives import KeptInstalls
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
@@ -48,6 +49,7 @@ class Services:
     audit: AuditLog
     secrets: SecretService
     signer: Signer
+    installs: KeptInstalls
     projects: ProjectService
     sessions: SessionService
     recovery: RecoveryService

@@ -33,7 +33,7 @@ def test_all_commands_exist() -> None:
     expected: set[tuple[str, ...]] = {(name,) for name in WANTED.split()}
     expected |= {("runtimes", verb) for verb in ("list", "build")}
     expected |= {("ingest", report) for report in ("junit", "coverage")}
-    expected |= {("retention", "run")}
+    expected |= {("retention", "run"), ("cache", "list"), ("cache", "clear")}
     expected |= {("lessons", verb) for verb in ("list", "refine")}
     expected |= {("secrets", verb) for verb in ("set", "list", "rm", "rotate-key")}
     expected |= {("token", verb) for verb in ("create", "list", "revoke")}
