@@ -302,7 +302,8 @@ async def _start_reconciler(
 async def _start_exports(stack: AsyncExitStack, core: _Core, replica: Replica, receiver: Receiver) -> ExportService:
     """Start fetching OTLP exports from containers."""
     settings = core.settings
-    service = ExportService(core.db, core.signer, receiver, records_per_minute=settings.session_records_per_minute)
+    parts, limit = (core.db, core.signer, receiver, core.environments), settings.session_records_per_minute
+    service = ExportService(*parts, records_per_minute=limit)
     collector = Collector(core.db, core.engine, replica, service, lease_seconds=settings.replica_lease_seconds)
     await started(stack, collector)
     return service

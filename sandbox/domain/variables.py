@@ -120,7 +120,12 @@ class SessionValues:
 
     def redactor(self) -> Redactor:
         """What hides the values of secrets in output."""
-        return Redactor({name: value for name, value in self.values.items() if not name.startswith(_REQUESTED)})
+        return Redactor(self.secrets)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The values of secrets by name, without those that the request itself gave."""
+        return {name: value for name, value in self.values.items() if not name.startswith(_REQUESTED)}
 
     def to_json(self) -> dict[str, Any]:
         env = {name: value if isinstance(value, str) else value.model_dump() for name, value in self.env.items()}
@@ -132,6 +137,16 @@ class SessionValues:
         return cls(env, value["values"])
 
 
+def redacted_lines(secrets: Mapping[str, str]) -> dict[str, str]:
+    """What is redacted of these values: each of their lines that is long enough, with the name of its secret."""
+    return {
+        line.strip(): name
+        for name, value in secrets.items()
+        for line in value.splitlines()
+        if len(line.strip()) >= MIN_REDACTED
+    }
+
+
 class Redactor:
     """Replaces the values of secrets by `[secret NAME]` in lines of output.
 
@@ -140,13 +155,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        names = {
-            line.strip(): name
-            for name, value in secrets.items()
-            for line in value.splitlines()
-            if len(line.strip()) >= MIN_REDACTED
-        }
-        self._names = names
+        self._names = names = redacted_lines(secrets)
         # Of values that begin alike the longest is replaced.
         longest_first = sorted(names, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if names else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.edge.access_log import access_logs, server_logs, skip_handler
+from sandbox.edge.cookies import surplus_cookies
 from sandbox.edge.folder import ADMIN_SOCKET, LOCAL_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
 from sandbox.edge.translation import Addresses
@@ -17,7 +18,9 @@ Json = dict[str, Any]
 
 #: Whole heads must arrive within this time.
 HEADER_TIMEOUT = "10s"
-HEADER_BYTES = 48 * 1024
+#: More than apps take, because surplus cookies are removed here (`cookies.py`). It is not all that a browser can send:
+#: with HTTP/2 a client makes the edge hold so much for each stream by sending little.
+HEADER_BYTES = 256 * 1024
 #: A body that is being sent, or an answer that is being read, must go on within these times.
 READ_IDLE_TIMEOUT = "30s"
 WRITE_IDLE_TIMEOUT = "60s"
@@ -94,6 +97,7 @@ def _server(settings: Settings) -> Json:
             "routes": [
                 {"handle": [skip_handler()]},
                 _end_refused_bodies(),
+                *surplus_cookies(),
                 *_strict_transport(settings),
                 *preview_routes(_addresses(settings), service=SERVICE, stream_close_delay=STREAM_CLOSE_DELAY),
                 {"handle": [_to_service()]},

@@ -31,8 +31,11 @@ class Environments:
         """The session with its values decrypted. Raises SealBroken."""
         if session.sealed is None:
             return session
-        content = self.keys.open(session.sealed, _place(session.session_id))
-        return replace(session, values=SessionValues.from_json(json.loads(content)), sealed=None)
+        return replace(session, values=self.values_of(session.session_id, session.sealed), sealed=None)
+
+    def values_of(self, session_id: UUID, sealed: bytes) -> SessionValues:
+        """The values in a session's row. Raises SealBroken."""
+        return SessionValues.from_json(json.loads(self.keys.open(sealed, _place(session_id))))
 
     def resealed(self, session_id: UUID, sealed: bytes) -> bytes:
         """The same values, encrypted with the current key."""

@@ -7,7 +7,7 @@ body again; a span that is sent twice is stored once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -52,10 +52,12 @@ class Receiver:
         encoding: str,
         owner: Owner | None,
         max_records: int | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Store the records of a body. With more than `max_records` it is refused with the code TOO_MANY_RECORDS.
 
-        `owner` is the user whose records these are; None if the records themselves may name their user.
+        `owner` is the user whose records these are; None if the records themselves may name their user. Values of
+        `secrets` are taken out of them.
         """
         try:
             media_type = messages.media_type(content_type)
@@ -66,7 +68,7 @@ class Receiver:
         except Unavailable as error:
             PUSHED_BACK.labels(what).inc()
             return Refused.from_error(error)
-        outcome = await self._intake.store(Body(what, body, media_type, encoding, owner, max_records))
+        outcome = await self._intake.store(Body(what, body, media_type, encoding, owner, max_records, secrets or {}))
         if isinstance(outcome, Stored):
             INTAKE.labels(what, "written").inc(outcome.written)
             INTAKE.labels(what, "rejected").inc(outcome.rejected)

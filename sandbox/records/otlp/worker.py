@@ -12,8 +12,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -26,6 +26,7 @@ from sandbox.records.otlp.mapping import Mapped, map_logs, map_spans
 from sandbox.records.otlp.messages import Decoded, RecordKind
 from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
+from sandbox.records.otlp.redaction import redacted
 from sandbox.telemetry.store import RecordStore, RowRefused
 
 #: Niceness of the worker processes: those that answer requests come first.
@@ -45,6 +46,8 @@ class Body:
     owner: Owner | None
     #: A body with more records is refused.
     max_records: int | None = None
+    #: Values that are taken out of the records, by name.
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Worker:
@@ -144,17 +147,18 @@ def _read(body: Body, max_bytes: int) -> Mapped | Refused:
             logs = messages.read(unpacked, body.media_type, ExportLogsServiceRequest)
             groups = logs.message.resource_logs
             count = logs.rejected + sum(len(scope.log_records) for group in groups for scope in group.scope_logs)
-            return _too_many(body, count) or _with_unreadable(map_logs(logs.message, body.owner), logs)
+            return _too_many(body, count) or _complete(body, map_logs(logs.message, body.owner), logs)
         spans = messages.read(unpacked, body.media_type, ExportTraceServiceRequest)
         traces = spans.message.resource_spans
         count = spans.rejected + sum(len(scope.spans) for group in traces for scope in group.scope_spans)
-        return _too_many(body, count) or _with_unreadable(map_spans(spans.message, body.owner), spans)
+        return _too_many(body, count) or _complete(body, map_spans(spans.message, body.owner), spans)
     except SandboxError as error:
         return Refused.from_error(error)
 
 
-def _with_unreadable(mapped: Mapped, decoded: Decoded[Any]) -> Mapped:
-    """Add the records that could not be read."""
+def _complete(body: Body, mapped: Mapped, decoded: Decoded[Any]) -> Mapped:
+    """Add the records that could not be read, and take secrets out of the others."""
+    mapped.rows = redacted(mapped.rows, body.secrets) if body.secrets else mapped.rows
     mapped.rejected += decoded.rejected
     mapped.reason = decoded.reason or mapped.reason
     return mapped

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
+from cachetools import TTLCache
+
 from sandbox.access.signing import SignatureRefused, Signer
 from sandbox.db.connection import Database
 from sandbox.errors import Kind, SandboxError
@@ -13,12 +15,15 @@ from sandbox.records.otlp.messages import RecordKind
 from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
 from sandbox.records.otlp.receiver import Answer, Receiver, answer
+from sandbox.secrets.environments import Environments
 from sandbox.sessions.exports import store
 from sandbox.sessions.exports.rate_limit import RateLimit, RateLimits
 from sandbox.telemetry.metrics.collectors import SESSION_EXPORTS
 
 #: Longest that a request waits for earlier ones of its session. Exporters give up after ten seconds.
 LOCK_SECONDS = 8.0
+#: How long the secrets of a session are known. They change when it is launched again.
+SECRETS_SECONDS = 5.0
 _LOCK_TIMED_OUT = Refused(
     INTAKE_TIMEOUT,
     Kind.UNAVAILABLE,
@@ -33,8 +38,18 @@ class ExportService:
     The records are stored as that session's and its user's.
     """
 
-    def __init__(self, db: Database, signer: Signer, receiver: Receiver, *, records_per_minute: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        signer: Signer,
+        receiver: Receiver,
+        environments: Environments,
+        *,
+        records_per_minute: int,
+    ) -> None:
         self._db = db
+        self._environments = environments
+        self._secrets: TTLCache[UUID, dict[str, str]] = TTLCache(4096, SECRETS_SECONDS)
         self._signer = signer
         self._receiver = receiver
         self._limits = RateLimits(records_per_minute)
@@ -83,13 +98,26 @@ class ExportService:
             admitted = limit.admit(len(body))
             if isinstance(admitted, Refused):
                 return admitted
-            outcome = await self._receiver.accept(what, body, content_type, encoding, owner, admitted)
+            secrets = await self._secrets_of(UUID(owner.session_id))
+            outcome = await self._receiver.accept(what, body, content_type, encoding, owner, admitted, secrets)
             if isinstance(outcome, Stored):
                 limit.charge(len(body), outcome.records)
                 return outcome
             return limit.exceeded(outcome.records) if outcome.code == TOO_MANY_RECORDS else outcome
+        except SandboxError as error:
+            return Refused.from_error(error)
         finally:
             limit.lock.release()
+
+    async def _secrets_of(self, session_id: UUID) -> dict[str, str]:
+        """The secrets of a session, which its apps may log. Raises DatabaseUnavailable and SealBroken."""
+        found = self._secrets.get(session_id)
+        if found is None:
+            async with self._db.read() as conn:
+                sealed = await store.sealed(conn, session_id)
+            found = self._environments.values_of(session_id, sealed).secrets if sealed is not None else {}
+            self._secrets[session_id] = found
+        return found
 
 
 def _answer(outcome: Outcome, what: RecordKind, content_type: str) -> Answer:

@@ -23,6 +23,7 @@ _LIVE_REPLICAS = text(f"""
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND coalesce(a.state_change > clock_timestamp() - make_interval(secs => :lease), TRUE)
 """)
+_SEALED = text("SELECT sealed FROM sandbox_sessions WHERE session_id = :session_id")
 _HAS_ENDED = text(f"SELECT NOT ({_NOT_ENDED}) FROM sandbox_sessions WHERE session_id = :session_id")
 
 
@@ -48,6 +49,12 @@ async def sources(conn: AsyncConnection) -> list[Source]:
 async def live_replicas(conn: AsyncConnection, lease_seconds: float) -> set[int]:
     """The numbers of the replicas that have shown activity within the lease."""
     return set((await conn.execute(_LIVE_REPLICAS, {"lease": lease_seconds})).scalars())
+
+
+async def sealed(conn: AsyncConnection, session_id: UUID) -> bytes | None:
+    """The encrypted values of the session's environment."""
+    found = (await conn.execute(_SEALED, {"session_id": session_id})).scalar_one_or_none()
+    return bytes(found) if found is not None else None
 
 
 async def has_ended(conn: AsyncConnection, session_id: UUID) -> bool:

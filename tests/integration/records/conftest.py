@@ -31,6 +31,7 @@ from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
 from sandbox.workers import Workers
+from tests.fakes.secrets import environments
 from tests.fakes.secrets import signer as signer_of
 
 
@@ -72,7 +73,9 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         timeout_seconds=60,
     )
     receiver = Receiver(intake)
-    exports = ExportService(database, signer, receiver, records_per_minute=settings.session_records_per_minute)
+    exports = ExportService(
+        database, signer, receiver, environments(database), records_per_minute=settings.session_records_per_minute
+    )
     workers = Workers()
     yield Services(
         settings,
