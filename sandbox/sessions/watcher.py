@@ -27,6 +27,7 @@ from sandbox.secrets.environments import Environments
 from sandbox.sessions import store
 from sandbox.sessions.app_exits import EXITED, AppExit, AppExitMonitor, ExitOutcome, find_app_exits, needs_polling
 from sandbox.sessions.guest_monitor import GuestMonitor
+from sandbox.sessions.memory_reports import MemoryReports
 from sandbox.sessions.recovery import store as recovery
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Watcher:
         self._engine = engine
         self._environments = environments
         self._apps = AppExitMonitor(engine, self.check)
+        self._memory = MemoryReports()
         self._guests = GuestMonitor(db, engine, self.check)
         #: Sessions with a pending check.
         self._pending: set[UUID] = set()
@@ -102,6 +104,7 @@ class Watcher:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _handle(self, event: EngineEvent) -> None:
+        self._memory.note(event)
         if event.action == "pause":
             message = f"the container of role {event.role} was paused"
             hint = f"Resume it with `docker unpause`, or `sandbox recover {event.session_id.hex[:8]}`, then try again."
@@ -176,13 +179,13 @@ class Watcher:
             # A session that is being launched is checked again until its launch has ended. The end of a launch that
             # waits is reported, so there is no need to look for it.
             return session is None or session.work is not Work.LAUNCH or session.waiting is not None
-        states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
+        states = await self._inspect(session)
         if any(state is not None and state.status == "removing" for state in states.values()):
             return False
         error = container_loss(session_id, states)
         if error is None and (error := await self._silence(session)) is not None:
             # Guest agents also fall silent because their container ends, or because the engine does.
-            states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
+            states = await self._inspect(session)
             error = container_loss(session_id, states) or error
         if error is not None:
             known = session.error is not None and session.error.code == error.code
@@ -193,6 +196,12 @@ class Watcher:
         if session.status is SessionStatus.RUNNING:
             return await self._check_apps(session, states)
         return True
+
+    async def _inspect(self, session: Session) -> dict[str, ContainerState | None]:
+        """The states of the session's containers."""
+        session_id = session.session_id
+        states = await for_each(session.containers, lambda role: self._engine.inspect_container(session_id, role))
+        return self._memory.corrected(states)
 
     async def _silence(self, session: Session) -> SessionError | None:
         """The error of a session whose containers run, if a guest agent in them does not answer."""

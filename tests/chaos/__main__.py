@@ -116,7 +116,8 @@ class Run:
         began = time.monotonic()
         true_since: float | None = None
         while time.monotonic() - began < TRUTH_SECONDS:
-            verdicts = [judge(self._world, kept) for kept in self._kept]
+            with ThreadPoolExecutor(len(self._kept)) as pool:
+                verdicts = list(pool.map(partial(judge, self._world), self._kept))
             if all(verdict.shown is Shown.TRUE for verdict in verdicts):
                 true_since = true_since or time.monotonic()
                 if all(verdict.status != "creating" for verdict in verdicts):

@@ -30,11 +30,11 @@ PROJECT = {
 }
 #: In a role's container: the marker, the number of installs, and whether the apps of both roles answer.
 _LOOK = (
-    "cat marker; grep -c install marks; for port in 8000 8001; do python3 -c 'import sys, urllib.request as u; "
-    'u.urlopen("http://127.0.0.1:%s/" % sys.argv[1], timeout=20).read(); print("answers")\' $port 2>&1 | tail -1; done'
+    "cat marker; grep -c install marks; for port in 8000 8001; do "
+    "curl --silent --show-error --max-time 20 --output /dev/null http://127.0.0.1:$port/ 2>&1 && echo answers; done"
 )
 _MARK = "cat marker 2>/dev/null || echo {marker} > marker"
-#: How long a command may take. On a busy machine the start of two programs takes many seconds, which shows nothing.
+#: How long a command may take. On a busy machine a program takes many seconds to start, which shows nothing.
 _COMMAND_SECONDS = 60
 _TIMEOUT_SECONDS = _COMMAND_SECONDS + 15
 
@@ -86,7 +86,7 @@ class Follower:
                     self.events.append(event)
             except (httpx.TransportError, AssertionError, ValueError):
                 pass  # the service is away
-            self._ended.wait(0.2)
+            self._ended.wait(1)
         self._api.http.close()
 
 

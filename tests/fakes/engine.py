@@ -147,6 +147,8 @@ class FakeEngine:
         container.out_of_memory = out_of_memory
         container.stop(exit_code)
         if not silent:
+            if out_of_memory:
+                self._publish("oom", container, None)
             self._publish("die", container, exit_code)
 
     def destroy(self, session_id: UUID, role: str, *, silent: bool = False) -> None:

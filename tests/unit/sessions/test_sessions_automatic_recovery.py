@@ -39,6 +39,15 @@ async def started(world: World, has_room: Callable[[], bool] = lambda: True) -> 
         await recovery.close()
 
 
+async def run_out_of_memory(world: World, session: Session) -> None:
+    """Let the session's container end for lack of memory while the service runs."""
+    watching = asyncio.Event()
+    async with world.watching(on_engine=watching.set):
+        await watching.wait()
+        world.engine.kill(session.session_id, "main", out_of_memory=True)
+        await world.until_status(session, SessionStatus.ERROR)
+
+
 async def installing(world: World) -> Session:
     """A session whose launch is under way."""
     session = await world.create_project(one_role())
@@ -91,9 +100,7 @@ async def test_launches_that_failed_because_of_the_engine_come_back(world: World
 
 async def test_sessions_whose_app_is_the_cause_are_left_as_they_are(world: World) -> None:
     session, other = await world.launched(one_role()), await world.launched(one_role())
-    async with world.watching():
-        world.engine.kill(session.session_id, "main", out_of_memory=True)
-        await world.until_status(session, SessionStatus.ERROR)
+    await run_out_of_memory(world, session)
     world.engine.kill(other.session_id, "main", silent=True)
     async with started(world):
         await world.until(other, lambda row: row.run_id != other.run_id and row.status is SessionStatus.RUNNING)
@@ -117,9 +124,8 @@ async def test_a_session_that_changes_at_the_same_time_is_looked_at_again(world:
 async def test_after_a_restart_of_the_engine_sessions_come_back(world: World) -> None:
     """The service runs all the time. A session that was paused, or whose app was the cause, is left as it is."""
     back, paused, of_app = [await world.launched(one_role()) for _ in range(3)]
+    await run_out_of_memory(world, of_app)
     async with started(world):
-        world.engine.kill(of_app.session_id, "main", out_of_memory=True)
-        await world.until_status(of_app, SessionStatus.ERROR)
         world.engine.pause(paused.session_id, "main")
         await world.until_status(paused, SessionStatus.ERROR)
         world.engine.go_away()

@@ -73,6 +73,19 @@ async def test_a_container_that_is_killed_for_memory(world: World, watcher: Watc
     assert after.error.code == "out_of_memory"
 
 
+async def test_a_container_that_is_killed_long_after_a_command_ran_out_of_memory(
+    world: World, watcher: Watcher
+) -> None:
+    session = await world.launched(one_role())
+    container = world.engine.container(session.session_id, "main")
+    world.engine.kill(session.session_id, "main", silent=True)
+    container.out_of_memory = True
+    watcher.check(session.session_id)
+    after = await lost(world, session)
+    assert after.error is not None
+    assert after.error.code == "container_exited"
+
+
 async def test_a_container_that_is_cut_off_from_its_network(world: World, watcher: Watcher) -> None:
     session = await world.launched(one_role())
     world.engine.disconnect(session.session_id, "main")
