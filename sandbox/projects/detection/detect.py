@@ -174,7 +174,9 @@ def _named(top: Folder, names: tuple[str, ...], role: str, rules: list[RuntimeRu
             candidate = found.get(role) or next(iter(found.values()), None)
             if candidate is None:
                 continue
-            # Python code without a manifest, below a folder that has one, is part of the app in that folder.
+            # Code without a manifest, below a folder that has one, is part of the app in that folder.
+            if candidate.plan.runtime.startswith("node") and not folder.has("package.json") and top.has("package.json"):
+                continue
             is_part = candidate.plan.runtime.startswith("python") and candidate.plan.framework != STATIC
             if (
                 is_part
