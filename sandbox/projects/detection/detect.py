@@ -12,7 +12,7 @@ from sandbox.projects.detection.node import detect_node
 from sandbox.projects.detection.python import detect_notebooks, detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
 from sandbox.projects.detection.stated import detect_dockerfile, detect_procfile, detect_project_script, detect_readme
-from sandbox.projects.detection.static import detect_built, detect_static
+from sandbox.projects.detection.static import beside, detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
 
 _FRONT_NAMES = ("frontend", "front-end", "front", "client", "web", "webapp", "ui", "app-ui", "www")
@@ -116,8 +116,8 @@ def _find(source: ProjectSource, rules: list[RuntimeRules], notes: list[str]) ->
     if front is None and back is None:
         built = detect_built(top)
         return {FRONTEND: built} if built else _anywhere(top, rules)
-    if front and back and front.plan.framework == STATIC and _serves(back, front):
-        front = None
+    if front and back and front.plan.framework == STATIC:
+        front = None if _serves(back, front) else beside(front, back.plan.port)
     return {role: candidate for role, candidate in ((FRONTEND, front), (BACKEND, back)) if candidate}
 
 

@@ -127,3 +127,10 @@ def test_a_script_in_a_folder_is_started_with_the_dependencies_of_the_project(pl
     )[1]
     assert (plan.root, plan.start) == (".", "python src/main.py")
     assert plan.install == f"{VENV} && uv pip install -r requirements.txt"
+
+
+def test_a_static_page_does_not_take_the_port_of_the_back_end(plan_of: PlanOf) -> None:
+    files = {"frontend/index.html": "", "backend/main.py": FASTAPI, "backend/requirements.txt": "fastapi"}
+    roles = plan_of(files).roles
+    assert (roles["frontend"].port, roles["backend"].port) == (8080, 8000)
+    assert roles["frontend"].start == "python3 -m http.server 8080 --bind 0.0.0.0"
