@@ -56,6 +56,11 @@ class Answer:
     hung_up: bool = False
 
     @property
+    def is_silent(self) -> bool:
+        """Whether nothing came in the time that there was, on a connection that stayed open."""
+        return self.status is None and not self.hung_up and not self.other_protocol
+
+    @property
     def text(self) -> str:
         return self.body.decode("utf-8", "replace")
 
@@ -99,20 +104,21 @@ def any_certificate() -> ssl.SSLContext:
     return context
 
 
-async def ask(guest: Guest, port: int, path: str) -> Answer | None:
-    """The answer of the app to `GET path`, with TLS if the port accepts nothing else; None if nothing listens.
+async def ask(guest: Guest, port: int, path: str, seconds: float = HEAD_SECONDS) -> Answer | None:
+    """The answer of the app to `GET path`, with TLS if the port accepts nothing else; None if nothing listens. Its head
+    has to come within these seconds.
 
     Redirects within the app are followed. Raises GuestError if the guest agent does not answer.
     """
     try:
-        answer = await visit(direct(guest, port, tls=False), path)
+        answer = await visit(direct(guest, port, tls=False), path, seconds)
     except GuestError as error:
         if error.code == "port_not_open":
             return None
         raise
     if not _may_want_tls(answer):
         return answer
-    secure = await visit(direct(guest, port, tls=True), path)
+    secure = await visit(direct(guest, port, tls=True), path, seconds)
     return secure if secure.status is not None else answer
 
 

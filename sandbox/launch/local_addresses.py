@@ -89,7 +89,10 @@ async def local_addresses(
     for place in _places(lines, plan, role, searched):
         if not place.variable or not await _is_set(guest, plan, role, place.variable):
             places.setdefault(place.port, []).append(place)
-    return [_warning(role, found, preview_url(port).rstrip("/")) for port, found in sorted(places.items())]
+    return [
+        _warning(role, found, preview_url(port).rstrip("/") if port != shown.port else None)
+        for port, found in sorted(places.items())
+    ]
 
 
 async def _search(guest: Guest, root: str, ports: set[int], *, is_built: bool) -> list[str]:
@@ -145,15 +148,19 @@ def _places(lines: Iterable[str], plan: LaunchPlan, role: str, ports: set[int]) 
     return found
 
 
-def _warning(role: str, places: list[_Place], url: str) -> LaunchWarning:
+def _warning(role: str, places: list[_Place], url: str | None) -> LaunchWarning:
+    """The warning for one port. `url` is the address of another app's port; None for the page's own."""
     first = places[0]
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-    if first.address.startswith("ws"):
-        url = url.replace("http", "ws", 1)
     message = (
         f"{first.file}:{first.number}{more} names {first.address}, which in a visitor's browser is the visitor's own "
         "computer and not this session"
     )
+    if url is None:
+        hint = f"Write the path alone, without {first.address}: then the page asks the address that it came from."
+        return LaunchWarning(role, WarningCode.LOCAL_ADDRESS, message, hint)
+    if first.address.startswith("ws"):
+        url = url.replace("http", "ws", 1)
     write = f"{first.variable}={url} in its .env.local" if first.variable else f"{url} in its place"
     hint = f"Write {write}, or a path such as /api that the development server forwards (a proxy in its configuration)."
     return LaunchWarning(role, WarningCode.LOCAL_ADDRESS, message, hint)

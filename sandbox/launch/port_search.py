@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sandbox.domain.plan import RolePlan
 from sandbox.engine.guest import Guest
 from sandbox.launch.answers import ANSWERS, PAGE, rank
-from sandbox.launch.http_probe import Answer, ask
+from sandbox.launch.http_probe import HEAD_SECONDS, Answer, ask
 from sandbox.launch.output import plain
 
 #: How long another port than the planned one must have been open before it is taken, since the planned one may follow:
@@ -23,6 +23,8 @@ from sandbox.launch.output import plain
 PRINTED_SECONDS = 0.5
 PAGE_SECONDS = 3.0
 OTHER_SECONDS = 8.0
+#: Longest wait for the head of one answer.
+LONGEST_PATIENCE = 20.0
 #: Ports that are asked at most; an app that opens more has one of the first.
 _MAX_PORTS = 8
 _ADDRESS = re.compile(
@@ -55,6 +57,8 @@ class PortSearch:
     def __init__(self, plan: RolePlan) -> None:
         self._plan = plan
         self._stated = "port" in plan.stated
+        #: How long the planned port has for an answer. It grows, since a server may compile its first page.
+        self._patience = HEAD_SECONDS
         self._open_since: dict[int, float] = {}
         #: The ports that were open at the last look, the planned one among them.
         self.open_ports: list[int] = []
@@ -68,7 +72,9 @@ class PortSearch:
         """
         planned = self._plan.port
         if planned is not None:
-            self.planned = await ask(guest, planned, self._plan.health)
+            self.planned = await ask(guest, planned, self._plan.health, self._patience)
+            if self.planned is not None and self.planned.is_silent:
+                self._patience = min(self._patience * 2, LONGEST_PATIENCE)
             own = Found(planned, self.planned) if self.planned is not None else None
             if self._stated or (self.planned is not None and rank(self.planned) >= PAGE):
                 return own

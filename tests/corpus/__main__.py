@@ -23,7 +23,7 @@ _INTRODUCTION = """# Frameworks that launch without configuration
 
 Projects that the frameworks' own generators make, and examples of their documentation, uploaded as they are and
 launched without `sandbox.toml`. `make corpus` makes this table. The seconds are those of a whole launch, with the
-download of the dependencies, on the machine that ran it.
+download of the dependencies, on the machine that ran it, which had other work at the same time.
 """
 
 #: The last result of each entry by its name: plan, seconds and problem.

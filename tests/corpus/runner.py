@@ -82,9 +82,9 @@ class Corpus:
             error = session["error"] or {}
             return f"{error.get('code')}: {str(error.get('message'))[:400]}"
         link = urlsplit(session["preview_url"])
-        with httpx.Client(
-            base_url=self._api.url, headers={"Host": link.netloc}, timeout=90, trust_env=False
-        ) as visitor:
+        # Some servers show their page only to those who ask for one.
+        headers = {"Host": link.netloc, "Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        with httpx.Client(base_url=self._api.url, headers=headers, timeout=90, trust_env=False) as visitor:
             opened = visitor.get(f"{link.path}?{link.query}")
             location = urljoin(opened.headers.get("location", "/"), entry.path) if entry.path != "/" else ""
             answer = visitor.get(location or opened.headers.get("location", "/"))

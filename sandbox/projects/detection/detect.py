@@ -12,7 +12,7 @@ from sandbox.projects.detection.node import detect_node
 from sandbox.projects.detection.python import detect_notebooks, detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
 from sandbox.projects.detection.stated import detect_dockerfile, detect_procfile, detect_project_script, detect_readme
-from sandbox.projects.detection.static import detect_built, detect_static
+from sandbox.projects.detection.static import beside, detect_built, detect_static
 from sandbox.projects.source import Folder, ProjectSource
 
 _FRONT_NAMES = ("frontend", "front-end", "front", "client", "web", "webapp", "ui", "app-ui", "www")
@@ -116,8 +116,8 @@ def _find(source: ProjectSource, rules: list[RuntimeRules], notes: list[str]) ->
     if front is None and back is None:
         built = detect_built(top)
         return {FRONTEND: built} if built else _anywhere(top, rules)
-    if front and back and front.plan.framework == STATIC and _serves(back, front):
-        front = None
+    if front and back and front.plan.framework == STATIC:
+        front = None if _serves(back, front) else beside(front, back.plan.port)
     return {role: candidate for role, candidate in ((FRONTEND, front), (BACKEND, back)) if candidate}
 
 
@@ -174,7 +174,9 @@ def _named(top: Folder, names: tuple[str, ...], role: str, rules: list[RuntimeRu
             candidate = found.get(role) or next(iter(found.values()), None)
             if candidate is None:
                 continue
-            # Python code without a manifest, below a folder that has one, is part of the app in that folder.
+            # Code without a manifest, below a folder that has one, is part of the app in that folder.
+            if candidate.plan.runtime.startswith("node") and not folder.has("package.json") and top.has("package.json"):
+                continue
             is_part = candidate.plan.runtime.startswith("python") and candidate.plan.framework != STATIC
             if (
                 is_part

@@ -42,10 +42,10 @@ _SERVERS = {
 _SERVER_SCRIPTS = (
     "start:dev",
     "dev",
+    "develop",
     "start",
     "serve",
     "server",
-    "develop",
     "dev:server",
     "start:server",
     "watch",

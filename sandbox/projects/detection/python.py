@@ -71,6 +71,8 @@ _BARE_APPS = (
         "uvicorn {module}:{name} --host 0.0.0.0 --port 8000",
     ),
 )
+#: Folders of a project with a manifest in which the script may be that starts it.
+_SCRIPT_FOLDERS = ("src", "app", "backend", "server", "web")
 #: Only root may listen on lower ports.
 _FIRST_UNPRIVILEGED_PORT = 1024
 
@@ -176,12 +178,17 @@ def _served(folder: Folder, server: Server, dependencies: Dependencies, imports:
 
 
 def _script(folder: Folder, modules: list[Module], dependencies: Dependencies, imports: set[str]) -> Candidate | None:
-    """Return the candidate for a script that starts a server when it is run: one directly in the folder, or a package
-    that can be run."""
-    for known, must_serve in ((_SCRIPT_SERVERS, False), (_RUNNABLE, True)):
-        for module in modules:
+    """Return the candidate for a script that starts a server when it is run: one directly in the folder, a package that
+    can be run, or else a script in a folder of a project with a manifest."""
+    inner = [module for module in modules if dependencies.declared and module.folder in _SCRIPT_FOLDERS]
+    for known, must_serve, chosen in (
+        (_SCRIPT_SERVERS, False, modules),
+        (_RUNNABLE, True, modules),
+        (_SCRIPT_SERVERS | _RUNNABLE, True, inner),
+    ):
+        for module in chosen:
             runnable = module.path.endswith("/__main__.py") and module.folder.count("/") == 0
-            if (module.folder and not runnable) or (must_serve and not module.serves):
+            if (module.folder and not runnable and chosen is not inner) or (must_serve and not module.serves):
                 continue
             for library, (package, port) in known.items():
                 if library.partition(".")[0] not in imports:  # a module of the project may have the same name

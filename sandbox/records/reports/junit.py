@@ -28,6 +28,11 @@ _MAX_PATH = 300
 #: Messages that converters insert where a tool gave none; the text of the failure is better.
 _NO_MESSAGE = ("", "Failed", "Build error", "Runtime error", "No test result found")
 _FAILURES = ("failure", "error")
+_SUITES = ("testsuite", "testsuites")
+#: A larger number of tests in one suite is a mistake.
+_MAX_TESTS = 10**6
+#: More tests than this are not counted by what suites state, since the columns have 32 bits.
+_MAX_TOTAL = 10**9
 
 
 def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
 
     `status` is `completed` even if tests failed, because the run reached its end. A test with a failure and an error
     counts once; a `todo` test counts as skipped. An error of a whole suite, which has no test, counts as a failed test
-    of the suite's name. Raises ReportRefused.
+    of the suite's name. Of a suite that states numbers and lists no test, the numbers count. Raises ReportRefused.
     """
     document = parse(content, "JUnit report")
     root = document.root
@@ -60,6 +65,14 @@ def read_junit(content: bytes, console: bytes | None = None) -> dict[str, Any]:
         if len(failed) < MAX_DETAILS:
             failed.append(_failed_test(suite, failure, room))
             room -= len(failed[-1].get("stack_trace", ""))
+    for suite in _without_tests(root):
+        counts = _stated(suite)
+        if total + counts[0] > _MAX_TOTAL:
+            break
+        total, broken, skipped = total + counts[0], broken + counts[1], skipped + counts[2]
+        if counts[1] and len(failed) < MAX_DETAILS:
+            said = f"{counts[1]} of {counts[0]} tests failed; the report does not name them"
+            failed.append(_failed_test(suite, Element("failure", message=said), 0))
     captured = list(_outputs(root))
     printed = [console.decode("utf-8", "replace")] if console else []
     warnings, count = _warnings(printed, captured)
@@ -89,10 +102,26 @@ def _failure(case: Element) -> Element | None:
 
 def _suite_errors(root: Element) -> Iterator[tuple[Element, Element]]:
     """Suites that failed as a whole, such as those whose set-up raised an error, with the failure."""
-    for suite in root.iter("testsuite"):
-        failure = _failure(suite)
+    for suite in root.iter():
+        failure = _failure(suite) if suite.tag in _SUITES else None
         if failure is not None:
             yield suite, failure
+
+
+def _without_tests(root: Element) -> Iterator[Element]:
+    """Suites that contain no test, no other suite and no failure."""
+    for suite in root.iter():
+        if suite.tag in _SUITES and not any(child.tag in ("testcase", *_SUITES, *_FAILURES) for child in suite):
+            yield suite
+
+
+def _stated(suite: Element) -> tuple[int, int, int]:
+    """The numbers of tests, of failed and of skipped ones that a suite states."""
+    tests, failures, errors, skipped, disabled = (
+        int(number(suite.get(name), _MAX_TESTS)) for name in ("tests", "failures", "errors", "skipped", "disabled")
+    )
+    broken, left_out = failures + errors, skipped + disabled
+    return max(tests, broken + left_out), broken, left_out
 
 
 def _failed_test(case: Element, failure: Element, room: int) -> dict[str, Any]:

@@ -83,14 +83,22 @@ def _is_deeper(root: Element, depth: int) -> bool:
     return bool(level)
 
 
+#: Longer texts are no numbers.
+_MAX_NUMBER = 100
+
+
 def number(text: str | None, most: float = 10**9) -> float:
-    """A number in a report; 0 if it is missing, not a number or negative, or larger than `most`.
+    """A number in a report, of seconds if it has a unit; 0 if it is missing, not a number or negative, or larger than
+    `most`.
 
     The comma of a German or French locale is a decimal point (`0,5`). It separates thousands if a point follows it, or
-    exactly three digits do (`2,120`), unless there is nothing but zero before it.
+    exactly three digits do (`2,120`), unless there is nothing but zero before it. Spaces separate thousands, too.
     """
+    compact = "".join((text or "")[:_MAX_NUMBER].split())
+    scale = next((scale for unit, scale in (("ms", 0.001), ("s", 1.0)) if compact.endswith(unit)), None)
+    digits = compact.rstrip("ms") if scale is not None else compact
     try:
-        value = float(_without_commas((text or "").strip()))
+        value = float(_without_commas(digits)) * (scale or 1.0)
     except ValueError:
         return 0.0
     return value if 0 <= value <= most else 0.0

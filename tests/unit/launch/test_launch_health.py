@@ -205,6 +205,18 @@ async def test_a_stated_port_is_kept_to(world: World) -> None:
     assert (error.details["port_planned"], error.details["port_opened"]) == (8000, 5173)
 
 
+async def test_a_first_page_that_takes_longer_than_one_probe_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.launch.port_search.HEAD_SECONDS", 0.05)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        await site({"/": PAGE})(reader, writer)
+
+    assert (await launched(world, app(8000, slow))).preview_port == 8000
+
+
 async def test_of_several_ports_the_one_with_a_page_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.launch.port_search.PAGE_SECONDS", 0.2)
     ports = {8000: http_server(404), 24678: http_server(426), 9229: http_server(400), 4000: site({"/": PAGE})}

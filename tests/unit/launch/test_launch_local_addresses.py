@@ -82,6 +82,7 @@ async def test_what_a_server_sends_as_it_is_may_not_name_its_own_address(tmp_pat
     alone = RolePlan(runtime="python312", root="backend", start="uvicorn", port=8000, framework="fastapi")
     (warning,) = await warned(tmp_path, LaunchPlan(roles={"backend": alone}))
     assert warning.message.startswith(f"{name}:1 names http://localhost:8000")
+    assert warning.hint.startswith("Write the path alone, without http://localhost:8000")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from sandbox.projects.detection.detect import PlanUndetected
-from tests.unit.projects.small_projects import EXPRESS, FASTAPI, FLASK, VITE, PlanOf, only, package
+from tests.unit.projects.small_projects import EXPRESS, FASTAPI, FLASK, VENV, VITE, PlanOf, only, package
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,34 @@ def test_several_apps_are_an_error(plan_of: PlanOf) -> None:
 def test_an_app_without_its_runtime_is_not_planned(plan_of: PlanOf) -> None:
     with pytest.raises(PlanUndetected):
         plan_of({"main.py": FASTAPI}, runtimes=())
+
+
+def test_a_server_without_a_manifest_is_part_of_the_project_above_it(plan_of: PlanOf) -> None:
+    files = {
+        "package.json": package(
+            scripts={"dev": 'concurrently "npm run server" "npm run client"', "server": "node server/index.js"},
+            dependencies={"express": "^4"},
+        ),
+        "server/index.js": "require('express')().listen(5000)",
+        "client/package.json": VITE,
+        "client/index.html": "",
+    }
+    roles = plan_of(files).roles
+    backend = roles["backend"]
+    assert (backend.root, backend.start, backend.install, backend.port) == (".", "npm run server", "npm install", 5000)
+    assert roles["frontend"].root == "client"
+
+
+def test_a_script_in_a_folder_is_started_with_the_dependencies_of_the_project(plan_of: PlanOf) -> None:
+    plan = only(
+        plan_of({"src/main.py": "from nicegui import ui\nui.run()\n", "requirements.txt": "nicegui\npandas\n"})
+    )[1]
+    assert (plan.root, plan.start) == (".", "python src/main.py")
+    assert plan.install == f"{VENV} && uv pip install -r requirements.txt"
+
+
+def test_a_static_page_does_not_take_the_port_of_the_back_end(plan_of: PlanOf) -> None:
+    files = {"frontend/index.html": "", "backend/main.py": FASTAPI, "backend/requirements.txt": "fastapi"}
+    roles = plan_of(files).roles
+    assert (roles["frontend"].port, roles["backend"].port) == (8080, 8000)
+    assert roles["frontend"].start == "python3 -m http.server 8080 --bind 0.0.0.0"

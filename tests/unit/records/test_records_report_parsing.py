@@ -288,6 +288,35 @@ BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]><testsuite><
 FILE = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><testsuite><testcase name="&f;"/></testsuite>'
 
 
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("1\u202f234,5", 1234.5), ("1 234,5", 1234.5), ("12.5s", 12.5), ("250 ms", 0.25), ("s", 0.0), ("ms", 0.0)],
+)
+def test_thousands_apart_and_units(time: str, seconds: float) -> None:
+    report = f'<testsuite time="{time}"><testcase name="a"/></testsuite>'
+    assert read_junit(report.encode())["execution_time"] == pytest.approx(seconds)
+
+
+def test_an_error_beside_all_suites_is_a_failed_test() -> None:
+    report = (
+        b'<testsuites name="shop"><error message="no set-up"/><testsuite><testcase name="a"/></testsuite></testsuites>'
+    )
+    result = read_junit(report)
+    assert (result["total_tests"], result["passed"], result["failed"]) == (2, 1, 1)
+    assert result["failed_tests"] == [{"name": "shop", "error": "no set-up"}]
+
+
+def test_the_numbers_of_a_suite_that_lists_no_tests_count() -> None:
+    report = b'<testsuites tests="9"><testsuite name="a" tests="5" failures="2" errors="1" skipped="1"/></testsuites>'
+    result = read_junit(report)
+    assert [result[name] for name in ("total_tests", "passed", "failed", "skipped")] == [5, 1, 3, 1]
+    assert result["failed_tests"] == [{"name": "a", "error": "3 of 5 tests failed; the report does not name them"}]
+    many = read_junit(b"<testsuites>" + b'<testsuite tests="1000000"/>' * 2_200 + b"</testsuites>")
+    assert many["total_tests"] == 10**9
+    absurd = read_junit(b'<testsuite tests="5000000000" failures="-1" errors="x"/>')
+    assert (absurd["total_tests"], absurd["failed"]) == (0, 0)
+
+
 @pytest.mark.parametrize("content", [b"", b"<testsuite", b"<html/>", b"\xff\xfe\x00", BOMB, FILE])
 def test_hostile_and_broken_xml_is_refused(content):
     for read in (read_junit, read_cobertura):
