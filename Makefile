@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak chaos bench corpus check format lock clean environment
+.PHONY: help demo up down unit test soak chaos bench corpus check format lock sbom pin clean environment
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ check: environment ## Lint, formatting, types, which package may import which; t
 format: environment ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+sbom: environment ## Write bills of materials (CycloneDX) of the service, the console and the images to dist/sbom
+	@$(BIN)/python -m scripts.sbom
+
+pin: environment ## Write the digests that the tags of images have now into runtimes/ and docker-compose.yml
+	@$(BIN)/python -m scripts.pin_images
 
 lock: environment ## Update uv.lock to the newest versions that pyproject.toml allows
 	@$(BIN)/uv lock --upgrade --default-index https://pypi.org/simple

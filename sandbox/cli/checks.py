@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from sandbox.cli import process
+from sandbox.cli.kernel_limits import low_limits
 from sandbox.client.config import ClientConfig, authority_of
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
@@ -34,6 +35,8 @@ from sandbox.images.runtime_images import RuntimeImages
 from sandbox.settings import DiskReserve, Settings
 
 _GIB = 1024**3
+#: For how many sandboxes the kernel's limits are checked.
+_SANDBOXES = 200
 
 
 class Verdict(StrEnum):
@@ -206,6 +209,16 @@ async def _files(_: Settings) -> Finding:
     return Finding("open files", Verdict.OK, f"a process may open {most} files and connections")
 
 
+async def _kernel(settings: Settings) -> Finding:
+    if not is_local(settings.docker_host):
+        return Finding("kernel limits", Verdict.OK, "the engine is on another machine")
+    low = list(low_limits(_SANDBOXES, settings.pids))
+    if low:
+        hint = f"Raise: sysctl -w {' '.join(f'{limit.name}={limit.needed}' for limit in low)}"
+        return Finding("kernel limits", Verdict.WARN, f"for {_SANDBOXES} sandboxes: {'; '.join(map(str, low))}", hint)
+    return Finding("kernel limits", Verdict.OK, f"enough for {_SANDBOXES} sandboxes")
+
+
 async def _mtu(settings: Settings) -> Finding:
     if settings.docker_host is not None and not settings.docker_host.startswith("unix://"):
         return Finding("mtu", Verdict.OK, "the engine is on another machine")
@@ -233,5 +246,6 @@ _CHECKS: dict[str, Check] = {
     "service": _service,
     "disk": _disk,
     "open files": _files,
+    "kernel limits": _kernel,
     "mtu": _mtu,
 }

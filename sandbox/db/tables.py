@@ -25,6 +25,9 @@ Row = dict[str, Any]
 #: A condition in SQL, and the values of its `:names`.
 Condition = tuple[str, Mapping[str, Any]]
 
+#: Most bytes of the rows of a page, as text. A page has at least one row, whatever its size.
+PAGE_BYTES = 4 * 1024 * 1024
+
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_BIGINT = 2**63 - 1
 
@@ -48,6 +51,13 @@ def _require(holds: bool) -> None:
 
 #: For each SQL type of a key, the function that reads a value from a cursor.
 _KEY_TYPES: dict[str, Callable[[str], Any]] = {"bigint": _bigint, "uuid": UUID, "text": _text}
+
+
+class Rows(list[Row]):
+    """The rows of a page."""
+
+    #: Whether more rows were left out than the limit asked for, because they would have exceeded PAGE_BYTES.
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +94,10 @@ class Table:
         until: datetime | None = None,
         after: Cursor | None = None,
         where: Sequence[Condition] = (),
-    ) -> list[Row]:
+    ) -> Rows:
         """One page: rows whose columns are `equal`, from `since` up to before `until`, that come after a cursor.
+
+        It has at most `limit` rows, and at most PAGE_BYTES.
 
         Raises InvalidInput for a cursor of another table.
         """
@@ -103,16 +115,18 @@ class Table:
         start, end = (moment and self._moment(moment) for moment in (since, until))
         async with db.read() as connection:
             if not self.by_day:
-                return await self._read_range(connection, conditions, values, TimeRange(start, end), limit)
+                rows = Rows()
+                await self._read_range(connection, conditions, values, TimeRange(start, end), limit, rows)
+                return rows
             if position is not None and position[0] < (end or datetime.max):
                 # The condition on the position implies this bound, but only the bound makes the planner leave out
                 # the partitions of later days.
                 end = position[0] + timedelta(microseconds=1)
             filled = await FilledDays.read(connection, self.name)
-            rows: list[Row] = []
+            rows, size = Rows(), 0
             for time_range in filled.ranges(start, end):
-                rows += await self._read_range(connection, conditions, values, time_range, limit - len(rows))
-                if len(rows) == limit:
+                size = await self._read_range(connection, conditions, values, time_range, limit, rows, size)
+                if len(rows) == limit or rows.cut:
                     break
             return rows
 
@@ -123,20 +137,33 @@ class Table:
         values: Mapping[str, Any],
         time_range: TimeRange,
         limit: int,
-    ) -> list[Row]:
-        """The newest rows of a range of time."""
-        conditions, bound = list(conditions), dict(values) | {"limit": limit}
+        rows: Rows,
+        size: int = 0,
+    ) -> int:
+        """Add the newest rows of a range of time to `rows`, whose size is given; return the new size in bytes."""
+        conditions, bound = list(conditions), dict(values) | {"limit": limit - len(rows), "bytes": PAGE_BYTES - size}
         between = self.between or self.time
         for name, operator, moment in (("since", ">=", time_range.start), ("until", "<", time_range.end)):
             if moment is not None and between is not None:
                 conditions.append(f"{between} {operator} :{name}")
                 bound[name] = moment
+        order = ", ".join(f"{column} DESC" for column in self._order)
         statement = (
+            f"SELECT {self._select}, size, total FROM ("
+            f"SELECT page.*, row_number() OVER sorted AS place, count(*) OVER () AS total,"
+            f" sum(octet_length(CAST(page AS text))) OVER sorted AS size FROM ("
             f"SELECT {self._select} FROM {self.name} WHERE {' AND '.join(conditions) or 'TRUE'} "
-            f"ORDER BY {', '.join(f'{column} DESC' for column in self._order)} LIMIT :limit"
+            f"ORDER BY {order} LIMIT :limit) AS page WINDOW sorted AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+            f") AS sized WHERE size <= :bytes OR place = 1 ORDER BY {order}"
         )
-        found = await connection.execute(text(statement), bound)
-        return [dict(zip(self.columns, row, strict=True)) for row in found]
+        found = (await connection.execute(text(statement), bound)).all()
+        if not found:
+            return size
+        # The first row is always read. It counts only if the page would be empty without it.
+        kept = [] if rows and found[0].size > bound["bytes"] else found
+        rows += [dict(zip(self.columns, row, strict=False)) for row in kept]
+        rows.cut = len(kept) < found[0].total
+        return size + int(found[-1].size)
 
     def cursor(self, row: Row) -> Cursor:
         """The cursor of a row. It is valid for lists of this table only."""

@@ -122,7 +122,7 @@ async def answer_page(
         after=decode_cursor(query.cursor, str) if query.cursor is not None else None,
         where=where,
     )
-    return {"items": rows, "next_cursor": next_cursor(rows, query.limit, table.cursor)}
+    return {"items": rows, "next_cursor": next_cursor(rows, len(rows) if rows.cut else query.limit, table.cursor)}
 
 
 TimedList = Annotated[TimedQuery, Query()]

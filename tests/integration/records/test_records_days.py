@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from sandbox.db import tables
 from sandbox.db.day_partitions import FilledDays
 from sandbox.records import store
 
@@ -45,7 +47,8 @@ async def written(database, moments):
 
 
 async def paged(database, limit, **asked):
-    rows, after = [], None
+    rows: list[Any] = []
+    after = None
     while page := await store.LOGS.page(database, limit, after=after, **asked):
         rows += page
         after = store.LOGS.cursor(page[-1])
@@ -144,3 +147,18 @@ def test_most_of_those_words_use_the_letter_filter():
     assert len(store.matching("Payment order")) == 3
     assert len(store.matching('"payment order" -user')) == 3
     assert len(store.matching("payment or order")) == 1
+
+
+async def test_pages_are_bounded_by_bytes_too(database, monkeypatch):
+    expected = await written(database, IN_PARTITIONS + AHEAD)
+    whole = await store.LOGS.page(database, 500)
+    assert not whole.cut
+    size = sum(len(str(row)) for row in whole)
+    monkeypatch.setattr(tables, "PAGE_BYTES", size // 20)
+    first = await store.LOGS.page(database, 500)
+    assert first.cut
+    assert 0 < len(first) < len(whole) / 2
+    assert await paged(database, 500) == expected
+    monkeypatch.setattr(tables, "PAGE_BYTES", 1)
+    assert len(await store.LOGS.page(database, 500)) == 1
+    assert await paged(database, 500) == expected

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from sandbox.db import tables
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
@@ -238,3 +240,14 @@ async def test_each_saved_query_returns_rows(admin, ada, logs, database):
         answer = await admin.get(f"/api/v1/analytics/{name}", params={"window": window})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
     assert (await admin.get("/api/v1/analytics/what")).json()["code"] == "question_not_found"
+
+
+async def test_a_page_of_large_records_says_that_more_follow(ada, monkeypatch):
+    for number in range(5):
+        value = {"value": {"number": number, "text": "x" * 1000}}
+        assert (await ada.put(f"/api/v1/memory/notes/{number}", json=value)).status_code in (200, 201)
+    assert (await everything(ada, "/api/v1/memory/notes", limit=500))[1] == 1
+    monkeypatch.setattr(tables, "PAGE_BYTES", 2500)
+    items, pages = await everything(ada, "/api/v1/memory/notes", limit=500)
+    assert sorted(item["key"] for item in items) == ["0", "1", "2", "3", "4"]
+    assert pages == 3
