@@ -46,6 +46,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
+    def log_message(self, *_):
+        """Nothing besides the lines."""
+
 
 http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 """
