@@ -313,7 +313,7 @@ async def _start_grants(stack: AsyncExitStack, core: _Core, sessions: SessionSer
     folder = EdgeFolder.of(core.settings)
     folder.make()
     store = GrantStore(core.db)
-    await started(stack, PreviewRequests(folder, store, sessions.touch))
+    await started(stack, PreviewRequests(folder, store, sessions.touch, sessions.failed_requests))
     return await started(stack, Grants(folder, store, core.engine, sessions.touch))
 
 

@@ -16,6 +16,7 @@ from sandbox.api.routes import (
     docs,
     documents,
     events,
+    failed_requests,
     files,
     health,
     lessons,
@@ -40,7 +41,7 @@ from sandbox.api.routes import (
 
 def routers() -> list[APIRouter]:
     """All routers, in the order of the documentation at `/docs`."""
-    of_sessions = (sessions, events, lines, commands, processes, files, terminal, recovery)
+    of_sessions = (sessions, events, lines, commands, processes, failed_requests, files, terminal, recovery)
     modules = (health, tokens, sign_in_links, audit, secrets, projects, cache, *of_sessions, docs)
     return [*(module.router for module in modules), *records_routers()]
 

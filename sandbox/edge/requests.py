@@ -13,6 +13,7 @@ from sandbox.edge.access_log import AccessLogReader, PreviewRequest
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.store import GrantStore
 from sandbox.errors import DatabaseUnavailable
+from sandbox.sessions.failed_requests import FailedRequests
 from sandbox.telemetry import context
 from sandbox.telemetry.metrics.collectors import observe_previews
 
@@ -28,7 +29,10 @@ preview_log = logging.getLogger("sandbox.preview.access")
 class PreviewRequests:
     """Reads the edge's access log. `touch` is called with each session whose preview was asked. Used from one loop."""
 
-    def __init__(self, folder: EdgeFolder, store: GrantStore, touch: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, folder: EdgeFolder, store: GrantStore, touch: Callable[[UUID], None], failed: FailedRequests
+    ) -> None:
+        self._failed = failed
         self._reader = AccessLogReader(folder.path)
         self._store = store
         self._touch = touch
@@ -61,6 +65,8 @@ class PreviewRequests:
 
     async def _note(self, requests: Sequence[PreviewRequest]) -> None:
         observe_previews(Counter((str(each.session_id), str(each.status)) for each in requests))
+        for each in requests:
+            self._failed.note(each.session_id, each.method, each.path, each.status)
         sessions = {each.session_id for each in requests}
         for session_id in sessions:
             self._touch(session_id)

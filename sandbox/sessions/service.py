@@ -30,6 +30,7 @@ from sandbox.secrets.environments import Environments
 from sandbox.sessions import store, usage
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.sessions.create_request import CreateRequest, NewSession
+from sandbox.sessions.failed_requests import FailedRequests
 from sandbox.sessions.limits import SessionLimits, at_most, weight
 from sandbox.sessions.run_origin import new_origin
 
@@ -74,6 +75,8 @@ class SessionService:
         #: out of date its guest agent says so.
         self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=weight)
         self._touched: set[UUID] = set()
+        #: Of previews.
+        self.failed_requests = FailedRequests()
         self._toucher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -12,6 +12,7 @@ import {
 import { type FormEvent, useRef, useState } from "react";
 import type { Session } from "../api/client";
 import { previewAddress, safeUrl } from "./address";
+import { PreviewProblems } from "./problems";
 
 const WIDTHS: Record<string, number | null> = { Full: null, Tablet: 768, Phone: 390 };
 
@@ -29,6 +30,7 @@ function Preview({ session, signed }: { session: Session; signed: URL }) {
   const [port, setPort] = useState<number | null>(null);
   const [width, setWidth] = useState("Full");
   const [count, setCount] = useState(0);
+  const frame = useRef<HTMLIFrameElement>(null);
   const path = visited.at(-1) ?? signed.pathname;
   // The link is signed anew from time to time; the frame keeps the one that it was opened with.
   const place = `${path} ${port} ${count}`;
@@ -110,6 +112,7 @@ function Preview({ session, signed }: { session: Session; signed: URL }) {
         <div className="preview-frame">
           <iframe
             key={place}
+            ref={frame}
             title="Preview of the app"
             src={opened.current.src}
             style={{ width: WIDTHS[width] ?? "100%" }}
@@ -118,6 +121,7 @@ function Preview({ session, signed }: { session: Session; signed: URL }) {
           />
         </div>
       )}
+      <PreviewProblems session={session} frame={frame} origin={new URL(opened.current.src).origin} />
     </section>
   );
 }
