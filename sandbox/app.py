@@ -53,7 +53,7 @@ from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.events.broker import EventBroker
 from sandbox.images.runtime_images import RuntimeImages
 from sandbox.installs.archives import KeptInstalls
-from sandbox.knowledge.documents import reading
+from sandbox.knowledge.documents import formats, reading
 from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
@@ -151,7 +151,8 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
     """Migrate the database and run every part of the service for the block. Parts are closed in reverse order."""
     async with AsyncExitStack() as stack:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
-        workers = Workers(modules=[module.__name__ for module in (upload, junit, coverage, preparing, reading)])
+        readers = [module.__name__ for module in (upload, junit, coverage, preparing, reading)]
+        workers = Workers(modules=[*readers, *formats.PARSERS])
         core = await _start_core(stack, settings, await started(stack, DatabaseServer(settings)))
         access = await started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)

@@ -1,17 +1,17 @@
-"""Documents of several formats as Markdown. Hostile input: call it in a worker that can be killed."""
+"""Documents of several formats as Markdown. Hostile input: call it in a worker that can be killed.
+
+The parsers are imported where they are used: they would add a tenth to the time that the service needs to start.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 
-from bs4 import BeautifulSoup
-from markdownify import MarkdownConverter
-from pypdf import PdfReader
-from pypdf.errors import PyPdfError
-
 from sandbox.errors import InvalidInput, Kind
 
+#: What a worker should have imported before it gets a document.
+PARSERS = ("bs4", "markdownify", "pypdf")
 MAX_PAGES = 2_000
 #: Elements of a page that are not its text.
 _NOT_TEXT = ("script", "style", "template", "noscript", "nav", "iframe", "svg", "head")
@@ -56,6 +56,9 @@ def _text(data: bytes) -> str:
 
 
 def _html(data: bytes) -> str:
+    from bs4 import BeautifulSoup
+    from markdownify import MarkdownConverter
+
     page = BeautifulSoup(data, "html.parser")
     for element in page(_NOT_TEXT):
         element.decompose()
@@ -66,6 +69,9 @@ def _html(data: bytes) -> str:
 
 
 def _pdf(data: bytes) -> str:
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+
     try:
         reader = PdfReader(io.BytesIO(data))
         found = len(reader.pages)
