@@ -47,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """Nothing besides the lines."""
+        pass  # nothing besides the lines
 
 
 http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
