@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import io
+import tarfile
+from collections.abc import Collection, Mapping
 from typing import IO, Literal, overload
 
 import httpx
@@ -53,6 +55,18 @@ class AsyncFiles:
             timeout=300.0,
         )
 
+    async def write_files(self, files: Mapping[str, str | bytes], path: str = ".", *, role: str | None = None) -> None:
+        """Write many files with one request. Their names are relative to the folder `path`. Each is replaced as a
+        whole; missing folders are created."""
+        await self._transport.request(
+            "PUT",
+            f"{self._path}/archive",
+            params={"path": path, "role": role},
+            content=await asyncio.to_thread(_tar, files),
+            headers={"Content-Type": "application/x-tar"},
+            timeout=300.0,
+        )
+
     async def list(self, path: str = ".", *, role: str | None = None) -> list[FileEntry]:
         """Return the entries of a folder. Raises NotFoundError, or SandboxError if the path is a file."""
         entries: list[FileEntry] = []
@@ -87,6 +101,17 @@ class AsyncFiles:
     async def remove(self, path: str, *, role: str | None = None) -> None:
         """Remove a file, or a folder and its content. Does nothing if it does not exist."""
         await self._transport.request("DELETE", self._path, params={"path": path, "role": role})
+
+
+def _tar(files: Mapping[str, str | bytes]) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for name, data in files.items():
+            content = data.encode() if isinstance(data, str) else data
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return target.getvalue()
 
 
 def _is_listing(headers: httpx.Headers) -> bool:

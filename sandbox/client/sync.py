@@ -76,6 +76,9 @@ class Files:
     def write(self, path: str, data: str | bytes, *, role: str | None = None) -> None:
         run(lambda: self._async.write(path, data, role=role))
 
+    def write_files(self, files: Mapping[str, str | bytes], path: str = ".", *, role: str | None = None) -> None:
+        run(lambda: self._async.write_files(files, path, role=role))
+
     def list(self, path: str = ".", *, role: str | None = None) -> list[FileEntry]:
         return run(lambda: self._async.list(path, role=role))
 

@@ -163,6 +163,18 @@ def test_files(sandbox: Sandbox) -> None:
         sandbox.files.read(".")
 
 
+def test_many_files_with_one_request(sandbox: Sandbox) -> None:
+    files: dict[str, str | bytes] = {f"part{number % 7}/file{number}.txt": f"content {number}" for number in range(300)}
+    sandbox.files.write_files(files | {"ünïcode.bin": b"\0\xff"}, "many")
+    assert sandbox.files.read("many/part3/file10.txt") == "content 10"
+    assert sandbox.files.read("many/ünïcode.bin", format="bytes") == b"\0\xff"
+    assert sandbox.commands.run("find many -type f | wc -l").stdout == "301\n"
+    with pytest.raises(SandboxError) as refused:
+        sandbox.files.write_files({"good.txt": "1", "../../outside.txt": "2"}, "many")
+    assert refused.value.code == "file_refused"
+    assert sandbox.commands.run("ls many/good.txt outside.txt").exit_code != 0
+
+
 async def test_files_asynchronously(same: AsyncSandbox) -> None:
     await same.files.write("async.txt", "written")
     assert await same.files.read("async.txt") == "written"

@@ -50,7 +50,7 @@ class Use:
 _PROJECT = re.compile(r"PUT /api/v1/projects/[^/]+")
 _REPORT = re.compile(r"POST /api/v1/(test-results/junit|coverage/(cobertura|coverage-py)|documents/files)")
 _RECORDS = re.compile(r"POST /v1/(traces|logs)")
-_FILE = re.compile(r"PUT /api/v1/sessions/[^/]+/files")
+_FILE = re.compile(r"PUT /api/v1/sessions/[^/]+/files(/archive)?")
 _STREAM = re.compile(r"GET /api/v1/(sessions/[^/]+/(events|logs)|logs/tail)")
 _COMMAND = re.compile(r"POST /api/v1/sessions/[^/]+/exec")
 

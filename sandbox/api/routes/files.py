@@ -124,6 +124,18 @@ async def write_file(
     return _view(await guest.write_file(_valid(path), request.stream()))
 
 
+@router.put("/{session_id}/files/archive", status_code=204)
+async def write_files(
+    session_id: UUID, request: Request, caller: CurrentCaller, services: Injected, path: Path = ".", role: Role = None
+) -> None:
+    """Write many files at once: the body is a `.tar` or `.tar.gz`, unpacked into a folder, by default the workspace.
+
+    Files that exist are replaced. An archive with a link, or with a path out of the folder, is refused as a whole.
+    """
+    guest, _ = await services.sessions.guest(caller, session_id, role)
+    await guest.put_tar(_valid(path), request.stream())
+
+
 @router.delete("/{session_id}/files", status_code=204)
 async def delete_file(
     session_id: UUID, caller: CurrentCaller, services: Injected, path: Path, role: Role = None
