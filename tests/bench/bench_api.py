@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 import uuid
-from pathlib import Path
 
 import docker
 
 from tests.acceptance.api import Api
-from tests.acceptance.service import ADMIN_TOKEN, Service
 from tests.bench.measure import alternately, p50, print_durations, print_ratio
+from tests.bench.service import launching_service
 
 COMMANDS = 100
 SESSIONS = 20
 
 
 def main() -> None:
-    home = Path(tempfile.mkdtemp(prefix="sbx-bench-"))
-    home.chmod(0o711)
-    service = Service(home)
-    service.start(SANDBOX_MAX_SESSIONS_PER_USER="500")
-    api, engine = Api(service.url, ADMIN_TOKEN), docker.APIClient()
-    try:
+    engine = docker.APIClient()
+    with launching_service() as api:
         _commands(api, engine)
         _creation(api, engine)
-    finally:
-        for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
-            if session["status"] != "terminated":
-                api.end(session["session_id"])
-        api.http.close()
-        engine.close()
-        service.stop()
-        service.stop_edge()
-        service.stop_database()
-        shutil.rmtree(home, ignore_errors=True)
+    engine.close()
 
 
 def _commands(api: Api, engine: docker.APIClient) -> None:
