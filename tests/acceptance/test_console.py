@@ -368,6 +368,7 @@ PLATFORM = (
     "memory",
     "queries",
     "tokens",
+    "audit",
 )
 AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe.min.js"
 

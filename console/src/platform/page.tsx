@@ -6,6 +6,7 @@ import { Empty, NotFound } from "../ui/states";
 import { usePageTitle } from "../ui/title";
 import { Agents } from "./agents";
 import { Alerts } from "./alerts";
+import { Audit } from "./audit";
 import { Coverage } from "./coverage";
 import { Documents } from "./documents";
 import { Lessons } from "./lessons";
@@ -29,6 +30,7 @@ const PAGES: Record<string, ComponentType<{ item: string }>> = {
   memory: MemoryPage,
   queries: Queries,
   tokens: Tokens,
+  audit: Audit,
 };
 
 export default function PlatformPage({ part, item }: { part: string; item: string | undefined }) {

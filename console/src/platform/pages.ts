@@ -18,4 +18,5 @@ export const platformPages: PlatformEntry[] = [
   { name: "memory", title: "Memory" },
   { name: "queries", title: "Queries" },
   { name: "tokens", title: "Tokens", isAdminOnly: true },
+  { name: "audit", title: "Audit log", isAdminOnly: true },
 ];
