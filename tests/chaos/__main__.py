@@ -66,11 +66,13 @@ class Run:
         self._churning.set()
         churn = threading.Thread(target=self._churn, args=(random.Random(self._chance.random()),), daemon=True)
         churn.start()
-        done = 0
+        done, began = 0, time.monotonic()
         try:
             while done < faults:
                 done += self._round(min(faults - done, 2))
-                print(f"{done} of {faults} faults, {len(self.counts.notes)} findings", flush=True)
+                rate = 3600 * done / (time.monotonic() - began)
+                findings = len(self.counts.notes)
+                print(f"{done} of {faults} faults, {rate:.0f} in an hour, {findings} findings", flush=True)
         finally:
             self._churning.clear()
             churn.join(CHURN_ENDS_SECONDS)
