@@ -7,8 +7,8 @@ from typing import Protocol
 
 from sandbox.domain.plan import LaunchPlan, RolePlan
 from sandbox.errors import InvalidInput
-from sandbox.projects.detection.candidate import BACKEND, FRONTEND, STATIC, Candidate
-from sandbox.projects.detection.node import detect_node
+from sandbox.projects.detection.candidate import BACKEND, FRONTEND, NODE_RUNTIME, STATIC, Candidate
+from sandbox.projects.detection.node import detect_node, of_project
 from sandbox.projects.detection.python import detect_notebooks, detect_python
 from sandbox.projects.detection.python_dependencies import MANIFESTS as PYTHON_MANIFESTS
 from sandbox.projects.detection.stated import detect_dockerfile, detect_procfile, detect_project_script, detect_readme
@@ -174,9 +174,9 @@ def _named(top: Folder, names: tuple[str, ...], role: str, rules: list[RuntimeRu
             candidate = found.get(role) or next(iter(found.values()), None)
             if candidate is None:
                 continue
-            # Code without a manifest, below a folder that has one, is part of the app in that folder.
-            if candidate.plan.runtime.startswith("node") and not folder.has("package.json") and top.has("package.json"):
-                continue
+            if candidate.plan.runtime == NODE_RUNTIME and not folder.has("package.json") and top.has("package.json"):
+                return of_project(top, candidate)
+            # Python code without a manifest, below a folder that has one, is part of the app in that folder.
             is_part = candidate.plan.runtime.startswith("python") and candidate.plan.framework != STATIC
             if (
                 is_part

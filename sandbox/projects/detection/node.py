@@ -215,6 +215,26 @@ def _bare_script(folder: Folder) -> Candidate | None:
     return None
 
 
+def of_project(top: Folder, server: Candidate) -> Candidate:
+    """Return the candidate for a server in a folder without a package.json, with the packages of the folder above. A
+    script there that runs its file starts it."""
+    package = read_package(top) or {}
+    path = f"{server.plan.root}/{(server.plan.start or '').removeprefix('node ')}"
+    scripts = strings(package.get("scripts"))
+    dependencies = strings(package.get("dependencies")) | strings(package.get("devDependencies"))
+    runs = (name for name, script in scripts.items() if path in script and may_serve(script) and not delegates(script))
+    name = next((name for name in runs if not _missing_programs(scripts[name], dependencies)), None)
+    plan = _plan(
+        top,
+        next((name for package_name, name in _SERVERS.items() if package_name in dependencies), "node"),
+        f"npm run {name}" if name else f"node {path}",
+        server.plan.port or _SERVER_PORT,
+        install=install_command(top, package) if dependencies else None,
+        env={},
+    )
+    return Candidate(server.role, plan, server.entry_text)
+
+
 def _listening_port(text: str) -> int | None:
     return next((port for pattern in _PORT_PATTERNS if (port := _port(pattern.search(text)))), None)
 

@@ -200,6 +200,10 @@ def _candidate(folder: Folder, command: str, source: str) -> Candidate | None:
         # The programs of the project are already on PATH.
         start = re.sub(r"^((?:\w+=\S+ )*)(?:uv|poetry) run ", r"\1", command)
         return _planned(folder, PYTHON_RUNTIME, install, start, port or 8000)
+    if program and (dependencies := Dependencies(folder)).declared:
+        return _planned(folder, PYTHON_RUNTIME, dependencies.install({}, ()), command, port or 8000)
+    if program and (package := read_package(folder)) is not None:
+        return _planned(folder, NODE_RUNTIME, install_command(folder, package), command, port or 3000)
     folder.notes.append(f"{folder.full_path(source)}: no runtime is known for {program[:40]!r}")
     return None
 

@@ -121,6 +121,25 @@ def test_a_server_without_a_manifest_is_part_of_the_project_above_it(plan_of: Pl
     assert roles["frontend"].root == "client"
 
 
+def test_a_server_beside_a_page_at_the_top_has_the_packages_of_the_top(plan_of: PlanOf) -> None:
+    files = {
+        "package.json": package(
+            scripts={"dev": "vite"}, dependencies={"express": "^4"}, devDependencies={"vite": "^6"}
+        ),
+        "index.html": "",
+        "api/index.js": "require('express')().listen(5000)",
+    }
+    roles = plan_of(files).roles
+    backend = roles["backend"]
+    assert (backend.root, backend.start, backend.install, backend.port) == (
+        ".",
+        "node api/index.js",
+        "npm install",
+        5000,
+    )
+    assert (roles["frontend"].root, roles["frontend"].framework) == (".", "vite")
+
+
 def test_a_script_in_a_folder_is_started_with_the_dependencies_of_the_project(plan_of: PlanOf) -> None:
     plan = only(
         plan_of({"src/main.py": "from nicegui import ui\nui.run()\n", "requirements.txt": "nicegui\npandas\n"})

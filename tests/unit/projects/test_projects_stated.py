@@ -43,6 +43,11 @@ def test_a_stated_start(plan_of: PlanOf, files: dict[str, str], start: str, port
 def test_what_a_stated_start_needs_is_installed(plan_of: PlanOf) -> None:
     files = {"Procfile": "web: gunicorn x:app", "requirements.txt": "falcon"}
     assert only(plan_of(files))[1].install == f"{VENV} && uv pip install -r requirements.txt gunicorn"
+    # A program that is not known comes with the dependencies of the project.
+    files = {"Procfile": "web: voila first.ipynb --port=$PORT", "requirements.txt": "voila"}
+    assert only(plan_of(files))[1].install == f"{VENV} && uv pip install -r requirements.txt"
+    files = {"Procfile": "web: sh -c 'exec ./run --port 9000'", "package.json": package()}
+    assert (only(plan_of(files))[1].runtime, only(plan_of(files))[1].port) == ("node20", 9000)
     script = {"pyproject.toml": PROJECT + '[project.scripts]\nserve = "x:b"'}
     assert only(plan_of(script))[1].install == f"{VENV} && uv pip install -e ."
 
