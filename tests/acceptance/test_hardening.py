@@ -1,19 +1,21 @@
 """What one user or sandbox does to itself, to others or to the host, with the right outcome of each.
 
-Each test is a kind of attack that was once possible. The measurements of what others notice are in
-`tests/bench/bench_hardening.py`; attacks on the edge are in `test_edge_bounds.py`, on sign-in and cookies in
-`test_access.py` and `test_console.py`.
+Each test is a kind of attack that was once possible. What others notice of them is measured by
+`tests/bench/bench_hardening.py`. Bodies that do not end are in `test_edge_bounds.py`, what sandboxed code can reach in
+`tests/integration/engine/`, inputs that take long to read in `tests/unit/*/test_*_linear.py`.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
 
-from tests.acceptance.api import SESSIONS, Api, problem
+from tests.acceptance.api import SESSIONS, Api, problem, tar_of
 from tests.acceptance.service import Service
 
 
@@ -34,6 +36,8 @@ def ident(tenant: Api) -> Iterator[str]:
     tenant.end(session["session_id"])
 
 
+#: Takes as many of the user's 128 inotify instances as there are left.
+INOTIFY = "import ctypes; held = sum(ctypes.CDLL(None).inotify_init1(0) >= 0 for _ in range(200))"
 #: Starts processes until the container's limit, in all of them, and ignores the signals that it can.
 FORK_BOMB = """
 import os, signal, time
@@ -68,6 +72,86 @@ def test_the_command_line_lists_and_signals_processes(service: Service, tenant: 
     assert service.command("signal", ident, str(pid), "SIGKILL").returncode == 0
     again = service.command("signal", ident, str(pid))
     assert (again.returncode, "process_not_found" in again.stderr) == (3, True)
+
+
+def test_a_listing_of_long_paths_comes_in_small_pages(tenant: Api, ident: str) -> None:
+    deep = "/".join(["d" * 250] * 14)
+    tenant.exec(ident, f"mkdir -p deep/{deep} && cd deep/{deep} && seq 1000 | xargs touch")
+    found: set[str] = set()
+    params: dict[str, str | int] = {"path": "deep", "depth": 20}
+    while True:
+        answer = tenant.http.get(f"{SESSIONS}/{ident}/files", params=params)
+        assert len(answer.content) < 4 << 20
+        page = answer.json()
+        found |= {item["path"] for item in page["items"] if item["type"] == "file"}
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert len(found) == 1000
+
+
+FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
+ODD_PROJECTS: dict[str, dict[str, str | bytes]] = {
+    "a long elif chain": {"main.py": "if 1:pass\n" + "elif 1:pass\n" * 1500},
+    "requirements that include each other": {
+        "main.py": FASTAPI,
+        "requirements.txt": "-r r0.txt",
+        **{f"r{number}.txt": f"-r r{number + 1}.txt" for number in range(1500)},
+    },
+    "NUL in the manifest": {"sandbox.toml": '[a]\nruntime="python312"\nstart="x\\u0000y"'},
+    "a deep key": {"pyproject.toml": "a." * 8000 + "a=1\n", "main.py": FASTAPI},
+}
+
+
+@pytest.mark.parametrize("name", ODD_PROJECTS)
+def test_odd_projects_are_kept_or_refused_with_a_code(tenant: Api, name: str) -> None:
+    headers = {"Content-Type": "application/gzip"}
+    answer = tenant.http.put("/api/v1/projects/odd", content=tar_of(ODD_PROJECTS[name]), headers=headers)
+    assert answer.status_code in (200, 201, 422), answer.text
+    body = answer.json()
+    assert body.get("plan") or body.get("plan_problem") or body["code"] != "internal_error"
+
+
+def test_names_that_are_not_utf8_are_listed(tenant: Api, ident: str) -> None:
+    tenant.exec(ident, "mkdir -p bytes && touch $'bytes/\\xff'")
+    answer = tenant.http.get(f"{SESSIONS}/{ident}/files", params={"path": "bytes"})
+    assert [item["path"] for item in answer.json()["items"]] == ["bytes/\ufffdff"]
+
+
+def test_renewing_does_not_shorten(tenant: Api, ident: str) -> None:
+    before = tenant.get(ident)["expires_at"]
+    assert tenant.http.post(f"{SESSIONS}/{ident}/renew", json={"seconds": 1}).json()["expires_at"] >= before
+
+
+async def test_large_terminal_messages_are_refused_and_none_is_inflated(tenant: Api, ident: str) -> None:
+    url = f"{tenant.url.replace('http', 'ws')}{SESSIONS}/{ident}/terminal"
+    async with connect(url, additional_headers={"Authorization": f"Bearer {tenant.token}"}, proxy=None) as socket:
+        assert socket.protocol.extensions == []
+        await socket.send(b"x" * 70_000)
+        with pytest.raises(ConnectionClosedError):
+            await _read_on(socket)
+    assert socket.close_code == 1009
+
+
+async def _read_on(socket: ClientConnection) -> None:
+    while True:
+        await socket.recv()
+
+
+def test_what_one_user_takes_of_the_kernel_others_still_have(
+    tenant: Api, make_user: Callable[[], Api], ident: str
+) -> None:
+    other = make_user()
+    session, _ = other.launch()
+    taken = f"{INOTIFY}; import time; print(held, flush=True); time.sleep(30)"
+    tenant.exec(ident, ["sh", "-c", f"python3 -c '{taken}' > held 2>&1 &"])
+    deadline = time.monotonic() + 30
+    while not tenant.exec(ident, "cat held")["stdout"].strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert int(tenant.exec(ident, ["python3", "-c", f"{INOTIFY}; print(held)"])["stdout"]) < 5
+    assert int(other.exec(session["session_id"], ["python3", "-c", f"{INOTIFY}; print(held)"])["stdout"]) > 50
+    other.end(session["session_id"])
 
 
 def test_a_fork_bomb_is_seen_and_ended_by_a_relaunch(tenant: Api, ident: str) -> None:
