@@ -89,10 +89,14 @@ async def test_a_folder_becomes_a_session(page: Page, admin: Api, tmp_path: Path
     await expect(preview(page).locator("h1")).to_have_text("first")
     await page.get_by_role("tab", name="Output").click()
     await expect(page.get_by_role("log")).to_contain_text("the plan was edited")
-    await expect(page.get_by_role("log")).to_contain_text("hello from the form")
+    await expect(page.get_by_role("log")).to_contain_text("[secret GREETING]")
+    await expect(page.get_by_role("log")).not_to_contain_text("hello from the form")
 
     session_id = urlsplit(page.url).path.split("/")[2]
     files = await asyncio.to_thread(admin.exec, session_id, "ls -A")
+    told = await asyncio.to_thread(admin.exec, session_id, "echo $GREETING | rev")
+    assert told["stdout"].strip() == "hello from the form"[::-1]
+    assert "hello from the form" not in str(await asyncio.to_thread(admin.get, session_id))
     assert {*files["stdout"].split()} >= {"serve.py", ".gitignore"}
     assert "secret.log" not in files["stdout"]
     assert "node_modules" not in files["stdout"]

@@ -1,5 +1,6 @@
-/** Environment variables of a launch. Values can be typed hidden, as secrets are. */
+/** Environment variables of a launch. A value that is typed as a secret is stored as one and never shown again. */
 import { ActionIcon, Button, Checkbox, Fieldset, Group, PasswordInput, TextInput } from "@mantine/core";
+import { sendJson } from "../api/client";
 
 export interface EnvEntry {
   key: number;
@@ -8,9 +9,28 @@ export interface EnvEntry {
   isSecret: boolean;
 }
 
-/** The variables as the API takes them. Entries without a name are left out. */
-export function toEnv(entries: EnvEntry[]): Record<string, string> {
-  return Object.fromEntries(entries.filter((it) => it.name !== "").map((it) => [it.name, it.value]));
+export type Env = Record<string, string | { from_secret: string }>;
+
+/** The name under which the value of a variable is stored. A name of a secret begins with a letter or digit. */
+export function secretName(variable: string): string {
+  return variable.replace(/^_+/, "");
+}
+
+/**
+ * The variables as the API takes them; entries without a name are left out. Secrets that were typed are stored first, for
+ * the project if there is one; one without a value is the stored secret of that name.
+ */
+export async function toEnv(entries: EnvEntry[], project: string | null): Promise<Env> {
+  const env: Env = {};
+  for (const { name, value, isSecret } of entries) {
+    if (name === "") continue;
+    if (isSecret && value !== "") {
+      const scope = project ? `?${new URLSearchParams({ project_id: project })}` : "";
+      await sendJson("PUT", `/api/v1/secrets/${encodeURIComponent(secretName(name))}${scope}`, { value });
+    }
+    env[name] = isSecret ? { from_secret: secretName(name) } : value;
+  }
+  return env;
 }
 
 interface Props {
@@ -39,6 +59,7 @@ export function EnvEditor({ entries, onChange }: Props) {
               aria-label={`Value of variable ${key}`}
               className="grow"
               autoComplete="off"
+              placeholder={isSecret ? `Stored as the secret ${secretName(name)}; empty: the stored one` : ""}
               value={value}
               onChange={(event) => change(key, { value: event.currentTarget.value })}
             />

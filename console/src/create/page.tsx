@@ -129,18 +129,27 @@ function ProjectChoice({ named, onChoose }: ChoiceProps) {
   );
 }
 
+interface Launch {
+  entries: EnvEntry[];
+  project_id?: string;
+  runtime_type?: string;
+  plan?: Plan;
+}
+
 /** POST a session and open its page. One key for one filled-in form, so that pressing again launches nothing twice. */
 function useLaunch() {
   const queries = useQueryClient();
   const [, go] = useLocation();
   const [key, setKey] = useState(newKey);
   return useMutation({
-    mutationFn: (body: object) =>
-      json<Session>("/api/v1/sessions", {
+    mutationFn: async ({ entries, ...body }: Launch) => {
+      const env = await toEnv(entries, body.project_id ?? null);
+      return json<Session>("/api/v1/sessions", {
         method: "POST",
-        body: JSON.stringify(body),
+        body: JSON.stringify(entries.length > 0 ? { ...body, env } : body),
         headers: { "Content-Type": "application/json", "Idempotency-Key": key },
-      }),
+      });
+    },
     onSuccess: (session) => {
       queries.setQueryData(sessionKey(session.session_id), session);
       go(`/sessions/${session.session_id}`);
@@ -165,7 +174,7 @@ function LaunchForm({ project, plan }: { project: Project; plan: Plan }) {
           onClick={() =>
             launch.mutate({
               project_id: project.project_id,
-              ...(env.length > 0 ? { env: toEnv(env) } : {}),
+              entries: env,
               ...(changed ? { plan: changed } : {}),
             })
           }
@@ -194,9 +203,7 @@ function BlankSession() {
       <Group>
         <Button
           loading={launch.isPending}
-          onClick={() =>
-            launch.mutate({ runtime_type: runtime, ...(env.length > 0 ? { env: toEnv(env) } : {}) })
-          }
+          onClick={() => launch.mutate({ runtime_type: runtime, entries: env })}
         >
           Launch
         </Button>
