@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from sandbox.edge.folder import bind_socket
-from sandbox.engine.guest import Guest, PortSocket
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import PortSocket
 from sandbox.errors import GuestError
 from sandbox.launch.http_probe import any_certificate
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sandbox.domain.evidence import FailureCause, FailureEvidence
 from sandbox.domain.plan import LaunchPlan
-from sandbox.engine.guest import ProcessInfo
+from sandbox.engine.guest_data import ProcessInfo
 from sandbox.errors import StageFailed
 from sandbox.launch.causes.cause import Cause
 from sandbox.launch.crash_detection import IDLE_SECONDS

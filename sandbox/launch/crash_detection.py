@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Iterable
 
-from sandbox.engine.guest import Guest, ProcessInfo
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import ProcessInfo
 
 #: An app that has printed an error counts as crashed after this long without output and without using the processor.
 IDLE_SECONDS = 15.0

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
-from sandbox.engine.guest import Changes, Guest
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import Changes
 from sandbox.errors import GuestError, SandboxError
 from sandbox.installs.archives import Contents, Kept, KeptInstalls
 from sandbox.installs.inputs import install_key, read_inputs

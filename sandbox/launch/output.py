@@ -14,7 +14,8 @@ from collections import deque
 from sandbox.concurrency import uninterrupted
 from sandbox.domain.events import EventType, NewEvent
 from sandbox.domain.stages import StageName
-from sandbox.engine.guest import Guest, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import OutputChunk, ProcessInfo, Stream
 from sandbox.launch.stage import StageJournal
 
 MAX_LINE = 4_096

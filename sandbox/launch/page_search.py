@@ -13,7 +13,8 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from html import unescape
 
-from sandbox.engine.guest import FileInfo, Guest
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import FileInfo
 from sandbox.errors import GuestError
 from sandbox.launch.http_probe import Answer
 from sandbox.launch.port_search import printed_addresses

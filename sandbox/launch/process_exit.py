@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.engine.guest import ProcessInfo
+from sandbox.engine.guest_data import ProcessInfo
 
 
 def describe_exit(process: ProcessInfo | None) -> str:

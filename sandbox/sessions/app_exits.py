@@ -21,7 +21,8 @@ from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session, SessionError
 from sandbox.domain.variables import Redactor
 from sandbox.engine.base import Engine
-from sandbox.engine.guest import Guest, ProcessInfo
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import ProcessInfo
 from sandbox.errors import GuestError, SandboxError
 from sandbox.launch.causes.reading import find_cause
 from sandbox.launch.environment import WORKSPACE, role_root

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from sandbox.domain.processes import ProcessKind, process_name
 from sandbox.domain.session import Session
-from sandbox.engine.guest import Guest, OutputChunk, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.events.sse import encode_event
 from sandbox.launch.output import LineAssembler

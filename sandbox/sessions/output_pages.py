@@ -14,7 +14,8 @@ from typing import cast
 
 from sandbox.domain.levels import Level, level_word, words_from
 from sandbox.domain.variables import Redactor
-from sandbox.engine.guest import Guest, OutputChunk, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.launch.output import LineAssembler
 

@@ -18,7 +18,8 @@ from sandbox.domain.caller import Caller
 from sandbox.domain.session import Session, SessionStatus, Work
 from sandbox.domain.variables import Redactor, SessionValues, referred
 from sandbox.engine.base import Engine
-from sandbox.engine.guest import Guest, RunningProcess
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import RunningProcess
 from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.guest import Guest, OutputChunk, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
 from tests.contract.conftest import GuestUnderTest
 from tests.fakes.processes import Script, echo

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from sandbox.engine.guest import Export, ExportAnswer
+from sandbox.engine.guest_data import Export, ExportAnswer
 from tests.fakes.errors import guest_unreachable
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sandbox.engine.guest import Changes, FileInfo
+from sandbox.engine.guest_data import Changes, FileInfo
 from tests.fakes.errors import guest_error
 
 WORKSPACE = "/workspace"

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandbox.engine.guest import (
+from sandbox.engine.guest_data import (
     Changes,
     ExecResult,
     FileInfo,

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.engine.guest import OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest_data import OutputChunk, ProcessInfo, Stream
 from tests.fakes.errors import guest_error
 
 #: Answers one connection to a port. The connection is closed when it returns.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 
-from sandbox.engine.guest import OutputChunk
+from sandbox.engine.guest_data import OutputChunk
 from sandbox.errors import GuestError
 from tests.fakes.errors import guest_error
 from tests.fakes.processes import FakeProcess

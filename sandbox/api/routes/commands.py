@@ -19,7 +19,8 @@ from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
 from sandbox.api.http.streams import event_stream
 from sandbox.domain.variables import Environment
-from sandbox.engine.guest import Guest, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import Stream
 from sandbox.errors import GuestError, SandboxError
 from sandbox.events.sse import encode_event
 

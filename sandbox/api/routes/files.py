@@ -14,7 +14,8 @@ from pydantic import Field
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.file_names import meant_name, shown_name
 from sandbox.api.http.services import Injected
-from sandbox.engine.guest import FileInfo, Guest
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import FileInfo
 from sandbox.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["files"])

@@ -11,7 +11,16 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from sandbox.engine.guest import (
+from sandbox.engine.guest_client.exports import ExportsConnection
+from sandbox.engine.guest_client.http import (
+    ANSWER_BYTES,
+    Connector,
+    GuestHttp,
+    answer_too_large,
+    guest_error,
+    unreachable,
+)
+from sandbox.engine.guest_data import (
     Changes,
     ExecResult,
     FileInfo,
@@ -22,15 +31,6 @@ from sandbox.engine.guest import (
     RunningProcess,
     Stream,
     UsageSample,
-)
-from sandbox.engine.guest_client.exports import ExportsConnection
-from sandbox.engine.guest_client.http import (
-    ANSWER_BYTES,
-    Connector,
-    GuestHttp,
-    answer_too_large,
-    guest_error,
-    unreachable,
 )
 from sandbox.errors import GuestError
 

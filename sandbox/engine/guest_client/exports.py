@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from sandbox.engine.guest import Export, ExportAnswer
 from sandbox.engine.guest_client.http import unreachable
+from sandbox.engine.guest_data import Export, ExportAnswer
 
 _HEAD = struct.Struct(">II")
 #: The guest agent sends a heartbeat every 60 seconds.

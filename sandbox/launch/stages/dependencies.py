@@ -16,7 +16,7 @@ import time
 from sandbox.concurrency import for_each
 from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
-from sandbox.engine.guest import ProcessInfo
+from sandbox.engine.guest_data import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
 from sandbox.launch.causes.reading import explain
 from sandbox.launch.command_failures import install_failed

@@ -17,7 +17,8 @@ from http import HTTPStatus
 
 from sandbox.db.connection import Database
 from sandbox.engine.base import Engine
-from sandbox.engine.guest import Export, ExportAnswer, Exports
+from sandbox.engine.guest import Exports
+from sandbox.engine.guest_data import Export, ExportAnswer
 from sandbox.errors import DatabaseUnavailable, GuestError
 from sandbox.records.otlp.messages import RecordKind
 from sandbox.sessions.exports import store

@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 
 from sandbox.engine.base import ContainerSpec, ContainerState, Limits
 from sandbox.engine.docker.engine import DockerEngine
-from sandbox.engine.guest import ExecResult, Guest
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import ExecResult
 
 SECRET = "the-services-own-secret-51c7"
 MEMORY = 192 << 20

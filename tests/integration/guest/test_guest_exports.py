@@ -14,9 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.engine.guest import Export, ExportAnswer, Exports
+from sandbox.engine.guest import Exports
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
+from sandbox.engine.guest_data import Export, ExportAnswer
 from sandbox.errors import GuestError
 from sandbox.guest import otlp_server
 from sandbox.guest.export_queue import WAITING_LIMIT

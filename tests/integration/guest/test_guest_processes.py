@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from sandbox.engine.guest import OutputChunk, Stream
 from sandbox.engine.guest_client.client import GuestClient
 from sandbox.engine.guest_client.http import UnixConnector
+from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
 from sandbox.guest.children import Children
 from sandbox.guest.launcher import Launcher

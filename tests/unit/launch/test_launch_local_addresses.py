@@ -10,7 +10,8 @@ import pytest
 
 from sandbox.domain.observations import LaunchWarning
 from sandbox.domain.plan import LaunchPlan, RolePlan
-from sandbox.engine.guest import ExecResult, Guest
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import ExecResult
 from sandbox.launch.local_addresses import local_addresses
 
 ENV = "VITE_API_URL=http://localhost:8000\n"

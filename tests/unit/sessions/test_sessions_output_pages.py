@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 
 from sandbox.domain.variables import Redactor
-from sandbox.engine.guest import Guest, OutputChunk, ProcessInfo, Stream
+from sandbox.engine.guest import Guest
+from sandbox.engine.guest_data import OutputChunk, ProcessInfo, Stream
 from sandbox.errors import GuestError
 from sandbox.sessions import output_pages
 from sandbox.sessions.output_pages import OutputQuery, page_after, page_before
