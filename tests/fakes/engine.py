@@ -11,97 +11,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
 from sandbox.engine.labels import POOL_ROLE, container_name, network_name
 from sandbox.errors import EngineError, Kind
+from tests.fakes.container import FakeContainer, now
 from tests.fakes.errors import ScriptedFailures, engine_unreachable
-from tests.fakes.exports import ExportQueue
 from tests.fakes.files import FakeFiles
 from tests.fakes.guest import FakeGuest
-from tests.fakes.processes import FakeProcess
 
 SHARED_NETWORK = "sbx-shared"
 IMAGES = frozenset({"fake/python312", "fake/node20", "fake/static"})
 KILLED = 137
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass
-class FakeContainer:
-    """One container. Its files are those of its volume."""
-
-    spec: ContainerSpec
-    ip: str
-    files: FakeFiles
-    id: str = field(default_factory=lambda: uuid4().hex)
-    status: str = "created"
-    exit_code: int | None = None
-    out_of_memory: bool = False
-    created_at: datetime = field(default_factory=_now)
-    started_at: datetime | None = None
-    logs: str = ""
-    processes: dict[str, FakeProcess] = field(default_factory=dict)
-    exports: ExportQueue = field(default_factory=ExportQueue)
-    connected: bool = True
-    #: The session in its labels, which cannot be changed: of a container of the pool, its own id.
-    label: UUID = field(default_factory=uuid4)
-    variables: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return container_name(self.spec.session_id, self.spec.role)
-
-    @property
-    def state(self) -> ContainerState:
-        ended = self.status == "exited"
-        return ContainerState(
-            id=self.id,
-            name=self.name,
-            status=self.status,
-            ip=self.ip if self.status == "running" else None,
-            exit_code=self.exit_code if ended else None,
-            out_of_memory=self.out_of_memory,
-            started_at=self.started_at,
-            session_id=self.spec.session_id,
-            role=self.spec.role,
-            connected=self.connected,
-        )
-
-    @property
-    def resource(self) -> Resource:
-        spec = self.spec
-        return Resource(
-            ResourceKind.CONTAINER,
-            self.name,
-            spec.session_id,
-            spec.role,
-            self.created_at,
-            self.status,
-            self.id,
-            self.connected,
-        )
-
-    def start(self) -> None:
-        self.status, self.exit_code, self.out_of_memory = "running", None, False
-        self.started_at = _now()
-        # A guest agent that was started anew knows no processes.
-        self.processes = {}
-
-    def stop(self, exit_code: int) -> None:
-        self.status, self.exit_code = "exited", exit_code
-        for process in self.processes.values():
-            process.kill()
-        self.exports.disconnect()
 
 
 class FakeEngine:
@@ -199,7 +126,7 @@ class FakeEngine:
             if container.spec.session_id == session_id:
                 self.disconnect(session_id, container.spec.role, silent=silent)
         if not silent:
-            self._send(EngineEvent("network_destroy", session_id, "", "", None, removed.created_at or _now()))
+            self._send(EngineEvent("network_destroy", session_id, "", "", None, removed.created_at or now()))
 
     def lose_volume(self, session_id: UUID, role: str) -> None:
         """Remove a volume from outside, whatever uses it."""
@@ -208,7 +135,7 @@ class FakeEngine:
     def add_volume(self, session_id: UUID, role: str, *, created_at: datetime | None = None) -> str:
         """Make a volume that no launch has recorded; its name."""
         name = container_name(session_id, role)
-        made = created_at or _now()
+        made = created_at or now()
         self._volumes[name] = (Resource(ResourceKind.VOLUME, name, session_id, role, made), FakeFiles())
         return name
 
@@ -233,7 +160,7 @@ class FakeEngine:
         if egress.mode != "all" and not self.enforces_egress:
             raise EngineError("this fake has no rules", code="egress_unavailable", kind=Kind.UNAVAILABLE)
         name = network_name(session_id)
-        self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, _now()))
+        self._networks.setdefault(name, Resource(ResourceKind.NETWORK, name, session_id, None, now()))
         return name
 
     async def guard_egress(self) -> bool:
@@ -360,12 +287,12 @@ class FakeEngine:
                 hint="run `sandbox runtimes build`",
             )
         if spec.network is None:
-            shared = Resource(ResourceKind.NETWORK, SHARED_NETWORK, None, None, _now())
+            shared = Resource(ResourceKind.NETWORK, SHARED_NETWORK, None, None, now())
             self._networks.setdefault(SHARED_NETWORK, shared)
         self._require_network(spec)
         name = container_name(spec.session_id, spec.role)
         if spec.volume not in self._volumes:
-            volume = Resource(ResourceKind.VOLUME, spec.volume, *spec.origin, _now())
+            volume = Resource(ResourceKind.VOLUME, spec.volume, *spec.origin, now())
             self._volumes[spec.volume] = (volume, FakeFiles())
         address, files = f"10.0.0.{next(self._addresses)}", self._volumes[spec.volume][1]
         container = FakeContainer(spec, address, files, label=spec.origin[0])
@@ -406,7 +333,7 @@ class FakeEngine:
 
     def _publish(self, action: str, container: FakeContainer, exit_code: int | None) -> None:
         spec = container.spec
-        self._send(EngineEvent(action, spec.session_id, spec.role, container.id, exit_code, _now()))
+        self._send(EngineEvent(action, spec.session_id, spec.role, container.id, exit_code, now()))
 
     def _send(self, event: EngineEvent) -> None:
         for queue in self._listeners:
