@@ -241,7 +241,7 @@ def _session_service(core: _Core, projects: ProjectService) -> SessionService:
 async def _start_watcher(
     stack: AsyncExitStack, core: _Core, service: SessionService, recover: RecoveryService
 ) -> Watcher:
-    """Start what notices that sessions are lost, and what brings them back without an admin."""
+    """Start the parts that detect lost sessions, and those that bring them back without an admin."""
     automatic = AutomaticRecovery(core.db, recover, has_room=core.disk.has_room)
     if core.settings.recover_at_start:
         await started(stack, automatic)

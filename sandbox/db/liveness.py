@@ -1,4 +1,4 @@
-"""Notices that PostgreSQL is silent: that it runs, or its machine does, but answers nothing.
+"""Detects that PostgreSQL is silent: that it runs, or its machine does, but answers nothing.
 
 A server that has ended refuses connections at once. One that is frozen, or that is cut off, accepts them and answers
 nothing, so everything that uses the database would wait without an end.

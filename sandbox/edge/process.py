@@ -54,7 +54,7 @@ class EdgeProcess:
         return pid if ours else None
 
     def runs(self, _: Mapping[str, Any]) -> bool:
-        """Whether the edge runs. Nobody but `ensure` changes its configuration."""
+        """Whether the edge runs. Only `ensure` changes its configuration."""
         return self.pid() is not None
 
     def ensure(self, configuration: Mapping[str, Any]) -> int:

@@ -80,7 +80,7 @@ class Inputs:
 
 
 async def read_inputs(guest: Guest, workspace: str, root: str, command: str) -> Inputs | None:
-    """Read what the command in the folder `root` of the workspace will read. None if that cannot be told."""
+    """Read what the command in the folder `root` of the workspace will read. None if that is unknown."""
     script = ["sh", "-c", _MANIFESTS, "manifests", root, workspace, _OWN_CODE, _PACKAGE]
     result = await guest.exec(script, timeout_seconds=_SECONDS, max_output_bytes=_PRINTED_BYTES)
     if result.exit_code != 0 or result.truncated or result.timed_out:

@@ -130,7 +130,7 @@ class InstallKeeper:
                 raise
             inputs = None
         if image is None or inputs is None:
-            return None, "it cannot be told which files the install reads"
+            return None, "the files that the install reads are unknown"
         reason = f"all files of the project count, because {inputs.whole_project}" if inputs.whole_project else ""
         return install_key(session.user_id, image, root, command, env, inputs), reason
 

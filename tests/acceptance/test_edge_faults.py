@@ -201,7 +201,7 @@ def test_one_address_before_all_replicas_serves_previews_while_one_is_there(
     session = launch(api)
     with preview(api, session) as browser:
         page_of(browser)
-        first.kill()  # its edge answers 503, which the load balancer notices
+        first.kill()  # its edge answers 503, which the load balancer reacts to
         soon(lambda: api.http.get("/api/v1/sessions"))
         page_of(browser)
         first.stop_edge()

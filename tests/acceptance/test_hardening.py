@@ -1,6 +1,6 @@
 """What one user or sandbox does to itself, to others or to the host, with the right outcome of each.
 
-Each test is a kind of attack that was once possible. What others notice of them is measured by
+Each test is a kind of attack that was once possible. Their effect on others is measured by
 `tests/bench/bench_hardening.py`. Bodies that do not end are in `test_edge_bounds.py`, what sandboxed code can reach in
 `tests/integration/engine/`, inputs that take long to read in `tests/unit/*/test_*_linear.py`.
 """

@@ -56,7 +56,7 @@ PROJECT = {
     "sandbox.toml": '[web]\nruntime = "python312"\nstart = "exec python3 -u app.py"\nport = 8000\n',
     "app.py": APP,
 }
-#: Collects the times between frames, in milliseconds, for as long as it is told to.
+#: Collects the times between frames, in milliseconds, until it is stopped.
 FRAMES = """
 (seconds) => new Promise((resolve) => {
   const times = [];

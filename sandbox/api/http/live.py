@@ -30,7 +30,7 @@ class TokenEnded(Exception):
 
 
 class TokenStates(Protocol):
-    """Tells which credentials are good. `TokenService` implements this protocol."""
+    """Checks credentials. `TokenService` implements this protocol."""
 
     async def valid(self, credentials: Collection[Credential]) -> set[Credential]: ...
 

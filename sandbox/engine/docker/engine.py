@@ -291,7 +291,7 @@ class DockerEngine:
             await self._set_names(found, hide_names)
 
     async def _set_names(self, container: Mapping[str, Any], change: Callable[[Mapping[str, Any]], None]) -> None:
-        """Hide or show the names that the engine's name server knows, where the service can set rules."""
+        """Hide or show the names that the engine's name server resolves, where the service can set rules."""
         if self._settings.egress_guard == "off" or why_not(self._calls.local):
             return
         try:
