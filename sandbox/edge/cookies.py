@@ -1,9 +1,10 @@
 """Removes surplus cookies.
 
-A page of a preview can set cookies for the whole domain, which browsers then send to every host of it: enough of them,
-and apps and the service would refuse the request for the size of its head. Which of them come from another preview cannot
-be seen. So the longest go first, until what is left is of a size that every server takes. Sign-ins of this service, and
-most sessions of apps, are in short cookies. Browsers keep at most 180 cookies for a site, so that the short ones stay.
+A page of a preview can set cookies for the whole domain, which browsers then send to every host of it: enough of
+them, and apps and the service would refuse the request for the size of its head. Which of them come from another
+preview cannot be seen. So the longest go first, until what is left is of a size that every server takes. Sign-ins of
+this service, and most sessions of apps, are in short cookies. Browsers keep at most 180 cookies for a site, so that
+the short ones stay.
 """
 
 from __future__ import annotations

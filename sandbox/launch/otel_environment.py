@@ -22,8 +22,8 @@ def otel_environment(session: Session, plan: LaunchPlan, role: str, token: str) 
     """The OTEL_* variables of everything that runs in the role's container.
 
     `token` is the session's exports token (`Signer.sign_exports`). Variables of the plan and of the session override
-    the ones set here where commands run, and are not among them: the engine shows a container's environment to all who may
-    inspect it. If they name another endpoint, the token is left out.
+    the ones set here where commands run, and are not among them: the engine shows a container's environment to all who
+    may inspect it. If they name another endpoint, the token is left out.
     """
     given = given_variables(session, plan, role)
     name = role if session.project_id is None else session.project_id
