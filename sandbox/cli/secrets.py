@@ -10,8 +10,10 @@ import typer
 from rich.text import Text
 
 from sandbox.cli import output
+from sandbox.cli.environment import load_settings
 from sandbox.cli.output import Json
 from sandbox.client.secrets import AsyncSecrets
+from sandbox.errors import InvalidInput
 
 app = typer.Typer(help="Keep values by name, for the environment of sandboxes.", no_args_is_help=True)
 
@@ -67,8 +69,11 @@ def rotate_key() -> None:
     Example: sandbox secrets rotate-key
     """
     from sandbox.secrets.keys import add_key, key_path
-    from sandbox.settings import Settings
 
-    home = Settings().home
-    add_key(home)
-    output.out().print(f"{key_path(home)} has a new key; start the service again: sandbox down && sandbox up")
+    settings = load_settings()
+    if settings.keys is not None:
+        raise InvalidInput(
+            "The keys of this service are given by SANDBOX_KEYS.", hint="Put a new one before those that are there."
+        )
+    add_key(settings.home)
+    output.out().print(f"{key_path(settings.home)} has a new key; start the service again: sandbox down && sandbox up")

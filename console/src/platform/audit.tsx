@@ -7,7 +7,17 @@ import { Time } from "../ui/time";
 import { Choice, Search, usePeriod } from "./filters";
 
 type Entry = Schemas["AuditEntry"];
-const KINDS = ["session", "project", "token", "secret", "sign_in", "alert_rule", "records", "recovery"];
+const KINDS = [
+  "session",
+  "project",
+  "token",
+  "secret",
+  "sign_in",
+  "alert_rule",
+  "records",
+  "recovery",
+  "cache",
+];
 
 export function Audit() {
   const [user, setUser] = useState("");

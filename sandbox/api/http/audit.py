@@ -38,6 +38,7 @@ _CHANGES: Final = {
     r"DELETE secrets/([^/]+)": "secret.remove",
     r"PUT alert-rules/([^/]+)": "alert_rule.set",
     r"DELETE alert-rules/([^/]+)": "alert_rule.remove",
+    r"DELETE cache": "cache.clear",
     r"POST admin/retention": "records.delete",
     r"POST admin/recovery(?:/.*)?": "recovery.run",
 }
