@@ -23,7 +23,8 @@ _INTRODUCTION = """# Frameworks that launch without configuration
 
 Projects that the frameworks' own generators make, and examples of their documentation, uploaded as they are and
 launched without `sandbox.toml`. `make corpus` makes this table. The seconds are those of a whole launch, with the
-download of the dependencies, on the machine that ran it, which had other work at the same time.
+download of the dependencies, on the machine that ran it, which had other work at the same time. A row is that of the
+last run of its project, which may be older than the project's present form.
 """
 
 #: The last result of each entry by its name: plan, seconds and problem.
