@@ -66,11 +66,14 @@ class ContainerSpec:
         return cls(member, POOL_ROLE, image, runtime, None, limits)
 
     @property
+    def origin(self) -> tuple[UUID, str]:
+        """Session and role in the labels of container and volume; of what comes from the pool, those it had there."""
+        return (self.member, POOL_ROLE) if self.member is not None else (self.session_id, self.role)
+
+    @property
     def volume(self) -> str:
-        """The name of the `/workspace` volume. One that came with a container of the pool keeps its name."""
-        if self.member is not None:
-            return container_name(self.member, POOL_ROLE)
-        return container_name(self.session_id, self.role)
+        """The name of the `/workspace` volume."""
+        return container_name(*self.origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox.engine.base import EngineEvent, Resource, ResourceKind
-from sandbox.engine.labels import container_name
+from sandbox.engine.labels import POOL_ROLE, container_name
 from sandbox.errors import EngineError, GuestError
 from tests.contract.conftest import EngineUnderTest
 
@@ -174,3 +174,34 @@ async def test_the_life_of_a_container_is_published(engine_under_test: EngineUnd
                 break
     assert [(event.action, event.exit_code) for event in observed] == [("start", None), ("die", 137), ("destroy", None)]
     assert {(event.role, event.container_id) for event in observed} == {("main", state.id)}
+
+
+async def test_a_container_of_the_pool_becomes_a_roles_with_its_volume(engine_under_test: EngineUnderTest) -> None:
+    engine, member = engine_under_test.engine, engine_under_test.spec(POOL_ROLE)
+    made = await engine.ensure_container(member)
+    guest = engine.guest(member.session_id, POOL_ROLE)
+    await guest.wait_ready(20)
+    wanted = replace(member.limits, memory_bytes=member.limits.memory_bytes * 2)
+    plain = engine_under_test.spec()
+    network = await engine.ensure_network(plain.session_id)
+    spec = replace(plain, member=member.session_id, limits=wanted, network=network)
+    assert await engine.fingerprint(replace(spec, network=None)) != ""
+    taken = await engine.ensure_container(spec)
+    assert (taken.id, taken.session_id, taken.role, taken.connected) == (made.id, spec.session_id, "main", True)
+    assert taken.name == container_name(spec.session_id, "main")
+    assert await engine.ensure_container(spec) == taken
+    guest = engine.guest(spec.session_id, "main")
+    await guest.write_file("stored", b"content")
+    await guest.set_variables({"GIVEN": "later"})
+    assert await engine.inspect_container(member.session_id, POOL_ROLE) is None
+
+    # Lost from outside, it is made again on its volume.
+    await engine.remove(Resource(ResourceKind.CONTAINER, taken.name, spec.session_id, "main", None))
+    again = await engine.ensure_container(spec)
+    assert again.id != made.id
+    guest = engine.guest(spec.session_id, "main")
+    await guest.wait_ready(20)
+    assert b"".join([part async for part in await guest.read_file("stored")]) == b"content"
+    for owner in (member.session_id, spec.session_id):
+        await engine.remove_session(owner)
+        assert await resources_of(engine_under_test, owner) == []

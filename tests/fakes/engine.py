@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -274,10 +274,13 @@ class FakeEngine:
             container = self._containers.pop(waiting)
             container.spec = spec
             self._containers[container.name] = container
+        found = self._containers.get(container_name(spec.session_id, spec.role))
+        if spec.member is not None and found is not None:
+            found.spec = replace(found.spec, limits=spec.limits)
 
     async def fingerprint(self, spec: ContainerSpec) -> str:
         await self._enter("fingerprint")
-        return f"{spec.runtime} {spec.image} {spec.limits}"
+        return f"{spec.runtime} {spec.image} {spec.limits.cpus} {spec.limits.pids}"
 
     async def inspect_container(self, session_id: UUID, role: str) -> ContainerState | None:
         await self._enter("inspect_container")
@@ -362,10 +365,10 @@ class FakeEngine:
         self._require_network(spec)
         name = container_name(spec.session_id, spec.role)
         if spec.volume not in self._volumes:
-            volume = Resource(ResourceKind.VOLUME, spec.volume, spec.session_id, spec.role, _now())
+            volume = Resource(ResourceKind.VOLUME, spec.volume, *spec.origin, _now())
             self._volumes[spec.volume] = (volume, FakeFiles())
         address, files = f"10.0.0.{next(self._addresses)}", self._volumes[spec.volume][1]
-        container = FakeContainer(spec, address, files, label=spec.session_id)
+        container = FakeContainer(spec, address, files, label=spec.origin[0])
         container.start()
         self._containers[name] = container
         return container

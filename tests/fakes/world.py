@@ -209,8 +209,10 @@ class World:
             await reconciler.close()
             await replica.close()
 
-    async def create_blank(self, caller: Caller = CALLER, egress: Egress = PUBLIC) -> Session:
-        session, _ = await self.sessions.create(caller, CreateRequest(egress=egress), None)
+    async def create_blank(
+        self, caller: Caller = CALLER, egress: Egress = PUBLIC, memory_mb: int | None = None
+    ) -> Session:
+        session, _ = await self.sessions.create(caller, CreateRequest(egress=egress, memory_mb=memory_mb), None)
         return session
 
     async def create_project(

@@ -67,13 +67,13 @@ def container_config(
     return {
         "Image": spec.image,
         # Added to the entrypoint of the image, which is the guest agent.
-        "Cmd": ["--account-uid", str(user_number(spec.member or spec.session_id))],
+        "Cmd": ["--account-uid", str(user_number(spec.origin[0]))],
         # One of the pool has the name of a blank session's role.
         "Hostname": BLANK_ROLE if spec.role == labels.POOL_ROLE else spec.role,
         # The guest agent starts as root, whichever user the image sets. It runs commands as the unprivileged user.
         "User": "0:0",
         "Env": [f"{name}={value}" for name, value in {**environment, **spec.env}.items()],
-        "Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role) | {labels.RUNTIME: spec.runtime},
+        "Labels": labels.resource_labels(deployment_id, *spec.origin) | {labels.RUNTIME: spec.runtime},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **_host_config(spec, network, guest_folder, oci_runtime, ipv6_loopback, seccomp),
@@ -88,9 +88,12 @@ def container_config(
 
 
 def fingerprint(spec: ContainerSpec, **options: Any) -> str:
-    """Return a digest of `container_config` without the environment of the container and without whose it is."""
+    """Return a digest of `container_config` without what can be changed later: whose it is, environment and memory."""
     anyone = replace(spec, session_id=UUID(int=0), role=labels.POOL_ROLE, env={}, member=None)
-    return hashlib.sha256(json.dumps(container_config(anyone, **options), sort_keys=True).encode()).hexdigest()
+    config = container_config(anyone, **options)
+    for name in ("Memory", "MemorySwap"):
+        del config["HostConfig"][name]
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def user_number(session_id: UUID) -> int:
@@ -165,7 +168,7 @@ def _mounts(spec: ContainerSpec, deployment_id: UUID, guest_folder: Path | None)
 def _workspace(spec: ContainerSpec, deployment_id: UUID) -> dict[str, Any]:
     """Return the mount of the `/workspace` volume. The create call creates the volume with these labels if it does not
     exist. It outlives the container."""
-    options: dict[str, Any] = {"Labels": labels.resource_labels(deployment_id, spec.session_id, spec.role)}
+    options: dict[str, Any] = {"Labels": labels.resource_labels(deployment_id, *spec.origin)}
     if spec.limits.disk_bytes:
         options["DriverConfig"] = {"Name": "local", "Options": {"size": str(spec.limits.disk_bytes)}}
     return {

@@ -115,6 +115,8 @@ class DockerEngine:
                     await self._create(name, spec)
                     await self._start(name, spec)
                 else:
+                    if spec.member is not None:
+                        found = await self._give_memory(name, found, spec.limits.memory_bytes)
                     self._check_same(found, spec)
                     if found["State"]["Status"] != "running":
                         await self._revive(name, found["State"]["Status"], spec)
@@ -230,6 +232,13 @@ class DockerEngine:
             await self._calls.call(lambda client: client.rename(waiting, name))
         await self._close_guests(lambda *key: key == (member, labels.POOL_ROLE))
 
+    async def _give_memory(self, name: str, found: dict[str, Any], size: int) -> dict[str, Any]:
+        """Let a container of the pool use this many bytes; the container as it is then. Other limits never differ."""
+        if found["HostConfig"]["Memory"] == size:
+            return found
+        await self._calls.call(lambda client: client.update_container(name, mem_limit=size, memswap_limit=size))
+        return {**found, "HostConfig": {**found["HostConfig"], "Memory": size}}
+
     async def _create(self, name: str, spec: ContainerSpec) -> None:
         config = container_config.container_config(spec, **await self._options(spec, await self._guest_folder(spec)))
         try:
@@ -326,10 +335,8 @@ class DockerEngine:
         spec."""
         config = found["Config"]
         actual = config.get("Labels") or {}
-        differing: list[str] = []
-        owners = [(spec.session_id, spec.role), *([(spec.member, labels.POOL_ROLE)] if spec.member else [])]
-        if not any(labels.resource_labels(self._deployment_id, *owner).items() <= actual.items() for owner in owners):
-            differing.append("labels")
+        expected = labels.resource_labels(self._deployment_id, *spec.origin)
+        differing = [key for key, value in expected.items() if actual.get(key) != value]
         if config["Image"] != spec.image:
             differing.append(f"image ({config['Image']}, not {spec.image})")
         shared = labels.shared_network_name(self._deployment_id)

@@ -295,3 +295,11 @@ async def test_a_plan_of_one_runtime_twice_gets_two_containers(world: World) -> 
     members = {world.engine.container(session.session_id, role).spec.member for role in session.containers}
     assert len(members) == 2
     assert None not in members
+
+
+async def test_a_session_with_a_size_of_its_own_is_served_and_gets_it(world: World) -> None:
+    (member,) = of(await filled(world), "python312")
+    session = await world.create_blank(memory_mb=128)
+    assert await world.launch(session) is SessionStatus.READY
+    spec = world.engine.container(session.session_id, "main").spec
+    assert (spec.member, spec.limits.memory_bytes) == (member.member_id, 128 << 20)
