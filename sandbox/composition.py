@@ -322,6 +322,7 @@ def _stages(
     """The launch stages, in order."""
     settings = core.settings
     options = LessonOptions.of(settings)
+    keeper = InstallKeeper(core.installs, core.images, partial(core.environments.keys.digest, purpose="install"))
     return [
         PlanStage(projects, LaunchLessons(core.db, options, refiner.rework)),
         NetworkStage(),
@@ -329,9 +330,7 @@ def _stages(
             core.images, _limits(settings), core.signer.sign_exports, settings.preview_url, pool=settings.pool_max > 0
         ),
         WorkspaceStage(projects),
-        WithoutSlot(
-            DependenciesStage(settings.install_timeout_seconds, InstallKeeper(core.installs, core.images)), slots
-        ),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds, keeper), slots),
         ServicesStage(),
         HealthStage(settings.health_timeout_seconds, door, settings.preview_url),
         PreviewStage(settings.preview_url),

@@ -95,10 +95,10 @@ async def read_inputs(guest: Guest, workspace: str, root: str, command: str) -> 
     return Inputs(hashlib.sha256(sums + result.stdout).hexdigest(), why)
 
 
-def install_key(owner: str, image: str, root: str, command: str, env: Mapping[str, str], inputs: Inputs) -> str:
-    """The key of an install: equal only if the same owner runs the same command on the same files in the same image."""
-    parts = [_FORMAT, owner, image, root, command, sorted(env.items()), inputs.digest]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def key_content(owner: str, image: str, root: str, command: str, env: Mapping[str, str], inputs: Inputs) -> bytes:
+    """What the key of an install is computed from: equal only if the same owner runs the same command on the same files
+    in the same image. It contains the values of variables."""
+    return json.dumps([_FORMAT, owner, image, root, command, sorted(env.items()), inputs.digest]).encode()
 
 
 def _own_code(command: str, own_code: str, package: str) -> str | None:

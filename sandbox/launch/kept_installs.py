@@ -8,7 +8,7 @@ from it, for launches whose inputs differ. Both are archives on the service's di
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import Changes
 from sandbox.errors import GuestError, SandboxError
 from sandbox.installs.archives import Contents, Kept, KeptInstalls
-from sandbox.installs.inputs import install_key, read_inputs
+from sandbox.installs.inputs import key_content, read_inputs
 from sandbox.launch.environment import UNPACKED, WORKSPACE, role_root
 from sandbox.launch.otel_environment import given_variables
 from sandbox.launch.stage import StageContext
@@ -69,9 +69,12 @@ class Recalled:
 class InstallKeeper:
     """Gives launches what was installed before, and keeps what they install. Has no state of a run."""
 
-    def __init__(self, archives: KeptInstalls, images: Images) -> None:
+    def __init__(self, archives: KeptInstalls, images: Images, digest: Callable[[bytes], str]) -> None:
+        """`digest` needs a key of the deployment: the keys of installs are public, and values of variables, which they
+        depend on, must not be found by trying."""
         self._archives = archives
         self._images = images
+        self._digest = digest
 
     async def recall(self, context: StageContext, role: str, command: str) -> Recalled:
         """Put the role's dependencies in place if they are kept, else prepare the install; say which in the log.
@@ -132,7 +135,7 @@ class InstallKeeper:
         if image is None or inputs is None:
             return None, "the files that the install reads are unknown"
         reason = f"all files of the project count, because {inputs.whole_project}" if inputs.whole_project else ""
-        return install_key(session.user_id, image, root, command, env, inputs), reason
+        return self._digest(key_content(session.user_id, image, root, command, env, inputs)), reason
 
     async def _earlier(self, context: StageContext, role: str) -> str:
         """Why there is no such install."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -148,7 +149,11 @@ class World:
             ),
             WorkspaceStage(self.projects),
             WithoutSlot(
-                DependenciesStage(self.install_timeout_seconds, InstallKeeper(self.installs, self.images)), slots
+                DependenciesStage(
+                    self.install_timeout_seconds,
+                    InstallKeeper(self.installs, self.images, lambda content: sha256(content).hexdigest()),
+                ),
+                slots,
             ),
             ServicesStage(),
             HealthStage(self.health_timeout_seconds, self.door, preview_url),
