@@ -78,8 +78,9 @@ class Service:
             "SANDBOX_ADMIN_TOKEN": ADMIN_TOKEN,
             # No lot: a test knows whether a lesson is applied.
             "SANDBOX_LESSONS_WITHHELD_PERCENT": "0",
-            # Tests count containers.
+            # Tests count containers, and watch installs.
             "SANDBOX_POOL_MAX": "0",
+            "SANDBOX_INSTALLS_MB": "0",
         }
         return {**os.environ, **settings, **self.env}
 

@@ -25,7 +25,7 @@ def routes(api: Api) -> list[tuple[str, str]]:
 
 def filled(path: str, session_id: str, project_id: str) -> str:
     path = path.replace("{session_id}", session_id).replace("{project_id}", project_id)
-    return re.sub(r"\{[^}]+\}", str(uuid.uuid4()), path)
+    return re.sub(r"\{[^}]+\}", str(uuid.uuid4()), path.replace("{pid}", "1"))
 
 
 def test_every_route_needs_a_token(admin: Api, service: Service, blank: str) -> None:
@@ -49,7 +49,7 @@ def test_another_users_session_is_not_found_on_any_route(
     user.upload("mine", {"index.html": "<h1>mine</h1>"})
     session, _ = user.launch(project_id="mine")
     session_id, stranger = session["session_id"], make_user()
-    bodies: dict[str, Any] = {"exec": {"command": "true"}, "renew": {"seconds": 60}}
+    bodies: dict[str, Any] = {"exec": {"command": "true"}, "renew": {"seconds": 60}, "signal": {"signal": "TERM"}}
     checked = 0
     for method, path in routes(admin):
         if "{session_id}" not in path and "{project_id}" not in path:

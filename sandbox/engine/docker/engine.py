@@ -294,6 +294,8 @@ class DockerEngine:
         """Hide or show the names that the engine's name server resolves, where the service can set rules."""
         if self._settings.egress_guard == "off" or why_not(self._calls.local):
             return
+        if not await self._transport.shares_sockets():  # nor files and namespaces
+            return
         try:
             await asyncio.to_thread(change, container)
         except EngineError as error:

@@ -139,5 +139,5 @@ def test_half_a_head_and_a_head_that_is_too_long_are_not_waited_for(settings: Se
         assert half.recv(1000) == b""
         assert 8 < time.monotonic() - began < 14
     with socket.create_connection(("127.0.0.1", settings.port)) as long:
-        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 60_000 + b"\r\n\r\n")
+        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 300_000 + b"\r\n\r\n")
         assert long.recv(100).startswith(b"HTTP/1.1 431 ")

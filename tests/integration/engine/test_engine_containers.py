@@ -38,7 +38,8 @@ async def test_a_container_that_was_only_created_is_started(engine, make_spec):
     marks = labels.resource_labels(engine._deployment_id, spec.session_id, "main")
     flags = [flag for key, value in marks.items() for flag in ("--label", f"{key}={value}")]
     network = labels.shared_network_name(engine._deployment_id)
-    created = docker("create", "--name", first.name, "--network", network, *flags, spec.image)
+    memory = str(spec.limits.memory_bytes)
+    created = docker("create", "--name", first.name, "--network", network, "--memory", memory, *flags, spec.image)
     state = await engine.ensure_container(spec)
     assert (state.id, state.status) == (created, "running")
 
