@@ -18,7 +18,7 @@ from sandbox.access.signing import Signer
 from sandbox.access.tokens import TokenService
 from sandbox.api.http.live import OpenConnections
 from sandbox.api.http.services import Services
-from sandbox.concurrency import started
+from sandbox.concurrency import close_at_end, started
 from sandbox.db.connection import Database
 from sandbox.db.deployment import load_deployment
 from sandbox.db.liveness import Liveness
@@ -145,7 +145,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         broker = await started(stack, EventBroker(core.db))
         feed = await started(stack, SessionFeed(core.db))
         tail = LogTail(core.db)
-        stack.push_async_callback(tail.close)
+        close_at_end(stack, tail.close)
         session_service = await started(stack, _session_service(core, project_service))
         grants = await _start_grants(stack, core, session_service) if edge else None
         door = Visitor(settings, GrantStore(core.db), grants) if grants else None
@@ -166,10 +166,10 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             grants=grants,
             by_address=settings.addresses_count,
         )
-        stack.push_async_callback(previews.aclose)
+        close_at_end(stack, previews.aclose)
         maintenance = Maintenance(core.db, settings, core.recorder, core.engine.ping)
         maintenance.start()
-        stack.push_async_callback(maintenance.close)
+        close_at_end(stack, maintenance.close)
         services = Services(
             settings=settings,
             db=core.db,
@@ -204,22 +204,22 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
 
 async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
     db = Database(server.dsn, explain=server.explain)
-    stack.push_async_callback(db.close)
+    close_at_end(stack, db.close)
     watch(db)
     await started(stack, Liveness(db))
     recorder = Recorder(db)
     recorder.start()
-    stack.push_async_callback(recorder.close)
+    close_at_end(stack, recorder.close)
     configure_logging(settings, recorder)
     intake = Intake(
         server.dsn, max_body_bytes=settings.max_intake_mb * MIB, max_waiting_bytes=settings.intake_queue_mb * MIB
     )
-    stack.push_async_callback(intake.close)
+    close_at_end(stack, intake.close)
     deployment = await load_deployment(db)
     engine = DockerEngine(
         settings, deployment.deployment_id, guest_factory=GuestClient, environment=container_environment().env
     )
-    stack.push_async_callback(engine.aclose)
+    close_at_end(stack, engine.aclose)
     keys = await load_keys(settings)
     signer = Signer(keys.signing_keys("signing"), earlier_exports_key=await adopt_keys(db, keys))
     environments = Environments(keys, SecretService(db, keys))

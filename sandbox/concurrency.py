@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+#: How long one part of the service may take to close. Those that write what is queued give up before that.
+CLOSE_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 async def for_each(roles: Iterable[str], act: Callable[[str], Awaitable[T]]) -> dict[str, T]:
@@ -53,5 +59,24 @@ P = TypeVar("P", bound=Part)
 async def started(stack: AsyncExitStack, part: P) -> P:
     """Start a part, and close it when the stack is closed."""
     await part.start()
-    stack.push_async_callback(part.close)
+    close_at_end(stack, part.close)
     return part
+
+
+def close_at_end(
+    stack: AsyncExitStack, close: Callable[[], Awaitable[None]], *, seconds: float = CLOSE_SECONDS
+) -> None:
+    """Call `close` when the stack is closed. After so many seconds it is cancelled, and the other parts are closed."""
+
+    async def close_in_time() -> None:
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                await close()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        if deadline.expired():
+            log.error("%s did not end within %.0f s and was cancelled", close.__qualname__, seconds)
+
+    stack.push_async_callback(close_in_time)

@@ -5,6 +5,7 @@ Imports psycopg only, so that a process which just writes rows starts without SQ
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -109,13 +110,29 @@ def connection_params(dsn: str, application_name: str = "purple8-sandbox") -> di
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on."""
+    """Raise `DatabaseUnavailable` for errors that mean PostgreSQL does not answer; pass every other error on.
+
+    If the task is cancelled in the block, CancelledError is raised whatever the block raises: the rollback that follows
+    a cancellation can fail, and its error would hide the cancellation from a task that goes on after errors.
+    """
+    task = _current_task()
+    cancelled_before = task.cancelling() if task else 0
     try:
         yield
-    except psycopg.Error as error:
-        if is_unavailable(error):
+    except Exception as error:
+        if task and task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError from error
+        if isinstance(error, psycopg.Error) and is_unavailable(error):
             raise unavailable(error) from error
         raise
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    """The task that runs; None outside an event loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def is_unavailable(error: psycopg.Error) -> bool:

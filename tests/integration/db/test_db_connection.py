@@ -51,6 +51,28 @@ async def test_a_dict_is_jsonb(database: Database) -> None:
     assert read == value
 
 
+async def test_a_task_is_cancelled_though_the_rollback_fails(database: Database) -> None:
+    entered = asyncio.Event()
+
+    async def work() -> None:
+        async with database.transaction() as connection:
+            driver_connection = (await connection.get_raw_connection()).driver_connection
+            assert driver_connection is not None
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                # The connection is busy, so the ROLLBACK cannot be sent.
+                driver_connection.pgconn.send_query(b"SELECT pg_sleep(60)")
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=20)
+    assert task.cancelled()
+    await database.ping()
+
+
 async def test_an_error_rolls_back_and_is_raised(database: Database) -> None:
     async def add_two() -> None:
         async with database.transaction() as connection:
