@@ -45,13 +45,15 @@ class Viewer:
 
     def _watch(self) -> None:
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not self.ended and time.monotonic() < deadline:
-            last = int(self.events[-1].id or 0) if self.events else 0
-            try:
-                for event in self._api.events(self._session_id, last_event_id=last):
-                    self.events.append(event)
-            except (httpx.TransportError, AssertionError):
-                time.sleep(0.05)  # the service is down, or is not ready yet
+        # Closed here, so that a test that fails before `finish` leaves no connection to be found in a later test.
+        with self._api.http:
+            while not self.ended and time.monotonic() < deadline:
+                last = int(self.events[-1].id or 0) if self.events else 0
+                try:
+                    for event in self._api.events(self._session_id, last_event_id=last):
+                        self.events.append(event)
+                except (httpx.TransportError, AssertionError):
+                    time.sleep(0.05)  # the service is down, or is not ready yet
 
     @property
     def ended(self) -> bool:
@@ -67,7 +69,6 @@ class Viewer:
     def finish(self) -> list[SseEvent]:
         """Wait for the end of the launch; return all events."""
         self._thread.join(TIMEOUT_SECONDS)
-        self._api.http.close()
         assert self.ended, f"the launch did not end: {[str(event.data)[:200] for event in self.events[-5:]]}"
         return self.events
 
