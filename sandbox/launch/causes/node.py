@@ -22,7 +22,7 @@ _SYSTEM_CODE = re.compile(r"\bE[A-Z]{4,}\b")
 _CODE = re.compile(r"^\s+code: '(?P<code>[A-Z_]+)'")
 _MODULE = re.compile(r"Cannot find (?:module|package) '(?P<module>[^']+)'")
 #: Packages with the compiled part of another one, for one platform.
-_PLATFORM_PACKAGE = re.compile(r"(?P<module>@?[\w./-]*[/.-]linux-(?:x64|arm64)(?:-(?:gnu|musl))?)\b")
+_PLATFORM_PACKAGE = re.compile(r"(?<![\w./-])(?P<module>@?[\w./-]*[/.-]linux-(?:x64|arm64)(?:-(?:gnu|musl))?)\b")
 _MISSING = re.compile(r"Cannot find (?:module|package)|could not be found")
 _PLATFORM_HINT = (
     "The lock file was written on another system and lacks this package for Linux: remove the lock file, or write it "

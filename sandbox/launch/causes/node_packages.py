@@ -26,7 +26,8 @@ _YARN_TITLE = re.compile(r"^yarn \w+ v\d")
 _BERRY = re.compile(r"^➤ (?P<code>YN\d{4}): (?:[│┌└·]\s?)*(?P<text>.*)$")
 #: Messages of Yarn 2 and later that are progress or warnings.
 _BERRY_CODES = frozenset({"YN0001", "YN0009", "YN0016", "YN0028", "YN0035", "YN0041", "YN0082"})
-_PACKAGE = r"(?P<package>(?:@[\w.-]+/)?[A-Za-z0-9][\w.-]*)"
+#: The name of a package. It begins a word and is bounded, so that long lines are read in linear time.
+_PACKAGE = r"(?<![\w.-])(?P<package>(?:@[\w.-]{1,213}/)?[A-Za-z0-9][\w.-]{0,213})"
 _VERSION = r"(?P<version>[^\s'\"`,]+?)"
 
 _CODES = {
@@ -59,18 +60,20 @@ _CODES = {
 }
 #: Sentences that decide the cause without a code, or name its particulars.
 _SENTENCES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
-    (re.compile(rf"'{_PACKAGE}@[^']*' is not in this registry|{_PACKAGE.replace('package', 'other')}: Not Found - 404"),
+    (re.compile(rf"'{_PACKAGE}@[^']{{0,200}}' is not in this registry"
+                rf"|{_PACKAGE.replace('package', 'other')}: Not Found - 404"),
      FailureCause.PACKAGE_NOT_FOUND),
     (re.compile(rf"No matching version found for {_PACKAGE}@{_VERSION}\.?(?:\s|$)"), FailureCause.VERSION_NOT_FOUND),
-    (re.compile(rf"Couldn't find package \"{_PACKAGE}(?:@[^\"]*)?\""), FailureCause.PACKAGE_NOT_FOUND),
+    (re.compile(rf"Couldn't find package \"{_PACKAGE}(?:@[^\"]{{0,200}})?\""), FailureCause.PACKAGE_NOT_FOUND),
     (re.compile(rf"Couldn't find any versions for \"{_PACKAGE}\" that matches \"{_VERSION}\""),
      FailureCause.VERSION_NOT_FOUND),
     (re.compile(r"can only install packages when your package\.json and .* are in sync|lockfile needs to be updated"
                 r"|lockfile would have been modified"), FailureCause.LOCK_OUT_OF_STEP),
     (re.compile(rf"Unsupported platform for {_PACKAGE}@{_VERSION}:"), FailureCause.WRONG_PLATFORM),
-    (re.compile(rf"{_PACKAGE}@[^:\s]+: The engine \"node\" is incompatible.*?Expected version \"(?P<version>[^\"]+)\""),
+    (re.compile(rf"{_PACKAGE}@[^:\s]{{1,100}}: The engine \"node\" is incompatible.{{0,500}}?"
+                r"Expected version \"(?P<version>[^\"]+)\""),
      FailureCause.RUNTIME_VERSION),
-    (re.compile(r"Not compatible with your version of node/npm: (?P<package>\S+?)@\d.*?"
+    (re.compile(r"Not compatible with your version of node/npm: (?P<package>\S{1,213}?)@\d.{0,500}?"
                 r"Required: \{\"node\":\"(?P<version>[^\"]+)\""),
      FailureCause.RUNTIME_VERSION),
     (re.compile(r"Missing script:? \"?(?P<program>[\w:.-]+)\"?"), FailureCause.MISSING_SCRIPT),

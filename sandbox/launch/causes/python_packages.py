@@ -17,7 +17,11 @@ _UV_WORDS = re.compile(
 )
 _PIP = re.compile(r"^\s*(?:ERROR|error): ")
 _POETRY = re.compile(r"^\s*(?:Because |So, because |And because |pyproject\.toml changed significantly)")
-_NAME = r"`?(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*?)(?:\[[^\]]*\])?"
+#: The name of a package, with its extras. It begins a word and is bounded, so that long lines are read in linear time.
+_NAME = r"`?(?<![A-Za-z0-9._-])(?P<package>[A-Za-z0-9][A-Za-z0-9._-]{0,199}?)(?:\[[^\]]{0,200}\])?"
+_MISSING_PROGRAM = re.compile(
+    r"command '(?:[\w/.-]*/)?([\w+.-]+)' failed: No such file|(?<![\w-])(\w[\w-]*): not found"
+)
 #: Lines of the output of a build in which no error is marked.
 _BUILD_LINES = 12
 _SPACES = re.compile(r"\s+")
@@ -150,7 +154,7 @@ def _build_failed(evidence: FailureEvidence, match: re.Match[str], text: str) ->
         ), "Use psycopg2-binary, which needs no compiler, instead of psycopg2."
     if package.lower().startswith("pyobjc"):  # the bindings to the frameworks of macOS
         return _only_on(replace(evidence, cause=FailureCause.WRONG_PLATFORM), "macOS", "darwin")
-    missing = re.search(r"command '(?:[\w/.-]*/)?([\w+.-]+)' failed: No such file|(\w[\w-]*): not found", text)
+    missing = _MISSING_PROGRAM.search(text)
     program = (missing[1] or missing[2]) if missing else None
     hint = "" if program else f"Ask for a version of {package} that has a wheel for this version of Python."
     return replace(evidence, program=program), hint

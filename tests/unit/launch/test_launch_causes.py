@@ -187,5 +187,23 @@ def test_an_excerpt_is_bounded() -> None:
     assert max(map(len, excerpt)) == 500
 
 
+@pytest.mark.parametrize(
+    ("beginning", "tool"),
+    [
+        ("ERROR: ", "pip"),
+        ("error: Failed to build ", "uv"),
+        ("Because ", "poetry"),
+        ("npm error ", "npm"),
+        ("npm error notsup Not compatible with your version of node/npm: ", "npm"),
+        (" ERR_PNPM_X  ", "pnpm"),
+    ],
+)
+@pytest.mark.parametrize("piece", ["x", "a-", "a[", "a@", "@1", "@a/"])
+def test_long_words_take_linear_time(beginning: str, tool: str, piece: str) -> None:
+    """Patterns that try every part of a word would take minutes for these lines."""
+    words = [beginning + piece * (40_000 // len(piece)) for _ in range(20)]
+    assert find_cause(words, "/workspace").evidence.tool == tool
+
+
 def test_nothing_printed_is_no_cause() -> None:
     assert find_cause(["", "  "], "/workspace").excerpt == ""
