@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import Error, FrameLocator, Locator, Page, expect
+from playwright.async_api import Error, FrameLocator, Locator, Page, Route, expect
 
 from tests.acceptance.browsers import LOADS, NETWORK_CHANGED
 from tests.acceptance.service import ADMIN_TOKEN, Service
@@ -33,6 +35,16 @@ async def visit(page: Page, url: str) -> None:
         else:
             return
     raise AssertionError(f"{url}: the network changed during each of {LOADS} loads")
+
+
+async def hold(page: Page, url: re.Pattern[str], until: asyncio.Event) -> None:
+    """Hold back the page's requests to these addresses until the event is set."""
+
+    async def continue_later(route: Route) -> None:
+        await until.wait()
+        await route.continue_()
+
+    await page.route(url, continue_later)
 
 
 def preview(page: Page) -> FrameLocator:

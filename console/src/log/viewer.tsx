@@ -147,6 +147,7 @@ function useFollowing(
   const [isFollowing, setFollowing] = useState(() => location.hash === "");
   const [heldAt, setHeldAt] = useState(0);
   const lastTop = useRef(0);
+  const isUpwards = useRef(false);
   const count = lines.length;
 
   const follow = useCallback(
@@ -163,22 +164,39 @@ function useFollowing(
     if (isFollowing && count > 0) scrollToIndex(count - 1, { align: "end" });
   }, [isFollowing, count, scrollToIndex]);
 
+  const readMore = useCallback(() => {
+    const element = box.current;
+    if (!element || !pager) return;
+    if (isUpwards.current && element.scrollTop < PAGE_PX) pager.loadOlder();
+    if (pager.hasNewer && isScrolledToEnd(element)) pager.loadNewer();
+  }, [box, pager]);
+
+  // One page is read at a time. A reader who reached the first or last line meanwhile cannot scroll any further, so no
+  // scrolling would ask for the next page.
+  const isIdle = pager !== undefined && !pager.isLoading && !pager.error;
+  useEffect(() => {
+    if (isIdle) readMore();
+  }, [isIdle, readMore]);
+
   function onScroll(): void {
     const element = box.current;
     if (!element) return;
-    const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < AT_END_PX;
-    const isUpwards = element.scrollTop < lastTop.current - 2;
+    const isAtEnd = isScrolledToEnd(element);
+    isUpwards.current = element.scrollTop < lastTop.current - 2;
     lastTop.current = element.scrollTop;
-    if (isUpwards && element.scrollTop < PAGE_PX) pager?.loadOlder();
-    if (pager?.hasNewer && isAtEnd) pager.loadNewer();
-    if (isFollowing && isUpwards && !isAtEnd) {
+    readMore();
+    if (isFollowing && isUpwards.current && !isAtEnd) {
       setFollowing(false);
       setHeldAt(count);
-    } else if (!isFollowing && isAtEnd && !isUpwards && !pager?.hasNewer && location.hash === "")
+    } else if (!isFollowing && isAtEnd && !isUpwards.current && !pager?.hasNewer && location.hash === "")
       setFollowing(true);
   }
 
   return { isFollowing, setFollowing: follow, missed: Math.max(0, count - heldAt), onScroll };
+}
+
+function isScrolledToEnd(element: HTMLElement): boolean {
+  return element.scrollHeight - element.scrollTop - element.clientHeight < AT_END_PX;
 }
 
 /** Keep the line that is read in its place when older lines are put above it, or dropped there. */
