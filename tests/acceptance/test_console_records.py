@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.acceptance.api import Api
-from tests.acceptance.console import NewPage, sign_in, visit
+from tests.acceptance.console import NewPage, hold, sign_in, visit
 from tests.acceptance.service import Service
 
 
@@ -59,11 +60,19 @@ async def test_a_document_is_made_changed_and_removed(page: Page, service: Servi
     await dialog.get_by_label("Content").fill("# One\nfirst version")
     await dialog.get_by_role("button", name="Save").click()
     await expect(page.get_by_role("heading", name=title)).to_be_visible()
+    await page.get_by_role("link", name="All documents").click()
+    await page.get_by_role("link", name=title).click()
     await page.get_by_role("button", name="Edit").click()
     await dialog.get_by_label("Content").fill("# One\nsecond version")
     await dialog.get_by_role("button", name="Save").click()
     await expect(page.locator("pre")).to_contain_text("second version")
+    # The first version has been removed: until the list is read again there is no link to it.
+    read_again = asyncio.Event()
+    await hold(page, re.compile(r"/api/v1/documents\?"), read_again)
     await page.get_by_role("link", name="All documents").click()
+    await expect(page.get_by_role("button", name="New document")).to_be_visible()
+    await expect(page.get_by_role("link", name=title)).to_have_count(0)
+    read_again.set()
     await page.get_by_role("link", name=title).click()
     await page.get_by_role("button", name="Remove").click()
     await confirm(page)

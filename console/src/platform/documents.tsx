@@ -128,14 +128,16 @@ function WholeDocument({ id }: { id: string }) {
   );
 }
 
+/** Reads again what is shown of documents, and forgets what is not: a list would link to removed ones until it is read. */
 function useRefresh(): () => Promise<unknown> {
   const queries = useQueryClient();
   return () =>
-    Promise.all([
-      queries.invalidateQueries({ queryKey: ["list", "/api/v1/documents"] }),
-      queries.invalidateQueries({ queryKey: ["documents"] }),
-      queries.invalidateQueries({ queryKey: ["document"] }),
-    ]);
+    Promise.all(
+      [["list", "/api/v1/documents"], ["documents"], ["document"]].map((queryKey) => {
+        queries.removeQueries({ queryKey, type: "inactive" });
+        return queries.invalidateQueries({ queryKey });
+      }),
+    );
 }
 
 /** A new document, or, if there is one, its next version. */
