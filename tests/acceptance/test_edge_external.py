@@ -43,7 +43,7 @@ def edge(own: Service, docker_client: docker.DockerClient) -> Iterator[Container
     """The edge's container, not started. Its image is one that is here, with Caddy's program put in."""
     path, entry = str(folder_of(own).path), COMPOSE["edge"]
     program, _ = find_program(Settings())
-    image = next(image for image in docker_client.images.list() if any("purple8/" in tag for tag in image.tags))
+    image = docker_client.images.list(name="purple8/python312")[0]
     made = docker_client.containers.create(
         image,
         entrypoint=entry["command"],
