@@ -1,11 +1,9 @@
-"""Settings, read once from the environment. A test checks the table in README against this file."""
+"""Settings, read once from the environment. A test checks docs/settings.md against this file."""
 
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -13,35 +11,14 @@ from uuid import UUID
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sandbox.domain.setting_formats import DiskReserveText, IPv4Networks, Networks, TlsMode
+
 EgressGuard = Literal["auto", "required", "off"]
 SeccompProfile = Literal["own", "engine"]
 
 
 def _default_home() -> Path:
     return Path.home() / ".purple8-sandbox"
-
-
-@dataclass(frozen=True, slots=True)
-class DiskReserve:
-    """Disk space that is kept free: a number of bytes, or a share of the disk."""
-
-    bytes: int = 0
-    percent: int = 0
-
-    def of(self, total: int) -> int:
-        """In bytes, of a disk of this size."""
-        return max(self.bytes, total * self.percent // 100)
-
-    @classmethod
-    def parse(cls, text: str) -> DiskReserve:
-        """From `5%`, `512M` or `2G`. Raises ValueError."""
-        found = re.fullmatch(r"([0-9]{1,9})([%MG])?", text)
-        if found is None or (found[2] == "%" and int(found[1]) > 99):
-            raise ValueError("must be a share of the disk as in 5%, or a size as in 512M or 2G; 0 for none")
-        number = int(found[1])
-        if found[2] == "%":
-            return cls(percent=number)
-        return cls(bytes=number * {None: 1, "M": 2**20, "G": 2**30}[found[2]])
 
 
 class Settings(BaseSettings):
@@ -83,7 +60,7 @@ class Settings(BaseSettings):
     public_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the preview links; default the service's"
     )
-    tls: str = Field(
+    tls: TlsMode = Field(
         "off",
         description="off; internal: certificates of the edge's own authority; CERTIFICATE:KEY: two PEM files; "
         "acme: from Let's Encrypt, proved by SANDBOX_TLS_DNS",
@@ -92,7 +69,7 @@ class Settings(BaseSettings):
         None,
         description='DNS provider for SANDBOX_TLS=acme, in Caddy\'s JSON: {"name": "cloudflare", "api_token": "..."}',
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Networks = Field(
         "",
         description="Addresses (CIDR, by comma) of proxies in front, whose X-Forwarded-For and -Proto are believed",
     )
@@ -131,7 +108,7 @@ class Settings(BaseSettings):
             "launches elsewhere, off"
         ),
     )
-    egress_permitted: str = Field(
+    egress_permitted: IPv4Networks = Field(
         "", description="Private networks (CIDR, by comma) that sandboxes may reach all the same"
     )
     memory_mb: int = Field(2048, ge=64, description="Memory of each container, MiB")
@@ -149,7 +126,7 @@ class Settings(BaseSettings):
     max_sessions_per_user: int = Field(
         50, ge=1, description="Sessions that a user may have, not counting terminated ones"
     )
-    disk_reserve: str = Field(
+    disk_reserve: DiskReserveText = Field(
         "1G",
         description="Free disk space below which nothing new is begun, as 512M, 2G or 5%; 0 means none is kept",
     )
@@ -353,37 +330,10 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("tls")
-    @classmethod
-    def _known_tls(cls, value: str) -> str:
-        if value not in ("off", "internal", "acme") and ":" not in value:
-            raise ValueError("must be off, internal, acme, or the paths of a certificate and its key with : between")
-        return value
-
     @property
     def permitted_networks(self) -> list[IPv4Network]:
         """The networks of SANDBOX_EGRESS_PERMITTED."""
         return [IPv4Network(network.strip()) for network in filter(None, self.egress_permitted.split(","))]
-
-    @field_validator("egress_permitted")
-    @classmethod
-    def _ipv4_networks(cls, value: str) -> str:
-        for network in filter(None, value.split(",")):
-            IPv4Network(network.strip())
-        return value
-
-    @field_validator("disk_reserve")
-    @classmethod
-    def _known_reserve(cls, value: str) -> str:
-        DiskReserve.parse(value)
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: str) -> str:
-        for network in filter(None, value.split(",")):
-            ip_network(network.strip())
-        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from sandbox.cli.kernel_limits import low_limits
 from sandbox.client.config import ClientConfig, authority_of
 from sandbox.db import migrations
 from sandbox.db.embedded import EmbeddedPostgres
+from sandbox.domain.setting_formats import DiskReserve
 from sandbox.edge.admin import EdgeAdmin
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
@@ -32,7 +33,7 @@ from sandbox.engine.host_environment import container_environment
 from sandbox.engine.runtimes import RuntimeCatalog
 from sandbox.errors import SandboxError
 from sandbox.images.runtime_images import RuntimeImages
-from sandbox.settings import DiskReserve, Settings
+from sandbox.settings import Settings
 
 _GIB = 1024**3
 #: For how many sandboxes the kernel's limits are checked.

@@ -164,7 +164,7 @@ async def _sandboxes_left(settings: Settings, dsn: str) -> int:
         found = await engine.list_resources()
         for resource in found:
             if resource.role == POOL_ROLE and resource.session_id and resource.kind is ResourceKind.CONTAINER:
-                # It waits in the pool. Nobody can use it until the service starts again.
+                # It waits in the pool. It is of no use until the service starts again.
                 await engine.remove_session(resource.session_id)
         found = await engine.list_resources()
         sessions = {resource.session_id for resource in found if resource.kind is ResourceKind.CONTAINER}

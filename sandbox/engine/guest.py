@@ -159,7 +159,7 @@ class Guest(Protocol):
         """
 
     async def running_processes(self) -> list[RunningProcess]:
-        """Return every process of the sandbox, oldest first, whoever started it; not those of the guest agent.
+        """Return every process of the sandbox, oldest first, except those of the guest agent.
 
         GuestError `agent_refused` by a guest agent of an earlier release.
         """

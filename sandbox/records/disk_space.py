@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.db.connection import Database
+from sandbox.domain.setting_formats import DiskReserve
 from sandbox.errors import DatabaseUnavailable, SandboxError, Unavailable
 from sandbox.records.alerts.store import Alerts
-from sandbox.settings import DiskReserve, Settings
+from sandbox.settings import Settings
 
 log = logging.getLogger(__name__)
 

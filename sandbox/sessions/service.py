@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from sandbox.domain.variables import Redactor, SessionValues, referred
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import RunningProcess
-from sandbox.errors import Conflict, DatabaseUnavailable, GuestError, InvalidInput, Kind, NotFound, SandboxError
+from sandbox.errors import Conflict, GuestError, InvalidInput, Kind, NotFound, SandboxError
 from sandbox.events import store as events
 from sandbox.events.pipeline_log import read_pipeline_log
 from sandbox.events.store import Position
@@ -29,6 +28,7 @@ from sandbox.projects.project import ProjectRef, RequestedPlan
 from sandbox.projects.service import ProjectService
 from sandbox.secrets.environments import Environments
 from sandbox.sessions import store, usage
+from sandbox.sessions.activity import Activity
 from sandbox.sessions.app_output import app_lines, read_resume
 from sandbox.sessions.create_request import CreateRequest, NewSession
 from sandbox.sessions.failed_requests import FailedRequests
@@ -37,8 +37,6 @@ from sandbox.sessions.run_origin import new_origin
 
 log = logging.getLogger(__name__)
 
-#: How often the activity of sessions is written.
-TOUCH_SECONDS = 2.0
 #: How long a session's row is cached for commands.
 CACHE_SECONDS = 1.0
 _CACHE_SIZE = 1024
@@ -75,19 +73,15 @@ class SessionService:
         #: For commands while the database does not answer. The owner of a session never changes, and where its row is
         #: out of date its guest agent says so.
         self._known: LastKnown[UUID, Session] = LastKnown(_KNOWN_BYTES, weigh=weight)
-        self._touched: set[UUID] = set()
+        self._activity = Activity(db)
         #: Of previews.
         self.failed_requests = FailedRequests()
-        self._toucher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._toucher = asyncio.create_task(self._write_touches(), name="session-activity")
+        await self._activity.start()
 
     async def close(self) -> None:
-        if self._toucher:
-            self._toucher.cancel()
-            await asyncio.wait({self._toucher})
-        await self._flush_touches()
+        await self._activity.close()
 
     async def create(self, caller: Caller, request: CreateRequest, idempotency_key: str | None) -> tuple[Session, bool]:
         """Insert a session whose launch the reconciler will do.
@@ -361,8 +355,8 @@ class SessionService:
         return self._engine.guest(session.session_id, chosen), chosen
 
     def touch(self, session_id: UUID) -> None:
-        """Record activity of the session. It is written for all sessions together, every `TOUCH_SECONDS`."""
-        self._touched.add(session_id)
+        """Record activity of the session. It is written a little later."""
+        self._activity.touch(session_id)
 
     @staticmethod
     def _refuse_ended(session: Session) -> None:
@@ -370,22 +364,6 @@ class SessionService:
             raise SandboxError(
                 "the session is over", hint="Create a new one: sandbox create.", code="session_over", kind=Kind.GONE
             )
-
-    async def _write_touches(self) -> None:
-        while True:
-            await asyncio.sleep(TOUCH_SECONDS)
-            await self._flush_touches()
-
-    async def _flush_touches(self) -> None:
-        touched, self._touched = self._touched, set()
-        if not touched:
-            return
-        try:
-            async with self._db.transaction() as conn:
-                await store.touch(conn, sorted(touched))
-        except DatabaseUnavailable as error:
-            self._touched |= touched
-            log.info("the activity of sessions could not be written and will be later: %s", error)
 
 
 def _visible(caller: Caller, session_id: UUID, session: Session | None) -> Session:

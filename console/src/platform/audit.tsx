@@ -48,7 +48,7 @@ export function Audit() {
         list={list}
         keyOf={(it) => it.entry_id}
         emptyTitle="No entries"
-        emptyText="Nobody has changed anything yet."
+        emptyText="No changes yet."
         columns={[
           { title: "Time", cell: (it) => <Time value={it.time} /> },
           { title: "User", cell: (it) => (it.role === "admin" ? `${it.user_id} (admin)` : it.user_id) },

@@ -304,7 +304,7 @@ class DockerEngine:
             log.warning("%s", error)
 
     async def _end_left_behind(self, spec: ContainerSpec) -> None:
-        """End what runs in a container that the engine has lost, and let nobody reach its guest agent any more.
+        """End what runs in a container that the engine has lost, and make its guest agent unreachable.
 
         No call of the engine ends it. It uses the volume of the container that replaces it.
         """

@@ -18,13 +18,13 @@ from sandbox.db.connection import Database
 from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.db.embedded_supervisor import PostgresSupervisor
 from sandbox.db.migrations import migrate
+from sandbox.domain.setting_formats import DiskReserve
 from sandbox.errors import DatabaseFull, DatabaseUnavailable
 from sandbox.records.alerts.store import Alerts
 from sandbox.records.disk_space import DiskLow, DiskSpace, DiskState
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.outcome import Refused, Stored
 from sandbox.records.otlp.worker import Body
-from sandbox.settings import DiskReserve
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.rows import LogRow
 from tests.small_disk import SmallDisk, small_disk

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
+from sandbox.domain.setting_formats import DiskReserve
 from sandbox.engine.docker.errors import unreachable
 from sandbox.errors import DatabaseFull
 from sandbox.projects.archive import ArchiveKind
@@ -23,7 +24,7 @@ from sandbox.records.disk_space import FULL_BYTES, DiskLow, DiskSpace, DiskState
 from sandbox.sessions.create_request import CreateRequest
 from sandbox.sessions.limits import SessionLimits
 from sandbox.sessions.service import SessionService
-from sandbox.settings import DiskReserve, Settings
+from sandbox.settings import Settings
 from sandbox.workers import Workers
 from tests.fakes.world import CALLER, World, one_role
 
