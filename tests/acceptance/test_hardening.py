@@ -51,6 +51,14 @@ while True:
 """
 
 
+def until_ended(tenant: Api, session_id: str, pid: int) -> None:
+    """Wait until a killed process is gone: it exists until its exit status has been collected."""
+    deadline = time.monotonic() + 60
+    while pid in [it["pid"] for it in tenant.http.get(f"{SESSIONS}/{session_id}/processes").json()["items"]]:
+        assert time.monotonic() < deadline, f"process {pid} was still listed after 60 s"
+        time.sleep(0.05)
+
+
 def test_processes_are_listed_and_signalled(tenant: Api, user: Api, ident: str) -> None:
     processes = f"{SESSIONS}/{ident}/processes"
     tenant.exec(ident, "sleep 4321 > /dev/null 2>&1 &")
@@ -60,6 +68,7 @@ def test_processes_are_listed_and_signalled(tenant: Api, user: Api, ident: str) 
     problem(user.http.post(signalled, json={"signal": "KILL"}), 404, "session_not_found")
     problem(tenant.http.post(signalled, json={"signal": "NONE"}), 422, "invalid_input")
     assert tenant.http.post(signalled, json={"signal": "KILL"}).status_code == 204
+    until_ended(tenant, ident, found["pid"])
     problem(tenant.http.post(signalled, json={"signal": "KILL"}), 404, "process_not_found")
     problem(tenant.http.post(f"{processes}/1/signal", json={}), 404, "process_not_found")
 
@@ -70,6 +79,7 @@ def test_the_command_line_lists_and_signals_processes(service: Service, tenant: 
     (pid,) = (it["pid"] for it in listed if it["command"] == "sleep 4322")
     assert "sleep 4322" in service.command("ps", ident).stdout
     assert service.command("signal", ident, str(pid), "SIGKILL").returncode == 0
+    until_ended(tenant, ident, pid)
     again = service.command("signal", ident, str(pid))
     assert (again.returncode, "process_not_found" in again.stderr) == (3, True)
 
