@@ -36,7 +36,7 @@ def joined(chunks: list[OutputChunk]) -> bytes:
 
 
 async def printed(client: GuestClient, name: str, expected: bytes) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if expected in joined(await collect(client, name, follow=False)):
             return
         await asyncio.sleep(0.05)
@@ -99,7 +99,7 @@ async def test_forgetting_a_process_kills_it(client: GuestClient, name: str) -> 
     info = await client.start(name, "echo kept; exec sleep 600")
     await client.forget(name)
     assert await client.process(name) is None
-    for _ in range(200):
+    for _ in range(1200):
         if (await client.exec(["kill", "-0", str(info.pid)])).exit_code:
             break
         await asyncio.sleep(0.05)
