@@ -46,7 +46,7 @@ async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, s
     await expect(found).to_have_count(1, timeout=60_000)
     await found.locator(".log-time").click()
     linked = page.url
-    await visit(page, "about:blank")
+    await page.goto("about:blank")
     # The page after the line of the link arrives when the reader is already at the first line that has been read.
     at_top = asyncio.Event()
     await hold(page, re.compile("/lines\\?.*after="), at_top)
