@@ -16,6 +16,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from sandbox.domain.egress import Egress
 from sandbox.engine import labels
+from sandbox.engine.base import Refusal
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.egress import reach_of, resolve
 from sandbox.engine.docker.errors import EngineConflict
@@ -72,6 +73,12 @@ class DockerNetworks:
         if self._guard == "off":
             raise unavailable("SANDBOX_EGRESS_GUARD is off")
         return await self._calls.call(self._firewall.apply)
+
+    async def take_refusals(self) -> list[Refusal]:
+        """Return the connections that the firewall refused since the last call. Raises EngineError."""
+        if self._guard == "off":
+            raise unavailable("SANDBOX_EGRESS_GUARD is off")
+        return await self._calls.call(self._firewall.take_refusals)
 
     async def _protect(self, *, restricted: bool) -> None:
         """Put the rules in force. If this host cannot, that is an error only where a restriction was requested."""

@@ -65,8 +65,8 @@ _APP_EXITED = text(f"""
      WHERE {_UNCHANGED} AND containers->CAST(:role AS text)->>'app' IS DISTINCT FROM 'exited'
     RETURNING last_seq
 """)
-_NEXT_SEQ = text("""
-    UPDATE sandbox_sessions SET last_seq = last_seq + 1 WHERE session_id = :session_id AND status <> 'terminated'
+_RAISE_SEQ = text("""
+    UPDATE sandbox_sessions SET last_seq = last_seq + :count WHERE session_id = :session_id AND status <> 'terminated'
     RETURNING last_seq, run_id
 """)
 
@@ -172,11 +172,11 @@ async def record_app_exit(conn: AsyncConnection, session: Session, role: str, ex
     return await _append_events(conn, session, [event], (await conn.execute(_APP_EXITED, values)).scalar_one_or_none())
 
 
-async def append_event(conn: AsyncConnection, session_id: UUID, event: NewEvent) -> None:
-    """Append one event to a session's log, unless the session has ended."""
-    row = (await conn.execute(_NEXT_SEQ, {"session_id": session_id})).one_or_none()
+async def append_events(conn: AsyncConnection, session_id: UUID, new_events: Sequence[NewEvent]) -> None:
+    """Append events to a session's log, unless the session has ended."""
+    row = (await conn.execute(_RAISE_SEQ, {"session_id": session_id, "count": len(new_events)})).one_or_none()
     if row is not None:
-        await events.insert(conn, session_id, row.run_id, [event], last_seq=row.last_seq)
+        await events.insert(conn, session_id, row.run_id, new_events, last_seq=row.last_seq)
         await update_pipeline_log(conn, session_id)
 
 
