@@ -137,7 +137,7 @@ def lose_database(service: Service) -> None:
 
 def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     """The sessions come back by themselves, on their volumes: after a restart, after a crash and after a reboot."""
-    service = make_service(DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host, SANDBOX_RECOVER_AT_START="true")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)
@@ -192,7 +192,7 @@ def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callabl
 
 def test_the_engine_restarts_during_a_launch(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     """The launch waits for the engine, replaces the containers that ended with it, and goes on."""
-    service = make_service(DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host, SANDBOX_RECOVER_AT_START="true")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("interrupted", INTERRUPTED)
