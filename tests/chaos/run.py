@@ -22,7 +22,7 @@ from tests.chaos.world import Impatience, World
 T = TypeVar("T")
 
 #: Sessions that are kept while others are launched and ended, and how many of them are replaced in each round.
-KEPT = 7
+KEPT = 6
 FRESH = 2
 #: The most sessions that are struck in one round.
 STRUCK = 5
