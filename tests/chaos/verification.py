@@ -7,7 +7,6 @@ from functools import partial
 
 from tests.acceptance.api import SseEvent
 from tests.chaos.counts import Counts
-from tests.chaos.faults import BY_ADMIN
 from tests.chaos.sessions import Kept, Shown, Verdict, event_faults, judge, possible_installs, wait_until
 from tests.chaos.world import Impatience, World
 
@@ -27,11 +26,6 @@ class Verification:
     def __init__(self, world: World, counts: Counts) -> None:
         self._world = world
         self._counts = counts
-
-    @staticmethod
-    def needs_admin(kind: str) -> bool:
-        """Whether an admin recovers sessions after a fault of this kind."""
-        return kind in BY_ADMIN
 
     def settle(self, kept: Kept, fault: str, names: str, *, by_admin: bool) -> float:
         """Wait until what is shown of the session is true, and bring it back; the seconds until it is true.
