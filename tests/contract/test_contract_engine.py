@@ -70,7 +70,7 @@ async def test_a_guest_agent_that_is_stopped_ends_its_container(engine_under_tes
     engine, spec = engine_under_test.engine, engine_under_test.spec()
     await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     await guest.stop()
     async with asyncio.timeout(60):
         while (state := await engine.inspect_container(spec.session_id, "main")) is None or state.status == "running":
