@@ -211,7 +211,7 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     db = Database(server.dsn, explain=server.explain)
     close_at_end(stack, db.close)
     watch(db)
-    await started(stack, Liveness(db))
+    await started(stack, Liveness(db, server.replace_silent))
     recorder = Recorder(db)
     recorder.start()
     close_at_end(stack, recorder.close)

@@ -10,6 +10,7 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
+stop                                                 {}; then the guest agent ends, and the container with it
 ps | kill {pid, signal}                              {processes: [`RunningProcess`, ...]} | {}
 forget {name}                                        {}; kills it if it runs, and deletes its output
 stdin {name, close?}                                 raw body -> {}
@@ -212,6 +213,11 @@ async def _kill_all(state: GuestState, request: Request) -> None:
     await request.answer({"killed": await state.children.kill_all()})
 
 
+async def _stop(_state: GuestState, request: Request) -> None:
+    await request.answer({})
+    signal.raise_signal(signal.SIGTERM)
+
+
 async def _stdin(state: GuestState, request: Request) -> None:
     process = state.processes.get(argument(request.args, "name", str))
     data = await request.read_all(STDIN_LIMIT)
@@ -283,6 +289,7 @@ ROUTES: dict[str, Handler] = {
     "signal": _signal,
     "forget": _forget,
     "kill_all": _kill_all,
+    "stop": _stop,
     "ps": _ps,
     "kill": _kill,
     "stdin": _stdin,

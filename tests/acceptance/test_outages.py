@@ -158,11 +158,19 @@ def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callabl
     # The engine is killed after it has started a container, and before it has recorded that.
     session = api.get(session_id)
     container, *_ = session["containers"].values()
+    with closing(docker.DockerClient(daemon.host)) as client:
+        left = psutil.Process(client.containers.get(container["id"]).attrs["State"]["Pid"])
     daemon.kill()
     daemon.forget_start(container["id"])
     daemon.start()
     wait_for_new_run(service, api, session)
     assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
+
+    # The container that the engine has lost has ended.
+    deadline = time.monotonic() + 30
+    while left.is_running() and left.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
     # Everything ends at once, in the middle of a launch, as when the machine loses power.
     session = api.get(session_id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tests.chaos.counts import Counts
-from tests.chaos.faults import ALONE, FAULTS, OF_SESSIONS, Target
+from tests.chaos.faults import ALONE, BY_ADMIN, FAULTS, OF_SESSIONS, Target
 from tests.chaos.sessions import PROJECTS, Kept, launch
 from tests.chaos.verification import Verification
 from tests.chaos.world import Impatience, World
@@ -22,7 +22,7 @@ from tests.chaos.world import Impatience, World
 T = TypeVar("T")
 
 #: Sessions that are kept while others are launched and ended, and how many of them are replaced in each round.
-KEPT = 7
+KEPT = 6
 FRESH = 2
 #: The most sessions that are struck in one round.
 STRUCK = 5
@@ -94,8 +94,12 @@ class Run:
         fault = strikes[0].kind if len(strikes) == 1 else SEVERAL
         struck = {strike.kept.session_id for strike in strikes if apart}
         others = [kept for kept in self._kept if kept.session_id not in struck]
-        by_admin = any(self._verification.needs_admin(strike.kind) for strike in strikes)
-        seconds = _each(lambda kept: self._verification.settle(kept, fault, names, by_admin=by_admin), others)
+        for_admin = {strike.kept.session_id for strike in strikes if strike.kind in BY_ADMIN}
+
+        def settle(kept: Kept) -> float:
+            return self._verification.settle(kept, fault, names, by_admin=kept.session_id in for_admin)
+
+        seconds = _each(settle, others)
         if not apart:
             self.counts.took(fault, len(strikes), max(seconds))
         settled = time.monotonic()
@@ -138,7 +142,7 @@ class Run:
 
     def _strike_and_verify(self, strike: Strike) -> None:
         self._strike(strike)
-        by_admin = self._verification.needs_admin(strike.kind)
+        by_admin = strike.kind in BY_ADMIN
         seconds = self._verification.settle(strike.kept, strike.kind, strike.kind, by_admin=by_admin)
         self.counts.took(strike.kind, 1, seconds)
 

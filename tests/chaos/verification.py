@@ -7,14 +7,13 @@ from functools import partial
 
 from tests.acceptance.api import SseEvent
 from tests.chaos.counts import Counts
-from tests.chaos.faults import BY_ADMIN
-from tests.chaos.sessions import Kept, Shown, event_faults, judge, possible_installs, wait_until
+from tests.chaos.sessions import Kept, Shown, Verdict, event_faults, judge, possible_installs, wait_until
 from tests.chaos.world import Impatience, World
 
 #: Seconds after which a state that is not true counts as misreported, and a session that is not back as lost.
 TRUTH_SECONDS = 120.0
 RETURN_SECONDS = 180.0
-#: Seconds in which a session comes back by itself, and seconds after which an admin recovers it where it does not.
+#: How long a session may stay lost before it comes back by itself, and before an admin recovers it where it does not.
 BY_ITSELF_SECONDS = 60.0
 ADMIN_SECONDS = 3.0
 #: Pause between two looks at a session.
@@ -27,11 +26,6 @@ class Verification:
     def __init__(self, world: World, counts: Counts) -> None:
         self._world = world
         self._counts = counts
-
-    @staticmethod
-    def needs_admin(kind: str) -> bool:
-        """Whether an admin recovers sessions after a fault of this kind."""
-        return kind in BY_ADMIN
 
     def settle(self, kept: Kept, fault: str, names: str, *, by_admin: bool) -> float:
         """Wait until what is shown of the session is true, and bring it back; the seconds until it is true.
@@ -68,9 +62,7 @@ class Verification:
 
     def _bring_back(self, kept: Kept, fault: str, names: str, *, by_admin: bool) -> None:
         """Recover the session, as an admin would, if it is in `error` or cannot be used."""
-        if self._is_well(kept) or wait_until(
-            partial(self._is_well, kept), ADMIN_SECONDS if by_admin else BY_ITSELF_SECONDS
-        ):
+        if self._comes_back(kept, ADMIN_SECONDS if by_admin else BY_ITSELF_SECONDS):
             return
         verdict = judge(self._world, kept)
         if not by_admin:
@@ -78,13 +70,28 @@ class Verification:
             self._counts.count("lost", fault, names, what)
         print(f"   {kept.name} is recovered: {verdict.status} {verdict.reason}", flush=True)
         self._recover(kept)
-        if wait_until(partial(self._is_well, kept), RETURN_SECONDS):
+        if self._comes_back(kept, RETURN_SECONDS):
             self._counts.brought_back(fault)
             return
         verdict = judge(self._world, kept)
         self._counts.count("lost", fault, names, f"{kept.name}: {verdict.status} {verdict.reason}")
         kept.gone = True
         self.let_go(kept)
+
+    def _comes_back(self, kept: Kept, seconds: float) -> bool:
+        """Whether the session is well again before it has been so long in another state than a launch."""
+        give_up = time.monotonic() + RETURN_SECONDS
+        left_at: float | None = None
+        while (now := time.monotonic()) < give_up:
+            verdict = judge(self._world, kept)
+            if _is_well(verdict):
+                return True
+            under_way = verdict.status == "creating" or verdict.shown is Shown.NOTHING
+            left_at = None if under_way else left_at or now
+            if left_at is not None and now - left_at > seconds:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return False
 
     def _recover(self, kept: Kept) -> None:
         """Have the service recover the session; relaunch it if it leaves it as it is."""
@@ -95,10 +102,6 @@ class Verification:
         self._world.call("POST", "/api/v1/admin/recovery", json={"session_ids": [kept.session_id]})
         if not wait_until(is_under_way, 5):
             self._world.call("POST", f"/api/v1/sessions/{kept.session_id}/relaunch")
-
-    def _is_well(self, kept: Kept) -> bool:
-        verdict = judge(self._world, kept)
-        return verdict.status == "running" and verdict.shown is Shown.TRUE and not verdict.reason
 
     def check_events(self, kept: Kept, fault: str, names: str) -> None:
         """Count events of the session that are doubled or missing, and installs that ran twice."""
@@ -169,3 +172,8 @@ class Verification:
         self._world.call("DELETE", f"/api/v1/sessions/{kept.session_id}")
         self._world.ended.append(kept.session_id)
         kept.follower.close()
+
+
+def _is_well(verdict: Verdict) -> bool:
+    """Whether the session runs and can be used."""
+    return verdict.status == "running" and verdict.shown is Shown.TRUE and not verdict.reason

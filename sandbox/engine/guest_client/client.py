@@ -144,6 +144,9 @@ class GuestClient:
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
 
+    async def stop(self) -> None:
+        await self._http.call("stop")
+
     async def running_processes(self) -> list[RunningProcess]:
         answer, _ = await self._http.call("ps")
         return [RunningProcess(**process) for process in answer["processes"]]
