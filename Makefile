@@ -29,7 +29,7 @@ unit: environment ## Run the tests that need neither a container engine nor root
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
 
-soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_SEED)
+soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_EXAMPLES, SOAK_SEED)
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
 
 chaos: environment ## Let 1000 faults happen under load, count what is lost (CHAOS_FAULTS, _MINUTES, _SEED, _KINDS, _REPORT)

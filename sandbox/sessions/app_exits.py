@@ -18,8 +18,8 @@ from uuid import UUID
 from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind, process_name
+from sandbox.domain.redaction import Redactor
 from sandbox.domain.session import Session, SessionError
-from sandbox.domain.variables import Redactor
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import ProcessInfo

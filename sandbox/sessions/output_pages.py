@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sandbox.domain.levels import Level, level_word, words_from
-from sandbox.domain.variables import Redactor
+from sandbox.domain.redaction import Redactor
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError

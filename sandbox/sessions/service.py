@@ -14,8 +14,9 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
+from sandbox.domain.redaction import Redactor
 from sandbox.domain.session import Session, SessionStatus, Work
-from sandbox.domain.variables import Redactor, SessionValues, referred
+from sandbox.domain.variables import SessionValues, referred
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import RunningProcess
@@ -300,8 +301,11 @@ class SessionService:
         """The guest agent of a role's container (by default the first role's), and the role."""
         return self.guest_of(await self._cached(caller, session_id), role)
 
-    async def commands(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, dict[str, str]]:
-        """The guest agent of a role's container, and the environment of commands and terminals in it.
+    async def commands(
+        self, caller: Caller, session_id: UUID, role: str | None
+    ) -> tuple[Guest, dict[str, str], Redactor]:
+        """The guest agent of a role's container, the environment of commands and terminals in it, and what hides the
+        session's secrets in their output.
 
         It is that of the role's app: the programs of its virtualenv and node_modules are on `PATH`, and the variables
         of the plan and of the session are set.
@@ -309,8 +313,8 @@ class SessionService:
         session = await self._cached(caller, session_id)
         guest, chosen = self.guest_of(session, role)
         if session.plan is None:
-            return guest, session.values.resolve(session.values.env)
-        return guest, role_environment(session, session.plan, chosen)
+            return guest, session.values.resolve(session.values.env), session.values.redactor()
+        return guest, role_environment(session, session.plan, chosen), session.values.redactor()
 
     async def _cached(self, caller: Caller, session_id: UUID) -> Session:
         """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.

@@ -42,7 +42,7 @@ async def stored(world: World, session: Session) -> str:
 
 
 async def environment(world: World, session: Session) -> dict[str, str]:
-    _, env = await world.sessions.commands(CALLER, session.session_id, None)
+    _, env, _ = await world.sessions.commands(CALLER, session.session_id, None)
     return env
 
 
