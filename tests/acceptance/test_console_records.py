@@ -115,7 +115,7 @@ async def test_a_secret_is_set_replaced_and_removed(page: Page, service: Service
     await page.get_by_role("button", name="New secret").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Name").fill(name)
-    value = dialog.get_by_label("Value", exact=True)
+    value = dialog.get_by_label(re.compile("^Value"))
     await value.fill("first-value")
     assert await value.get_attribute("type") == "password"
     await dialog.get_by_role("button", name="Save").click()
