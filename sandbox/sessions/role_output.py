@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from sandbox.concurrency import for_each
 from sandbox.db.cursors import invalid_cursor
-from sandbox.domain.variables import Redactor
+from sandbox.domain.redaction import Redactor
 from sandbox.engine.guest import Guest
 from sandbox.sessions.output_pages import OutputLine, OutputPage, OutputQuery, output_lines, page_after, page_before
 

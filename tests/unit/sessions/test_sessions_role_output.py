@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from sandbox.domain.variables import Redactor
+from sandbox.domain.redaction import Redactor
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import InvalidInput
