@@ -106,6 +106,7 @@ async def test_a_named_process_with_its_output_and_end(guest_under_test: GuestUn
     assert ended.output_end == position == 14
     assert ended.ended_at is not None
     assert ended.ended_at >= ended.started_at
+    assert all(ended.started_at - 0.001 <= (chunk.time or 0) <= ended.ended_at for chunk in chunks)
     assert await guest.process(name) == ended
     assert ended in await guest.processes()
 
