@@ -153,7 +153,7 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
             "dependency_install_failed",
             "Because the current Python version (3.12.1) does not satisfy Python>=3.13 and a 0.1 asks for it",
             {"install": f"{VENV} && uv pip install --editable ."},
-            {"install": f"{VENV} && python -m pip --python .venv install --ignore-requires-python --editable ."},
+            {"install": f"{VENV} && pip --python .venv install --ignore-requires-python --editable ."},
         ),
         (
             "dependency_install_failed",
