@@ -36,6 +36,8 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
             {"install": f"{UV} && {ADD} pillow"},
         ),
         ("app_exited", "ModuleNotFoundError: No module named 'a_b.c'", {}, {"install": f"{ADD} a-b"}),
+        ("health_check_failed", "ModuleNotFoundError: No module named 'a'", {}, {"install": f"{ADD} a"}),
+        ("dependency_install_failed", "ModuleNotFoundError: No module named 'a'", {"install": "./build"}, {}),
         (
             "app_exited",
             "Error [ERR_MODULE_NOT_FOUND]: Cannot find package '@a/b' imported from /workspace/x.js",
