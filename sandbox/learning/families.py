@@ -54,7 +54,8 @@ FAMILIES: tuple[Family, ...] = (
         "ModuleNotFoundError: No module named <module>",
         "Declare every package whose modules the code imports in requirements.txt or pyproject.toml.",
         (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[A-Za-z_]\w{0,80})"),),
-        frozenset({"app_exited"}),
+        # Not of an install: what a build lacks is no package of the app.
+        frozenset({"app_start_failed", "app_exited", "port_not_opened", "health_check_failed"}),
     ),
     Family(
         "node_module_missing",

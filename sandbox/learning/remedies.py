@@ -182,7 +182,7 @@ def _ignore_python(case: Case) -> Change | None:
     install = case.plan.install or ""
     sync = f"{_VENV} && uv pip install -r pyproject.toml"
     loose = re.sub(r"\buv sync --python 3\.12\b", sync, install)
-    pip = "python -m pip --python .venv install --ignore-requires-python --editable ."
+    pip = "pip --python .venv install --ignore-requires-python --editable ."
     loose = loose.replace("uv pip install --editable .", pip)
     export = r"(?:uvx [^&]*\bpoetry (?:lock|export)\b[^&]*&& )+uv pip install -r \.venv/requirements\.txt"
     loose = re.sub(export, "uv pip install -r pyproject.toml", loose)

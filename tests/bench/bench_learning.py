@@ -93,12 +93,21 @@ async def _measure() -> None:
     projects = [project for project in corpus() if not wanted or project.family in wanted]
     async with world(env=SERVICE) as place:
         api = Api(place.service.url, ADMIN_TOKEN)
-        with psycopg.connect(place.dsn, autocommit=True) as connection, ThreadPoolExecutor(AT_ONCE) as pool:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, _write_lessons, api, connection, pool, projects)
-            held_out = [project for project in projects if project.held_out]
-            results = await loop.run_in_executor(None, _compare, api, connection, pool, held_out)
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            with psycopg.connect(place.dsn, autocommit=True) as connection:
+                results = await asyncio.to_thread(_run, api, connection, pool, projects)
+        finally:
+            # After an interrupt only the launches under way are waited for.
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
     _print(results)
+
+
+def _run(
+    api: Api, connection: psycopg.Connection, pool: ThreadPoolExecutor, projects: Sequence[BrokenProject]
+) -> Results:
+    _write_lessons(api, connection, pool, projects)
+    return _compare(api, connection, pool, [project for project in projects if project.held_out])
 
 
 def _write_lessons(

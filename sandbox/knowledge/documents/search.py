@@ -44,7 +44,7 @@ class DocumentSearch:
 
     async def start(self) -> None:
         if self._model is not None and not await store.has_embeddings(self._db):
-            log.warning("embeddings are configured, but pgvector is not installed: searches use words only")
+            log.warning("searches use words only: pgvector was not installed when the tables of documents were made")
             self._model = None
         if self._model is not None:
             self._indexing.start()

@@ -52,10 +52,10 @@ _REPLACE = text(f"""
      WHERE document_id = :document_id
     RETURNING {", ".join(DOCUMENTS.columns)}
 """)
-#: Words of the query in a highlight stand between these.
+#: Words of the query in a highlight stand between these, which are taken out of the text itself.
 MARK = "**"
 _SEARCH = text(f"""
-    SELECT found.*, ts_headline('english', found.content, query,
+    SELECT found.*, ts_headline('english', replace(found.content, '{MARK}', ''), query,
                                 'StartSel={MARK}, StopSel={MARK}, MaxFragments=2, MaxWords=30, MinWords=10,'
                                 ' FragmentDelimiter=" … "') AS highlight
       FROM websearch_to_tsquery('english', :q) AS query,
@@ -108,7 +108,7 @@ _HYBRID = """
         SELECT chunk_id, coalesce(1.0 / ({rrf} + words.place), 0) + coalesce(1.0 / ({rrf} + meaning.place), 0) AS rank
           FROM words FULL JOIN meaning USING (chunk_id) ORDER BY rank DESC, chunk_id DESC LIMIT :limit)
     SELECT visible.document_id, title, source, position, heading, content, CAST(rank AS double precision) AS rank,
-           ts_headline('english', content, websearch_to_tsquery('english', :q),
+           ts_headline('english', replace(content, '{mark}', ''), websearch_to_tsquery('english', :q),
                        'StartSel={mark}, StopSel={mark}, MaxFragments=2, MaxWords=30, MinWords=10,'
                        ' FragmentDelimiter=" … "') AS highlight
       FROM fused JOIN visible USING (chunk_id) ORDER BY rank DESC, chunk_id DESC

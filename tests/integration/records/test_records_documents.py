@@ -26,7 +26,7 @@ async def search(client, q: str, **params: str) -> list[dict[str, object]]:
 
 
 async def test_files_are_found_by_their_words(ada, bob):
-    page = b"<h1>Pipelines</h1><p>Deploy with the blue pipeline.</p><script>secret()</script>"
+    page = b"<h1>Pipelines</h1><p><b>Deploy</b> with the blue pipeline.</p><script>secret()</script>"
     made = await put_file(ada, page, "text/html; charset=utf-8", title="Guide", source="guide.html")
     assert (made.status_code, made.json()["content_type"], made.json()["version"]) == (201, "text/html", 1)
     (found,) = await search(ada, "deploying pipelines")

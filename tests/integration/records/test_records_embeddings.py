@@ -114,3 +114,15 @@ async def test_a_search_uses_words_if_the_endpoint_fails(
     assert (found.mode, [chunk["title"] for chunk in found.chunks]) == ("words", ["doc"])
     with pytest.raises(EmbeddingsUnavailable):
         await search.index()
+
+
+async def test_a_database_without_pgvector_is_searched_by_words(database: Database, endpoint: FakeEndpoint) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("ALTER TABLE document_chunks DROP COLUMN embedding, DROP COLUMN embedding_model"))
+    await put(database, "cars", "The automobile needs oil.")
+    search = DocumentSearch(database, EmbeddingModel(endpoint.url, "one"))
+    await search.start()
+    found = await search.search("automobile", "ada", {}, 10)
+    await search.close()
+    assert (found.mode, [chunk["title"] for chunk in found.chunks]) == ("words", ["cars"])
+    assert endpoint.inputs == []

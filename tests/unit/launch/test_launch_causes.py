@@ -107,6 +107,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"cause": "runtime_version", "program": "python", "version": ">=3.13"},
         "asks for Python >=3.13 and the runtime has Python 3.12",
     ),
+    "uv-package-python": (
+        {"cause": "runtime_version", "program": "python", "version": ">=3.13", "package": "annotatedyaml"},
+        "ask for a version of annotatedyaml that supports it",
+    ),
     "uv-build": (
         {"cause": "build_failed", "package": "psycopg2", "version": "2.9.9", "program": "pg_config"},
         "psycopg2-binary",

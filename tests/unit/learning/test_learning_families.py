@@ -36,6 +36,8 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
             {"install": f"{UV} && {ADD} pillow"},
         ),
         ("app_exited", "ModuleNotFoundError: No module named 'a_b.c'", {}, {"install": f"{ADD} a-b"}),
+        ("health_check_failed", "ModuleNotFoundError: No module named 'a'", {}, {"install": f"{ADD} a"}),
+        ("dependency_install_failed", "ModuleNotFoundError: No module named 'a'", {"install": "./build"}, {}),
         (
             "app_exited",
             "Error [ERR_MODULE_NOT_FOUND]: Cannot find package '@a/b' imported from /workspace/x.js",
@@ -153,7 +155,7 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
             "dependency_install_failed",
             "Because the current Python version (3.12.1) does not satisfy Python>=3.13 and a 0.1 asks for it",
             {"install": f"{VENV} && uv pip install --editable ."},
-            {"install": f"{VENV} && python -m pip --python .venv install --ignore-requires-python --editable ."},
+            {"install": f"{VENV} && pip --python .venv install --ignore-requires-python --editable ."},
         ),
         (
             "dependency_install_failed",
