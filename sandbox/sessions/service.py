@@ -258,14 +258,12 @@ class SessionService:
         return position
 
     async def app_lines(
-        self, caller: Caller, session_id: UUID, role: str | None, *, follow: bool, resume: str | None
+        self, caller: Caller, session_id: UUID, roles: Sequence[str], *, follow: bool, resume: str | None
     ) -> AsyncIterator[bytes]:
-        """The output of the app of one role, or of all roles, as encoded SSE. `resume` is the id of the last event that
-        the client has received."""
+        """The output of the apps of some roles, or of all if none is named, as encoded SSE. `resume` is the id of the
+        last event that the client has received."""
         session = await self.get(caller, session_id)
-        self.guest_of(session, role)
-        roles = [role] if role else list(session.containers)
-        guests = {name: self._engine.guest(session_id, name) for name in roles}
+        guests = self.guests_of(session, roles or list(session.containers))
         session = self._environments.opened(session)
         return self._touching(session_id, app_lines(session, guests, read_resume(session, resume), follow=follow))
 
@@ -357,6 +355,11 @@ class SessionService:
             )
         self.touch(session.session_id)
         return self._engine.guest(session.session_id, chosen), chosen
+
+    def guests_of(self, session: Session, roles: Sequence[str]) -> dict[str, Guest]:
+        """The guest agents of some roles' containers, by default of the first role's; see `guest_of`."""
+        found = [self.guest_of(session, role) for role in roles] or [self.guest_of(session, None)]
+        return {role: guest for guest, role in found}
 
     def touch(self, session_id: UUID) -> None:
         """Record activity of the session. It is written a little later."""

@@ -308,13 +308,15 @@ class DockerEngine:
             log.warning("%s", error)
 
     async def _end_left_behind(self, spec: ContainerSpec) -> None:
-        """End what runs in a container that the engine has lost, and make its guest agent unreachable.
+        """End what runs in a container that the engine has lost, and the container itself.
 
         No call of the engine ends it. It uses the volume of the container that replaces it.
         """
+        guest = self.guest(spec.session_id, spec.role)
         try:
             async with asyncio.timeout(_LEFT_BEHIND_SECONDS):
-                await self.guest(spec.session_id, spec.role).kill_all()
+                await guest.kill_all()
+                await guest.stop()
         except (GuestError, TimeoutError) as error:
             log.info("nothing is ended in a container that the engine has lost: %s", error)
         await self._close_guests(lambda *key: key == (spec.session_id, spec.role))

@@ -38,6 +38,10 @@ _FAILED_LAUNCHES = text("""
      WHERE s.status = 'error' AND s.work IS NULL AND s.error->>'stage' IS NOT NULL AND s.error->>'code' = :code
        AND r.ended_at < NOW() - make_interval(secs => :seconds)
 """)
+_LOST_SESSIONS = text("""
+    SELECT session_id, run_id FROM sandbox_sessions
+     WHERE status = 'error' AND work IS NULL AND error->>'stage' IS NULL AND error->>'code' = ANY(:codes)
+""")
 #: A session at rest whose row has not changed since it was read.
 _UNCHANGED = "session_id = :session_id AND work IS NULL AND status = :status AND run_id = :run_id"
 _LOST = text(f"""
@@ -105,6 +109,12 @@ async def living(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
 async def failed_launches(conn: AsyncConnection, code: str, seconds: float) -> set[UUID]:
     """The sessions whose last launch has failed with this code, at least so many seconds ago."""
     return set((await conn.execute(_FAILED_LAUNCHES, {"code": code, "seconds": seconds})).scalars())
+
+
+async def lost(conn: AsyncConnection, codes: Collection[str]) -> set[tuple[UUID, UUID]]:
+    """The sessions, each with its run, that were lost at rest with one of these codes."""
+    rows = (await conn.execute(_LOST_SESSIONS, {"codes": list(codes)})).all()
+    return {(row.session_id, row.run_id) for row in rows}
 
 
 async def mark_lost(

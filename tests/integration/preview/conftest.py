@@ -32,6 +32,8 @@ from sandbox.preview.router import HostRouter
 from sandbox.preview.target import Grant, PreviewTarget
 from sandbox.settings import Settings
 from tests.integration.preview.upstream import Upstream
+from tests.ports import reserve_port
+from tests.waiting import WAIT_SECONDS
 
 DOMAIN = "preview.localhost"
 
@@ -207,7 +209,7 @@ class World:
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds; TimeoutError if it never does."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not condition():
                 await asyncio.sleep(0.01)
 
@@ -257,9 +259,7 @@ class Servers:
 
 @pytest_asyncio.fixture(scope="session")
 async def servers() -> AsyncIterator[Servers]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     home = Path(tempfile.mkdtemp(prefix="sbx-"))
     settings = Settings(home=home, port=port, preview_domain=DOMAIN)
     edge = EdgeProcess(settings)
