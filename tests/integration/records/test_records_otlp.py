@@ -172,14 +172,14 @@ async def messages(database: Database) -> list[str]:
 def intake_with(services, dsn, **limits) -> Intake:
     """Replace the intake of the application by one with these limits."""
     intake = Intake(dsn, **{"max_body_bytes": 2**20, "max_waiting_bytes": 2**20} | limits)
-    services.intake, services.receiver = intake, Receiver(intake)
+    services.intake, services.receiver = intake, Receiver(intake, services.space)
     return intake
 
 
 async def test_below_the_reserve_of_disk_space_exports_are_to_be_sent_again(services, ada, database):
     low = DiskLow("The disk is nearly full")
     room = Mock(side_effect=[low, None])
-    services.receiver = Receiver(services.intake, require_room=room)
+    services.receiver = Receiver(services.intake, services.space, require_room=room)
     refused = await ada.post("/v1/logs", json=log_body("one"))
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
     assert b"disk_low" in refused.content
