@@ -107,11 +107,12 @@ async def _stream(guest: Guest, body: Command, env: dict[str, str]) -> AsyncIter
     When the client disconnects, the command is killed.
     """
     name = f"exec-{uuid4().hex}"
+    writing: asyncio.Task[None] | None = None
     seq = count(1)
     try:
-        started = await guest.start(name, body.command, cwd=body.cwd, env=env)
+        started = await guest.start(name, body.command, cwd=body.cwd, env=env, paced=True)
         yield _event(next(seq), "start", {"pid": started.pid})
-        await guest.write_stdin(name, (body.stdin or "").encode(), close=True)
+        writing = asyncio.create_task(_write_stdin(guest, name, (body.stdin or "").encode()))
         decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}
         timed_out = False
         try:
@@ -128,7 +129,15 @@ async def _stream(guest: Guest, body: Command, env: dict[str, str]) -> AsyncIter
         data = {"exit_code": None, "timed_out": False, "code": error.code, "message": error.message}
         yield _event(next(seq), "exit", data)
     finally:
+        if writing is not None:
+            writing.cancel()
         await asyncio.shield(_forget(guest, name))
+
+
+async def _write_stdin(guest: Guest, name: str, data: bytes) -> None:
+    """Write the command's input while its output is read: it may print much before it reads, or not read at all."""
+    with contextlib.suppress(GuestError):
+        await guest.write_stdin(name, data, close=True)
 
 
 async def _forget(guest: Guest, name: str) -> None:
