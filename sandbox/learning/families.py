@@ -54,6 +54,7 @@ FAMILIES: tuple[Family, ...] = (
         "ModuleNotFoundError: No module named <module>",
         "Declare every package whose modules the code imports in requirements.txt or pyproject.toml.",
         (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[A-Za-z_]\w{0,80})"),),
+        frozenset({"app_exited"}),
     ),
     Family(
         "node_module_missing",
@@ -98,6 +99,16 @@ FAMILIES: tuple[Family, ...] = (
         frozenset({"dependency_install_failed"}),
     ),
     Family(
+        "package_manager_too_new",
+        "the package manager that package.json names needs a newer Node.js",
+        "Name a version of the package manager in package.json that supports the Node.js of the runtime.",
+        (
+            re.compile(r"No such built-in module: node:\w+"),
+            re.compile(r"This version of pnpm requires at least Node\.js"),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
         "lock_out_of_step",
         "the lock file does not match the manifest",
         "Write the lock file anew whenever the manifest changes, and keep both in the project.",
@@ -132,6 +143,35 @@ FAMILIES: tuple[Family, ...] = (
             re.compile(rf"only (?:the following versions of )?{_PACKAGE}(?:[<>=!][^\s]*)? (?:is|are) available"),
             re.compile(rf"[Nn]o matching distribution found for {_PACKAGE}\s*==\s*(?P<version>[\w.!+-]{{1,60}})"),
         ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "python_package_unsupported",
+        "the required version of <package> does not support the installed Python",
+        "Require versions of packages that support the Python version of the runtime.",
+        (
+            re.compile(rf"does not satisfy Python[^\n]{{1,80}}? and {_PACKAGE}[<>=!~][^\s]* depends on Python"),
+            re.compile(rf"Package '{_PACKAGE}' requires a different Python"),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "python_version_mismatch",
+        "the project requires another version of Python than the installed one",
+        "Require a version of Python that the runtime has: Python 3.12.",
+        (
+            re.compile(r"incompatible with the project's Python requirement"),
+            re.compile(
+                r"[Cc]urrent Python version \([\d.]+\) (?:does not satisfy Python|is not allowed by the project)"
+            ),
+        ),
+        frozenset({"dependency_install_failed"}),
+    ),
+    Family(
+        "python_build_failed",
+        "the required version of <package> has no wheel for the installed Python and cannot be built",
+        "Require versions of packages that have a wheel for the Python version of the runtime.",
+        (re.compile(rf"Failed to build `{_PACKAGE}=="),),
         frozenset({"dependency_install_failed"}),
     ),
     Family(
@@ -261,7 +301,8 @@ def _by_evidence(code: str, evidence: FailureEvidence) -> Finding | None:
             ("python_conflict", {"package": evidence.package}) if python else ("peer_conflict", {})
         ),
         FailureCause.LOCK_OUT_OF_STEP: ("lock_out_of_step", {}),
-        FailureCause.RUNTIME_VERSION: (OTHER, {}) if python else ("engine_mismatch", {}),
+        FailureCause.RUNTIME_VERSION: _by_runtime_version(evidence.package) if python else ("engine_mismatch", {}),
+        FailureCause.BUILD_FAILED: (("python_build_failed", {"package": evidence.package}) if python else (OTHER, {})),
         FailureCause.OTHER_PORT: (
             "other_port",
             {"planned": _shown(evidence.port_planned), "opened": _shown(evidence.port_opened)},
@@ -272,6 +313,11 @@ def _by_evidence(code: str, evidence: FailureEvidence) -> Finding | None:
         return Finding(family, BY_NAME[family].signature, usable)
     parts = (evidence.cause.value, evidence.tool, evidence.error)
     return Finding(OTHER, f"{code}: {normalise(' '.join(part for part in parts if part))}")
+
+
+def _by_runtime_version(package: str | None) -> tuple[str, dict[str, str | None]]:
+    """Python's version does not suit a package, or else the project."""
+    return ("python_package_unsupported", {"package": package}) if package else ("python_version_mismatch", {})
 
 
 def _shown(port: int | None) -> str | None:

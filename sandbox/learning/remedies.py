@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -19,6 +19,8 @@ from sandbox.domain.plan import RolePlan
 _LONGEST_SECONDS = 3600
 #: In a container, whose network only the service and the session's other containers reach.
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104
+#: Makes the virtualenv that is there already if the project's own command made one.
+_VENV = "uv venv -q --allow-existing --python 3.12"
 #: Import name -> package, where they differ.
 _PYTHON_PACKAGES = {
     "PIL": "pillow",
@@ -111,9 +113,7 @@ def _install_package(case: Case) -> Change | None:
         package = _package_name(particulars["package"])
     if package is None:
         return None
-    command = (
-        _node_add(case.plan.install or "") if node else "uv venv -q --allow-existing --python 3.12 && uv pip install"
-    )
+    command = _node_add(case.plan.install or "") if node else f"{_VENV} && uv pip install"
     added = f"{command} {shlex.quote(package)}"
     install = f"{case.plan.install} && {added}" if case.plan.install else added
     if case.plan.install and added in case.plan.install:
@@ -159,7 +159,34 @@ def _ignore_engines(case: Case) -> Change | None:
             r"\byarn install\b(?! --ignore-engines)", "yarn install --ignore-engines", case.plan.install or ""
         )
         return _changed(case, {"install": loose}, "uses the engine version that is installed")
-    return _with_env(case, {"npm_config_engine_strict": "false"}, "uses the engine version that is installed")
+    change = _with_env(case, {"npm_config_engine_strict": "false"}, "uses the engine version that is installed")
+    install, edit = case.plan.install or "", "npm pkg delete engines.pnpm"
+    if re.search(r"\bpnpm\b", install) and edit not in install:
+        # pnpm refuses its own version whatever this variable says.
+        plan = change.plan if change else case.plan
+        return _changed(
+            replace(case, plan=plan), {"install": f"{edit} && {install}"}, "uses the versions that are installed"
+        )
+    return change
+
+
+def _installed_package_manager(case: Case) -> Change | None:
+    """Use the version of the package manager that is there instead of the one that package.json names."""
+    names = ("npm_config_manage_package_manager_versions", "npm_config_package_manager_strict")
+    env = {"COREPACK_ENABLE_PROJECT_SPEC": "0", **dict.fromkeys(names, "false")}
+    return _with_env(case, env, "uses the version of the package manager that is installed")
+
+
+def _ignore_python(case: Case) -> Change | None:
+    """Install the dependencies of a project that requires another version of Python, for the one that is there."""
+    install = case.plan.install or ""
+    sync = f"{_VENV} && uv pip install -r pyproject.toml"
+    loose = re.sub(r"\buv sync --python 3\.12\b", sync, install)
+    pip = "python -m pip --python .venv install --ignore-requires-python --editable ."
+    loose = loose.replace("uv pip install --editable .", pip)
+    export = r"(?:uvx [^&]*\bpoetry (?:lock|export)\b[^&]*&& )+uv pip install -r \.venv/requirements\.txt"
+    loose = re.sub(export, "uv pip install -r pyproject.toml", loose)
+    return _changed(case, {"install": loose}, "uses the version of Python that is installed")
 
 
 def _old_openssl(case: Case) -> Change | None:
@@ -246,13 +273,17 @@ def _other_port(case: Case) -> Change | None:
 
 
 def _longer_start(case: Case) -> Change | None:
-    """Wait longer for the app."""
+    """Wait longer for the app, unless the project states how long."""
+    if case.plan.health_timeout_seconds is not None:
+        return None
     seconds = min(_LONGEST_SECONDS, 3 * case.deadlines.health_seconds)
     return _changed(case, {"health_timeout_seconds": seconds}, f"waits up to {seconds} s for the app")
 
 
 def _longer_install(case: Case) -> Change | None:
-    """Give the install command longer."""
+    """Give the install command longer, unless the project states how long."""
+    if case.plan.install_timeout_seconds is not None:
+        return None
     seconds = min(_LONGEST_SECONDS, 3 * case.deadlines.install_seconds)
     return _changed(case, {"install_timeout_seconds": seconds}, f"gives the install command up to {seconds} s")
 
@@ -263,10 +294,14 @@ _REMEDIES: dict[str, Callable[[Case], Change | None]] = {
     "program_missing": _install_package,
     "openssl_of_old_webpack": _old_openssl,
     "engine_mismatch": _ignore_engines,
+    "package_manager_too_new": _installed_package_manager,
     "lock_out_of_step": _loosen_lock,
     "peer_conflict": _ignore_peers,
     "node_version_missing": _another_version,
     "python_version_missing": _another_version,
+    "python_package_unsupported": _another_version,
+    "python_build_failed": _another_version,
+    "python_version_mismatch": _ignore_python,
     "python_conflict": _another_version,
     "opencv_with_display": _headless_opencv,
     "requirements_not_utf8": _decode_requirements,

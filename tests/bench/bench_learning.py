@@ -6,8 +6,9 @@
    retrieval (the remedy for an earlier failure with the same signature, word for word).
 3. The outcome is whether the preview answers, and the seconds until then. Arms are compared by pairs.
 
-The arms are data: a copy of the project with the evidence of its failure, changed as the arm says. `BENCH_FAMILIES`
-restricts the families, by comma.
+The arms are data: a copy of the project with the evidence of its failure, changed as the arm says. All launches share
+the installs that are kept, as in production. A launch that cannot be measured, for example because a request timed out,
+is left out with its pairs and counted. `BENCH_FAMILIES` restricts the families, by comma.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import asyncio
 import json
 import os
 import random
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
+import httpx
 import psycopg
 
 from tests.acceptance.api import Api
@@ -33,16 +36,16 @@ from tests.bench.world import world
 
 ARMS = ("off", "on", "placebo", "retrieval")
 SEED = 20261130
-#: Projects that never answer do not take two minutes each. A reloader that waits for a change counts as failed after
-#: 15 s, and `slow-start` takes longer than this.
+#: `slow-start` takes longer than this, and everything else less, even on a busy machine.
 SERVICE = {
-    "SANDBOX_HEALTH_TIMEOUT_SECONDS": "30",
+    "SANDBOX_HEALTH_TIMEOUT_SECONDS": "60",
+    "SANDBOX_INSTALLS_MB": "1024",
     "SANDBOX_LESSONS_WITHHELD_PERCENT": "0",
     # Lessons are written once, and never from a project that is held out.
     "SANDBOX_REFINEMENT_INTERVAL_SECONDS": "0",
 }
 PLACEBO = "openssl_of_old_webpack"
-AT_ONCE = 2
+AT_ONCE = 3
 
 _COPY = """
     INSERT INTO launch_failures (run_id, pipeline_run_id, user_id, project_id, agents, stage, code, role, runtime,
@@ -77,6 +80,10 @@ class Outcome:
     lessons: int
 
 
+#: Of each project and arm; None if the launch could not be measured.
+Results = dict[str, dict[str, Outcome | None]]
+
+
 def main() -> None:
     asyncio.run(_measure())
 
@@ -105,9 +112,11 @@ def _write_lessons(
     answer = api.http.post("/api/v1/refinement-runs/execute")
     run = answer.json()
     connection.execute(_PLACEBO_LESSON)
-    sound = [project.name for project, outcome in zip(known, outcomes, strict=True) if outcome.answered]
+    sound = [project.name for project, outcome in zip(known, outcomes, strict=True) if outcome and outcome.answered]
+    families = len({project.family for project in known})
     print(
-        f"  {len(known)} failures of {len({p.family for p in known})} families read: {run['lessons_generated']} lessons"
+        f"  {len(known)} projects of {families} families launched: {run['issues_analyzed']} failures read,"
+        f" {run['lessons_generated']} lessons"
     )
     if sound:
         print(f"  launched although they were to fail: {', '.join(sound)}")
@@ -115,10 +124,10 @@ def _write_lessons(
 
 def _compare(
     api: Api, connection: psycopg.Connection, pool: ThreadPoolExecutor, projects: Sequence[BrokenProject]
-) -> dict[str, dict[str, Outcome]]:
+) -> Results:
     """The outcome of each held-out project in each arm."""
     firsts = pool.map(lambda project: _launch(api, project, f"first-{project.name}", lessons=False), projects)
-    broken = [project for project, first in zip(projects, firsts, strict=True) if not first.answered]
+    broken = [project for project, first in zip(projects, firsts, strict=True) if first and not first.answered]
     lot = random.Random(SEED)
     trials = [(project, arm) for project in broken for arm in ARMS]
     lot.shuffle(trials)
@@ -127,7 +136,7 @@ def _compare(
     outcomes = pool.map(
         lambda trial: _launch(api, trial[0], f"{trial[1]}-{trial[0].name}", lessons=trial[1] != "off"), trials
     )
-    results: dict[str, dict[str, Outcome]] = {project.name: {} for project in broken}
+    results: Results = {project.name: {} for project in broken}
     for (project, arm), outcome in zip(trials, outcomes, strict=True):
         results[project.name][arm] = outcome
     return results
@@ -149,39 +158,56 @@ def _give_evidence(connection: psycopg.Connection, project: BrokenProject, arm: 
     connection.execute(_COPY, values)
 
 
-def _launch(api: Api, project: BrokenProject, project_id: str, *, lessons: bool) -> Outcome:
-    """Launch a copy of the project under this id, ask its preview, and end it."""
-    api.upload(project_id, project.files)
-    began = time.monotonic()
-    session, _ = api.launch(project_id=project_id, lessons=lessons)
-    answered = False
-    if session["status"] == "running":
-        with preview(api, session) as client:
-            answered = client.get("/").status_code == 200
-    seconds = time.monotonic() - began
-    api.end(session["session_id"])
+def _launch(api: Api, project: BrokenProject, project_id: str, *, lessons: bool) -> Outcome | None:
+    """Launch a copy of the project under this id, ask its preview, and end it; None if that is not possible."""
+    try:
+        api.upload(project_id, project.files)
+        began = time.monotonic()
+        session, _ = api.launch(project_id=project_id, lessons=lessons)
+        answered = False
+        if session["status"] == "running":
+            with preview(api, session) as client:
+                answered = client.get("/").status_code == 200
+        seconds = time.monotonic() - began
+        api.end(session["session_id"])
+    except (httpx.HTTPError, AssertionError) as error:
+        print(f"  {project_id} was not measured: {type(error).__name__}: {str(error)[:200]}", flush=True)
+        return None
+    error_code = (session["error"] or {}).get("code", "")
+    changes = "; ".join(lesson["change"].partition(", because")[0] for lesson in session["lessons"])
+    print(f"  {seconds:6.1f} s  {project_id}: {session['status']} {error_code} {changes}", file=sys.stderr, flush=True)
     return Outcome(answered, seconds, len(session["lessons"]))
 
 
-def _print(results: dict[str, dict[str, Outcome]]) -> None:
+def _print(results: Results) -> None:
     print(f"  {len(results)} projects held out, each launched again in four arms (seed {SEED}):")
     print(f"  {'arm':<10} {'answer':>8} {'share':>6} {'had a remedy':>13} {'median seconds to the answer':>29}")
     for arm in ARMS:
-        outcomes = [of_project[arm] for of_project in results.values()]
+        outcomes = [outcome for of_project in results.values() if (outcome := of_project[arm]) is not None]
         answered = [outcome.seconds for outcome in outcomes if outcome.answered]
+        share = f"{len(answered) / len(outcomes):.0%}" if outcomes else "-"
         shown = f"{median(answered):.1f}" if answered else "-"
         remedied = sum(outcome.lessons > 0 for outcome in outcomes)
-        print(f"  {arm:<10} {len(answered):>8} {len(answered) / len(outcomes):>6.0%} {remedied:>13} {shown:>29}")
+        print(f"  {arm:<10} {f'{len(answered)}/{len(outcomes)}':>8} {share:>6} {remedied:>13} {shown:>29}")
     for other in ("off", "placebo", "retrieval"):
-        pairs = [(of_project["on"], of_project[other]) for of_project in results.values()]
-        better = sum(on.answered and not without.answered for on, without in pairs)
-        worse = sum(without.answered and not on.answered for on, without in pairs)
-        both = [on.seconds - without.seconds for on, without in pairs if on.answered and without.answered]
-        print(
-            f"  on against {other}: {better} better, {worse} worse, McNemar (exact) p = {sign_test(better, worse):.2g};"
-            f" seconds where both answer: {len(both)} pairs, Wilcoxon p = {signed_rank_test(both):.2g}"
-        )
-    worse_names = [name for name, arms in results.items() if arms["off"].answered and not arms["on"].answered]
-    unsolved = [name for name, arms in results.items() if not arms["on"].answered]
-    print(f"  made worse by lessons: {', '.join(worse_names) or 'none'}")
-    print(f"  no answer with lessons either: {', '.join(unsolved) or 'none'}")
+        _print_comparison(other, [(of_project["on"], of_project[other]) for of_project in results.values()])
+    print(f"  made worse by lessons: {_names(results, lambda on, off: off.answered and not on.answered)}")
+    print(f"  no answer with lessons either: {_names(results, lambda on, off: not on.answered)}")
+
+
+def _print_comparison(other: str, measured: Sequence[tuple[Outcome | None, Outcome | None]]) -> None:
+    pairs = [(on, without) for on, without in measured if on is not None and without is not None]
+    better = sum(on.answered and not without.answered for on, without in pairs)
+    worse = sum(without.answered and not on.answered for on, without in pairs)
+    both = [on.seconds - without.seconds for on, without in pairs if on.answered and without.answered]
+    print(
+        f"  on against {other}: {len(pairs)} pairs, {better} better, {worse} worse, McNemar (exact)"
+        f" p = {sign_test(better, worse):.2g}; seconds where both answer: {len(both)} pairs,"
+        f" Wilcoxon p = {signed_rank_test(both):.2g}"
+    )
+
+
+def _names(results: Results, chosen: Callable[[Outcome, Outcome], bool]) -> str:
+    """The projects whose outcomes with and without lessons are of this kind."""
+    measured = ((name, arms["on"], arms["off"]) for name, arms in results.items())
+    return ", ".join(name for name, on, off in measured if on and off and chosen(on, off)) or "none"

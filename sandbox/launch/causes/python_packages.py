@@ -108,10 +108,10 @@ def _other_machine(evidence: FailureEvidence, match: re.Match[str], text: str) -
 
 def _other_python(evidence: FailureEvidence, match: re.Match[str], text: str) -> tuple[FailureEvidence, str]:
     groups = match.groupdict()
-    wanted = groups.get("wanted")
-    evidence = replace(
-        evidence, cause=FailureCause.RUNTIME_VERSION, program="python", version=wanted, package=groups.get("package")
-    )
+    wanted, package = groups.get("wanted"), groups.get("package")
+    if package and f"only {package}==" in text:  # the project itself, of which there is one version
+        package = None
+    evidence = replace(evidence, cause=FailureCause.RUNTIME_VERSION, program="python", version=wanted, package=package)
     has = re.search(r"Python:? \(?(3\.\d+)[.\d]*", text)
     runtime = f"Python {has[1]}" if has else "another version of Python"
     if wanted is None or evidence.package:
@@ -174,6 +174,9 @@ _RULES: tuple[tuple[re.Pattern[str], _Judge], ...] = (
     (re.compile(rf"{_NAME}(?:==(?P<version>[\w.+!-]+))? has no wheels with a matching platform tag"), _wrong_platform),
     (re.compile(rf"{_NAME}(?:==(?P<version>[\w.+!-]+))? has no wheels with a matching Python"), _other_python),
     (re.compile(r"incompatible with the project's Python requirement: `(?P<wanted>[^`]+)`"), _other_python),
+    (re.compile(rf"does not satisfy Python ?(?P<wanted>[<>=~!]\S{{1,100}}?),? and {_NAME}[<>=~!]\S{{1,100}} "
+                r"depends on Python"),
+     _other_python),
     (re.compile(r"does not satisfy Python ?(?P<wanted>[<>=~!][^\s,]+)"), _other_python),
     (re.compile(rf"Package '{_NAME}' requires a different Python: [\d.]+ not in '(?P<wanted>[^']+)'"), _other_python),
     (re.compile(r"The lockfile at `?[^`]*`? needs to be updated|changed significantly since poetry\.lock"), _lock),

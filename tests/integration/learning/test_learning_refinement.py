@@ -85,19 +85,24 @@ async def test_failed_tests_and_error_logs_are_read_once(database: Database) -> 
     assert [row.issues_analyzed for row in analysed] == [5, 0]
 
 
-async def test_two_replicas_that_refine_at_once_write_each_lesson_once(database: Database, dsn: str) -> None:
-    for number in range(40):
-        await add_failure(database, signature=f"signature {number % 8}", family="other")
-    others = [Database(dsn) for _ in range(4)]
-    await asyncio.gather(*(Refiner(other).run("scheduled") for other in others))
+@pytest.mark.parametrize("scoped", [True, False])
+async def test_replicas_that_refine_at_once_write_each_lesson_once(database: Database, dsn: str, scoped: bool) -> None:
+    """Scoped as when several projects are launched again: each replica reads other failures of the same signatures."""
+    projects = [f"project-{number}" for number in range(4)]
+    for project in projects:
+        for number in range(8):
+            await add_failure(database, signature=f"signature {number}", family="other", project_id=project)
+    others = [Database(dsn) for _ in projects]
+    scopes = [Scope(user_id="ada", project_id=project) if scoped else Scope() for project in projects]
+    await asyncio.gather(*(Refiner(other).run("rework", scope) for other, scope in zip(others, scopes, strict=True)))
     await asyncio.gather(*(other.close() for other in others))
     found = await rows(database, "SELECT signature, occurrences FROM lesson_triggers ORDER BY signature")
-    assert [tuple(row) for row in found] == [(f"signature {number}", 5) for number in range(8)]
+    assert [tuple(row) for row in found] == [(f"signature {number}", 4) for number in range(8)]
     ((issues, lessons),) = await rows(
         database,
         "SELECT sum(issues_analyzed), sum(lessons_generated) FROM agent_refinement_runs WHERE status = 'completed'",
     )
-    assert (issues, lessons) == (40, 8)
+    assert (issues, lessons) == (32, 8)
 
 
 async def test_a_run_whose_process_is_killed_ends_as_failed_and_its_evidence_is_read_again(

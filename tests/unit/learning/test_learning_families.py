@@ -122,6 +122,71 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
         ),
         (
             "dependency_install_failed",
+            "Because the current Python version (3.12.1) does not satisfy Python>=3.13,<4 and a-b==4.0.0 depends on "
+            "Python>=3.13,<4, we can conclude that a-b==4.0.0 cannot be used.",
+            {"install": UV},
+            {
+                "install": "echo a-b > .sandbox-override-a-b.txt && "
+                f"{VENV} && uv pip install --override .sandbox-override-a-b.txt -r requirements.txt"
+            },
+        ),
+        (
+            "dependency_install_failed",
+            "error: Failed to build `numpy==1.19.0`\nModuleNotFoundError: No module named 'distutils'",
+            {"install": UV},
+            {
+                "install": "echo numpy > .sandbox-override-numpy.txt && "
+                f"{VENV} && uv pip install --override .sandbox-override-numpy.txt -r requirements.txt"
+            },
+        ),
+        (
+            "dependency_install_failed",
+            "error: The Python request from `--python 3.12` resolved to Python 3.12.1, which is incompatible with the "
+            "project's Python requirement: `>=3.13`",
+            {"install": "uv sync --python 3.12 --extra web && uv pip install gunicorn"},
+            {
+                "install": "uv venv -q --allow-existing --python 3.12 && uv pip install -r pyproject.toml --extra web"
+                " && uv pip install gunicorn"
+            },
+        ),
+        (
+            "dependency_install_failed",
+            "Because the current Python version (3.12.1) does not satisfy Python>=3.13 and a 0.1 asks for it",
+            {"install": f"{VENV} && uv pip install --editable ."},
+            {"install": f"{VENV} && python -m pip --python .venv install --ignore-requires-python --editable ."},
+        ),
+        (
+            "dependency_install_failed",
+            "Error [ERR_UNKNOWN_BUILTIN_MODULE]: No such built-in module: node:sqlite",
+            {"runtime": "node20", "install": "pnpm install", "env": {"npm_config_package_manager_strict": "true"}},
+            {
+                "env": {
+                    "COREPACK_ENABLE_PROJECT_SPEC": "0",
+                    "npm_config_manage_package_manager_versions": "false",
+                    "npm_config_package_manager_strict": "true",
+                },
+            },
+        ),
+        (
+            "dependency_install_failed",
+            "Current Python version (3.12.1) is not allowed by the project (^3.13).",
+            {
+                "install": f"{VENV} && uvx --with poetry-plugin-export poetry export -o .venv/requirements.txt"
+                " && uv pip install -r .venv/requirements.txt gunicorn"
+            },
+            {"install": f"{VENV} && uv pip install -r pyproject.toml gunicorn"},
+        ),
+        (
+            "dependency_install_failed",
+            "ERR_PNPM_UNSUPPORTED_ENGINE  Unsupported environment (bad pnpm and/or Node.js version)",
+            {"runtime": "node20", "install": "pnpm install"},
+            {
+                "install": "npm pkg delete engines.pnpm && pnpm install",
+                "env": {"npm_config_engine_strict": "false"},
+            },
+        ),
+        (
+            "dependency_install_failed",
             "npm ERR! code EBADENGINE",
             {"runtime": "node20", "install": "npm ci"},
             {"env": {"npm_config_engine_strict": "false"}},
@@ -139,6 +204,7 @@ def changed(code: str, output: str, given: frozenset[str] = frozenset(), **plan:
             {"install_timeout_seconds": 2700},
         ),
         ("port_not_opened", "nothing listened", {}, {"health_timeout_seconds": 360}),
+        ("port_not_opened", "nothing listened", {"health_timeout_seconds": 20}, {}),
         ("other_port_opened", "the plan says port 8000, but the app listens on port 5000", {}, {"port": 5000}),
         ("other_port_opened", "the plan says port 8000, but the app listens on port 5000", {"framework": None}, {}),
     ],
