@@ -6,10 +6,10 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak chaos bench corpus check format lock sbom pin clean environment
+.PHONY: help demo up down unit test soak chaos bench bench-keep bench-compare corpus check format lock sbom pin clean environment
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: environment ## Start everything, launch examples/fullstack and print the URL of its preview
 	@$(BIN)/sandbox demo
@@ -39,6 +39,12 @@ chaos: environment ## Let 1000 faults happen under load, count what is lost (CHA
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
+
+bench-keep: environment ## Measure, and keep the ratios in tests/bench/kept.json as those to compare with
+	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench --keep $(BENCH)
+
+bench-compare: environment ## Measure, and print which ratios differ by more than a quarter from those that were kept
+	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench --compare $(BENCH)
 
 corpus: environment ## Launch projects of many frameworks without configuration; writes docs/corpus.md (about an hour)
 	@$(BIN)/sandbox up
