@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandbox.projects.detection.python_dependencies import VENV
+from sandbox.projects.detection.python_dependencies import VENV, package_of
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
     """A remedy: if the output of a command that contains `old` matches `cause`, the command runs again with `new`,
-    followed by `then` after the arguments of `old`."""
+    followed by `then` after the arguments of `old`. `{package}` in `new` is the package of the `module` that `cause`
+    has found."""
 
     old: str
     new: str
@@ -31,6 +32,9 @@ _OTHER_PYTHON = (
     "the project asks for another version of Python: its dependencies are installed for the one that there is"
 )
 _NO_PACKAGE = "the project itself cannot be built as a package: only its dependencies are installed"
+
+_NO_VERSION = re.compile(r"Missing version in workspace at")
+_NOT_LINKED = "Yarn 1 does not link members of a workspace that have no version, and npm does: npm installs them"
 
 _REPAIRS = (
     Repair(
@@ -63,6 +67,8 @@ _REPAIRS = (
         re.compile(r"ERR_PNPM_(?:OUTDATED_LOCKFILE|LOCKFILE_|BROKEN_LOCKFILE|NO_LOCKFILE|FROZEN_LOCKFILE)"),
         _OUT_OF_STEP,
     ),
+    Repair("yarn install --frozen-lockfile", "npm install", _NO_VERSION, _NOT_LINKED),
+    Repair("yarn install", "npm install", _NO_VERSION, _NOT_LINKED),
     Repair(
         "yarn install --frozen-lockfile",
         "yarn install",
@@ -107,6 +113,12 @@ _REPAIRS = (
         _OUT_OF_STEP,
     ),
     Repair("-e .", "-r pyproject.toml", _BUILD_FAILED, _NO_PACKAGE),
+    Repair(
+        "uv pip install --editable .",
+        "uv pip install setuptools wheel {package} && uv pip install --no-build-isolation --editable .",
+        re.compile(r"ModuleNotFoundError: No module named '(?P<module>\w{1,100})"),
+        "setup.py imports a package that is not there yet: it is installed first",
+    ),
 )
 
 
@@ -121,10 +133,14 @@ class SecondAttempt:
 def second_attempt(command: str, lines: Sequence[str]) -> SecondAttempt | None:
     """Return what to run after `command` has failed with these last lines of output, or None."""
     for repair in _REPAIRS:
-        if _contains(command, repair.old) and any(repair.cause.search(line) for line in lines):
+        if not _contains(command, repair.old):
+            continue
+        match = next(filter(None, map(repair.cause.search, lines)), None)
+        if match is not None:
+            new = repair.new.replace("{package}", package_of(match.groupdict().get("module", "")))
             before, _, after = command.partition(repair.old)
             arguments, separator, rest = after.partition(" && ")
-            return SecondAttempt(f"{before}{repair.new}{arguments}{repair.then}{separator}{rest}", repair.reason)
+            return SecondAttempt(f"{before}{new}{arguments}{repair.then}{separator}{rest}", repair.reason)
     return None
 
 

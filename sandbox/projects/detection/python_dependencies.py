@@ -107,6 +107,13 @@ _KNOWN_IMPORTS = {
 }  # fmt: skip
 
 
+def package_of(module: str) -> str:
+    """The package of a module as an argument of a shell: that of the same name if no other is known."""
+    if module == "pkg_resources":  # setuptools contained it until version 81
+        return "'setuptools<81'"
+    return shlex.quote(_KNOWN_IMPORTS.get(module, module))
+
+
 class Dependencies:
     """The dependencies that a folder's manifests declare: package names with their extras."""
 

@@ -47,6 +47,27 @@ NOT_BUILT = "  × Failed to build `x @ file:///workspace`"
         ),
         (
             "yarn install --frozen-lockfile",
+            'warning Missing version in workspace at "/workspace/packages/ui", ignoring.',
+            "npm install",
+        ),
+        (
+            f"{VENV}uv pip install --editable . gunicorn",
+            "         ModuleNotFoundError: No module named 'numpy'",
+            f"{VENV}uv pip install setuptools wheel numpy && uv pip install --no-build-isolation --editable . gunicorn",
+        ),
+        (
+            f"{VENV}uv pip install --editable .",
+            "ModuleNotFoundError: No module named 'sklearn.svm'",
+            f"{VENV}uv pip install setuptools wheel scikit-learn && uv pip install --no-build-isolation --editable .",
+        ),
+        (
+            f"{VENV}uv pip install --editable .",
+            "ModuleNotFoundError: No module named 'pkg_resources'",
+            f"{VENV}uv pip install setuptools wheel 'setuptools<81' && "
+            "uv pip install --no-build-isolation --editable .",
+        ),
+        (
+            "yarn install --frozen-lockfile",
             'error a@1.0.0: The engine "node" is incompatible with this module. Expected version ">=24". Got "20.1.0"',
             "yarn install --ignore-engines --frozen-lockfile",
         ),
