@@ -71,7 +71,8 @@ def test_the_launch_of_a_killed_replica_is_taken_over_before_its_lease_ends(
 def test_the_launch_of_a_hung_replica_is_taken_over_and_it_writes_nothing_afterwards(
     make_replicas: Callable[[int], Replicas], docker_client: docker.DockerClient
 ) -> None:
-    first, second = make_replicas(3)
+    # Long enough for the second replica to renew its own lease on a busy machine.
+    first, second = make_replicas(10)
     session_id, viewer = launch_on(first, second)
     first.freeze()
     events = viewer.finish()
