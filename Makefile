@@ -29,10 +29,10 @@ unit: environment ## Run the tests that need neither a container engine nor root
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
 
-soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_SEED)
+soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_EXAMPLES, SOAK_SEED)
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
 
-chaos: environment ## Let 1000 faults happen under load (CHAOS_FAULTS, CHAOS_SEED, CHAOS_KINDS), count what is lost
+chaos: environment ## Let 1000 faults happen under load, count what is lost (CHAOS_FAULTS, _MINUTES, _SEED, _KINDS, _REPORT)
 	@$(BIN)/python tests/prerequisites.py unshare --net --mount $(BIN)/python -m tests.chaos
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some

@@ -42,6 +42,8 @@ from sandbox.knowledge.documents.embeddings import EmbeddingModel
 from sandbox.knowledge.documents.reading import DocumentReader
 from sandbox.knowledge.documents.search import DocumentSearch
 from sandbox.knowledge.memory.service import MemoryService
+from sandbox.launch.causes import reading as cause_reading
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.door import PreviewDoor
 from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.pipeline import Pipeline
@@ -127,6 +129,7 @@ class _Core:
     images: RuntimeImages
     engine: DockerEngine
     installs: KeptInstalls
+    causes: Causes
 
 
 @asynccontextmanager
@@ -136,7 +139,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         # Before the first process of any kind, so that all are forked from one that has imported everything.
         readers = [module.__name__ for module in (upload, junit, coverage, preparing, reading)]
         workers = Workers(modules=[*readers, *formats.PARSERS])
-        core = await _start_core(stack, settings, await started(stack, DatabaseServer(settings)))
+        # Of their own: a launch that has failed does not wait for uploads.
+        causes = Causes(Workers(modules=[cause_reading.__name__]))
+        core = await _start_core(stack, settings, await started(stack, DatabaseServer(settings)), causes)
         access = await started(stack, TokenService(core.db))
         await ensure_admin(core.db, settings)
         project_service = ProjectService(core.db, core.catalog, settings, workers, require_room=core.disk.require_room)
@@ -202,11 +207,11 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         log.info("stopping; sandboxes keep running")
 
 
-async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer) -> _Core:
+async def _start_core(stack: AsyncExitStack, settings: Settings, server: DatabaseServer, causes: Causes) -> _Core:
     db = Database(server.dsn, explain=server.explain)
     close_at_end(stack, db.close)
     watch(db)
-    await started(stack, Liveness(db))
+    await started(stack, Liveness(db, server.replace_silent))
     recorder = Recorder(db)
     recorder.start()
     close_at_end(stack, recorder.close)
@@ -229,7 +234,9 @@ async def _start_core(stack: AsyncExitStack, settings: Settings, server: Databas
     images = RuntimeImages(catalog, settings.docker_host)
     installs = KeptInstalls(settings.home / "installs", settings.installs_mb * MIB, require_room=disk.require_room)
     tracing = Tracing(recorder)
-    return _Core(settings, db, disk, recorder, tracing, intake, environments, signer, catalog, images, engine, installs)
+    return _Core(
+        settings, db, disk, recorder, tracing, intake, environments, signer, catalog, images, engine, installs, causes
+    )
 
 
 def _session_service(core: _Core, projects: ProjectService) -> SessionService:
@@ -246,7 +253,8 @@ async def _start_watcher(
     if core.settings.recover_at_start:
         await started(stack, automatic)
     answers = automatic.engine_answers
-    watcher = Watcher(core.db, core.engine, core.environments, on_change=service.forget, on_engine=answers)
+    parts = (core.db, core.engine, core.environments, core.causes)
+    watcher = Watcher(*parts, on_change=service.forget, on_engine=answers)
     return await started(stack, watcher)
 
 
@@ -330,8 +338,8 @@ def _stages(
             core.images, _limits(settings), core.signer.sign_exports, settings.preview_url, pool=settings.pool_max > 0
         ),
         WorkspaceStage(projects),
-        WithoutSlot(DependenciesStage(settings.install_timeout_seconds, keeper), slots),
+        WithoutSlot(DependenciesStage(settings.install_timeout_seconds, keeper, core.causes), slots),
         ServicesStage(),
-        HealthStage(settings.health_timeout_seconds, door, settings.preview_url),
+        HealthStage(settings.health_timeout_seconds, door, settings.preview_url, core.causes),
         PreviewStage(settings.preview_url),
     ]

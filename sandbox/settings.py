@@ -187,7 +187,8 @@ class Settings(BaseSettings):
     )
     recover_at_start: bool = Field(
         True,
-        description="Launch sessions again that ended with the engine, the machine or a full disk, once these are back",
+        description="Launch sessions again that ended with the engine, the machine or a full disk, once these are back,"
+        " and those whose container or network something outside has removed",
     )
     embeddings_url: str | None = Field(
         None,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from itsdangerous import BadData, SignatureExpired, URLSafeSerializer, URLSafeTimedSerializer
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.errors import Kind, SandboxError
 
 #: Seconds for which a link is valid.
@@ -48,20 +49,22 @@ class Signer:
             for_exports, salt="purple8-sandbox.exports", signer_kwargs={"digest_method": hashlib.sha256}
         )
 
-    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:
-        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`. Its grants end with the token."""
-        token = [] if token_id is None else [str(token_id)]
-        return _text(self._preview_link.dumps([str(session_id), user_id, *token]))
+    def sign_preview(self, session_id: UUID, by: SignedInBy) -> str:
+        """The signature in a preview link, valid for `PREVIEW_LINK_SECONDS`."""
+        token = [] if by.token_id is None else [str(by.token_id)]
+        sign_in = [] if by.sign_in is None else [by.sign_in.hex()]
+        return _text(self._preview_link.dumps([str(session_id), by.user_id, *token, *sign_in]))
 
-    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
-        """The user and the token that a link to this session's preview was made for. Raises SignatureRefused.
+    def read_preview(self, value: str, session_id: UUID) -> SignedInBy:
+        """What a link to this session's preview was made with. Raises SignatureRefused.
 
-        Links of earlier releases do not name the token.
+        Links of earlier releases name neither the token nor the sign-in.
         """
         hint = "Open the preview again from its session's preview_url."
         match _loads(self._preview_link, value, PREVIEW_LINK_SECONDS, "preview link", hint):
             case [bound_to, str(user_id), *rest] if bound_to == str(session_id):
-                return user_id, UUID(str(rest[0])) if rest else None
+                token_id = UUID(str(rest[0])) if rest else None
+                return SignedInBy(user_id, token_id, bytes.fromhex(str(rest[1])) if rest[1:] else None)
         raise SignatureRefused("This preview link is for another session.", hint=hint)
 
     def sign_exports(self, session_id: UUID, user_id: str) -> str:

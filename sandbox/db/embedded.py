@@ -28,6 +28,7 @@ from sandbox.db.embedded_host import (
     SOCKET_NAME,
     Account,
     EmbeddedPostgresError,
+    end_processes,
     find_account,
     find_folder,
     find_programs,
@@ -39,6 +40,9 @@ DATABASE = "purple8"
 SUPERUSER = "postgres"
 #: Seconds that a start, a stop or the recovery after a crash may take.
 DEADLINE = 120
+#: How long a server that seems silent may take to accept a connection before it is ended, and to end.
+SILENT_SECONDS = 30
+END_SECONDS = 10
 #: Age at which a lock file without a pid is one that a server left behind.
 EMPTY_LOCK_SECONDS = 5.0
 
@@ -111,6 +115,14 @@ class EmbeddedPostgres:
         """
         return await asyncio.to_thread(self._revive)
 
+    async def replace_silent(self) -> bool:
+        """End a server that runs and does not accept a connection within `SILENT_SECONDS`, and start another one.
+
+        True if this call did it. Nothing is started before all processes of the server have ended. What was committed
+        is kept, as after a crash. Any number of processes may call this at once. Raises what `start` raises.
+        """
+        return await asyncio.to_thread(self._replace_silent)
+
     async def stop(self) -> None:
         """Stop the server and disconnect its clients. Does nothing if it does not run. Raises EmbeddedPostgresError."""
         await asyncio.to_thread(self._stop)
@@ -131,6 +143,18 @@ class EmbeddedPostgres:
         with self._locked():
             if self._stopped.exists() or self._status().running:
                 return False
+            self._ensure(find_account())
+            return True
+
+    def _replace_silent(self) -> bool:
+        with self._locked():
+            data = self._home.resolve() / "postgres" / "data"
+            postmaster = _postmaster(data)
+            if self._stopped.exists() or postmaster is None or _accepts(postmaster):
+                return False
+            if left := end_processes(postmaster.pid, END_SECONDS):
+                what = f"PostgreSQL does not answer, and its processes do not end: {left}"
+                raise EmbeddedPostgresError(what, hint=_hint(data))
             self._ensure(find_account())
             return True
 
@@ -299,6 +323,19 @@ def _postmaster(data: Path) -> _Postmaster | None:
         return None
     socket = lines[4].strip() if len(lines) > 5 else ""
     return _Postmaster(pid, Path(socket) if socket else None)
+
+
+def _accepts(postmaster: _Postmaster) -> bool:
+    """Whether the server answers a new connection, if only by refusing it."""
+    if postmaster.socket is None:
+        return True  # It is only just starting.
+    try:
+        with psycopg.connect(_dsn(postmaster.socket, "postgres"), connect_timeout=SILENT_SECONDS):
+            return True
+    except psycopg.errors.ConnectionTimeout:
+        return False
+    except psycopg.Error:
+        return True
 
 
 def _is_server(pid: int, data: Path) -> bool:

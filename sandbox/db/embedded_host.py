@@ -6,6 +6,7 @@ folder and its programs without getting access to files of root.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -13,12 +14,15 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from sandbox.errors import DatabaseUnavailable
 
@@ -210,3 +214,32 @@ def socket_folder(folder: Path, account: Account) -> Path:
     else:
         base = account.own(Path(f"/tmp/purple8-sandbox-{account.uid}"))  # noqa: S108 - refused unless it is ours alone
     return account.own(base / digest)
+
+
+def end_processes(pid: int, seconds: float) -> list[int]:
+    """End a server and all its processes; the pids of those that have not ended.
+
+    They have so many seconds to end after SIGQUIT, and as many after SIGKILL.
+    """
+    try:
+        server = psutil.Process(pid)
+        left = [server, *server.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    for number in (signal.SIGQUIT, signal.SIGKILL):
+        for process in left:
+            # One that may not be ended is among those that are left.
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process.send_signal(number)
+        give_up = time.monotonic() + seconds
+        while (left := [process for process in left if _runs(process)]) and time.monotonic() < give_up:
+            time.sleep(0.05)
+    return [process.pid for process in left]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended. One that nobody has waited for has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

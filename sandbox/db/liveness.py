@@ -1,7 +1,7 @@
 """Detects that PostgreSQL is silent: that it runs, or its machine does, but answers nothing.
 
 A server that has ended refuses connections at once. One that is frozen, or that is cut off, accepts them and answers
-nothing, so everything that uses the database would wait without an end.
+nothing, so everything that uses the database would wait without an end. The embedded server is replaced if it stays so.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 
 from sandbox.db.connection import Database
+from sandbox.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +21,18 @@ CHECK_SECONDS = 1.0
 ANSWER_SECONDS = 2
 #: Attempts in a row after which it is silent. One alone may fail because this process was frozen itself.
 ATTEMPTS = 2
+#: Attempts in a row after which it is replaced, and again after as many more: two minutes. Attempts are counted instead
+#: of the time, which passes while this process or the whole machine is suspended.
+REPLACE_ATTEMPTS = 60
 
 
 class Liveness:
     """Opens a connection every second. Used from one event loop."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, replace: Callable[[], Awaitable[None]]) -> None:
+        """`replace()` replaces a server that stays silent, if that is possible."""
         self._db = db
+        self._replace = replace
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,6 +49,10 @@ class Liveness:
         while True:
             try:
                 unanswered = 0 if await self._db.accepts_connections(ANSWER_SECONDS) else unanswered + 1
+                if unanswered and unanswered % REPLACE_ATTEMPTS == 0:
+                    await self._replace()
+            except DatabaseUnavailable as error:
+                log.error("%s", error)  # noqa: TRY400 - the message says it all
             except Exception:
                 log.exception("the database could not be checked")
             if unanswered == ATTEMPTS:

@@ -39,6 +39,14 @@ class DatabaseServer:
         if self._supervisor is not None:
             await self._supervisor.close()
 
+    async def replace_silent(self) -> None:
+        """Replace the embedded server if it runs and does not answer. Another one is left alone.
+
+        Raises DatabaseUnavailable.
+        """
+        if self._embedded is not None and await self._embedded.replace_silent():
+            log.error("the embedded PostgreSQL did not answer; it was ended and started again")
+
     def explain(self) -> DatabaseUnavailable | None:
         """Why the embedded server could not be started, if that is known to be a full disk."""
         return self._supervisor.explain() if self._supervisor is not None else None

@@ -105,6 +105,8 @@ PASSING_LOSSES = frozenset({"container_paused", "network_lost", "agent_unreachab
 SILENT = frozenset({"container_paused", "agent_unreachable"})
 #: Of these, what the app itself may have caused. A service that starts leaves such sessions as they are.
 LOSSES_BY_APP = frozenset({"out_of_memory", "app_exited"})
+#: Of these, what something outside of the session has done to it. The service launches such sessions again by itself.
+LOSSES_FROM_OUTSIDE = frozenset({"container_exited", "container_gone", "network_lost"})
 #: What a session is lost with when the files of a role are gone. Only a relaunch from the source helps.
 WORKSPACE_LOST = "workspace_lost"
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from sandbox.domain.redaction import Redactor
+
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 MAX_VALUE = 32_768
 SECRET_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # noqa: S105 - a pattern of names
 #: Before the references of values that a request gives for a role of its plan. No name of a secret has a slash.
 _REQUESTED = "request/"
-#: Shorter values are not redacted: they appear by chance in output that has nothing to do with them.
-MIN_REDACTED = 8
 
 
 class FromSecret(BaseModel):
@@ -135,46 +135,3 @@ class SessionValues:
     def from_json(cls, value: Mapping[str, Any]) -> SessionValues:
         env = {name: it if isinstance(it, str) else FromSecret(**it) for name, it in value["env"].items()}
         return cls(env, value["values"])
-
-
-def redacted_lines(secrets: Mapping[str, str]) -> dict[str, str]:
-    """What is redacted of these values: each of their lines that is long enough, with the name of its secret."""
-    return {
-        line.strip(): name
-        for name, value in secrets.items()
-        for line in value.splitlines()
-        if len(line.strip()) >= MIN_REDACTED
-    }
-
-
-class Redactor:
-    """Replaces the values of secrets by `[secret NAME]` in lines of output.
-
-    Exact values of at least `MIN_REDACTED` characters are found, and of a value of several lines each such line. Not
-    found are values that were encoded, cut, or spread over lines.
-    """
-
-    def __init__(self, secrets: Mapping[str, str]) -> None:
-        self._names = names = redacted_lines(secrets)
-        # Of values that begin alike the longest is replaced.
-        longest_first = sorted(names, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if names else None
-
-    def text(self, line: str) -> str:
-        """The line without values of secrets."""
-        if self._pattern is None:
-            return line
-        return self._pattern.sub(lambda match: f"[secret {self._names[match[0]]}]", line)
-
-    def json(self, value: Any) -> Any:
-        """The JSON value with all its texts without values of secrets. Keys stay."""
-        if self._pattern is None:
-            return value
-        match value:
-            case str():
-                return self.text(value)
-            case list() | tuple():
-                return [self.json(item) for item in value]
-            case dict():
-                return {key: self.json(item) for key, item in value.items()}
-        return value

@@ -21,8 +21,9 @@ HEADER_TIMEOUT = "10s"
 #: More than apps take, because surplus cookies are removed here (`cookies.py`). It is not all that a browser can send:
 #: with HTTP/2 a client makes the edge hold so much for each stream by sending little.
 HEADER_BYTES = 256 * 1024
-#: A body that is being sent, or an answer that is being read, must go on within these times.
-READ_IDLE_TIMEOUT = "30s"
+#: A body that is being sent, or an answer that is being read, must go on within these times. With HTTP/2 the first also
+#: ends an upload that the app does not read for so long.
+READ_IDLE_TIMEOUT = "120s"
 WRITE_IDLE_TIMEOUT = "60s"
 #: So much of a body is received before the service is asked, so that slow senders of short bodies cost it nothing.
 REQUEST_BUFFER_BYTES = 64 * 1024

@@ -24,7 +24,7 @@ from uuid import UUID
 
 from cachetools import TTLCache
 
-from sandbox.domain.caller import Caller
+from sandbox.domain.caller import Caller, SignedInBy
 from sandbox.edge.folder import EdgeFolder
 from sandbox.edge.relays import Relays
 from sandbox.edge.store import GrantState, GrantStore
@@ -71,10 +71,10 @@ class Grants:
                 await self._task
         await self._relays.aclose()
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None, address: str | None) -> Grant | None:
-        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if the token is
-        not good any more."""
-        grant = Grant(secrets.token_urlsafe(16), session_id, user_id, token_id, address)
+    async def create(self, session_id: UUID, by: SignedInBy, address: str | None) -> Grant | None:
+        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if what the
+        visitor signed in with is not good any more."""
+        grant = Grant(secrets.token_urlsafe(16), session_id, by, address)
         return grant if await self._store.insert(grant, LIFETIME_SECONDS) else None
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
@@ -90,7 +90,7 @@ class Grants:
         token_id = UUID(caller.token_id)
         known = self._of_tokens.get((session_id, token_id))
         if known is None:
-            known = await self.create(session_id, caller.user_id, token_id, None)
+            known = await self.create(session_id, caller.signed_in_by, None)
             if known is not None:
                 self._of_tokens[session_id, token_id] = known
         return known

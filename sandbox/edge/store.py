@@ -10,18 +10,24 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from sandbox.db.connection import Database
+from sandbox.domain.caller import SignedInBy
 from sandbox.preview.target import Grant
 
-#: A grant is good while its time is not over, its session is not, and its token is good.
-_GOOD = """
+#: Whether what a visitor has signed in with is good: the token, and the browser's sign-in if there is one.
+_SIGNED_IN = """
+    ({credential} IS NULL OR EXISTS (SELECT 1 FROM api_tokens t WHERE t.token_id = {credential}
+        AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())))
+    AND ({sign_in} IS NULL OR EXISTS (SELECT 1 FROM sign_ins i WHERE i.secret_hash = {sign_in}
+        AND i.kind = 'browser' AND i.expires_at > now()))
+"""
+#: A grant is good while its time is not over, its session is not, and what it was made with is good.
+_GOOD = f"""
     g.expires_at > now() AND s.status <> 'terminated'
-    AND (g.token_id IS NULL
-         OR (t.token_id IS NOT NULL AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())))
+    AND {_SIGNED_IN.format(credential="g.token_id", sign_in="g.sign_in")}
 """
 _FROM = """
     FROM preview_grants g
     JOIN sandbox_sessions s ON s.session_id = g.session_id
-    LEFT JOIN api_tokens t ON t.token_id = g.token_id
 """
 
 
@@ -41,19 +47,19 @@ class GrantStore:
         self._db = db
 
     async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
-        """Store a new grant; False, and nothing is stored, if its token is not good."""
+        """Store a new grant; False, and nothing is stored, if what it is made with is not good."""
+        good = _SIGNED_IN.format(credential="CAST(:token_id AS uuid)", sign_in="CAST(:sign_in AS bytea)")
         statement = text(
-            "INSERT INTO preview_grants (key, session_id, user_id, token_id, address, expires_at) "
-            "SELECT :key, :session_id, :user_id, CAST(:token_id AS uuid), CAST(:address AS text), "
-            "now() + make_interval(secs => :seconds) "
-            "WHERE CAST(:token_id AS uuid) IS NULL OR EXISTS (SELECT 1 FROM api_tokens WHERE token_id = :token_id "
-            "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))"
+            "INSERT INTO preview_grants (key, session_id, user_id, token_id, sign_in, address, expires_at) "
+            "SELECT :key, :session_id, :user_id, CAST(:token_id AS uuid), CAST(:sign_in AS bytea), "
+            f"CAST(:address AS text), now() + make_interval(secs => :seconds) WHERE {good}"
         )
         values = {
             "key": grant.key,
             "session_id": grant.session_id,
-            "user_id": grant.user_id,
-            "token_id": grant.token_id,
+            "user_id": grant.by.user_id,
+            "token_id": grant.by.token_id,
+            "sign_in": grant.by.sign_in,
             "address": grant.address,
             "seconds": lifetime_seconds,
         }
@@ -101,4 +107,5 @@ class GrantStore:
 
 
 def _grant(row: Row[Any]) -> Grant:
-    return Grant(row.key, row.session_id, row.user_id, row.token_id, row.address)
+    by = SignedInBy(row.user_id, row.token_id, None if row.sign_in is None else bytes(row.sign_in))
+    return Grant(row.key, row.session_id, by, row.address)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from urllib.parse import urlsplit
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.domain.session import Session
 from sandbox.edge.folder import EdgeFolder, short_address
 from sandbox.edge.grants import Grants
@@ -30,7 +31,7 @@ class Visitor:
 
     async def entrance(self, session: Session, port: int, role: str, *, tls: bool) -> Entrance:
         """See `PreviewDoor.entrance`."""
-        grant = Grant(secrets.token_urlsafe(16), session.session_id, session.user_id, None)
+        grant = Grant(secrets.token_urlsafe(16), session.session_id, SignedInBy(session.user_id))
         await self._store.insert(grant, GRANT_SECONDS)
         target = PreviewTarget(
             session.session_id,

@@ -115,6 +115,19 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Attempts of a container to connect to what its egress does not permit."""
+
+    session_id: UUID
+    role: str
+    address: str
+    port: int
+    #: tcp or udp
+    protocol: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineEvent:
     """A state change of one of this deployment's containers, or of a session's network."""
 
@@ -155,6 +168,13 @@ class Engine(Protocol):
         """Put the rules of what containers may reach in force again. Return False if they were missing.
 
         Raises EngineError `egress_unavailable` if this host cannot enforce them.
+        """
+
+    async def take_refusals(self) -> list[Refusal]:
+        """Return the connections that the rules refused since the last call, of any process of this service.
+
+        Attempts of a container that makes very many are not all counted. Raises EngineError `egress_unavailable` if
+        this host cannot enforce the rules.
         """
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:

@@ -158,6 +158,9 @@ class Guest(Protocol):
         Needs no new process, so it works when the container is at its limit of processes.
         """
 
+    async def stop(self) -> None:
+        """End everything and the guest agent itself, and with it the container. Does not wait for that."""
+
     async def running_processes(self) -> list[RunningProcess]:
         """Return every process of the sandbox, oldest first, except those of the guest agent.
 

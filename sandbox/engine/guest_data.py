@@ -36,6 +36,8 @@ class OutputChunk:
     stream: Stream
     offset: int
     data: bytes
+    #: When it was printed, as Unix time in seconds. None from a guest agent of an earlier release.
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ _READ = text("""
 _LINES = rf"""
     SELECT seq, run_id, type, time, data FROM session_events
      WHERE session_id = :session_id AND type = 'log' AND {{position}}
-       AND (CAST(:role AS text) IS NULL OR data->>'role' = :role)
+       AND (CAST(:roles AS text[]) IS NULL OR data->>'role' = ANY(:roles))
        AND (CAST(:stage AS text) IS NULL OR data->>'stage' = :stage)
        AND (CAST(:stream AS text) IS NULL OR data->>'stream' = :stream)
        AND (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
@@ -53,7 +53,7 @@ _POSITION = text("SELECT last_seq, work, user_id FROM sandbox_sessions WHERE ses
 class LineFilter:
     """What a line of a launch has to be. None stands for any; `text` is found in upper and lower case alike."""
 
-    role: str | None
+    roles: Sequence[str] | None
     stage: str | None
     stream: str | None
     run_id: UUID | None
@@ -120,7 +120,7 @@ async def read_lines(
     values = {
         "session_id": session_id,
         "at": at,
-        "role": wanted.role,
+        "roles": list(wanted.roles) if wanted.roles else None,
         "stage": wanted.stage,
         "stream": wanted.stream,
         "run_id": wanted.run_id,

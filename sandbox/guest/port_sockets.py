@@ -14,10 +14,12 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .app_port import connect_to_app
 from .errors import Refused, bad_request
+from .heads import AnswerHeads
 from .relay import relay
 from .sockets import accept_connections
 
@@ -32,9 +34,10 @@ _NAME = re.compile(r"[0-9a-f]{1,64}-[0-9]{1,5}", re.ASCII)
 class _PortSocket:
     """One listening socket, and its connections."""
 
-    def __init__(self, path: str, port: int, slots: asyncio.Semaphore) -> None:
+    def __init__(self, path: str, port: int, slots: asyncio.Semaphore, note: Callable[[str], None]) -> None:
         self._path = path
         self._port = port
+        self._note = note
         self._connections = 0
         self._active_at = time.monotonic()
         self._listener = _listen(path)
@@ -56,21 +59,26 @@ class _PortSocket:
         self._connections += 1
         try:
             with await connect_to_app(self._port) as target:
-                await relay(accepted, target, self._note_use)
+                heads = AnswerHeads(self._note)
+
+                def client_sent() -> None:
+                    self._active_at = time.monotonic()
+                    heads.expect()
+
+                await relay(accepted, target, client_sent, heads.passed_on)
         except Refused:
             pass  # the proxy sees that the connection ends without an answer, and asks the service why
         finally:
             self._connections -= 1
 
-    def _note_use(self) -> None:
-        self._active_at = time.monotonic()
-
 
 class PortSockets:
     """All sockets to ports. Not thread-safe."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, note: Callable[[str], None]) -> None:
+        """`note` puts a line into the log of the app."""
         self._folder = folder
+        self._note = note
         self._sockets: dict[str, _PortSocket] = {}
         self._slots = asyncio.Semaphore(CONNECTIONS)
         for left in glob.glob(os.path.join(glob.escape(folder), "port-*.sock")):
@@ -95,7 +103,7 @@ class PortSockets:
                 continue
             if name not in self._sockets:
                 path = os.path.join(self._folder, f"port-{name}.sock")
-                self._sockets[name] = _PortSocket(path, port, self._slots)
+                self._sockets[name] = _PortSocket(path, port, self._slots, self._note)
         return {name: each.describe() for name, each in self._sockets.items()}
 
 

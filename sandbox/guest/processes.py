@@ -25,6 +25,10 @@ PIECE = 64 * 1024
 FINAL_OUTPUT = 1024 * 1024
 #: How long `write` waits for a process that does not read its input.
 STDIN_SECONDS = 10.0
+#: Different notes that are written to the logs of apps.
+NOTES = 100
+#: What the names of processes begin with that are apps.
+_APP = "app-"
 
 
 class Process:
@@ -179,6 +183,7 @@ class Processes:
         self._folder = folder
         self._lock = asyncio.Lock()
         self._by_name: dict[str, Process] = {}
+        self._notes: set[str] = set()
 
     async def start(
         self, name: str, command: str | list[str], cwd: str, env: dict[str, str], restart_finished: bool
@@ -212,6 +217,15 @@ class Processes:
 
     def find(self, name: str) -> Process | None:
         return self._by_name.get(name)
+
+    def note(self, sentence: str) -> None:
+        """Add a line to the output of the apps that run, unless they have it already."""
+        if sentence in self._notes or len(self._notes) >= NOTES:
+            return
+        for process in self._by_name.values():
+            if process.running and process.name.startswith(_APP):
+                self._notes.add(sentence)
+                process.spool.write(1, f"sandbox: {sentence}\n".encode())
 
     def list(self) -> list[Process]:
         return list(self._by_name.values())

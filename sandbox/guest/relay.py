@@ -18,25 +18,40 @@ HALF_CLOSED_SECONDS = 300.0
 _BUFFER = memoryview(bytearray(256 * 1024))
 
 
-async def relay(one: socket.socket, other: socket.socket, note_use: Callable[[], None] | None = None) -> bool:
+#: Called with a piece; what is sent of it.
+Change = Callable[[memoryview], memoryview | bytes]
+
+
+async def relay(
+    one: socket.socket,
+    other: socket.socket,
+    note_use: Callable[[], None] | None = None,
+    change: Change | None = None,
+) -> bool:
     """Copy both ways until both sides have ended; each end is passed on when it comes. `note_use` is called when `one`
-    has sent something. Both sockets must be non-blocking.
+    has sent something, and what `other` sends passes through `change`. Both sockets must be non-blocking.
 
     False if a side broke, closed both directions at once, or was silent for too long after the other had ended.
     """
-    return await _Relay(one, other, note_use).run()
+    return await _Relay(one, other, note_use, change).run()
 
 
 class _Relay:
     """Two directions, and what becomes of them."""
 
-    def __init__(self, one: socket.socket, other: socket.socket, note_use: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        one: socket.socket,
+        other: socket.socket,
+        note_use: Callable[[], None] | None,
+        change: Change | None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._result: asyncio.Future[bool] = loop.create_future()
         self._directions = (
-            _Direction(loop, one, other, self._note_end, note_use),
-            _Direction(loop, other, one, self._note_end, None),
+            _Direction(loop, one, other, self._note_end, note_use, None),
+            _Direction(loop, other, one, self._note_end, None, change),
         )
         self._timer: asyncio.TimerHandle | None = None
 
@@ -84,11 +99,13 @@ class _Direction:
         target: socket.socket,
         note_end: Callable[[_Direction], None],
         note_use: Callable[[], None] | None,
+        change: Change | None,
     ) -> None:
         self.source = source
         self._target = target
         self._note_end = note_end
         self._note_use = note_use
+        self._change = change
         self._loop = loop
         self._rest = memoryview(b"")
         self.ended = False
@@ -121,7 +138,10 @@ class _Direction:
             return
         if self._note_use is not None:
             self._note_use()
-        rest = self._send(_BUFFER[:count])
+        piece = _BUFFER[:count]
+        if self._change is not None:
+            piece = memoryview(self._change(piece))
+        rest = self._send(piece)
         if rest:
             self._rest = memoryview(bytes(rest))
             self._loop.remove_reader(self.source.fileno())
@@ -136,6 +156,8 @@ class _Direction:
 
     def _send(self, data: memoryview) -> memoryview:
         """Send what the target takes now; the rest of it."""
+        if not data:
+            return data
         try:
             return data[self._target.send(data) :]
         except (BlockingIOError, InterruptedError):

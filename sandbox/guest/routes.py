@@ -10,11 +10,13 @@ start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
+stop                                                 {}; then the guest agent ends, and the container with it
 ps | kill {pid, signal}                              {processes: [`RunningProcess`, ...]} | {}
 forget {name}                                        {}; kills it if it runs, and deletes its output
 stdin {name, close?}                                 raw body -> {}
 output {name, offset, follow}                        a stream of frames: stream (1 byte), offset (8), length (4), bytes;
-                                                     one of length 0 now and then is a heartbeat
+                                                     one of length 0 now and then is a heartbeat; stream 2 is the time
+                                                     of the bytes that follow, in milliseconds since 1970, as `offset`
 read | write | stat | list | mkdir | move | remove | watch | put_tar | get_tar     see `as_user.py`
 changes | pack_changes | unpack_changes              see `as_user.py`
 neighbours {ports: {port: host}, own?, planned?}     {refused: {port: why}}: see `port_forwarding.py`
@@ -50,6 +52,8 @@ STDIN_LIMIT = 64 * 1024 * 1024
 #: Most output that a command may request to be buffered in memory.
 OUTPUT_LIMIT = 64 * 1024 * 1024
 FRAME = struct.Struct(">BQI")
+#: In place of the stream in a frame: the frame holds a time.
+TIME = 2
 #: Most output of a process that is sent as one chunk.
 BATCH = 256 * 1024
 #: A client that follows a silent process is sent an empty frame this often, by which a broken connection is noticed.
@@ -212,6 +216,11 @@ async def _kill_all(state: GuestState, request: Request) -> None:
     await request.answer({"killed": await state.children.kill_all()})
 
 
+async def _stop(_state: GuestState, request: Request) -> None:
+    await request.answer({})
+    signal.raise_signal(signal.SIGTERM)
+
+
 async def _stdin(state: GuestState, request: Request) -> None:
     process = state.processes.get(argument(request.args, "name", str))
     data = await request.read_all(STDIN_LIMIT)
@@ -224,11 +233,16 @@ async def _output(state: GuestState, request: Request) -> None:
     offset = argument(request.args, "offset", int, 0)
     follow = argument(request.args, "follow", bool, True)
     await request.start_stream()
+    sent_time = None
     while True:
         # Before reading, so that what is printed between the two is read in the next round.
         goes_on = await process.spool.wait(offset, HEARTBEAT_SECONDS) if follow else False
         parts = []
-        for kind, position, data in process.spool.read(offset, BATCH):
+        for kind, position, time_ms, data in process.spool.read(offset, BATCH):
+            if time_ms != sent_time:
+                # A service of an earlier release ignores a frame without bytes.
+                parts.append(FRAME.pack(TIME, time_ms, 0))
+                sent_time = time_ms
             parts += [FRAME.pack(kind, position, len(data)), data]
             offset = position + len(data)
         if not parts:
@@ -283,6 +297,7 @@ ROUTES: dict[str, Handler] = {
     "signal": _signal,
     "forget": _forget,
     "kill_all": _kill_all,
+    "stop": _stop,
     "ps": _ps,
     "kill": _kill,
     "stdin": _stdin,

@@ -31,4 +31,4 @@ class GuestState:
         self.exports = ExportQueue()
         self.otlp = OtlpServer(self.exports, options.exports_port)
         self.ports = PortForwarder()
-        self.port_sockets = PortSockets(os.path.dirname(options.socket))
+        self.port_sockets = PortSockets(os.path.dirname(options.socket), self.processes.note)

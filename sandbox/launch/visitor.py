@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sandbox.domain.hosts import ANSWER_HEADER
 from sandbox.domain.observations import LaunchWarning, WarningCode
 from sandbox.engine.guest import Guest
 from sandbox.launch.answers import PAGE, frame_refusal, rank, refuses_host
-from sandbox.launch.causes.reading import find_cause
+from sandbox.launch.causes.cause import Cause
 from sandbox.launch.http_probe import Answer, Entrance, visit
 from sandbox.launch.page_search import CONVENTIONS, paths_to_try
 
@@ -48,6 +48,8 @@ class App:
     root: str
     #: The last lines of its output.
     lines: Callable[[], Sequence[str]]
+    #: What these lines say of a failure.
+    cause: Callable[[], Awaitable[Cause]]
     #: The way through the guest agent.
     inside: Entrance
     #: The preview's own way; None if there is no proxy in front, or the app is not the one that the preview shows.
@@ -74,7 +76,7 @@ async def look(app: App, named_path: str | None) -> Seen:
         if found is not None:
             return Seen(found.path, None, frame_refusal(found))
         return Seen(warning=_no_page(app, answer))
-    return Seen("/", _warning(app, answer), frame_refusal(answer))
+    return Seen("/", await _warning(app, answer), frame_refusal(answer))
 
 
 async def _settled(app: App) -> Answer:
@@ -140,7 +142,7 @@ def _no_page(app: App, answer: Answer) -> LaunchWarning:
     )
 
 
-def _warning(app: App, answer: Answer) -> LaunchWarning | None:
+async def _warning(app: App, answer: Answer) -> LaunchWarning | None:
     """What is wrong with an answer that is not simply a page elsewhere."""
     if answer.status is None:
         hint = "The preview shows HTTP only; other protocols can be used inside the session."
@@ -152,7 +154,7 @@ def _warning(app: App, answer: Answer) -> LaunchWarning | None:
         hint = "Open the preview; if it is the same there, look at the app's log."
         message = f"the app on port {app.port} answers, but the preview does not show it ({own})"
         return LaunchWarning(app.role, WarningCode.PREVIEW_DIFFERS, message, hint)
-    cause = find_cause(app.lines(), app.root)
+    cause = await app.cause()
     known = cause.evidence.cause is not None
     message = f"the app on port {app.port} answers GET {answer.path} with status {answer.status}"
     return LaunchWarning(

@@ -22,10 +22,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
-from uuid import UUID
 
 from starlette.types import Scope
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.domain.hosts import PreviewHost, host_name, parse_preview_host
 from sandbox.errors import Kind, SandboxError
 from sandbox.preview.headers import (
@@ -66,10 +66,9 @@ async def browser_visit(
 ) -> Visit | None:
     """What the link or the cookie allows; None if neither is there and valid."""
     link = link_token(scope["query_string"])
-    if link is not None and (signed := _read_link(signer, link, host)):
-        user_id, token_id = signed
-        if made := await grants.create(host.session_id, user_id, token_id, _address(scope)):
-            return Visit(made, has_link=True)
+    signed = _read_link(signer, link, host) if link is not None else None
+    if signed is not None and (made := await grants.create(host.session_id, signed, _address(scope))):
+        return Visit(made, has_link=True)
     if not _requested_by_own_page(scope, host, domain):
         return None
     cookies = [match for value in cookie_values(scope["headers"]) if (match := _COOKIE_VALUE.fullmatch(value))]
@@ -108,7 +107,7 @@ def way_back(scope: Scope, host: PreviewHost, domain: str, visit: Visit, signer:
     if port is None or int(port[0]) > 65_535 or host.port is not None or not visit.cookies or not opens_page(scope):
         return None
     grant = visit.grant
-    signed = signer.sign_preview(grant.session_id, grant.user_id, grant.token_id)
+    signed = signer.sign_preview(grant.session_id, grant.by)
     return _at_host(scope, PreviewHost(host.session_id, int(port[0])), domain, signed)
 
 
@@ -167,7 +166,7 @@ def method(scope: Scope) -> str:
     return "".join(values(scope["headers"], METHOD_HEADER.encode())).strip()
 
 
-def _read_link(signer: PreviewSigner, value: str, host: PreviewHost) -> tuple[str, UUID | None] | None:
+def _read_link(signer: PreviewSigner, value: str, host: PreviewHost) -> SignedInBy | None:
     try:
         return signer.read_preview(value, host.session_id)
     except SandboxError as error:

@@ -113,7 +113,7 @@ class PreviewApp:
         self, scope: Scope, host: PreviewHost, target: PreviewTarget, visit: Visit, grants: PreviewGrants
     ) -> Answer | tuple[int, Headers]:
         """The answer to a visitor who may see the session."""
-        context.set_user(visit.grant.user_id)
+        context.set_user(visit.grant.by.user_id)
         port = host.port or target.preview_port
         reads = access.method(scope) in ("GET", "HEAD")
         if visit.has_link and reads:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from sandbox.domain.caller import Caller
+from sandbox.domain.caller import Caller, SignedInBy
 from sandbox.domain.session import SessionError, SessionStatus
 from sandbox.engine.guest import Guest
 from sandbox.preview.headers import PUBLIC_NAMES
@@ -47,9 +47,7 @@ class Grant:
 
     key: str
     session_id: UUID
-    user_id: str
-    #: The token that the visitor signed in with, if that is known; the grant ends with it.
-    token_id: UUID | None
+    by: SignedInBy
     #: The IP address from which the visitor signed in with a browser.
     address: str | None = None
 
@@ -71,9 +69,9 @@ class PreviewResolver(Protocol):
 class PreviewGrants(Protocol):
     """The grants by which the edge lets visitors through."""
 
-    async def create(self, session_id: UUID, user_id: str, token_id: UUID | None, address: str | None) -> Grant | None:
-        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if the token is
-        not good any more."""
+    async def create(self, session_id: UUID, by: SignedInBy, address: str | None) -> Grant | None:
+        """A new grant for a visitor who has signed in, with a browser if there is an IP address; None if what the
+        visitor signed in with is not good any more."""
 
     async def find(self, key: str, session_id: UUID) -> Grant | None:
         """The session's grant with this key; None if there is none, its time is over or its token is not good."""
@@ -96,12 +94,12 @@ class PreviewGrants(Protocol):
 class PreviewSigner(Protocol):
     """Makes and reads the signatures of preview links."""
 
-    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None) -> str:
-        """The signature in a link to the session's previews for this user."""
+    def sign_preview(self, session_id: UUID, by: SignedInBy) -> str:
+        """The signature in a link to the session's previews."""
 
-    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
-        """The user, and the token, that a link to this session's preview was made for. Raises a SandboxError of kind
-        UNAUTHENTICATED for a value that is forged, expired or another session's."""
+    def read_preview(self, value: str, session_id: UUID) -> SignedInBy:
+        """What a link to this session's preview was made with. Raises a SandboxError of kind UNAUTHENTICATED for a
+        value that is forged, expired or another session's."""
 
 
 class PreviewAuthenticator(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
@@ -18,13 +18,14 @@ from uuid import UUID
 from sandbox.concurrency import for_each
 from sandbox.domain.plan import RolePlan
 from sandbox.domain.processes import ProcessKind, process_name
+from sandbox.domain.redaction import Redactor
 from sandbox.domain.session import Session, SessionError
-from sandbox.domain.variables import Redactor
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import ProcessInfo
 from sandbox.errors import GuestError, SandboxError
-from sandbox.launch.causes.reading import find_cause
+from sandbox.launch.causes.cause import Cause
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.environment import WORKSPACE, role_root
 from sandbox.launch.output import last_lines
 from sandbox.launch.process_exit import describe_exit
@@ -91,18 +92,18 @@ def needs_polling(session: Session) -> bool:
     return any(plan.port is not None for role, plan in roles_with_app(session).items() if role in exited)
 
 
-async def find_app_exits(engine: Engine, session: Session, hide: Redactor) -> list[AppExit]:
+async def find_app_exits(engine: Engine, session: Session, hide: Redactor, causes: Causes) -> list[AppExit]:
     """The apps of a running session that have exited, their last lines without secrets.
 
     An app whose guest agent does not answer is left out.
     """
     plans = roles_with_app(session)
-    exits = await for_each(plans, lambda role: _find_exit(engine, session, role, plans[role]))
+    exits = await for_each(plans, lambda role: _find_exit(engine, session, role, plans[role], causes))
     found = [app_exit for app_exit in exits.values() if app_exit is not None]
     return [replace(one, message=hide.text(one.message), hint=hide.text(one.hint)) for one in found]
 
 
-async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan) -> AppExit | None:
+async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan, causes: Causes) -> AppExit | None:
     guest = engine.guest(session.session_id, role)
     root = role_root(session.plan, role) if session.plan is not None else WORKSPACE
     try:
@@ -114,13 +115,21 @@ async def _find_exit(engine: Engine, session: Session, role: str, plan: RolePlan
         return None
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            return await _classify(guest, role, plan, process, root)
+            return await _classify(
+                guest, role, plan, process, lambda lines: causes.find(session.session_id, lines, root)
+            )
     except (SandboxError, TimeoutError) as error:
         log.debug("the app exit of %s in session %s cannot be classified: %s", role, session.session_id, error)
         return AppExit(role, ExitOutcome.UNDECIDED, None, f"{role}: {describe_exit(process)}")
 
 
-async def _classify(guest: Guest, role: str, plan: RolePlan, process: ProcessInfo | None, root: str) -> AppExit:
+async def _classify(
+    guest: Guest,
+    role: str,
+    plan: RolePlan,
+    process: ProcessInfo | None,
+    find_cause: Callable[[list[str]], Awaitable[Cause]],
+) -> AppExit:
     code = process.exit_code if process else None
     what = f"{role}: `{plan.start}` {describe_exit(process)}"
     out_of_memory = process is not None and process.out_of_memory
@@ -137,7 +146,7 @@ async def _classify(guest: Guest, role: str, plan: RolePlan, process: ProcessInf
         return AppExit(role, ExitOutcome.LOST, code, message, out_of_memory=True)
     if process is None:
         return AppExit(role, ExitOutcome.LOST, code, f"{what}: its container was restarted without it")
-    cause = find_cause(await last_lines(guest, process, limit=300), root)
+    cause = await find_cause(await last_lines(guest, process, limit=300))
     output = f":\n{cause.excerpt}" if cause.excerpt else " and printed nothing"
     return AppExit(role, ExitOutcome.LOST, code, f"{what} after {_duration(process)}{output}", hint=cause.hint)
 

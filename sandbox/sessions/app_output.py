@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode
 
 from sandbox.domain.processes import ProcessKind, process_name
@@ -34,7 +35,7 @@ def read_resume(session: Session, resume: str | None) -> dict[str, int]:
 async def app_lines(
     session: Session, guests: dict[str, Guest], offsets: dict[str, int], *, follow: bool
 ) -> AsyncIterator[bytes]:
-    """Encoded `log` events `{role, stream, line, end}` of the given roles, as they are read, and a final `end`.
+    """Encoded `log` events `{role, stream, line, end, time}` of the given roles, as they are read, and a final `end`.
 
     With `follow` the stream ends when the apps have exited, else at the end of the output so far. The values of the
     session are decrypted, so that secrets are redacted.
@@ -63,12 +64,14 @@ async def app_lines(
             # Resuming may repeat a line of the other stream, but does not lose one.
             unfinished = other.resume_offset(chunk.offset)
             pieces = []
+            origin = {"role": role, "stream": chunk.stream.value, "time": _rfc3339(chunk.time)}
             for end, line in completed:
                 done[role] = min(end, unfinished) if unfinished < chunk.offset else end
-                pieces.append(_event(session, done, role, chunk.stream.value, hide.text(line), end))
+                event = {**origin, "line": hide.text(line), "end": end}
+                pieces.append(encode_event("log", event, event_id=_ident(session, done)))
             if pieces:
                 yield b"".join(pieces)
-        yield _event(session, done, None, "system", "", 0)
+        yield encode_event("end", {}, event_id=_ident(session, done))
     finally:
         for task in tasks:
             task.cancel()
@@ -94,8 +97,11 @@ async def _read(
         await queue.put(None)
 
 
-def _event(session: Session, done: dict[str, int], role: str | None, stream: str, line: str, end: int) -> bytes:
-    ident = urlencode({"run": session.run_id.hex[:12], **done})
-    if role is None:
-        return encode_event("end", {}, event_id=ident)
-    return encode_event("log", {"role": role, "stream": stream, "line": line, "end": end}, event_id=ident)
+def _ident(session: Session, done: dict[str, int]) -> str:
+    return urlencode({"run": session.run_id.hex[:12], **done})
+
+
+def _rfc3339(time: float | None) -> str | None:
+    if time is None:
+        return None
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

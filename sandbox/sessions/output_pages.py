@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sandbox.domain.levels import Level, level_word, words_from
-from sandbox.domain.variables import Redactor
+from sandbox.domain.redaction import Redactor
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
@@ -25,11 +25,13 @@ WINDOW_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class OutputLine:
-    """A line of an app's output. `end` is the offset after it."""
+    """A line of an app's output. `end` is the offset after it, `time` when its end was printed (Unix time; None of a
+    container whose guest agent is of an earlier release)."""
 
     end: int
     stream: str
     text: str
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ async def output_lines(
                     if incomplete is chunk.stream:
                         incomplete = None
                     else:
-                        yield OutputLine(line_end, chunk.stream.value, hide.text(text))
+                        yield OutputLine(line_end, chunk.stream.value, hide.text(text), chunk.time)
     except GuestError as error:
         if error.code != "process_not_found":
             raise

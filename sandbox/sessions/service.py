@@ -14,8 +14,9 @@ from sandbox.concurrency import for_each
 from sandbox.db.connection import Database
 from sandbox.db.last_known import LastKnown
 from sandbox.domain.caller import Caller
+from sandbox.domain.redaction import Redactor
 from sandbox.domain.session import Session, SessionStatus, Work
-from sandbox.domain.variables import Redactor, SessionValues, referred
+from sandbox.domain.variables import SessionValues, referred
 from sandbox.engine.base import Engine
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import RunningProcess
@@ -257,14 +258,12 @@ class SessionService:
         return position
 
     async def app_lines(
-        self, caller: Caller, session_id: UUID, role: str | None, *, follow: bool, resume: str | None
+        self, caller: Caller, session_id: UUID, roles: Sequence[str], *, follow: bool, resume: str | None
     ) -> AsyncIterator[bytes]:
-        """The output of the app of one role, or of all roles, as encoded SSE. `resume` is the id of the last event that
-        the client has received."""
+        """The output of the apps of some roles, or of all if none is named, as encoded SSE. `resume` is the id of the
+        last event that the client has received."""
         session = await self.get(caller, session_id)
-        self.guest_of(session, role)
-        roles = [role] if role else list(session.containers)
-        guests = {name: self._engine.guest(session_id, name) for name in roles}
+        guests = self.guests_of(session, roles or list(session.containers))
         session = self._environments.opened(session)
         return self._touching(session_id, app_lines(session, guests, read_resume(session, resume), follow=follow))
 
@@ -300,8 +299,11 @@ class SessionService:
         """The guest agent of a role's container (by default the first role's), and the role."""
         return self.guest_of(await self._cached(caller, session_id), role)
 
-    async def commands(self, caller: Caller, session_id: UUID, role: str | None) -> tuple[Guest, dict[str, str]]:
-        """The guest agent of a role's container, and the environment of commands and terminals in it.
+    async def commands(
+        self, caller: Caller, session_id: UUID, role: str | None
+    ) -> tuple[Guest, dict[str, str], Redactor]:
+        """The guest agent of a role's container, the environment of commands and terminals in it, and what hides the
+        session's secrets in their output.
 
         It is that of the role's app: the programs of its virtualenv and node_modules are on `PATH`, and the variables
         of the plan and of the session are set.
@@ -309,8 +311,8 @@ class SessionService:
         session = await self._cached(caller, session_id)
         guest, chosen = self.guest_of(session, role)
         if session.plan is None:
-            return guest, session.values.resolve(session.values.env)
-        return guest, role_environment(session, session.plan, chosen)
+            return guest, session.values.resolve(session.values.env), session.values.redactor()
+        return guest, role_environment(session, session.plan, chosen), session.values.redactor()
 
     async def _cached(self, caller: Caller, session_id: UUID) -> Session:
         """The session, whose row may be `CACHE_SECONDS` old, because clients send many commands a second.
@@ -353,6 +355,11 @@ class SessionService:
             )
         self.touch(session.session_id)
         return self._engine.guest(session.session_id, chosen), chosen
+
+    def guests_of(self, session: Session, roles: Sequence[str]) -> dict[str, Guest]:
+        """The guest agents of some roles' containers, by default of the first role's; see `guest_of`."""
+        found = [self.guest_of(session, role) for role in roles] or [self.guest_of(session, None)]
+        return {role: guest for guest, role in found}
 
     def touch(self, session_id: UUID) -> None:
         """Record activity of the session. It is written a little later."""

@@ -22,6 +22,7 @@ from sandbox.domain.session import ContainerInfo, Session, SessionError, Session
 from sandbox.engine.base import ContainerState, Engine, EngineEvent, ResourceKind
 from sandbox.engine.labels import container_name
 from sandbox.errors import EngineError, GuestError, Kind, SandboxError
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.losses import find_loss
 from sandbox.secrets.environments import Environments
 from sandbox.sessions import store
@@ -50,6 +51,7 @@ class Watcher:
         db: Database,
         engine: Engine,
         environments: Environments,
+        causes: Causes,
         *,
         on_change: Callable[[UUID], None],
         on_engine: Callable[[], None] = lambda: None,
@@ -61,6 +63,7 @@ class Watcher:
         self._on_engine = on_engine
         self._engine = engine
         self._environments = environments
+        self._causes = causes
         self._apps = AppExitMonitor(engine, self.check)
         self._memory = MemoryReports()
         self._guests = GuestMonitor(db, engine, self.check)
@@ -234,7 +237,8 @@ class Watcher:
 
     async def _check_apps(self, session: Session, states: dict[str, ContainerState | None]) -> bool:
         """Check the apps of a session whose containers all run. False: check again soon."""
-        exits = await find_app_exits(self._engine, session, self._environments.opened(session).values.redactor())
+        hide = self._environments.opened(session).values.redactor()
+        exits = await find_app_exits(self._engine, session, hide, self._causes)
         if any(app_exit.outcome is ExitOutcome.UNDECIDED for app_exit in exits):
             return False
         if lost := [app_exit for app_exit in exits if app_exit.outcome is ExitOutcome.LOST]:

@@ -81,6 +81,8 @@ class Service:
             # Tests count containers, and watch installs.
             "SANDBOX_POOL_MAX": "0",
             "SANDBOX_INSTALLS_MB": "0",
+            # And look at sessions that were lost.
+            "SANDBOX_RECOVER_AT_START": "false",
         }
         return {**os.environ, **settings, **self.env}
 

@@ -23,6 +23,26 @@ def package(**content: Any) -> str:
     return json.dumps({"name": "brought", "private": True, **content})
 
 
+#: npm writes such a file if node_modules was there: only the native packages of that machine are in it.
+MAC_LOCK = {
+    "name": "brought",
+    "lockfileVersion": 3,
+    "packages": {
+        "": {"name": "brought", "dependencies": {"esbuild": "0.25.12"}},
+        "node_modules/esbuild": {
+            "version": "0.25.12",
+            "bin": {"esbuild": "bin/esbuild"},
+            "optionalDependencies": {"@esbuild/darwin-arm64": "0.25.12", "@esbuild/linux-x64": "0.25.12"},
+        },
+        "node_modules/@esbuild/darwin-arm64": {
+            "version": "0.25.12",
+            "optional": True,
+            "cpu": ["arm64"],
+            "os": ["darwin"],
+        },
+    },
+}
+
 #: By name: the files, a path of the preview, and text in what it answers.
 PROJECTS: dict[str, tuple[dict[str, str], str, str]] = {
     "an app in a pnpm workspace": (
@@ -61,6 +81,16 @@ PROJECTS: dict[str, tuple[dict[str, str], str, str]] = {
         },
         "/",
         "&lt;bus&gt;",
+    ),
+    "a lock file from a machine with macOS": (
+        {
+            "package.json": package(scripts={"start": "node server.js"}, dependencies={"esbuild": "0.25.12"}),
+            "package-lock.json": json.dumps(MAC_LOCK),
+            "server.js": "const { code } = require('esbuild').transformSync('let a: number = 1', { loader: 'ts' });\n"
+            "require('http').createServer((_, a) => a.end(code)).listen(process.env.PORT);\n",
+        },
+        "/",
+        "let a = 1;",
     ),
     "a script that calls the yarn of the project": (
         {

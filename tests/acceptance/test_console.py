@@ -318,6 +318,7 @@ PLATFORM = (
     "documents",
     "memory",
     "queries",
+    "secrets",
     "tokens",
     "audit",
 )

@@ -1,4 +1,4 @@
-"""A long output in the console: searched on the server, read page by page, and linked to."""
+"""A long output of two roles in the console: searched on the server, read page by page, and linked to."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ CHATTY = {
 runtime = "python312"
 start = "seq -f 'row %.0f of many' 0 199999; exec python3 -m http.server 8000"
 port = 8000
+
+[api]
+runtime = "python312"
+start = "echo the api is ready; exec python3 -m http.server 8001"
+port = 8001
 """,
 }
 
@@ -64,7 +69,21 @@ async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, s
     async with page.expect_download() as started:
         await page.get_by_role("link", name="Download").click()
     downloaded = Path(await (await started.value).path()).read_text("utf-8").splitlines()
-    assert downloaded[:1] + downloaded[199_999:200_000] == ["row 0 of many", "row 199999 of many"]
+    rows = [line.partition(" web: ")[2] for line in downloaded if " web: row" in line]
+    assert [rows[0], rows[-1], len(rows)] == ["row 0 of many", "row 199999 of many", 200_000]
+    assert [line for line in downloaded if line.endswith(" api: the api is ready")] != []
+
+    await page.get_by_role("textbox", name="Roles").click()
+    await page.get_by_role("option", name="api").click()
+    line = log.locator(".log-line").filter(has_text="the api is ready")
+    await expect(line.locator(".log-role")).to_have_text("api")
+    await expect(log.locator(".log-role").filter(has_text="web")).to_have_count(0)
+    await line.locator(".log-time").click()
+    linked = page.url
+    await visit(page, "about:blank")
+    await visit(page, linked)
+    await expect(log.locator(".log-line[aria-current]")).to_contain_text("the api is ready")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", await log.locator("[aria-current] .log-time").inner_text())
     await asyncio.to_thread(admin.end, session["session_id"])
 
 

@@ -1,10 +1,11 @@
-"""What the console changes besides sessions: alert rules, documents and memory; and a folder that is dropped on it."""
+"""What the console changes besides sessions: alert rules, documents, memory, secrets; and a folder dropped on it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -106,6 +107,38 @@ async def test_an_entry_of_memory_is_made_changed_and_removed(page: Page, servic
     await row.get_by_role("button", name="Remove").click()
     await confirm(page)
     await expect(row).to_have_count(0)
+
+
+async def test_a_secret_is_set_replaced_and_removed(page: Page, service: Service, admin: Api) -> None:
+    name = f"API_KEY_{uuid4().hex[:6]}"
+    await visit(page, f"{service.url}/platform/secrets")
+    await page.get_by_role("button", name="New secret").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Name").fill(name)
+    value = dialog.get_by_label(re.compile("^Value"))
+    await value.fill("first-value")
+    assert await value.get_attribute("type") == "password"
+    await dialog.get_by_role("button", name="Save").click()
+    row = page.get_by_role("row").filter(has_text=name)
+    await expect(row).to_contain_text("all projects")
+    (stored,) = await _secrets(admin, name)
+    await row.get_by_role("button", name=f"Replace the value of {name}").click()
+    await expect(value).to_have_value("")
+    await value.fill("second-value")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_have_count(0)
+    (replaced,) = await _secrets(admin, name)
+    assert replaced["updated_at"] > stored["updated_at"]
+    assert "-value" not in await page.content()
+    await row.get_by_role("button", name=f"Remove {name}").click()
+    await confirm(page)
+    await expect(row).to_have_count(0)
+    assert await _secrets(admin, name) == []
+
+
+async def _secrets(api: Api, name: str) -> list[dict[str, Any]]:
+    answer = await asyncio.to_thread(api.http.get, "/api/v1/secrets", params={"limit": 500})
+    return [secret for secret in answer.json()["items"] if secret["name"] == name]
 
 
 async def test_a_folder_is_dropped(page: Page, service: Service, tmp_path: Path) -> None:

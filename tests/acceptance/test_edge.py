@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,6 +64,14 @@ PROJECT = {
     "sandbox.toml": '[backend]\nruntime = "python312"\nstart = "exec python3 server.py"\nport = 8000\n',
     "server.py": SERVER,
 }
+
+
+@contextmanager
+def signed_in(api: Api) -> Iterator[httpx.Client]:
+    """Yield a browser that is signed in to the console as the user of this API."""
+    with httpx.Client(base_url=api.url, headers={"Sec-Fetch-Site": "same-origin"}, trust_env=False) as client:
+        assert client.post("/", data={"token": api.token}).status_code == 303
+        yield client
 
 
 def launch(api: Api) -> dict[str, Any]:
@@ -184,15 +193,23 @@ async def seconds_until_closed(websocket: Any) -> float:
     return time.monotonic() - began
 
 
-async def test_revoking_the_token_ends_its_previews(admin: Api, make_user: Callable[[], Api]) -> None:
+async def test_signing_out_and_revoking_the_token_end_their_previews(admin: Api, make_user: Callable[[], Api]) -> None:
     user = make_user()
     session = launch(user)
     tokens = admin.http.get("/api/v1/tokens").json()["items"]
     token_id = next(each["token_id"] for each in tokens if each["user_id"] == session["user_id"])
-    with preview(user, session) as browser:
+    with preview(user, session) as browser, signed_in(user) as console:
         page(browser)
         websocket = await open_websocket(user, session, cookie_of(browser))
         assert await websocket.recv() == "hello"
+        with preview(user, console.get(f"/api/v1/sessions/{session['session_id']}").json()) as other:
+            page(other)
+            opened = await open_websocket(user, session, cookie_of(other))
+            assert await opened.recv() == "hello"
+            assert console.post("/logout").status_code == 303
+            assert await seconds_until_closed(opened) < 5
+            assert other.get("/").status_code == 404
+        page(browser)
         assert admin.http.delete(f"/api/v1/tokens/{token_id}").status_code == 204
         assert await seconds_until_closed(websocket) < 5
         assert browser.get("/").status_code == 404

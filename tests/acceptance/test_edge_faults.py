@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,30 @@ def soon(get: Callable[[], httpx.Response], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def assert_any_edge_serves_any_session(replicas: list[Service], session: dict[str, Any]) -> None:
+    """Both edges show a session of each replica, to visitors who signed in at either. When the visitor's token is
+    revoked at one replica, both edges refuse the visitor."""
+    admins = [Api(each.url, ADMIN_TOKEN) for each in replicas]
+    issued = admins[0].http.post("/api/v1/tokens", json={"user_id": session["user_id"], "role": "user"}).json()
+    visitors = [Api(each.url, issued["token"]) for each in replicas]
+    sessions = [session, launch(admins[1])]
+    with contextlib.ExitStack() as stack:
+        seen = []
+        for each in sessions:
+            for visitor in visitors:
+                browser = stack.enter_context(preview(visitor, visitor.get(each["session_id"])))
+                seen += [partial(browser.get, f"{edge.url}/") for edge in replicas]
+        assert [get().status_code for get in seen] == [200] * 8
+        admins[0].http.delete(f"/api/v1/tokens/{issued['token_id']}").raise_for_status()
+        deadline = time.monotonic() + 30
+        while (found := {get().status_code for get in seen}) != {404}:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+    admins[0].end(sessions[1]["session_id"])
+    for api in (*admins, *visitors):
+        api.http.close()
+
+
 def test_one_address_before_all_replicas_serves_previews_while_one_is_there(
     make_service: Callable[..., Service], balancer: Callable[[int, list[Service]], None]
 ) -> None:
@@ -199,6 +225,7 @@ def test_one_address_before_all_replicas_serves_previews_while_one_is_there(
     api = Api(f"http://127.0.0.1:{port}", ADMIN_TOKEN)
     soon(lambda: api.http.get("/readyz"))
     session = launch(api)
+    assert_any_edge_serves_any_session([first, second], session)
     with preview(api, session) as browser:
         page_of(browser)
         first.kill()  # its edge answers 503, which the load balancer reacts to

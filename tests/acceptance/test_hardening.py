@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
-from tests.acceptance.api import SESSIONS, Api, problem, tar_of
+from tests.acceptance.api import SESSIONS, Api, parse_sse, problem, tar_of
 from tests.acceptance.service import Service
 
 
@@ -30,12 +30,14 @@ def tenant(service: Service, admin: Api) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def ident(tenant: Api) -> Iterator[str]:
-    session, _ = tenant.launch()
+    assert tenant.http.put("/api/v1/secrets/deploy-key", json={"value": SECRET}).is_success
+    session, _ = tenant.launch(env={"DEPLOY_KEY": {"from_secret": "deploy-key"}})
     assert session["status"] == "ready", session
     yield session["session_id"]
     tenant.end(session["session_id"])
 
 
+SECRET = "a key of this test's own"
 #: Takes as many of the user's 128 inotify instances as there are left.
 INOTIFY = "import ctypes; held = sum(ctypes.CDLL(None).inotify_init1(0) >= 0 for _ in range(200))"
 #: Starts processes until the container's limit, in all of them, and ignores the signals that it can.
@@ -120,6 +122,16 @@ def test_odd_projects_are_kept_or_refused_with_a_code(tenant: Api, name: str) ->
     assert answer.status_code in (200, 201, 422), answer.text
     body = answer.json()
     assert body.get("plan") or body.get("plan_problem") or body["code"] != "internal_error"
+
+
+def test_secrets_are_not_in_the_output_of_commands(tenant: Api, ident: str) -> None:
+    result = tenant.exec(ident, 'echo "1 $DEPLOY_KEY"; echo "2 $DEPLOY_KEY" >&2')
+    assert (result["stdout"], result["stderr"]) == ("1 [secret deploy-key]\n", "2 [secret deploy-key]\n")
+    in_pieces = 'printf "%.9s" "$DEPLOY_KEY"; sleep 0.2; echo "${DEPLOY_KEY#?????????}"; printf "a key of"'
+    body, headers = {"command": in_pieces}, {"Accept": "text/event-stream"}
+    with tenant.http.stream("POST", f"{SESSIONS}/{ident}/exec", json=body, headers=headers) as answer:
+        printed = [event.data["data"] for event in parse_sse(answer.iter_lines()) if event.event == "stdout"]
+    assert "".join(printed) == "[secret deploy-key]\na key of"
 
 
 def test_names_that_are_not_utf8_are_listed(tenant: Api, ident: str) -> None:

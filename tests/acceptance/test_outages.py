@@ -137,7 +137,7 @@ def lose_database(service: Service) -> None:
 
 def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     """The sessions come back by themselves, on their volumes: after a restart, after a crash and after a reboot."""
-    service = make_service(DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host, SANDBOX_RECOVER_AT_START="true")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("mortal", PROJECT)
@@ -158,11 +158,19 @@ def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callabl
     # The engine is killed after it has started a container, and before it has recorded that.
     session = api.get(session_id)
     container, *_ = session["containers"].values()
+    with closing(docker.DockerClient(daemon.host)) as client:
+        left = psutil.Process(client.containers.get(container["id"]).attrs["State"]["Pid"])
     daemon.kill()
     daemon.forget_start(container["id"])
     daemon.start()
     wait_for_new_run(service, api, session)
     assert api.http.get(f"{path}/files", params={"path": "index.html"}).content == b"edited"
+
+    # The container that the engine has lost has ended.
+    deadline = time.monotonic() + 30
+    while left.is_running() and left.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
     # Everything ends at once, in the middle of a launch, as when the machine loses power.
     session = api.get(session_id)
@@ -192,7 +200,7 @@ def test_the_engine_ends_and_comes_back(daemon: OwnEngine, make_service: Callabl
 
 def test_the_engine_restarts_during_a_launch(daemon: OwnEngine, make_service: Callable[..., Service]) -> None:
     """The launch waits for the engine, replaces the containers that ended with it, and goes on."""
-    service = make_service(DOCKER_HOST=daemon.host)
+    service = make_service(DOCKER_HOST=daemon.host, SANDBOX_RECOVER_AT_START="true")
     service.start()
     api = Api(service.url, ADMIN_TOKEN)
     api.upload("interrupted", INTERRUPTED)

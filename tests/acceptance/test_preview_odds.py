@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -58,6 +59,11 @@ http.createServer({ maxHeaderSize: 256 * 1024 }, (request, response) => {
   if (path === "/early") {
     response.writeEarlyHints({ link: "</a.css>; rel=preload; as=style" });
     return response.end("after a hint");
+  }
+  if (path === "/head") {
+    // Latin-1 text that is written as lines of the head, on a connection that stays open.
+    const lines = unescape(request.url.split("?")[1]) + "a".repeat(Number(request.headers["x-more"] || 0));
+    return request.socket.write(`HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n${lines}\\r\\n\\r\\nhi`, "latin1");
   }
   if (path === "/ticks") {
     response.writeHead(200, { "Content-Type": "text/event-stream" });
@@ -135,6 +141,20 @@ def test_odd_targets_large_headers_several_cookies_and_early_hints(visitor: http
     assert visitor.get("/", headers={"X-Large": "x" * 40_000}).status_code == 200
     assert visitor.get("/cookies").headers.get_list("set-cookie") == ["a=1", "b=2; HttpOnly", "c=3"]
     assert page(visitor, "/early") == "after a hint"
+
+
+ODD_HEADS = [
+    "X-A: a\0b", "X-A: a\x01b", "X-A: a\x1b[0m", "X-A: a\x7f", "X-A: a\rb", ": nameless", "no colon", "X-\xc4: a",
+    "X A: a", "X-A: \xe4", "X-A:", "X-A: a\r\n b", "X-A: a\nX-B: b", "x_a: a", "X-A: " + "a" * 60_000,
+]  # fmt: skip
+
+
+def test_an_odd_head_does_not_hide_the_answer(admin: Api, session: dict[str, Any]) -> None:
+    with preview(admin, session) as visitor:
+        answers = {head: visitor.get(f"/head?{quote(head.encode('latin-1'))}").text for head in ODD_HEADS}
+        longer = visitor.get("/head?X-Long:", headers={"X-More": "300000"})
+    assert answers == dict.fromkeys(ODD_HEADS, "hi")
+    assert (longer.text, "x-long" in longer.headers) == ("hi", False)
 
 
 def test_an_event_arrives_while_the_answer_goes_on(visitor: httpx.Client) -> None:

@@ -172,7 +172,7 @@ def test_a_container_that_exits_while_the_service_is_down_is_found(
 ) -> None:
     small.kill()
     container_of(docker_client, running).kill()
-    small.start(SANDBOX_RECOVER_AT_START="false")
+    small.start()
     assert wait_for_status(api, running, "error")["error"]["code"] == "container_exited"
     (done,) = recovery(api, session_ids=[running])
     assert (done["action"], done["outcome"]) == ("restart", "done")
@@ -185,12 +185,14 @@ def test_a_start_brings_back_what_ended_while_the_service_was_down(
     """As after a reboot of the machine: the containers have stopped, and the service is started."""
     small.kill()
     container_of(docker_client, running).kill()
-    small.start()
+    small.start(SANDBOX_RECOVER_AT_START="true")
     deadline = time.monotonic() + 60
     while "launched again" not in api.http.get(f"/api/v1/sessions/{running}/pipeline-log").text:
         assert time.monotonic() < deadline, small.tail()
         time.sleep(0.1)
     assert_recovered(api, running)
+    small.stop()
+    small.start()
 
 
 def test_stray_resources_are_listed_and_removed(api: Api, docker_client: docker.DockerClient, running: str) -> None:

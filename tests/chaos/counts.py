@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ _COLUMNS = ("fault", "times", *COUNTERS, "recovered", "true after s: median", "m
 
 @dataclass
 class Counts:
-    """The counters of a run, each by the kind of the fault after which it was counted."""
+    """The counters of a run, each by the kind of the fault after which it was counted. Thread-safe."""
 
     times: Counter[str] = field(default_factory=Counter)
     #: Sessions that an admin's recovery brought back.
@@ -23,19 +24,25 @@ class Counts:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     #: What was counted, in words.
     notes: list[str] = field(default_factory=list)
-    #: The faults that have happened last.
-    names: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, counter: str, fault: str, note: str) -> None:
-        """Count one more of a counter."""
-        self.counters[counter][fault] += 1
-        self.notes.append(f"{counter} after {self.names or fault}: {note}")
-        print(self.notes[-1], flush=True)
+    def count(self, counter: str, fault: str, names: str, note: str) -> None:
+        """Count one more of a counter. `names` are all faults that have just happened."""
+        with self._lock:
+            self.counters[counter][fault] += 1
+            self.notes.append(f"{counter} after {names}: {note}")
+            print(self.notes[-1], flush=True)
+
+    def brought_back(self, fault: str) -> None:
+        """Count a session that an admin's recovery brought back."""
+        with self._lock:
+            self.recovered[fault] += 1
 
     def took(self, fault: str, times: int, seconds: float) -> None:
         """Note how long it took, after this number of faults, until the state shown was true."""
-        self.times[fault] += times
-        self.seconds.setdefault(fault, []).append(seconds)
+        with self._lock:
+            self.times[fault] += times
+            self.seconds.setdefault(fault, []).append(seconds)
 
     @property
     def failed(self) -> bool:

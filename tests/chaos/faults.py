@@ -105,6 +105,33 @@ def container_oom(world: World, target: Target) -> None:
     _strike(world, target, lambda container: container.exec_run(["python3", "-c", _HOG]))
 
 
+def guest_freeze(world: World, target: Target) -> None:
+    """The guest agent of a container does not answer, although the container runs."""
+
+    def freeze(container: Container) -> None:
+        process = psutil.Process(container.attrs["State"]["Pid"])
+        # The container's first process is the engine's own init, which starts the guest agent.
+        agents = process.children()
+        _signal(agents, signal.SIGSTOP)
+        target.hold(1, 20)
+        _signal(agents, signal.SIGCONT)
+
+    with contextlib.suppress(psutil.NoSuchProcess, ValueError):
+        _strike(world, target, freeze)
+
+
+def edge_kill(world: World, target: Target) -> None:
+    world.service.kill_edge()
+
+
+def network_detach(world: World, target: Target) -> None:
+    def detach(container: Container) -> None:
+        for name in container.attrs["NetworkSettings"]["Networks"]:
+            container.client.networks.get(name).disconnect(container, force=True)
+
+    _strike(world, target, detach)
+
+
 def network_remove(world: World, target: Target) -> None:
     with contextlib.suppress(*AWAY), world.engine_client() as client:
         for network in client.networks.list(filters={"label": f"sandbox.session_id={target.session_id}"}):
@@ -168,16 +195,31 @@ FAULTS: dict[str, Fault] = {
         engine_restart,
         engine_kill,
         reboot,
+        edge_kill,
+        disk_full,
+        create_and_delete,
         container_kill,
         container_remove,
         container_pause,
         container_oom,
+        guest_freeze,
         network_remove,
-        disk_full,
-        create_and_delete,
+        network_detach,
     )
 }
+#: Faults of one session. All others are of the whole service.
+OF_SESSIONS = frozenset(
+    {
+        "container_kill",
+        "container_remove",
+        "container_pause",
+        "container_oom",
+        "guest_freeze",
+        "network_remove",
+        "network_detach",
+    }
+)
 #: Faults after which an admin recovers the session. After all others it comes back by itself.
-BY_ADMIN = frozenset({"container_kill", "container_remove", "container_oom", "network_remove"})
+BY_ADMIN = frozenset({"container_oom"})
 #: Faults that do not happen at the same time as another one: they change the process that the other one needs.
 ALONE = frozenset({"service_kill", "service_freeze", "engine_restart", "engine_kill", "reboot"})

@@ -16,6 +16,7 @@ from tests.acceptance.api import Api, SseEvent
 from tests.chaos.world import World
 
 ROLES = ("backend", "frontend")
+_FIRST_PORT = 8000
 _ROLE = """
 [{role}]
 runtime = "python312"
@@ -23,20 +24,27 @@ install = "echo install >> marks; for i in $(seq 1 8); do echo tick $i; sleep 0.
 start = "exec python3 -m http.server $PORT"
 port = {port}
 """
-PROJECT_ID = "mortal"
-PROJECT = {
-    "sandbox.toml": "".join(_ROLE.format(role=role, port=8000 + n) for n, role in enumerate(ROLES)),
-    "index.html": "<h1>here</h1>",
-}
-#: In a role's container: the marker, the number of installs, and whether the apps of both roles answer.
+
+
+def _project(roles: tuple[str, ...]) -> dict[str, str]:
+    manifest = "".join(_ROLE.format(role=role, port=_FIRST_PORT + n) for n, role in enumerate(roles))
+    return {"sandbox.toml": manifest, "index.html": "<h1>here</h1>"}
+
+
+#: One project with a network of its own, and one in the network that such sessions share.
+PROJECTS = {"pair": _project(ROLES), "single": _project(ROLES[:1])}
+_ROLES_OF = {"pair": ROLES, "single": ROLES[:1]}
+#: In a role's container: the marker, the number of installs, and the status with which each app answers.
 _LOOK = (
-    "cat marker; grep -c install marks; for port in 8000 8001; do "
-    "curl --silent --show-error --max-time 20 --output /dev/null http://127.0.0.1:$port/ 2>&1 && echo answers; done"
+    "cat marker; grep -c install marks; "
+    "curl --silent --show-error --max-time 20 --write-out '%{{http_code}}\\n' {targets} 2>&1"
 )
 _MARK = "cat marker 2>/dev/null || echo {marker} > marker"
 #: How long a command may take. On a busy machine a program takes many seconds to start, which shows nothing.
 _COMMAND_SECONDS = 60
 _TIMEOUT_SECONDS = _COMMAND_SECONDS + 15
+#: The end of the line with which a launch says that it has lost a container and replaces it.
+_REPLACED = "and the launch goes on from there"
 
 
 class Shown(Enum):
@@ -96,18 +104,27 @@ class Kept:
 
     session_id: str
     follower: Follower
+    roles: tuple[str, ...]
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
     marked: set[str] = field(default_factory=set)
+    #: How often the install command has run when it was last looked at, by role.
+    installs: dict[str, int] = field(default_factory=dict)
+    #: Whether it could not be brought back.
+    gone: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.session_id[:8]
 
 
-def launch(world: World) -> Kept:
+def launch(world: World, project: str) -> Kept:
     """Request a new session, as often as it takes; it is launched meanwhile."""
     headers = {"Idempotency-Key": uuid.uuid4().hex}
-    answer = world.call("POST", "/api/v1/sessions", json={"project_id": PROJECT_ID}, headers=headers)
+    answer = world.call("POST", "/api/v1/sessions", json={"project_id": project}, headers=headers)
     assert answer.status_code == 202, answer.text
     session_id = str(answer.json()["session_id"])
     world.created.add(session_id)
-    return Kept(session_id, Follower(world, session_id))
+    return Kept(session_id, Follower(world, session_id), _ROLES_OF[project])
 
 
 def judge(world: World, kept: Kept) -> Verdict:
@@ -133,26 +150,22 @@ def judge(world: World, kept: Kept) -> Verdict:
 
 def _unusable(world: World, kept: Kept) -> str:
     """What cannot be done in a session that is shown as running; empty if everything can."""
-    for role in ROLES:
+    urls = [f"http://127.0.0.1:{_FIRST_PORT + n}/" for n in range(len(kept.roles))]
+    look = _LOOK.format(targets=" ".join(f"--output /dev/null {url}" for url in urls))
+    for role in kept.roles:
         first = role not in kept.marked
-        command = f"{_MARK.format(marker=kept.marker)}; {_LOOK}" if first else _LOOK
-        answer = _exec(world, kept, role, command)
+        answer = _exec(world, kept, role, f"{_MARK.format(marker=kept.marker)}; {look}" if first else look)
         if answer.status_code != 200:
             return f"{role}: {answer.status_code} {answer.text[:200]}"
-        lines = answer.json()["stdout"].split("\n")
+        marker, installs, *answers = answer.json()["stdout"].split("\n")
         if first:
             kept.marked.add(role)
-        if lines[0] != kept.marker:
-            return f"{role}: the marker is {lines[0]!r}, not {kept.marker}"
-        if lines[2:4] != ["answers", "answers"]:
-            return f"{role}: of the apps at 8000 and 8001: {lines[2:4]}"
+        if marker != kept.marker:
+            return f"{role}: the marker is {marker!r}, not {kept.marker}"
+        kept.installs[role] = int(installs or 0)
+        if answers[: len(urls)] != ["200"] * len(urls):
+            return f"{role}: the apps at {', '.join(urls)} answer {answers}"
     return ""
-
-
-def installs(world: World, kept: Kept, role: str) -> int:
-    """How often the role's install command has run."""
-    answer = _exec(world, kept, role, "grep -c install marks")
-    return int(answer.json()["stdout"] or 0) if answer.status_code == 200 else 0
 
 
 def _exec(world: World, kept: Kept, role: str, command: str) -> httpx.Response:
@@ -175,8 +188,10 @@ def event_faults(stored: list[SseEvent], seen: list[int]) -> dict[str, str]:
     return found
 
 
-def runs_of(stored: list[SseEvent]) -> int:
-    return len({event.data["run_id"] for event in stored})
+def possible_installs(stored: list[SseEvent]) -> int:
+    """How often an install may have run: once in each run, and again where a run has replaced lost containers."""
+    replaced = [event for event in stored if event.event == "log" and event.data["line"].endswith(_REPLACED)]
+    return len({event.data["run_id"] for event in stored}) + len(replaced)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -155,7 +155,10 @@ def own_world() -> Iterator[World]:
             env={
                 "DOCKER_HOST": engine.host,
                 "SANDBOX_DISK_RESERVE": "64M",
-                "SANDBOX_MEMORY_MB": "192",
+                # The least with which containers come from the pool.
+                "SANDBOX_MEMORY_MB": "512",
+                "SANDBOX_POOL_MAX": "4",
+                "SANDBOX_RECOVER_AT_START": "true",
                 # The rules of the host's network would be those of another namespace than the engine's.
                 "SANDBOX_EGRESS_GUARD": "off",
                 "SANDBOX_MAX_SESSIONS_PER_USER": "1000",

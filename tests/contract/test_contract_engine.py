@@ -66,6 +66,18 @@ async def test_a_killed_container_is_started_again_with_its_files(engine_under_t
     assert [file.path for file in await guest.list_files(".")] == ["stored"]
 
 
+async def test_a_guest_agent_that_is_stopped_ends_its_container(engine_under_test: EngineUnderTest) -> None:
+    engine, spec = engine_under_test.engine, engine_under_test.spec()
+    await engine.ensure_container(spec)
+    guest = engine.guest(spec.session_id, "main")
+    await guest.wait_ready(60)
+    await guest.stop()
+    async with asyncio.timeout(60):
+        while (state := await engine.inspect_container(spec.session_id, "main")) is None or state.status == "running":
+            await asyncio.sleep(0.05)
+    assert (state.status, state.exit_code) == ("exited", 0)
+
+
 async def test_a_container_removed_alone_leaves_its_volume_to_the_next(engine_under_test: EngineUnderTest) -> None:
     engine, spec = engine_under_test.engine, engine_under_test.spec()
     first = await engine.ensure_container(spec)

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
+from tests.waiting import WAIT_SECONDS, watch_begins
 
 
 @pytest.fixture
@@ -173,11 +174,10 @@ async def test_a_broken_archive_is_refused(guest: Guest, folder: str, data: byte
 
 async def test_changes_below_a_folder_are_watched(guest: Guest, folder: str) -> None:
     await guest.write_file(f"{folder}/there", b"1")
-    async with asyncio.timeout(20), contextlib.aclosing(guest.watch(folder)) as watching:
-        first = asyncio.ensure_future(anext(watching))
-        await asyncio.sleep(0.5)
+    async with asyncio.timeout(WAIT_SECONDS), contextlib.aclosing(guest.watch(folder)) as watching:
+        await watch_begins(guest, folder, watching)
         await guest.write_file(f"{folder}/new", b"1")
-        assert await first == {"type": "created", "path": f"{folder}/new"}
+        assert await anext(watching) == {"type": "created", "path": f"{folder}/new"}
         await guest.write_file(f"{folder}/there", b"22")
         assert await anext(watching) == {"type": "modified", "path": f"{folder}/there"}
         await guest.remove(f"{folder}/new")

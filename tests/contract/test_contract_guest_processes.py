@@ -14,6 +14,7 @@ from sandbox.engine.guest_data import OutputChunk, Stream
 from sandbox.errors import GuestError
 from tests.contract.conftest import GuestUnderTest
 from tests.fakes.processes import Script, echo
+from tests.waiting import WAIT_SECONDS
 
 FOREVER = Script(b"started\n", exit_code=None)
 
@@ -32,7 +33,7 @@ def joined(chunks: list[OutputChunk]) -> bytes:
 
 
 async def until_printed(guest: Guest, name: str, expected: bytes) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         while joined(await collect(guest, name, follow=False)) != expected:
             await asyncio.sleep(0.02)
 
@@ -59,10 +60,11 @@ async def test_exec_kills_at_the_timeout(guest_under_test: GuestUnderTest) -> No
 async def test_an_interruption_ends_a_command_that_waits_and_nothing_else(guest_under_test: GuestUnderTest) -> None:
     guest = guest_under_test.guest
     running = asyncio.create_task(guest.exec(guest_under_test.program(FOREVER)))
-    await asyncio.sleep(0.3)
-    guest.interrupt(GuestError("its container was paused", code="container_paused"))
+    while not running.done():  # an interruption before the command has begun changes nothing
+        guest.interrupt(GuestError("its container was paused", code="container_paused"))
+        await asyncio.wait({running}, timeout=0.05)
     with pytest.raises(GuestError) as interrupted:
-        await asyncio.wait_for(running, 20)
+        await running
     assert interrupted.value.code == "container_paused"
     assert (await guest.exec(guest_under_test.program(Script(b"here")))).stdout == b"here"
 
@@ -104,6 +106,7 @@ async def test_a_named_process_with_its_output_and_end(guest_under_test: GuestUn
     assert ended.output_end == position == 14
     assert ended.ended_at is not None
     assert ended.ended_at >= ended.started_at
+    assert all(ended.started_at - 0.001 <= (chunk.time or 0) <= ended.ended_at for chunk in chunks)
     assert await guest.process(name) == ended
     assert ended in await guest.processes()
 
@@ -174,7 +177,7 @@ async def test_a_port_is_listed_and_reached_by_a_tunnel(guest_under_test: GuestU
         await guest.tunnel(port)
     assert refused.value.code == "port_not_open"
     await guest.start(name, guest_under_test.program(Script(exit_code=None, listens={port: echo})))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         while port not in await guest.listening_ports():
             await asyncio.sleep(0.05)
     assert await guest.port_sockets(opened={"ab-1": 9}) == {}

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
-from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
+from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Refusal, Resource, ResourceKind
 from sandbox.engine.labels import POOL_ROLE, container_name, network_name
 from sandbox.errors import EngineError, Kind
 from tests.fakes.container import FakeContainer, now
@@ -43,8 +43,9 @@ class FakeEngine:
         self._failures = ScriptedFailures()
         self._listeners: list[asyncio.Queue[EngineEvent | EngineError]] = []
         self._away = False
-        #: Whether the host enforces what containers may reach.
+        #: Whether the host enforces what containers may reach, and what it has refused.
         self.enforces_egress = True
+        self.refusals: list[Refusal] = []
         self._addresses = itertools.count(2)
         #: Every call of the engine and of its guest agents, in order: `ensure_network`, `main.start`, …
         self.calls: list[str] = []
@@ -168,6 +169,11 @@ class FakeEngine:
         if not self.enforces_egress:
             raise EngineError("this fake has no rules", code="egress_unavailable", kind=Kind.UNAVAILABLE)
         return True
+
+    async def take_refusals(self) -> list[Refusal]:
+        await self._enter("take_refusals")
+        taken, self.refusals = self.refusals, []
+        return taken
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         await self._enter("ensure_container")

@@ -46,6 +46,8 @@ class Container(Protocol):
     #: What `set_variables` has set.
     variables: dict[str, str]
 
+    def stop(self, exit_code: int) -> None: ...
+
 
 class FakeGuest:
     """The guest agent of one role of one session, whichever container that is at the moment.
@@ -190,6 +192,9 @@ class FakeGuest:
         for process in running:
             process.kill()
         return len(running)
+
+    async def stop(self) -> None:
+        (await self._enter("stop")).stop(0)
 
     async def running_processes(self) -> list[RunningProcess]:
         running = [one.info for one in (await self._enter("running_processes")).processes.values() if one.running]

@@ -112,7 +112,7 @@ class FakeProcess:
     def write(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """Print something more."""
         if data:
-            self._chunks.append(OutputChunk(stream, self._end_of_output, data))
+            self._chunks.append(OutputChunk(stream, self._end_of_output, data, time.time()))
             self._notify()
 
     def write_stdin(self, data: bytes, *, close: bool) -> None:
@@ -150,7 +150,7 @@ class FakeProcess:
                 position += 1
                 skip = max(0, offset - chunk.offset)
                 if skip < len(chunk.data):
-                    yield OutputChunk(chunk.stream, chunk.offset + skip, chunk.data[skip:])
+                    yield OutputChunk(chunk.stream, chunk.offset + skip, chunk.data[skip:], chunk.time)
             if not follow or not self.running:
                 if position == len(self._chunks):
                     return

@@ -33,6 +33,7 @@ from sandbox.engine.base import Limits
 from sandbox.errors import SandboxError
 from sandbox.events import store as event_store
 from sandbox.installs.archives import KeptInstalls
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.door import PreviewDoor
 from sandbox.launch.kept_installs import InstallKeeper
 from sandbox.launch.pipeline import Pipeline
@@ -64,11 +65,13 @@ from sandbox.sessions.service import SessionService
 from sandbox.sessions.watcher import Watcher
 from sandbox.telemetry.recorder import Recorder
 from sandbox.telemetry.tracing import Tracing
+from sandbox.workers import Workers
 from tests.fakes.engine import FakeEngine
 from tests.fakes.guest import FakeGuest
 from tests.fakes.processes import Script, app
 from tests.fakes.secrets import environments
 from tests.fakes.source import FakeImages, FakeProjects
+from tests.fakes.workers import InlineWorkers
 
 CALLER = Caller("ada", CallerRole.USER, "token")
 #: More than any test makes.
@@ -123,6 +126,7 @@ class World:
         self.installs = KeptInstalls(Path("/nonexistent"), 0)
         #: No lot, so that a test knows whether a lesson is applied.
         self.lesson_options = LessonOptions(enabled=True, withheld_percent=0, deadlines=Deadlines(60, 60))
+        self.causes = Causes(cast("Workers", InlineWorkers()))
         self.door: PreviewDoor | None = None
         self.environments = environments(db)
         self.secrets = self.environments.secrets
@@ -152,11 +156,12 @@ class World:
                 DependenciesStage(
                     self.install_timeout_seconds,
                     InstallKeeper(self.installs, self.images, lambda content: sha256(content).hexdigest()),
+                    self.causes,
                 ),
                 slots,
             ),
             ServicesStage(),
-            HealthStage(self.health_timeout_seconds, self.door, preview_url),
+            HealthStage(self.health_timeout_seconds, self.door, preview_url, self.causes),
             PreviewStage(lambda session_id: f"http://{session_id}.preview.test/"),
         ]
 
@@ -179,7 +184,8 @@ class World:
 
     @asynccontextmanager
     async def watching(self, on_engine: Callable[[], None] = lambda: None) -> AsyncIterator[Watcher]:
-        watcher = Watcher(self.db, self.engine, self.environments, on_change=self.sessions.forget, on_engine=on_engine)
+        parts = (self.db, self.engine, self.environments, self.causes)
+        watcher = Watcher(*parts, on_change=self.sessions.forget, on_engine=on_engine)
         await watcher.start()
         try:
             yield watcher

@@ -1,6 +1,7 @@
 """Sends hostile input to a running service (`make soak`): none may be answered with 500, and the service stays small.
 
-SOAK_INPUTS sets the number of damaged bodies for each kind of upload, SOAK_SEED the seed of their damage.
+SOAK_INPUTS sets the number of damaged bodies for each kind of upload, SOAK_EXAMPLES that of requests for each operation
+of the API, SOAK_SEED the seed of both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.acceptance.api import Api, tar_of
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 INPUTS = int(os.environ.get("SOAK_INPUTS", "300"))
+EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "30"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 SCHEMATHESIS = "schemathesis==4.32.5"
 #: Streams do not end by themselves, and recovery and retention would change what other requests use.
@@ -44,8 +46,7 @@ COBERTURA = b"""<coverage><packages><package name="api"><classes><class filename
 <line number="1" hits="1" branch="true" condition-coverage="50% (1/2)"/></lines></class></classes></package></packages>
 </coverage>"""
 COVERAGE_PY = b'{"files": {"a/b.py": {"summary": {"covered_lines": 3, "num_statements": 4}}}}'
-
-
+#: What parsers and the database are known to stumble over.
 POISON = [b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"9" * 30, b"-1", b"&#0;"]
 
 
@@ -95,9 +96,7 @@ def damaged(body: bytes, chance: random.Random) -> bytes:
             case 2:
                 changed[at:at] = changed[at : at + chance.randint(1, 20)] * chance.randint(1, 50)
             case _:
-                changed[at:at] = chance.choice(
-                    [b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"9" * 30, b"-1", b"&#0;"]
-                )
+                changed[at:at] = chance.choice(POISON)
     return bytes(changed)
 
 
@@ -133,7 +132,7 @@ def test_all_operations_of_the_api(fuzzed: Service) -> None:
     command = [
         *(str(Path(sys.executable).with_name("uv")), "tool", "run", "--from", SCHEMATHESIS, "st", "run"),
         *(f"{fuzzed.url}/openapi.json", "--checks", "not_a_server_error", "--mode", "all"),
-        *("--phases", "coverage,fuzzing", "--max-examples", "30", "--request-timeout", "60"),
+        *("--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--request-timeout", "60"),
         *("--exclude-path-regex", EXCLUDED, "--suppress-health-check", "all", "--seed", str(SEED)),
         *("-H", f"Authorization: Bearer {ADMIN_TOKEN}"),
     ]

@@ -1,8 +1,8 @@
 /** The search and the filters of a log. */
-import { NativeSelect, TextInput } from "@mantine/core";
+import { MultiSelect, NativeSelect, TextInput } from "@mantine/core";
 import type { RefObject } from "react";
 import { LEVELS } from "./level";
-import type { LogFilter } from "./store";
+import type { LogFilter } from "./line";
 
 interface Props {
   filter: LogFilter;
@@ -10,11 +10,12 @@ interface Props {
   roles: string[];
   stages: string[];
   runs: { id: string; label: string }[];
+  streams: string[];
   searchRef: RefObject<HTMLInputElement | null>;
 }
 
-export function FilterBar({ filter, onFilter, roles, stages, runs, searchRef }: Props) {
-  function choose(name: keyof LogFilter, value: string): void {
+export function FilterBar({ filter, onFilter, roles, stages, runs, streams, searchRef }: Props) {
+  function choose(name: "stage" | "stream" | "level" | "run", value: string): void {
     onFilter({ ...filter, [name]: value === "" ? null : value });
   }
   return (
@@ -39,19 +40,21 @@ export function FilterBar({ filter, onFilter, roles, stages, runs, searchRef }: 
         />
       )}
       {roles.length > 1 && (
-        <Choice
-          label="Role"
-          all="All roles"
-          value={filter.role}
-          options={roles}
-          onChange={(it) => choose("role", it)}
+        <MultiSelect
+          size="xs"
+          aria-label="Roles"
+          placeholder={filter.roles.length === 0 ? "All roles" : ""}
+          data={roles}
+          value={filter.roles}
+          onChange={(chosen) => onFilter({ ...filter, roles: chosen })}
+          miw={150}
         />
       )}
       <Choice
         label="Stream"
         all="All streams"
         value={filter.stream}
-        options={["stdout", "stderr", "system"]}
+        options={streams}
         onChange={(it) => choose("stream", it)}
       />
       <Choice

@@ -1,7 +1,7 @@
 /** One line of a log: where it comes from, and its text with colours. Nothing that was printed becomes markup. */
 import { memo } from "react";
 import { ansiPieces } from "./ansi";
-import type { Line } from "./store";
+import type { Line } from "./line";
 
 interface Props {
   line: Line;

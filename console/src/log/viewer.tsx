@@ -13,20 +13,19 @@ import {
   useCallback,
   useEffect,
   useLayoutEffect,
-  useMemo,
   useRef,
   useState,
   useSyncExternalStore,
 } from "react";
+import { ErrorState } from "../ui/states";
 import { plainText } from "./ansi";
 import { FilterBar } from "./filters";
+import { isUnfiltered, type Line, type LogFilter } from "./line";
+import type { PagedLog } from "./paged";
 import { LogRow } from "./row";
-import { isUnfiltered, type Line, type LineStore, type LogFilter, type Pager, passes } from "./store";
 
 interface Props {
-  store: LineStore;
-  /** If only a part of the log is in memory. The lines of the store are then those that the filter lets through. */
-  pager?: Pager;
+  log: PagedLog;
   label: string;
   filter: LogFilter;
   onFilter: (filter: LogFilter) => void;
@@ -34,6 +33,7 @@ interface Props {
   stages: string[];
   /** Runs, oldest first, with their labels. */
   runs: { id: string; label: string }[];
+  streams: string[];
   downloadHref: string;
   /** Shown while there are no lines. */
   empty: ReactNode;
@@ -47,15 +47,9 @@ const AT_END_PX = 30;
 const PAGE_PX = 600;
 
 export function LogViewer(props: Props) {
-  const { store, filter, pager } = props;
-  useSyncExternalStore(store.subscribe, store.snapshot);
-  const all = store.lines;
-  const isFilteredHere = !pager && !isUnfiltered(filter);
-  const lines = useMemo(() => {
-    if (!isFilteredHere) return all;
-    const wanted = filter.text.toLowerCase();
-    return all.filter((line) => passes(line, filter, wanted));
-  }, [all, filter, isFilteredHere]);
+  const { log } = props;
+  useSyncExternalStore(log.subscribe, log.snapshot);
+  const lines = log.lines;
   const box = useRef<HTMLDivElement>(null);
   const rows = useVirtualizer({
     count: lines.length,
@@ -64,7 +58,7 @@ export function LogViewer(props: Props) {
     getItemKey: (index) => lines[index]?.id ?? index,
     overscan: 20,
   });
-  const { isFollowing, setFollowing, missed, onScroll } = useFollowing(box, lines, rows.scrollToIndex, pager);
+  const { isFollowing, setFollowing, missed, onScroll } = useFollowing(box, lines, rows.scrollToIndex, log);
   const { linked, link } = useLinkedLine(lines, rows.scrollToIndex, () => setFollowing(false));
   useAnchor(box, lines, isFollowing);
   const search = useRef<HTMLInputElement>(null);
@@ -78,9 +72,9 @@ export function LogViewer(props: Props) {
       <Group gap="xs" mb={6} align="end">
         <FilterBar {...props} searchRef={search} />
         <Text size="xs" c="dimmed" aria-live="off">
-          {pager?.isLoading ? "Reading… " : ""}
-          {count(lines.length, all.length, pager ? 0 : store.dropped)}
-          {pager?.hasOlder ? ", older ones above" : ""}
+          {log.isLoading ? "Reading… " : ""}
+          {lines.length.toLocaleString("en")} lines
+          {log.hasOlder ? ", older ones above" : ""}
         </Text>
         <Group gap="xs" ml="auto">
           {props.children}
@@ -94,7 +88,7 @@ export function LogViewer(props: Props) {
             aria-pressed={isFollowing}
             onClick={() => setFollowing(!isFollowing)}
           >
-            {followLabel(isFollowing, missed, pager?.hasNewer ?? false)}
+            {followLabel(isFollowing, missed, log.hasNewer)}
           </Button>
         </Group>
       </Group>
@@ -108,8 +102,8 @@ export function LogViewer(props: Props) {
         tabIndex={0}
         onScroll={onScroll}
       >
-        {lines.length === 0 && (
-          <div className="log-empty">{all.length > 0 ? "No line matches." : props.empty}</div>
+        {lines.length === 0 && !log.isLoading && !log.error && (
+          <div className="log-empty">{isUnfiltered(props.filter) ? props.empty : "No line matches."}</div>
         )}
         <div className="log-rows" style={{ height: rows.getTotalSize() }}>
           {rows.getVirtualItems().map(({ key, index, start }) => {
@@ -129,7 +123,8 @@ export function LogViewer(props: Props) {
           })}
         </div>
       </div>
-      <Spoken lines={all} isFollowing={isFollowing} />
+      {log.error && <ErrorState error={log.error} onRetry={log.toEnd} />}
+      <Spoken lines={lines} isFollowing={isFollowing} />
     </section>
   );
 }
@@ -141,7 +136,7 @@ function useFollowing(
   box: RefObject<HTMLDivElement | null>,
   lines: Line[],
   scrollToIndex: ScrollToIndex,
-  pager: Pager | undefined,
+  log: PagedLog,
 ) {
   // A link to a line leads to that line, not to the end.
   const [isFollowing, setFollowing] = useState(() => location.hash === "");
@@ -154,10 +149,10 @@ function useFollowing(
     (next: boolean) => {
       setFollowing(next);
       setHeldAt(count);
-      if (next && pager?.hasNewer) pager.toEnd();
+      if (next && log.hasNewer) log.toEnd();
       else if (next && count > 0) scrollToIndex(count - 1, { align: "end" });
     },
-    [count, scrollToIndex, pager],
+    [count, scrollToIndex, log],
   );
 
   useEffect(() => {
@@ -166,14 +161,14 @@ function useFollowing(
 
   const readMore = useCallback(() => {
     const element = box.current;
-    if (!element || !pager) return;
-    if (isUpwards.current && element.scrollTop < PAGE_PX) pager.loadOlder();
-    if (pager.hasNewer && isScrolledToEnd(element)) pager.loadNewer();
-  }, [box, pager]);
+    if (!element) return;
+    if (isUpwards.current && element.scrollTop < PAGE_PX) log.loadOlder();
+    if (log.hasNewer && isScrolledToEnd(element)) log.loadNewer();
+  }, [box, log]);
 
   // One page is read at a time. A reader who reached the first or last line meanwhile cannot scroll any further, so no
   // scrolling would ask for the next page.
-  const isIdle = pager !== undefined && !pager.isLoading && !pager.error;
+  const isIdle = !log.isLoading && !log.error;
   useEffect(() => {
     if (isIdle) readMore();
   }, [isIdle, readMore]);
@@ -188,7 +183,7 @@ function useFollowing(
     if (isFollowing && isUpwards.current && !isAtEnd) {
       setFollowing(false);
       setHeldAt(count);
-    } else if (!isFollowing && isAtEnd && !isUpwards.current && !pager?.hasNewer && location.hash === "")
+    } else if (!isFollowing && isAtEnd && !isUpwards.current && !log.hasNewer && location.hash === "")
       setFollowing(true);
   }
 
@@ -293,10 +288,4 @@ function followLabel(isFollowing: boolean, missed: number, hasNewer: boolean): s
   if (isFollowing) return "Following";
   if (hasNewer) return "Latest";
   return missed > 0 ? `Latest (${missed} new)` : "Follow";
-}
-
-function count(shown: number, all: number, dropped: number): string {
-  const total = all.toLocaleString("en");
-  const lines = shown === all ? `${total} lines` : `${shown.toLocaleString("en")} of ${total} lines`;
-  return dropped > 0 ? `${lines}, ${dropped.toLocaleString("en")} older ones not shown` : lines;
 }

@@ -14,6 +14,7 @@ import { Logs } from "./logs";
 import { MemoryPage } from "./memory";
 import { platformPages } from "./pages";
 import { Queries } from "./queries";
+import { Secrets } from "./secrets";
 import { Tests } from "./tests";
 import { Tokens } from "./tokens";
 import { Traces } from "./traces";
@@ -29,6 +30,7 @@ const PAGES: Record<string, ComponentType<{ item: string }>> = {
   documents: Documents,
   memory: MemoryPage,
   queries: Queries,
+  secrets: Secrets,
   tokens: Tokens,
   audit: Audit,
 };

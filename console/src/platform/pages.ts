@@ -17,6 +17,7 @@ export const platformPages: PlatformEntry[] = [
   { name: "documents", title: "Documents" },
   { name: "memory", title: "Memory" },
   { name: "queries", title: "Queries" },
+  { name: "secrets", title: "Secrets" },
   { name: "tokens", title: "Tokens", isAdminOnly: true },
   { name: "audit", title: "Audit log", isAdminOnly: true },
 ];

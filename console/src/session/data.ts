@@ -1,9 +1,8 @@
-/** What the page of a session follows: its row, its launches with their log, and the output of its apps. */
+/** What the page of a session follows: its row, and its launches. */
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { api, type Session, sessionPath, unwrap } from "../api/client";
 import { follow } from "../api/stream";
-import { type Line, LineStore } from "../log/store";
 import { sessionKey } from "../sessions/live";
 import { reportConnection } from "../ui/connection";
 import { type LaunchEvent, type Launches, NO_LAUNCHES, withEvent } from "./launch";
@@ -19,14 +18,10 @@ export function useSession(id: string) {
   });
 }
 
-/** The launches of a session and the store of their log. */
-export function useLaunches(
-  id: string,
-  session: Session | undefined,
-): { launches: Launches; log: LineStore } {
+/** The launches of a session. Their log is read by page (`log.tsx`). */
+export function useLaunches(id: string, session: Session | undefined): Launches {
   const queries = useQueryClient();
   const [launches, setLaunches] = useState(NO_LAUNCHES);
-  const log = useMemo(() => new LineStore(), []);
   const seq = useRef(0);
   const [isOver, setOver] = useState(false);
   const isLaunching = session?.status === "creating";
@@ -43,10 +38,7 @@ export function useLaunches(
         const fresh = events.filter((event) => event.seq > seq.current);
         seq.current = fresh.at(-1)?.seq ?? seq.current;
         const notable = fresh.filter((event) => event.type !== "log");
-        setLaunches((before) =>
-          fresh.reduce((all, event) => (event.type === "log" ? all : withEvent(all, event)), before),
-        );
-        log.append(fresh.filter((event) => event.type === "log").map(toLine));
+        setLaunches((before) => notable.reduce(withEvent, before));
         if (notable.length > 0) void queries.invalidateQueries({ queryKey: sessionKey(id) });
       },
       onState: (state) => {
@@ -58,24 +50,11 @@ export function useLaunches(
       stop();
       reportConnection(name, false);
     };
-  }, [id, shouldFollow, log, queries]);
+  }, [id, shouldFollow, queries]);
 
   // `isOver` becomes false only while a launch is under way, so that its end is seen anew.
   useEffect(() => {
     if (isLaunching) setOver(false);
   }, [isLaunching]);
-  return { launches, log };
-}
-
-function toLine(event: LaunchEvent): Line {
-  return {
-    id: `l-${event.seq}`,
-    position: event.seq,
-    time: event.time,
-    run: event.run_id,
-    role: (event.role as string) || null,
-    stage: event.stage as string,
-    stream: event.stream as string,
-    text: event.line as string,
-  };
+  return launches;
 }

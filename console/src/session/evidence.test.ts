@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { Line } from "../log/store";
-import { lastLines, placeIn } from "./evidence";
+import type { Line } from "../log/line";
+import { placeIn } from "./evidence";
 
 function lines(...texts: string[]): Line[] {
   return texts.map((text, position) => ({
@@ -38,13 +38,5 @@ describe("placeIn", () => {
     expect(
       placeIn(lines("listening on 127.0.0.1:8000", "see ../../etc/x.conf:3", "/etc/passwd.txt:1")),
     ).toBeNull();
-  });
-});
-
-describe("lastLines", () => {
-  it("prefers what the stage wrote to stderr", () => {
-    const all = [...lines("a", "b"), ...lines("c").map((line) => ({ ...line, stream: "stdout" }))];
-    expect(lastLines(all, "r", "services").map((line) => line.text)).toEqual(["a", "b"]);
-    expect(lastLines(all, "r", "health")).toEqual([]);
   });
 });

@@ -1,23 +1,12 @@
-/** What the log says about a failed launch: the last lines of the failed stage, and the file that they name. */
+/** The place in a file of the project that the last lines of a failed launch name. */
 import { plainText } from "../log/ansi";
-import type { Line } from "../log/store";
-
-const SHOWN = 12;
+import type { Line } from "../log/line";
 
 /** A place in a file of the workspace. */
 export interface Place {
   role: string;
   path: string;
   line: number;
-}
-
-/** The last lines of a stage of a run, those on stderr if there are any. */
-export function lastLines(lines: Line[], run: string, stage: string): Line[] {
-  const ofStage = lines.filter(
-    (line) => line.run === run && line.stage === stage && line.stream !== "system",
-  );
-  const errors = ofStage.filter((line) => line.stream === "stderr");
-  return (errors.length > 0 ? errors : ofStage).slice(-SHOWN);
 }
 
 // Python's `File "x.py", line 3`, and `x.js:3` as most others write it.

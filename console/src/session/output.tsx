@@ -1,16 +1,14 @@
-/** The output of the apps of a session, one role and run at a time. */
-import { Group, NativeSelect } from "@mantine/core";
-import { useDebouncedValue } from "@mantine/hooks";
-import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
+/** The output of the apps of a session: of all roles or some, one run at a time. */
+import { NativeSelect } from "@mantine/core";
+import { useMemo, useState } from "react";
 import { type Session, sessionPath } from "../api/client";
-import { OutputLog } from "../log/output";
-import { NO_FILTER } from "../log/store";
+import { type LogFilter, NO_FILTER } from "../log/line";
+import { PagedLog } from "../log/paged";
+import { linkedPlace, outputLog } from "../log/session";
+import { useOpenedLog } from "../log/use";
 import { LogViewer } from "../log/viewer";
 import { reportConnection } from "../ui/connection";
-import { ErrorState } from "../ui/states";
 import type { Run } from "./launch";
-
-const TYPING_MS = 300;
 
 interface Props {
   session: Session;
@@ -18,80 +16,60 @@ interface Props {
   runs: Run[];
 }
 
-/** The role and the position in a link to a line of output. */
-export function linkedLine(hash: string): { role: string; position: number } | null {
-  const found = /^#a-(.+)-(\d+)$/.exec(hash);
-  return found?.[1] ? { role: found[1], position: Number(found[2]) } : null;
-}
-
 export function OutputPanel({ session, runs }: Props) {
-  const roles = Object.keys(session.containers);
-  const linked = linkedLine(location.hash);
-  const [role, setRole] = useState(linked && roles.includes(linked.role) ? linked.role : (roles[0] ?? ""));
   const [chosenRun, setChosenRun] = useState("");
   const run = runs.some((it) => it.id === chosenRun) ? chosenRun : (runs.at(-1)?.id ?? "");
+  if (!run) return null;
   return (
-    <>
-      <Group gap="xs" mb={6}>
-        {roles.length > 1 && (
-          <NativeSelect
-            size="xs"
-            aria-label="Role"
-            data={roles}
-            value={role}
-            onChange={(event) => setRole(event.currentTarget.value)}
-          />
-        )}
-        {runs.length > 1 && (
-          <NativeSelect
-            size="xs"
-            aria-label="Run"
-            value={run}
-            onChange={(event) => setChosenRun(event.currentTarget.value)}
-            data={runs.map((it, index) => ({ value: it.id, label: `Run ${index + 1}` }))}
-          />
-        )}
-      </Group>
-      {run && role && <Output key={`${role} ${run}`} session={session} role={role} run={run} />}
-    </>
+    <Output key={run} session={session} run={run}>
+      {runs.length > 1 && (
+        <NativeSelect
+          size="xs"
+          aria-label="Run"
+          value={run}
+          onChange={(event) => setChosenRun(event.currentTarget.value)}
+          data={runs.map((it, index) => ({ value: it.id, label: `Run ${index + 1}` }))}
+        />
+      )}
+    </Output>
   );
 }
 
-function Output({ session, role, run }: { session: Session; role: string; run: string }) {
+interface OutputProps {
+  session: Session;
+  run: string;
+  children: React.ReactNode;
+}
+
+function Output({ session, run, children }: OutputProps) {
   const id = session.session_id;
-  const name = `output ${id} ${role}`;
-  const [filter, setFilter] = useState(NO_FILTER);
-  const [settled] = useDebouncedValue(filter, TYPING_MS);
-  const log = useMemo(
-    () => new OutputLog(id, role, run, (state) => reportConnection(name, state === "interrupted")),
-    [id, role, run, name],
-  );
-  useSyncExternalStore(log.subscribe, log.snapshot);
-  const isFirst = useRef(true);
-  useEffect(() => {
-    const linked = isFirst.current ? linkedLine(location.hash) : null;
-    isFirst.current = false;
-    log.open(settled, linked?.role === role ? linked.position : null);
-    return () => {
-      log.close();
-      reportConnection(name, false);
-    };
-  }, [log, settled, role, name]);
+  const roles = Object.keys(session.containers);
+  const [filter, setFilter] = useState<LogFilter>(NO_FILTER);
+  const names = roles.join(" ");
+  const log = useMemo(() => {
+    const onState = (state: string) => reportConnection(`output ${id}`, state === "interrupted");
+    return new PagedLog(outputLog(id, names.split(" "), run, onState));
+  }, [id, names, run]);
+  useOpenedLog(log, filter, (hash) => {
+    const linked = linkedPlace(hash);
+    return linked?.role && roles.includes(linked.role) ? linked.place : null;
+  });
+  const query = new URLSearchParams({ source: "output", run });
+  for (const role of filter.roles.length > 0 ? filter.roles : roles) query.append("role", role);
   return (
-    <>
-      <LogViewer
-        store={log}
-        pager={log}
-        label="Output"
-        filter={filter}
-        onFilter={setFilter}
-        roles={[]}
-        stages={[]}
-        runs={[]}
-        downloadHref={`${sessionPath(id)}/lines/download?${new URLSearchParams({ source: "output", role, run })}`}
-        empty="The app has not printed anything yet."
-      />
-      {log.error && <ErrorState error={log.error} onRetry={log.toEnd} />}
-    </>
+    <LogViewer
+      log={log}
+      label="Output"
+      filter={filter}
+      onFilter={setFilter}
+      roles={roles}
+      stages={[]}
+      runs={[]}
+      streams={["stdout", "stderr"]}
+      downloadHref={`${sessionPath(id)}/lines/download?${query}`}
+      empty="The app has not printed anything yet."
+    >
+      {children}
+    </LogViewer>
   );
 }

@@ -2,9 +2,8 @@
 import { Group, Tabs, Text, Title } from "@mantine/core";
 import { Suspense, useState } from "react";
 import { useLocation } from "wouter";
-import { Problem, type Session, sessionPath } from "../api/client";
-import { NO_FILTER } from "../log/store";
-import { LogViewer } from "../log/viewer";
+import { Problem, type Session } from "../api/client";
+import { NO_FILTER } from "../log/line";
 import { PreviewPanel } from "../preview/panel";
 import { sessionName } from "../sessions/names";
 import { lazyPart } from "../ui/lazy";
@@ -15,7 +14,7 @@ import { SessionActions } from "./actions";
 import { useLaunches, useSession } from "./data";
 import { Details } from "./details";
 import { EventList } from "./events";
-import type { Launches, Run } from "./launch";
+import { LaunchLog } from "./log";
 import { Notices } from "./notices";
 import { OutputPanel } from "./output";
 import { ProblemPanel } from "./problem";
@@ -54,12 +53,11 @@ export default function SessionPage({ id, part }: { id: string; part: string | u
 function Opened({ session, part }: { session: Session; part: string }) {
   const id = session.session_id;
   const [, go] = useLocation();
-  const { launches, log } = useLaunches(id, session);
+  const launches = useLaunches(id, session);
   const [filter, setFilter] = useState(NO_FILTER);
   const [openedParts, setOpenedParts] = useState<ReadonlySet<string>>(new Set([part]));
   const name = sessionName(session);
   usePageTitle(name);
-  const roles = Object.keys(session.containers);
   const run = launches.runs.at(-1);
   const hasApps = session.status === "running" || session.status === "error";
 
@@ -98,7 +96,7 @@ function Opened({ session, part }: { session: Session; part: string }) {
           }}
         />
       )}
-      <ProblemPanel session={session} run={run} log={log} onShow={show} />
+      <ProblemPanel session={session} run={run} onShow={show} />
       <Notices session={session} />
       <div className="session-columns">
         <Tabs value={part} onChange={show} keepMounted={false} className="session-parts">
@@ -110,17 +108,7 @@ function Opened({ session, part }: { session: Session; part: string }) {
             ))}
           </Tabs.List>
           <Tabs.Panel value="log" pt="xs">
-            <LogViewer
-              store={log}
-              label="Launch log"
-              filter={filter}
-              onFilter={setFilter}
-              roles={roles}
-              stages={stagesOf(launches)}
-              runs={runsOf(launches)}
-              downloadHref={`${sessionPath(id)}/pipeline-log`}
-              empty="The launch has not printed anything yet."
-            />
+            <LaunchLog session={session} runs={launches.runs} filter={filter} onFilter={setFilter} />
           </Tabs.Panel>
           <Tabs.Panel value="output" pt="xs">
             {hasApps ? (
@@ -160,15 +148,4 @@ function Opened({ session, part }: { session: Session; part: string }) {
       </div>
     </div>
   );
-}
-
-function stagesOf({ runs }: Launches): string[] {
-  return [...new Set(runs.flatMap((run) => run.stages.map((stage) => stage.name)))];
-}
-
-function runsOf({ runs }: Launches): { id: string; label: string }[] {
-  return runs.map((run: Run, index) => ({
-    id: run.id,
-    label: `Run ${index + 1}, ${new Date(run.startedAt).toLocaleString()}`,
-  }));
 }

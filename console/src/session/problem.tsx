@@ -1,34 +1,35 @@
 /** Why a session is in `error`, with the next step as a button. */
 import { Alert, Button, Group, Text } from "@mantine/core";
-import { useSyncExternalStore } from "react";
+import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import type { Session } from "../api/client";
 import { plainText } from "../log/ansi";
-import type { LineStore } from "../log/store";
+import type { Line } from "../log/line";
+import { lastLines } from "../log/session";
 import { ErrorState } from "../ui/states";
 import { useSessionAction } from "./actions";
-import { lastLines, placeIn } from "./evidence";
+import { placeIn } from "./evidence";
 import type { Run } from "./launch";
+
+const SHOWN_LINES = 12;
 
 interface Props {
   session: Session;
   run: Run | undefined;
-  log: LineStore;
   onShow: (part: string) => void;
 }
 
-export function ProblemPanel({ session, run, log, onShow }: Props) {
-  useSyncExternalStore(log.subscribe, log.snapshot);
+export function ProblemPanel({ session, run, onShow }: Props) {
   const recover = useSessionAction(session.session_id, "recover");
   const relaunch = useSessionAction(session.session_id, "relaunch");
   const memory = moreMemory(session);
   const enlarge = useSessionAction(session.session_id, "relaunch", { memory_mb: memory });
   const failed = recover.error ?? relaunch.error ?? enlarge.error;
   const problem = session.status === "error" ? (session.error ?? run?.problem) : null;
+  const lines = useLastLines(session.session_id, run, problem?.stage);
   if (!problem) return null;
   // A launch that failed needs another launch; a session that was lost afterwards is recovered on its volumes.
   const hasFailed = problem.stage !== null && problem.stage !== undefined;
-  const lines = run && problem.stage ? lastLines(log.lines, run.id, problem.stage) : [];
   const place = placeIn(lines);
   return (
     <Alert
@@ -100,6 +101,16 @@ export function ProblemPanel({ session, run, log, onShow }: Props) {
       </Group>
     </Alert>
   );
+}
+
+/** The last lines that the failed stage of a run printed. */
+function useLastLines(id: string, run: Run | undefined, stage: string | null | undefined): Line[] {
+  const found = useQuery({
+    queryKey: ["last lines", id, run?.id, stage],
+    queryFn: () => lastLines(id, run?.id ?? "", stage ?? "", SHOWN_LINES),
+    enabled: Boolean(run && stage),
+  });
+  return found.data ?? [];
 }
 
 /** Twice the memory that the containers have, as far as the operator allows more; null if not. */

@@ -64,7 +64,7 @@ export function PagedTable<T>({ label, list, columns, keyOf, emptyTitle, emptyTe
           loading={query.isFetchingNextPage}
           onClick={() => query.fetchNextPage()}
         >
-          Show older
+          Show more
         </Button>
       )}
     </>

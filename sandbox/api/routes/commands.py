@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.services import Injected
 from sandbox.api.http.streams import event_stream
+from sandbox.domain.redaction import Redactor, StreamRedactor
 from sandbox.domain.variables import Environment
 from sandbox.engine.guest import Guest
 from sandbox.engine.guest_data import Stream
@@ -77,11 +78,13 @@ async def exec_command(
 
     At the timeout the command is killed with everything that it has started, daemons included, except programs that
     have cleared their environment. What a command that ends by itself leaves in the background runs on.
+
+    The session's secrets are replaced by `[secret NAME]` in the output.
     """
-    guest, env = await services.sessions.commands(caller, session_id, body.role)
+    guest, env, hide = await services.sessions.commands(caller, session_id, body.role)
     env = {**env, **body.env}
     if "text/event-stream" in accept:
-        return event_stream(_stream(guest, body, env))
+        return event_stream(_stream(guest, body, env, hide))
     result = await guest.exec(
         body.command,
         cwd=body.cwd,
@@ -92,8 +95,9 @@ async def exec_command(
     return JSONResponse(
         {
             "exit_code": result.exit_code,
-            "stdout": result.stdout.decode("utf-8", "replace"),
-            "stderr": result.stderr.decode("utf-8", "replace"),
+            # In a thread: up to 2 MiB are searched for each value.
+            "stdout": await asyncio.to_thread(hide.text, result.stdout.decode("utf-8", "replace")),
+            "stderr": await asyncio.to_thread(hide.text, result.stderr.decode("utf-8", "replace")),
             "duration_ms": result.duration_ms,
             "timed_out": result.timed_out,
             "truncated": result.truncated,
@@ -101,7 +105,7 @@ async def exec_command(
     )
 
 
-async def _stream(guest: Guest, body: Command, env: dict[str, str]) -> AsyncIterator[bytes]:
+async def _stream(guest: Guest, body: Command, env: dict[str, str], hide: Redactor) -> AsyncIterator[bytes]:
     """The command as server-sent events with a rising seq. The last one is always `exit`.
 
     When the client disconnects, the command is killed.
@@ -113,15 +117,19 @@ async def _stream(guest: Guest, body: Command, env: dict[str, str]) -> AsyncIter
         yield _event(next(seq), "start", {"pid": started.pid})
         await guest.write_stdin(name, (body.stdin or "").encode(), close=True)
         decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}
+        hidden = {stream: StreamRedactor(hide) for stream in Stream}
         timed_out = False
         try:
             async with asyncio.timeout(body.timeout_seconds or DEFAULT_TIMEOUT):
                 async for chunk in guest.output(name):
-                    text = decoders[chunk.stream].decode(chunk.data)
+                    text = hidden[chunk.stream].text(decoders[chunk.stream].decode(chunk.data))
                     yield _event(next(seq), chunk.stream.value, {"data": text})
         except TimeoutError:
             timed_out = True
             await guest.signal(name, signal.SIGKILL)
+        for stream in Stream:
+            if rest := hidden[stream].text(decoders[stream].decode(b"", final=True), end=True):
+                yield _event(next(seq), stream.value, {"data": rest})
         ended = await guest.wait(name)
         yield _event(next(seq), "exit", {"exit_code": ended.exit_code, "timed_out": timed_out})
     except SandboxError as error:

@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import StringConstraints
 from sse_starlette import EventSourceResponse
 
 from sandbox.api.http.auth import CurrentCaller
@@ -14,6 +15,10 @@ from sandbox.api.http.streams import event_stream
 from sandbox.errors import InvalidInput
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["events"])
+
+RoleName = Annotated[str, StringConstraints(min_length=1, max_length=31)]
+#: Roles that a request may name.
+MAX_ROLES = 100
 
 
 @router.get("/{session_id}/events", response_class=EventSourceResponse)
@@ -52,13 +57,14 @@ async def app_logs(
     session_id: UUID,
     caller: CurrentCaller,
     services: Injected,
-    role: Annotated[str | None, Query(max_length=31, description="Only this role; default all")] = None,
+    role: Annotated[list[RoleName], Query(default_factory=list, max_length=MAX_ROLES, description="Default all")],
     follow: Annotated[bool, Query(description="Keep the stream open and send new output")] = False,
-    last_event_id: Annotated[str | None, Header(max_length=500)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=2000)] = None,
 ) -> Response:
-    """The output of the apps as `log` events `{role, stream, line, end}`; `Last-Event-ID` resumes at the exact byte.
+    """The output of the apps as `log` events `{role, stream, line, end, time}`, of some roles or of all.
 
-    `end` is the offset after the line in the role's output, which is the line's `position` in `…/lines`.
+    `Last-Event-ID` resumes at the exact byte. `end` is the offset after the line in the role's output, which is the
+    line's `position` in `…/lines`.
     """
     lines = await services.sessions.app_lines(caller, session_id, role, follow=follow, resume=last_event_id)
     return event_stream(lines)

@@ -257,7 +257,7 @@ def _preview_url(session: Session, services: Services, caller: Caller) -> str | 
     if session.preview_port is None or session.terminated_at is not None:
         return None
     base = services.settings.preview_url(session.session_id).rstrip("/") + session.observations.preview_path
-    signature = services.signer.sign_preview(session.session_id, caller.user_id, UUID(caller.token_id))
+    signature = services.signer.sign_preview(session.session_id, caller.signed_in_by)
     return f"{base}{'&' if '?' in base else '?'}_sbx={signature}"
 
 

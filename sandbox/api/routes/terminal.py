@@ -48,8 +48,11 @@ async def terminal(
     the client has, unless the terminal is a new one or has printed more meanwhile than is stored. Closing the WebSocket
     with code 1000 closes the terminal. The service closes it with 1000 when the shell has ended, with 4000 when another
     connection has the terminal now, and with 1011 when the guest agent does not answer any more.
+
+    Secrets are not redacted: a terminal shows what is typed as well, in pieces and with cursor movement, and clients
+    count its bytes.
     """
-    guest, env = await services.sessions.commands(caller, session_id, role)
+    guest, env, _ = await services.sessions.commands(caller, session_id, role)
     pty = await guest.pty(env=env, terminal=terminal, after=after)
     is_closed = False
     try:

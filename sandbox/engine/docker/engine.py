@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sandbox.domain.egress import PUBLIC, Egress
 from sandbox.engine import labels
-from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Resource, ResourceKind
+from sandbox.engine.base import ContainerSpec, ContainerState, EngineEvent, Refusal, Resource, ResourceKind
 from sandbox.engine.docker import container_config, events
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.errors import EngineConflict, EngineNotFound, is_left_behind
@@ -96,6 +96,10 @@ class DockerEngine:
     async def guard_egress(self) -> bool:
         """Put the firewall's rules for all networks in force again. Return False if they were missing."""
         return await self._networks.guard_egress()
+
+    async def take_refusals(self) -> list[Refusal]:
+        """Return the connections of containers that the firewall refused since the last call."""
+        return await self._networks.take_refusals()
 
     async def ensure_container(self, spec: ContainerSpec) -> ContainerState:
         """Create and start the role's container as far as that is not done yet. See `base.Engine` for the errors.
@@ -304,13 +308,15 @@ class DockerEngine:
             log.warning("%s", error)
 
     async def _end_left_behind(self, spec: ContainerSpec) -> None:
-        """End what runs in a container that the engine has lost, and make its guest agent unreachable.
+        """End what runs in a container that the engine has lost, and the container itself.
 
         No call of the engine ends it. It uses the volume of the container that replaces it.
         """
+        guest = self.guest(spec.session_id, spec.role)
         try:
             async with asyncio.timeout(_LEFT_BEHIND_SECONDS):
-                await self.guest(spec.session_id, spec.role).kill_all()
+                await guest.kill_all()
+                await guest.stop()
         except (GuestError, TimeoutError) as error:
             log.info("nothing is ended in a container that the engine has lost: %s", error)
         await self._close_guests(lambda *key: key == (spec.session_id, spec.role))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +22,8 @@ from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.errors import unreachable
 from sandbox.engine.docker.states import container_state
 from sandbox.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 #: The engine's name of each action of a container, and ours. Podman names some of them differently from Docker.
 _ACTIONS = {
@@ -89,6 +92,10 @@ class _Reader:
             self._put(unreachable("its event stream ended"))
         except EngineError as error:
             self._put(error)
+        except Exception as error:
+            # Whoever reads the events would wait for ever if this thread ended without an error.
+            log.exception("the engine's events cannot be read")
+            self._put(unreachable(f"its events cannot be read: {error!r}"))
 
     def stop(self) -> None:
         with self._lock:

@@ -21,6 +21,8 @@ from uuid import UUID
 import docker
 
 from sandbox.engine import labels
+from sandbox.engine.base import Refusal
+from sandbox.engine.docker import refusals
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.egress import host_addresses, reach_of
 from sandbox.engine.docker.firewall_rules import GuardedNetwork, Service, ruleset
@@ -81,12 +83,32 @@ class Firewall:
             raise unavailable(reason)
         with self._exclusive():
             networks = list(self._guarded(client))
-            present = self._nft("list", "table", "inet", self._table).returncode == 0
-            rules = ruleset(self._table, networks, self._services(), self._permitted)
+            refused = self._refused()
+            rules = ruleset(self._table, networks, self._services(), self._permitted, refused or ())
             done = self._nft("-f", "-", rules=rules)
         if done.returncode != 0:
             raise unavailable(f"nft refused the rules: {done.stderr.strip()[-500:]}")
-        return present
+        return refused is not None
+
+    def take_refusals(self, client: docker.APIClient) -> list[Refusal]:
+        """Return the connections that were refused since the last call, and forget them.
+
+        Raises EngineError `egress_unavailable`.
+        """
+        if (reason := why_not(self._calls.local)) is not None:
+            raise unavailable(reason)
+        with self._exclusive():
+            refused = self._refused()
+            if not refused:
+                return []
+            self._nft("flush", "set", "inet", self._table, refusals.SET)
+        own = {"label": f"{labels.DEPLOYMENT}={self._deployment_id}"}
+        return refusals.attribute(refused, client.containers(filters=own))
+
+    def _refused(self) -> list[refusals.Count] | None:
+        """Return what the rules in force have counted, or None if there are no rules."""
+        listed = self._nft("-j", "list", "set", "inet", self._table, refusals.SET)
+        return refusals.parse(listed.stdout) if listed.returncode == 0 else None
 
     def _guarded(self, client: docker.APIClient) -> Iterator[GuardedNetwork]:
         own = {"label": f"{labels.DEPLOYMENT}={self._deployment_id}"}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from typing import Literal
 
+from sandbox.engine.docker import refusals
+
 #: Addresses that are not on the public internet (RFC 6890): the host's own networks, other containers, metadata
 #: services of clouds. Networks that are reserved for documentation lead nowhere and are left out.
 PRIVATE = tuple(
@@ -30,7 +32,7 @@ PRIVATE = tuple(
         "240.0.0.0/4",
     )
 )
-_REJECT = "reject with icmpx type admin-prohibited"
+_REFUSE = "goto refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,14 @@ def ruleset(
     networks: Sequence[GuardedNetwork],
     services: Iterable[Service] = (),
     permitted: Iterable[IPv4Network] = (),
+    refused: Iterable[refusals.Count] = (),
 ) -> str:
     """Return the input of `nft -f -` that replaces the table in one transaction.
 
     Args:
         services: What containers reach although its address is private, one port each.
         permitted: Private networks that the operator has opened to all containers.
+        refused: What the table that is replaced has counted.
     """
     reachable = sorted({f"{service.address} . {service.port}" for service in services})
     chains = [_chain(f"allowed_{number}", network) for number, network in enumerate(networks)]
@@ -75,11 +79,12 @@ def ruleset(
         _set("private4", "ipv4_addr", [str(network) for network in PRIVATE], "flags interval;"),
         _set("permitted4", "ipv4_addr", _collapsed(permitted), "flags interval;"),
         _set("services", "ipv4_addr . inet_service", reachable),
+        *refusals.rules(refused),
         "chain public {",
         "  ip daddr . th dport @services accept",
         "  ip daddr @permitted4 accept",
-        f"  ip daddr @private4 {_REJECT}",
-        f"  meta nfproto ipv6 {_REJECT}",
+        f"  ip daddr @private4 {_REFUSE}",
+        f"  meta nfproto ipv6 {_REFUSE}",
         "  accept",
         "}",
         *(chain for chain in chains if chain),
@@ -93,7 +98,7 @@ def ruleset(
         "  iifname != @bridges accept",
         "  ct state established,related accept",
         *(f'  iifname "{network.bridge}" jump host_services' for network in networks if network.mode == "all"),
-        f"  {_REJECT}",
+        f"  {_REFUSE}",
         "}",
         "chain host_services { ip daddr . th dport @services accept; }",
         "}",
@@ -107,7 +112,7 @@ def _rule(number: int, network: GuardedNetwork) -> str:
     if network.mode == "all":
         return f'{within}  iifname "{network.bridge}" goto public'
     if network.mode == "none" or not network.allowed:
-        return f'{within}  iifname "{network.bridge}" {_REJECT}'
+        return f'{within}  iifname "{network.bridge}" {_REFUSE}'
     return f'{within}  iifname "{network.bridge}" goto allowed_{number}'
 
 
@@ -116,7 +121,7 @@ def _chain(name: str, network: GuardedNetwork) -> str:
         return ""
     # A list never opens what is closed to everyone: private addresses stay closed, unless they are services.
     allowed = ", ".join(_collapsed(network.allowed))
-    return f"chain {name} {{\n  ip daddr {{ {allowed} }} goto public\n  {_REJECT}\n}}"
+    return f"chain {name} {{\n  ip daddr {{ {allowed} }} goto public\n  {_REFUSE}\n}}"
 
 
 def _collapsed(networks: Iterable[IPv4Network]) -> list[str]:

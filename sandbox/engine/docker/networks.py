@@ -16,6 +16,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from sandbox.domain.egress import Egress
 from sandbox.engine import labels
+from sandbox.engine.base import Refusal
 from sandbox.engine.docker.calls import DockerCalls
 from sandbox.engine.docker.egress import reach_of, resolve
 from sandbox.engine.docker.errors import EngineConflict
@@ -30,6 +31,8 @@ _SHARED_PREFIX = 22
 #: A network that is being created is listed after about 0.1 s. If a subnet is still refused after this many attempts,
 #: something that the engine does not list uses it.
 _ATTEMPTS_PER_SUBNET = 30
+#: How often the engine may refuse a network because one of its name exists, although it lists none.
+_MOST_CONFLICTS = 30
 _PAUSE_SECONDS = 0.1
 
 
@@ -72,6 +75,12 @@ class DockerNetworks:
         if self._guard == "off":
             raise unavailable("SANDBOX_EGRESS_GUARD is off")
         return await self._calls.call(self._firewall.apply)
+
+    async def take_refusals(self) -> list[Refusal]:
+        """Return the connections that the firewall refused since the last call. Raises EngineError."""
+        if self._guard == "off":
+            raise unavailable("SANDBOX_EGRESS_GUARD is off")
+        return await self._calls.call(self._firewall.take_refusals)
 
     async def _protect(self, *, restricted: bool) -> None:
         """Put the rules in force. If this host cannot, that is an error only where a restriction was requested."""
@@ -167,6 +176,7 @@ class DockerNetworks:
         if mtu is not None:
             options = options | {"com.docker.network.driver.mtu": str(mtu)}
         refusals: Counter[IPv4Network] = Counter()
+        conflicts = 0
         while True:
             networks = await self._calls.call(lambda client: client.networks())
             if self._contains(networks, name):
@@ -184,8 +194,17 @@ class DockerNetworks:
                 await self._calls.call(
                     partial(_create_network, name=name, subnet=subnet, network_labels=network_labels, options=options)
                 )
-            except EngineConflict:
-                continue  # Another process has created it since the networks were listed.
+            except EngineConflict as error:
+                # Another process has created it since the networks were listed.
+                conflicts += 1
+                if conflicts > _MOST_CONFLICTS:
+                    raise EngineError(
+                        f"the network {name} is being changed by another process: {error.message}",
+                        code="network_contended",
+                        kind=Kind.CONFLICT,
+                        hint="see `docker network ls`; another replica may be removing the session",
+                    ) from error
+                await asyncio.sleep(_PAUSE_SECONDS)
             except EngineError as error:
                 if "overlap" not in error.message:
                     raise

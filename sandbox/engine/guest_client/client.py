@@ -36,6 +36,8 @@ from sandbox.errors import GuestError
 
 _OUTPUT_FRAME = struct.Struct(">BQI")
 _STREAMS = (Stream.STDOUT, Stream.STDERR)
+#: In place of the stream in a frame: the frame holds the time, in milliseconds, of the chunks after it.
+_TIME = 2
 _PTY_FRAME = struct.Struct(">BI")
 _PTY_DATA, _PTY_RESIZE, _PTY_ENDED, _PTY_HANG_UP, _PTY_TAKEN = range(5)
 #: The header that says where the output of a terminal begins that is sent.
@@ -122,10 +124,10 @@ class GuestClient:
         async with contextlib.aclosing(
             await self._http.open("output", args, silence_seconds=_STREAM_SILENCE_SECONDS)
         ) as response:
-            buffer = bytearray()
+            buffer, frames = bytearray(), _OutputFrames()
             async for part in response:
                 buffer += part
-                for chunk in _pop_chunks(buffer):
+                for chunk in frames.pop(buffer):
                     yield chunk
                 if len(buffer) > ANSWER_BYTES:
                     raise answer_too_large()
@@ -143,6 +145,9 @@ class GuestClient:
     async def kill_all(self) -> int:
         answer, _ = await self._http.call("kill_all")
         return int(answer["killed"])
+
+    async def stop(self) -> None:
+        await self._http.call("stop")
 
     async def running_processes(self) -> list[RunningProcess]:
         answer, _ = await self._http.call("ps")
@@ -285,21 +290,29 @@ class GuestClient:
         await self._http.aclose()
 
 
-def _pop_chunks(buffer: bytearray) -> list[OutputChunk]:
-    """Remove the complete frames at the front of the buffer and return them."""
-    chunks = []
-    position = 0
-    while len(buffer) - position >= _OUTPUT_FRAME.size:
-        stream, offset, length = _OUTPUT_FRAME.unpack_from(buffer, position)
-        end = position + _OUTPUT_FRAME.size + length
-        if len(buffer) < end:
-            break
-        if length:
-            data = bytes(buffer[position + _OUTPUT_FRAME.size : end])
-            chunks.append(OutputChunk(_STREAMS[stream], offset, data))
-        position = end
-    del buffer[:position]
-    return chunks
+class _OutputFrames:
+    """The frames of one stream of output."""
+
+    def __init__(self) -> None:
+        self._time: float | None = None
+
+    def pop(self, buffer: bytearray) -> list[OutputChunk]:
+        """Remove the complete frames at the front of the buffer and return their chunks."""
+        chunks = []
+        position = 0
+        while len(buffer) - position >= _OUTPUT_FRAME.size:
+            stream, offset, length = _OUTPUT_FRAME.unpack_from(buffer, position)
+            end = position + _OUTPUT_FRAME.size + length
+            if len(buffer) < end:
+                break
+            if stream == _TIME:
+                self._time = offset / 1000
+            elif length:
+                data = bytes(buffer[position + _OUTPUT_FRAME.size : end])
+                chunks.append(OutputChunk(_STREAMS[stream], offset, data, self._time))
+            position = end
+        del buffer[:position]
+        return chunks
 
 
 class PtyStream:

@@ -18,7 +18,7 @@ from sandbox.domain.processes import ProcessKind
 from sandbox.domain.stages import StageName
 from sandbox.engine.guest_data import ProcessInfo
 from sandbox.errors import GuestError, StageFailed
-from sandbox.launch.causes.reading import explain
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.command_failures import install_failed
 from sandbox.launch.environment import role_environment, role_root
 from sandbox.launch.install_repairs import second_attempt
@@ -31,9 +31,10 @@ from sandbox.launch.version_demands import version_demands
 class DependenciesStage:
     name = StageName.DEPENDENCIES
 
-    def __init__(self, timeout_seconds: float, keeper: InstallKeeper) -> None:
+    def __init__(self, timeout_seconds: float, keeper: InstallKeeper, causes: Causes) -> None:
         self._timeout = timeout_seconds
         self._keeper = keeper
+        self._causes = causes
 
     async def run(self, context: StageContext) -> StageResult:
         roles = [role for role, plan in context.plan.roles.items() if plan.install]
@@ -63,7 +64,8 @@ class DependenciesStage:
         for demand in version_demands(printed):
             await context.journal.log_line(demand, role=role)
         if ended.exit_code != 0:
-            cause = await explain(guest, lines, role_root(context.plan, role))
+            session_id, root = context.session.session_id, role_root(context.plan, role)
+            cause = await self._causes.explain(session_id, guest, lines, root)
             raise install_failed(role, command, ended, cause)
         if recalled is not None:
             await self._keeper.keep(context, role, recalled)

@@ -19,7 +19,7 @@ from sandbox.domain.stages import StageName
 from sandbox.engine.guest import Guest
 from sandbox.errors import GuestError
 from sandbox.launch.causes.cause import Cause
-from sandbox.launch.causes.reading import explain
+from sandbox.launch.causes.finding import Causes
 from sandbox.launch.command_failures import app_crashed, app_exited, app_never_answered
 from sandbox.launch.crash_detection import CrashDetector
 from sandbox.launch.door import PreviewDoor
@@ -45,11 +45,14 @@ STABLE_SECONDS = 1.0
 class HealthStage:
     name = StageName.HEALTH
 
-    def __init__(self, timeout_seconds: float, door: PreviewDoor | None, preview_url: PreviewUrl) -> None:
+    def __init__(
+        self, timeout_seconds: float, door: PreviewDoor | None, preview_url: PreviewUrl, causes: Causes
+    ) -> None:
         """`door` None: there is no proxy in front of this service, and apps are looked at through the guest agent."""
         self._timeout = timeout_seconds
         self._door = door
         self._preview_url = preview_url
+        self._causes = causes
 
     async def run(self, context: StageContext) -> StageResult:
         roles = [role for role, plan in context.plan.roles.items() if plan.start]
@@ -58,7 +61,10 @@ class HealthStage:
         forwarding = PortForwarding(context)
         all_up = asyncio.Barrier(len(roles))
         results = await for_each(
-            roles, lambda role: _RoleHealth(context, role, self._timeout, forwarding, self._door, all_up).check()
+            roles,
+            lambda role: _RoleHealth(
+                context, role, self._timeout, forwarding, self._door, all_up, self._causes
+            ).check(),
         )
         seen = {role: result for role, result in results.items() if result is not None}
         for result in seen.values():
@@ -124,6 +130,7 @@ class _RoleHealth:
         forwarding: PortForwarding,
         door: PreviewDoor | None,
         all_up: asyncio.Barrier,
+        causes: Causes,
     ) -> None:
         self._context = context
         self._role = role
@@ -132,6 +139,7 @@ class _RoleHealth:
         self._forwarding = forwarding
         self._door = door
         self._all_up = all_up
+        self._causes = causes
         self._guest: Guest = context.engine.guest(context.session.session_id, role)
         self._process = context.process_name(ProcessKind.APP)
         self._follower = OutputFollower(self._guest, context.journal, StageName.HEALTH, role, self._process)
@@ -189,7 +197,8 @@ class _RoleHealth:
 
     async def _cause(self) -> Cause:
         """What the app's output says of its failure."""
-        return await explain(self._guest, list(self._follower.tail), role_root(self._context.plan, self._role))
+        session_id, root = self._context.session.session_id, role_root(self._context.plan, self._role)
+        return await self._causes.explain(session_id, self._guest, self._follower.tail, root)
 
     @property
     def _named_path(self) -> str | None:
@@ -220,6 +229,7 @@ class _RoleHealth:
             guest=self._guest,
             root=role_root(plan, self._role),
             lines=lambda: list(self._follower.tail),
+            cause=lambda: self._causes.find(session.session_id, self._follower.tail, role_root(plan, self._role)),
             inside=direct(self._guest, found.port, tls=tls),
             door=door,
             is_shown=plan.preview_role == self._role,

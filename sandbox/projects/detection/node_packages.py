@@ -21,7 +21,7 @@ _LOCKS = {
     "bun.lockb": "bun",
 }
 _BERRY = "YARN_NODE_LINKER=node-modules"
-_NATIVE = re.compile(r"-linux-(x64|arm64)(-gnu|-glibc)?$")
+_NATIVE = re.compile(r"[-/]linux-(?:x64|64|arm64)(?:-gnu|-glibc)?$")
 
 
 @dataclass(frozen=True, slots=True)

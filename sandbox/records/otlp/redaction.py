@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from sandbox.domain.variables import redacted_lines
+from sandbox.domain.redaction import redacted_lines
 from sandbox.telemetry.rows import MAX_TEXT, column, json_column
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from sandbox.db.connection import Database
 from sandbox.db.periodic import Periodic
@@ -12,6 +13,8 @@ from sandbox.secrets.environments import Environments
 from sandbox.sessions.housekeeping import store
 from sandbox.sessions.housekeeping.app_activity import touch_sessions_with_output
 from sandbox.sessions.housekeeping.encryption import encrypt_sessions
+from sandbox.sessions.housekeeping.refusals import RefusalReports
+from sandbox.sessions.recovery import store as session_events
 from sandbox.sessions.recovery.service import RecoveryService
 
 log = logging.getLogger(__name__)
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 EXPIRY_SECONDS = 3.0
 SWEEP_SECONDS = 60.0
 EGRESS_SECONDS = 30.0
+REFUSALS_SECONDS = 10.0
 ENCRYPTION_SECONDS = 300.0
 
 
@@ -38,10 +42,12 @@ class Housekeeper:
             Periodic(db, "session history", EXPIRY_SECONDS, self._drop_history),
             Periodic(db, "sweep", SWEEP_SECONDS, self._sweep),
             Periodic(db, "egress", EGRESS_SECONDS, self._guard_egress),
+            Periodic(db, "egress refusals", REFUSALS_SECONDS, self._report_refusals),
             Periodic(db, "encryption", ENCRYPTION_SECONDS, self._encrypt),
         ]
         #: Why the rules could not be put in force at the last attempt, to log it once.
         self._unguarded = ""
+        self._refusals = RefusalReports()
 
     async def start(self) -> None:
         for periodic in self._work:
@@ -96,3 +102,15 @@ class Housekeeper:
         if not present or self._unguarded:
             log.info("the rules of what sandboxes may reach are in force")
         self._unguarded = ""
+
+    async def _report_refusals(self) -> None:
+        """Append what the rules have refused to the events of the sessions that tried it."""
+        try:
+            refusals = await self._engine.take_refusals()
+        except EngineError as error:
+            if error.code != "egress_unavailable":  # which `_guard_egress` reports
+                raise
+            return
+        for session_id, events in self._refusals.due(refusals, time.monotonic()).items():
+            async with self._db.transaction() as conn:
+                await session_events.append_events(conn, session_id, events)

@@ -2,7 +2,9 @@
 
 When the container engine answers, at the start of the service and whenever it was away, the sessions are launched again
 whose containers ended with it, and those whose launch it had failed. Launches that failed because a disk was full are
-repeated when there is room. Sessions whose app may have caused the error, and files that are lost, are left to people.
+repeated when there is room. Sessions whose container or network something outside of them has ended or removed are
+launched again some seconds later. Sessions whose app may have caused the error, and files that are lost, are left to
+people.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from sandbox.db.connection import Database
-from sandbox.domain.failures import DISK_FULL, LOSSES_BY_APP
+from sandbox.domain.failures import DISK_FULL, LOSSES_BY_APP, LOSSES_FROM_OUTSIDE
 from sandbox.errors import DatabaseUnavailable, EngineError, SandboxError
 from sandbox.sessions.recovery import store
 from sandbox.sessions.recovery.compare import Action, Finding
@@ -28,11 +30,13 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 #: Attempts that find the engine but leave something undone. What is left then is for an admin's recovery.
 ATTEMPTS = 10
-#: How often launches that failed because a disk was full are looked for, and for how long such a launch has ended by
-#: then: the free space is measured in between.
-ROOM_SECONDS = 10.0
-#: How often a failed launch of one session is repeated within `WINDOW_SECONDS`.
-REPETITIONS = 3
+#: How often sessions are looked for that a full disk or something outside has ended. A launch has failed, and a session
+#: is lost, for at least as long before it is launched again: the free space is measured in between, and whoever has
+#: removed a container or a network on purpose may be about to put another one there.
+ROUND_SECONDS = 10.0
+#: How often a session is launched again within `WINDOW_SECONDS`: one whose launch fails, and one that is lost at rest.
+MOST_LAUNCHES = 3
+MOST_LOSSES = 20
 WINDOW_SECONDS = 3600.0
 
 
@@ -48,8 +52,10 @@ class AutomaticRecovery:
         self._recovery = recovery
         self._has_room = has_room
         self._engine_answers = asyncio.Event()
-        #: When launches of a session were repeated, within the last `WINDOW_SECONDS`.
+        #: When a session in error was launched again, within the last `WINDOW_SECONDS`.
         self._repeated: defaultdict[UUID, deque[float]] = defaultdict(deque)
+        #: The sessions, each with its run, that were lost when the last round looked.
+        self._lost: set[tuple[UUID, UUID]] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,7 +73,7 @@ class AutomaticRecovery:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ROOM_SECONDS):
+                async with asyncio.timeout(ROUND_SECONDS):
                     await self._engine_answers.wait()
             try:
                 if self._engine_answers.is_set():
@@ -75,6 +81,7 @@ class AutomaticRecovery:
                     await self._after_the_engine()
                 elif self._has_room():
                     await self._after_a_full_disk()
+                    await self._after_a_loss()
             except SandboxError as error:
                 log.info("the automatic recovery waits: %s", error)
             except Exception:
@@ -96,10 +103,20 @@ class AutomaticRecovery:
 
     async def _after_a_full_disk(self) -> None:
         async with self._db.read() as conn:
-            failed = await store.failed_launches(conn, DISK_FULL, ROOM_SECONDS)
+            failed = await store.failed_launches(conn, DISK_FULL, ROUND_SECONDS)
         if failed:
             found = await self._recovery.findings(failed)
             await self._launch_again([finding for finding in found if _may_launch_again(finding)], "a disk was full")
+
+    async def _after_a_loss(self) -> None:
+        """Bring back what was lost to something outside and was so in the last round already."""
+        async with self._db.read() as conn:
+            lost = await store.lost(conn, LOSSES_FROM_OUTSIDE)
+        due, self._lost = lost & self._lost, lost
+        if due:
+            found = await self._recovery.findings({session_id for session_id, _ in due})
+            chosen = [finding for finding in found if _may_launch_again(finding)]
+            await self._launch_again(chosen, "something outside has ended or removed a container or a network")
 
     async def _launch_again(self, found: list[Finding], why: str) -> bool:
         """Launch these sessions again; whether nothing is left to do."""
@@ -110,17 +127,18 @@ class AutomaticRecovery:
         return all(outcome.outcome == "done" for outcome in outcomes)
 
     def _may_repeat(self, finding: Finding) -> bool:
-        """Whether the session may be launched again; counts it if its last launch has failed."""
+        """Whether the session may be launched again; counts it if it is in error."""
         session = finding.session
-        if session is None or session.error is None or session.error.stage is None:
+        if session is None or session.error is None:
             return True
+        most = MOST_LOSSES if session.error.stage is None else MOST_LAUNCHES
         now = time.monotonic()
         for session_id, times in list(self._repeated.items()):
             while times and now - times[0] > WINDOW_SECONDS:
                 times.popleft()
             if not times:
                 del self._repeated[session_id]
-        if len(self._repeated[session.session_id]) >= REPETITIONS:
+        if len(self._repeated[session.session_id]) >= most:
             return False
         self._repeated[session.session_id].append(now)
         return True

@@ -140,9 +140,8 @@ class RecoveryService:
             again = await sessions.relaunch(conn, session.session_id, session.status, None, None, self._new_origin())
             if again is None:
                 return False
-            await store.append_event(
-                conn, session.session_id, store.recovery_line(f"recovery: {finding.reason}; launched again")
-            )
+            line = store.recovery_line(f"recovery: {finding.reason}; launched again")
+            await store.append_events(conn, session.session_id, [line])
             if finding.action is Action.RECREATE:
                 await self._alert(conn, finding, "warning", "Containers", "they are created again on their volumes")
         return True

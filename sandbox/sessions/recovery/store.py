@@ -38,6 +38,10 @@ _FAILED_LAUNCHES = text("""
      WHERE s.status = 'error' AND s.work IS NULL AND s.error->>'stage' IS NOT NULL AND s.error->>'code' = :code
        AND r.ended_at < NOW() - make_interval(secs => :seconds)
 """)
+_LOST_SESSIONS = text("""
+    SELECT session_id, run_id FROM sandbox_sessions
+     WHERE status = 'error' AND work IS NULL AND error->>'stage' IS NULL AND error->>'code' = ANY(:codes)
+""")
 #: A session at rest whose row has not changed since it was read.
 _UNCHANGED = "session_id = :session_id AND work IS NULL AND status = :status AND run_id = :run_id"
 _LOST = text(f"""
@@ -65,8 +69,8 @@ _APP_EXITED = text(f"""
      WHERE {_UNCHANGED} AND containers->CAST(:role AS text)->>'app' IS DISTINCT FROM 'exited'
     RETURNING last_seq
 """)
-_NEXT_SEQ = text("""
-    UPDATE sandbox_sessions SET last_seq = last_seq + 1 WHERE session_id = :session_id AND status <> 'terminated'
+_RAISE_SEQ = text("""
+    UPDATE sandbox_sessions SET last_seq = last_seq + :count WHERE session_id = :session_id AND status <> 'terminated'
     RETURNING last_seq, run_id
 """)
 
@@ -105,6 +109,12 @@ async def living(conn: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
 async def failed_launches(conn: AsyncConnection, code: str, seconds: float) -> set[UUID]:
     """The sessions whose last launch has failed with this code, at least so many seconds ago."""
     return set((await conn.execute(_FAILED_LAUNCHES, {"code": code, "seconds": seconds})).scalars())
+
+
+async def lost(conn: AsyncConnection, codes: Collection[str]) -> set[tuple[UUID, UUID]]:
+    """The sessions, each with its run, that were lost at rest with one of these codes."""
+    rows = (await conn.execute(_LOST_SESSIONS, {"codes": list(codes)})).all()
+    return {(row.session_id, row.run_id) for row in rows}
 
 
 async def mark_lost(
@@ -172,11 +182,11 @@ async def record_app_exit(conn: AsyncConnection, session: Session, role: str, ex
     return await _append_events(conn, session, [event], (await conn.execute(_APP_EXITED, values)).scalar_one_or_none())
 
 
-async def append_event(conn: AsyncConnection, session_id: UUID, event: NewEvent) -> None:
-    """Append one event to a session's log, unless the session has ended."""
-    row = (await conn.execute(_NEXT_SEQ, {"session_id": session_id})).one_or_none()
+async def append_events(conn: AsyncConnection, session_id: UUID, new_events: Sequence[NewEvent]) -> None:
+    """Append events to a session's log, unless the session has ended."""
+    row = (await conn.execute(_RAISE_SEQ, {"session_id": session_id, "count": len(new_events)})).one_or_none()
     if row is not None:
-        await events.insert(conn, session_id, row.run_id, [event], last_seq=row.last_seq)
+        await events.insert(conn, session_id, row.run_id, new_events, last_seq=row.last_seq)
         await update_pipeline_log(conn, session_id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -134,7 +134,7 @@ async def test_revoking_a_token_invalidates_its_cookies(browser, service, made):
 
 async def test_a_preview_link_does_not_authenticate_a_caller(browser, made):
     caller = Caller("ann", CallerRole.USER, str(made.record.token_id))
-    signed = signer_of(b"k").sign_preview(uuid4(), caller.user_id, UUID(caller.token_id))
+    signed = signer_of(b"k").sign_preview(uuid4(), caller.signed_in_by)
     answer = await browser.get("/", headers={"cookie": f"{COOKIE}={signed}"})
     assert answer.status_code == 401
 

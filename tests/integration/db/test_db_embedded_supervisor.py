@@ -114,6 +114,36 @@ async def test_a_lock_file_that_a_killed_start_left_empty_does_not_matter(home: 
     await server.start()
 
 
+async def test_a_server_that_is_frozen_is_replaced_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one of several services; a server that answers is left alone."""
+    monkeypatch.setattr("sandbox.db.embedded.SILENT_SECONDS", 2)
+    monkeypatch.setattr("sandbox.db.embedded.END_SECONDS", 2)
+    server = EmbeddedPostgres(home)
+    dsn = await server.start()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
+        before = await running(home)
+        assert not await server.replace_silent()
+        assert (await running(home)).pid == before.pid
+        frozen = [psutil.Process(before.pid), *psutil.Process(before.pid).children()]
+        for process in frozen:
+            process.suspend()
+        replaced = await asyncio.gather(*(EmbeddedPostgres(home).replace_silent() for _ in range(3)))
+    assert sorted(replaced) == [False, False, True]
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in frozen)
+    assert postmasters(home) == [(await running(home)).pid]
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT value FROM kept").fetchone() == (1,)
+
+
+async def test_a_server_that_was_stopped_on_purpose_is_not_replaced(home: Path) -> None:
+    server = EmbeddedPostgres(home)
+    await server.start()
+    await server.stop()
+    assert not await server.replace_silent()
+    assert not (await server.status()).running
+
+
 class Unstartable(EmbeddedPostgres):
     """A server that ends as soon as it is started, or cannot be."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.domain.egress import PUBLIC as EVERYTHING
 from sandbox.domain.egress import Egress, parse_egress
-from sandbox.engine.base import ContainerSpec
+from sandbox.engine.base import ContainerSpec, Refusal
 from sandbox.engine.docker import egress as egress_module
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.errors import EngineError
@@ -121,3 +121,25 @@ async def test_a_host_without_rules_refuses_what_it_cannot_enforce(make_engine: 
     assert refused.value.code == "egress_unavailable"
     await unguarded.ensure_network(uuid4())
     await strict.ensure_network(uuid4())
+
+
+async def test_refusals_are_counted_by_container_and_destination(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    sessions = uuid4(), uuid4()
+    restricted = await engine.ensure_network(sessions[1], parse_egress("none"))
+    await engine.ensure_container(make_spec(sessions[0]))
+    await engine.ensure_container(make_spec(sessions[1], network=restricted))
+    for session_id in sessions:
+        await engine.guest(session_id, "main").wait_ready(60)
+    tried = [f"{host}:{PORT}" for host in (PUBLIC, PRIVATE)]
+    await engine.guest(sessions[0], "main").exec(["python3", "-c", CONNECT, *tried], timeout_seconds=60)
+    # The rules are replaced in between, as another launch does.
+    assert await engine.guard_egress() is True
+    for session_id in (sessions[0], sessions[1]):
+        await engine.guest(session_id, "main").exec(["python3", "-c", CONNECT, *tried], timeout_seconds=60)
+    refused = {one for one in await engine.take_refusals() if one.port == PORT}
+    assert refused == {
+        Refusal(sessions[0], "main", PRIVATE, PORT, "tcp", 2),
+        Refusal(sessions[1], "main", PRIVATE, PORT, "tcp", 1),
+        Refusal(sessions[1], "main", PUBLIC, PORT, "tcp", 1),
+    }
+    assert await engine.take_refusals() == []

@@ -28,6 +28,7 @@ from tests.integration.guest.running_guests import (
     RunningGuest,
     start_guest,
 )
+from tests.waiting import WAIT_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def running_guest() -> Iterator[RunningGuest]:
     yield guest
     guest.process.send_signal(signal.SIGTERM)
     try:
-        assert guest.process.wait(15) == 0
+        assert guest.process.wait(WAIT_SECONDS) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             guest.process.kill()
@@ -49,7 +50,7 @@ def running_guest() -> Iterator[RunningGuest]:
 @pytest.fixture
 async def client(running_guest: RunningGuest) -> AsyncIterator[GuestClient]:
     guest = GuestClient(UnixConnector(running_guest.socket))
-    await guest.wait_ready(10)
+    await guest.wait_ready(WAIT_SECONDS)
     yield guest
     await guest.aclose()
 

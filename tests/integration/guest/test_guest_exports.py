@@ -22,6 +22,7 @@ from sandbox.errors import GuestError
 from sandbox.guest import otlp_server
 from sandbox.guest.export_queue import WAITING_LIMIT
 from tests.integration.guest.running_guests import RunningGuest, start_guest
+from tests.waiting import WAIT_SECONDS
 
 PROTOBUF = {"Content-Type": "application/x-protobuf", "Authorization": "Bearer t"}
 
@@ -278,7 +279,7 @@ async def test_an_app_that_sends_requests_without_a_pause_does_not_block_the_con
 
     floods = [asyncio.create_task(flood()) for _ in range(4)]
     await asyncio.sleep(0.2)
-    assert (await asyncio.wait_for(client.exec("echo here"), 20)).stdout == b"here\n"
+    assert (await asyncio.wait_for(client.exec("echo here"), WAIT_SECONDS)).stdout == b"here\n"
     for task in floods:
         task.cancel()
     await asyncio.gather(*floods, return_exceptions=True)
@@ -304,7 +305,7 @@ async def test_a_used_otlp_port_is_logged_and_everything_else_works(
     guest = start_guest(folder, used_port)
     try:
         client = GuestClient(UnixConnector(guest.socket))
-        await client.wait_ready(10)
+        await client.wait_ready(WAIT_SECONDS)
         assert (await client.exec("echo here")).stdout == b"here\n"
         assert used_port in await client.listening_ports()
         async with collecting(client):
@@ -312,6 +313,6 @@ async def test_a_used_otlp_port_is_logged_and_everything_else_works(
         await client.aclose()
     finally:
         guest.process.terminate()
-        assert guest.process.wait(15) == 0
+        assert guest.process.wait(WAIT_SECONDS) == 0
         shutil.rmtree(folder)
     assert f"apps cannot report to 127.0.0.1:{used_port}: " in capfd.readouterr().err

@@ -18,6 +18,7 @@ from sandbox.engine.guest_client.client import GuestClient, PtyStream
 from sandbox.engine.guest_client.http import UnixConnector
 from sandbox.errors import GuestError, Kind
 from tests.integration.guest.running_guests import RunningGuest
+from tests.waiting import WAIT_SECONDS, watch_begins
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -83,7 +84,7 @@ async def test_closing_a_tunnel_closes_the_connection_to_the_app(client: GuestCl
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         with await client.tunnel(server.sockets[0].getsockname()[1]) as tunnel:
             await asyncio.get_running_loop().sock_sendall(tunnel, b"x")
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), WAIT_SECONDS)
 
 
 async def test_a_closed_port_is_refused(client: GuestClient) -> None:
@@ -205,11 +206,10 @@ async def test_watch(client: GuestClient) -> None:
     await client.write_file(f"{folder}/there", b"1")
     await client.make_directory(f"{folder}/node_modules")
     async with contextlib.aclosing(client.watch(folder)) as watching:
-        first = asyncio.ensure_future(anext(watching))
-        await asyncio.sleep(0.5)
+        await watch_begins(client, folder, watching)
         await client.write_file(f"{folder}/node_modules/skipped", b"1")
         await client.write_file(f"{folder}/sub/new", b"1")
-        assert await first == {"type": "created", "path": f"{folder}/sub"}
+        assert await anext(watching) == {"type": "created", "path": f"{folder}/sub"}
         assert await anext(watching) == {"type": "created", "path": f"{folder}/sub/new"}
         await client.write_file(f"{folder}/there", b"22")
         assert await anext(watching) == {"type": "modified", "path": f"{folder}/there"}
@@ -259,7 +259,7 @@ async def test_a_socket_path_of_any_length(tmp_path: Path, running_guest: Runnin
     folder.mkdir()
     (folder / "agent.sock").symlink_to(running_guest.socket)
     client = GuestClient(UnixConnector(folder / "agent.sock"))
-    await client.wait_ready(5)
+    await client.wait_ready(WAIT_SECONDS)
     await client.aclose()
 
 

@@ -19,7 +19,7 @@ import pytest_asyncio
 import uvicorn
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from sandbox.domain.caller import Caller, CallerRole
+from sandbox.domain.caller import Caller, CallerRole, SignedInBy
 from sandbox.domain.session import SessionStatus
 from sandbox.edge.configuration import edge_configuration
 from sandbox.edge.folder import EdgeFolder
@@ -32,6 +32,8 @@ from sandbox.preview.router import HostRouter
 from sandbox.preview.target import Grant, PreviewTarget
 from sandbox.settings import Settings
 from tests.integration.preview.upstream import Upstream
+from tests.ports import reserve_port
+from tests.waiting import WAIT_SECONDS
 
 DOMAIN = "preview.localhost"
 
@@ -107,17 +109,17 @@ class Signer:
         self.link_seconds = 300
         self._link = URLSafeTimedSerializer("a secret of this test", salt="link")
 
-    def sign_preview(self, session_id: UUID, user_id: str, token_id: UUID | None = None) -> str:
-        return str(self._link.dumps([str(session_id), user_id]))
+    def sign_preview(self, session_id: UUID, by: SignedInBy) -> str:
+        return str(self._link.dumps([str(session_id), by.user_id]))
 
-    def read_preview(self, value: str, session_id: UUID) -> tuple[str, UUID | None]:
+    def read_preview(self, value: str, session_id: UUID) -> SignedInBy:
         try:
             bound_to, user_id = self._link.loads(value, max_age=self.link_seconds)
         except BadSignature as error:
             raise SandboxError("not signed here, or expired", kind=Kind.UNAUTHENTICATED) from error
         if bound_to != str(session_id):
             raise SandboxError("signed for another session", kind=Kind.UNAUTHENTICATED)
-        return str(user_id), None
+        return SignedInBy(str(user_id))
 
 
 class Store:
@@ -126,7 +128,7 @@ class Store:
     def __init__(self) -> None:
         self.grants: dict[str, Grant] = {}
         self.ended: set[str] = set()
-        #: Whether the tokens of new grants are no longer good.
+        #: Whether what new grants are made with is no longer good.
         self.refuses = False
 
     async def insert(self, grant: Grant, lifetime_seconds: int) -> bool:
@@ -207,7 +209,7 @@ class World:
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds; TimeoutError if it never does."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not condition():
                 await asyncio.sleep(0.01)
 
@@ -227,7 +229,7 @@ class World:
     def cookie(self, session_id: UUID, port: int | None = None, user_id: str = "ann") -> str:
         """The cookie of a browser that has signed in."""
         key = secrets.token_urlsafe(16)
-        self.store.grants[key] = Grant(key, session_id, user_id, None)
+        self.store.grants[key] = Grant(key, session_id, SignedInBy(user_id))
         return f"__sbx_preview={port or self.sessions.targets[session_id].preview_port or 0}.{key}"
 
     def headers(self, session_id: UUID, port: int | None = None, **more: str) -> dict[str, str]:
@@ -257,9 +259,7 @@ class Servers:
 
 @pytest_asyncio.fixture(scope="session")
 async def servers() -> AsyncIterator[Servers]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     home = Path(tempfile.mkdtemp(prefix="sbx-"))
     settings = Settings(home=home, port=port, preview_domain=DOMAIN)
     edge = EdgeProcess(settings)

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.domain.session import SessionError, SessionStatus
 from sandbox.errors import DatabaseUnavailable
 
@@ -23,7 +24,7 @@ def told(answer):
 
 async def test_a_link_becomes_a_cookie_and_leaves_the_address(world, client):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     first = await client.get(f"/page?a=1&_sbx={link}&b=2", headers={"host": world.host(session_id)})
     assert (first.status_code, first.headers["location"]) == (302, "/page?a=1&b=2")
     assert first.headers["cache-control"] == "no-store"
@@ -38,7 +39,7 @@ async def test_a_link_or_token_that_has_ended_opens_nothing(world, client):
     session_id = world.session()
     host = {"host": world.host(session_id)}
     world.store.refuses = True
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     for method in ("GET", "POST"):
         answer = await client.request(method, f"/?_sbx={link}", headers=host)
         assert answer.status_code == 404
@@ -48,7 +49,7 @@ async def test_a_link_or_token_that_has_ended_opens_nothing(world, client):
 
 async def test_in_a_frame_of_the_console_the_cookie_is_partitioned(world, client):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     framed = {"sec-fetch-dest": "iframe", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     answer = await client.get(f"/?_sbx={link}", headers={"host": world.host(session_id)} | framed)
     assert answer.headers["set-cookie"].endswith("; Path=/; HttpOnly; SameSite=None; Secure; Partitioned")
@@ -57,7 +58,7 @@ async def test_in_a_frame_of_the_console_the_cookie_is_partitioned(world, client
 @pytest.mark.parametrize("path", ["//evil.example/x", "/\\evil.example/x", "///evil.example"])
 async def test_the_redirect_never_leaves_the_host(world, path):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     writer.write(f"GET {path}?_sbx={link} HTTP/1.1\r\nhost: {world.host(session_id)}\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -69,7 +70,7 @@ async def test_the_redirect_never_leaves_the_host(world, path):
 
 async def test_a_post_with_a_link_passes_without_it(world, client):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     answer = await client.post(f"/echo?_sbx={link}", content=b"body", headers={"host": world.host(session_id)})
     assert answer.text == "POST 4 body"
     assert world.app.seen[0]["query_string"] == b""
@@ -103,14 +104,14 @@ async def test_whatever_is_not_yours_looks_like_nothing(world, client):
         ):
             answer = await client.get("/", headers={"host": world.host(wanted)} | headers)
             assert told(answer) == nothing
-        for link in (world.signer.sign_preview(mine, "ann"), "forged", ""):
+        for link in (world.signer.sign_preview(mine, SignedInBy("ann")), "forged", ""):
             assert told(await client.get(f"/?_sbx={link}", headers={"host": world.host(wanted)})) == nothing
     assert world.app.seen == []
 
 
 async def test_an_expired_link_looks_like_nothing_and_says_how_to_go_on(world, client):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     world.signer.link_seconds = -1
     answer = await client.get(f"/?_sbx={link}", headers={"host": world.host(session_id), "accept": HTML})
     assert answer.status_code == 404

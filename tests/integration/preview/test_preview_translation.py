@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.edge.access_log import AccessLogReader, PreviewRequest
 from tests.integration.preview.conftest import Servers, World
 
@@ -62,7 +63,7 @@ async def test_without_origin_and_referer_the_app_sees_none(world: World, client
 
 async def test_with_public_names_the_app_is_asked_as_the_visitor_asks(world: World, client: httpx.AsyncClient) -> None:
     session_id = world.session(public_names=True)
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     host = world.host(session_id)
     opened = await client.get(f"/?_sbx={link}", headers={"host": host})
     cookie = opened.headers["set-cookie"].partition(";")[0]
@@ -154,7 +155,7 @@ class Visitor:
 
 async def test_one_sign_in_is_enough_for_all_ports(world: World, client: httpx.AsyncClient) -> None:
     session_id = world.session()
-    visitor, link = Visitor(client), world.signer.sign_preview(session_id, "ann")
+    visitor, link = Visitor(client), world.signer.sign_preview(session_id, SignedInBy("ann"))
     await visitor.open(world.host(session_id), f"/?_sbx={link}")
     other = world.host(session_id, world.app6_port)
     url, answer = await visitor.open(other, "/deep%2Fer?a=1")
@@ -169,7 +170,7 @@ async def test_a_page_reaches_another_port_of_its_session_without_cookies(
     world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id, foreign = world.session(), world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     own = f"http://{world.host(session_id)}"
     asked: dict[str, Any] = {"host": world.host(session_id, world.app6_port), "sec-fetch-mode": "cors"}
     page = asked | {"origin": own, "sec-fetch-site": "same-site"}

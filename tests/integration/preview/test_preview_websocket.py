@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from sandbox.domain.caller import SignedInBy
 from sandbox.domain.session import SessionStatus
 
 MIB = 1024 * 1024
@@ -98,7 +99,7 @@ async def test_nothing_without_a_cookie_or_with_that_of_another_session(world):
 
 async def test_a_link_or_a_token_opens_a_socket_and_stays_here(world):
     session_id = world.session()
-    link = world.signer.sign_preview(session_id, "ann")
+    link = world.signer.sign_preview(session_id, SignedInBy("ann"))
     async with open_socket(world, session_id, f"/echo?_sbx={link}&a=1", cookie=False):
         pass
     async with open_socket(world, session_id, cookie=False, headers={"authorization": "Bearer sbx_ann"}):

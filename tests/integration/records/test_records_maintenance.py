@@ -14,6 +14,7 @@ from sandbox.records.agents.components import Components
 from sandbox.records.maintenance import RETENTION, Maintenance
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
+from tests.waiting import WAIT_SECONDS
 
 
 async def run(database, *statements):
@@ -156,12 +157,19 @@ async def test_a_locked_table_is_left_for_the_next_run(database):
 
 
 async def test_long_work_keeps_its_lock(database, monkeypatch):
-    monkeypatch.setattr("sandbox.db.periodic.KEEPALIVE_SECONDS", 0.2)
-    async with database.transaction() as connection:
-        await connection.execute(text("SET idle_in_transaction_session_timeout = '1s'"))
+    monkeypatch.setattr("sandbox.db.periodic.KEEPALIVE_SECONDS", 0.05)
+    used = "SELECT query_start FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
     async with exclusive(database, "long work") as ours:
         assert ours
-        await asyncio.sleep(2)  # longer than the idle timeout of transactions
+        seen: set[object] = set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(seen) < 4:  # PostgreSQL would end the transaction if its connection were not used
+                seen.add(
+                    await value(
+                        database,
+                        used + " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                    )
+                )
         async with exclusive(database, "long work") as another:
             assert not another
     async with exclusive(database, "long work") as again:
@@ -183,7 +191,7 @@ async def test_periodic_work_runs_in_one_replica_and_continues_after_failures(da
     async with exclusive(database, "test work"):
         assert await Periodic(database, "test work", 1, work).once() is False
     periodic.start()
-    await asyncio.wait_for(done.wait(), 30)
+    await asyncio.wait_for(done.wait(), WAIT_SECONDS)
     await periodic.close()
     assert caplog.text.count("not today") == 1
 
@@ -205,7 +213,7 @@ async def maintenance(database, tmp_path):
 
 async def test_maintenance_runs_its_jobs(maintenance, database):
     reported = "SELECT count(*) FROM agents WHERE status = 'healthy' AND name IN ('PostgreSQL', 'Container Engine')"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         while await value(database, reported) < 2:
             await asyncio.sleep(0.05)
 

@@ -118,8 +118,7 @@ async def test_an_invalid_token_is_refused(services, app_in_session, session_id,
     token = {
         "of another deployment": signer_of(b"x").sign_exports(session_id, "ada"),
         "cut": good[:-2],
-        "of another purpose": EXPORTS_TOKEN_PREFIX
-        + services.signer.sign_preview(session_id, ada.user_id, UUID(ada.token_id)),
+        "of another purpose": EXPORTS_TOKEN_PREFIX + services.signer.sign_preview(session_id, ada.signed_in_by),
         "of another session's user": good.partition(".")[0] + "." + other.partition(".")[2],
     }[how]
     refused = await app_in_session.post("/v1/logs", json=logs(1), headers={"Authorization": f"Bearer {token}"})

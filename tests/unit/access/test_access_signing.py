@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
 from sandbox.access import signing
 from sandbox.access.signing import SignatureRefused, Signer
-from sandbox.domain.caller import Caller, CallerRole
+from sandbox.domain.caller import Caller, CallerRole, SignedInBy
 from tests.fakes.secrets import signer as signer_of
 
 SESSION = UUID("11111111-2222-4333-8444-555555555555")
@@ -24,15 +25,10 @@ def signer() -> Signer:
 
 
 def test_signed_values_can_be_read(signer):
-    assert signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
-        CALLER.user_id,
-        TOKEN_ID,
-    )
-    same_key = signer_of(b"a")
-    assert same_key.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION) == (
-        CALLER.user_id,
-        TOKEN_ID,
-    )
+    browser = replace(CALLER, sign_in=bytes(range(32))).signed_in_by
+    for by in (CALLER.signed_in_by, browser, SignedInBy("ada")):
+        for reader in (signer, signer_of(b"a")):
+            assert reader.read_preview(signer.sign_preview(SESSION, by), SESSION) == by
 
 
 def test_a_value_is_refused_for_another_purpose(signer):
@@ -56,7 +52,7 @@ def test_other_values_are_refused_as_session_token(signer, change):
             with pytest.raises(SignatureRefused):
                 signer.read_exports(value)
     for other in (
-        signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID),
+        signer.sign_preview(SESSION, CALLER.signed_in_by),
         signer_of(b"b").sign_exports(SESSION, "ada"),
     ):
         with pytest.raises(SignatureRefused):
@@ -65,11 +61,11 @@ def test_other_values_are_refused_as_session_token(signer, change):
 
 def test_preview_of_another_session_is_refused(signer):
     with pytest.raises(SignatureRefused, match="another session"):
-        signer.read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), uuid4())
+        signer.read_preview(signer.sign_preview(SESSION, CALLER.signed_in_by), uuid4())
 
 
 def test_expired_links_are_refused(signer, monkeypatch):
-    value, now = signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), time.time()
+    value, now = signer.sign_preview(SESSION, CALLER.signed_in_by), time.time()
     monkeypatch.setattr(time, "time", lambda: now + signing.PREVIEW_LINK_SECONDS - 5)
     signer.read_preview(value, SESSION)
     monkeypatch.setattr(time, "time", lambda: now + signing.PREVIEW_LINK_SECONDS + 5)
@@ -82,9 +78,9 @@ def test_expired_links_are_refused(signer, monkeypatch):
 )
 def test_changed_values_are_refused(signer, change):
     with pytest.raises(SignatureRefused):
-        signer.read_preview(change(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID)), SESSION)
+        signer.read_preview(change(signer.sign_preview(SESSION, CALLER.signed_in_by)), SESSION)
 
 
 def test_another_key_is_refused(signer):
     with pytest.raises(SignatureRefused):
-        signer_of(b"b").read_preview(signer.sign_preview(SESSION, CALLER.user_id, TOKEN_ID), SESSION)
+        signer_of(b"b").read_preview(signer.sign_preview(SESSION, CALLER.signed_in_by), SESSION)

@@ -25,7 +25,7 @@ with process.claim(Settings()):
     time.sleep(600)
 """
 
-#: As a service that is asked to end does, and takes a moment.
+#: As a service that is asked to end does, and ends when the test permits it.
 ENDING = """
 import signal, sys, time
 from sandbox.cli import process
@@ -33,7 +33,7 @@ from sandbox.settings import Settings
 def end(*_):
     process.note_ending(process.pid_file(Settings()))
     print("ending", flush=True)
-    time.sleep(0.5)
+    sys.stdin.readline()
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
 with process.claim(Settings()):
@@ -74,13 +74,17 @@ def test_only_one_service_per_data_folder_and_port(settings: Settings) -> None:
 def test_a_service_that_is_about_to_end_is_not_taken_for_a_running_one(settings: Settings) -> None:
     path = process.pid_file(settings)
     env = {**os.environ, "SANDBOX_HOME": str(settings.home), "SANDBOX_PORT": str(settings.port)}
-    with subprocess.Popen([sys.executable, "-c", ENDING], env=env, stdout=subprocess.PIPE, text=True) as ending:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDING], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as ending:
+        assert ending.stdin is not None
         assert ending.stdout is not None
         assert ending.stdout.readline() == "held\n"
         assert process.staying_pid(path) == ending.pid
         ending.terminate()
         assert ending.stdout.readline() == "ending\n"
         assert process.running_pid(path) == ending.pid
+        ending.stdin.close()
         assert process.staying_pid(path) is None
         assert ending.wait(60) == 0
 

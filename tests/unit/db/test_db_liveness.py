@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import cast
+from unittest.mock import AsyncMock
 
 import pytest
 
 from sandbox.db.connection import Database
 from sandbox.db.liveness import Liveness
+from sandbox.errors import DatabaseUnavailable
 
 
 class Server:
@@ -45,9 +47,27 @@ async def test_a_server_is_silent_after_two_attempts_until_it_answers(
 ) -> None:
     monkeypatch.setattr("sandbox.db.liveness.CHECK_SECONDS", 0)
     server = Server(answers)
-    liveness = Liveness(cast("Database", server))
+    liveness = Liveness(cast("Database", server), AsyncMock())
     await liveness.start()
     async with asyncio.timeout(20):
         await server.done.wait()
     await liveness.close()
     assert server.history[: len(history)] == history
+
+
+async def test_a_server_that_stays_silent_is_replaced_and_again_after_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.db.liveness.CHECK_SECONDS", 0)
+    monkeypatch.setattr("sandbox.db.liveness.REPLACE_ATTEMPTS", 3)
+    server = Server([False, False, True, *[False] * 7])
+    replaced_after: list[int] = []
+
+    async def replace() -> None:
+        replaced_after.append(len(server.history))
+        raise DatabaseUnavailable("PostgreSQL does not end", hint="")
+
+    liveness = Liveness(cast("Database", server), replace)
+    await liveness.start()
+    async with asyncio.timeout(20):
+        await server.done.wait()
+    await liveness.close()
+    assert replaced_after == [6, 9]

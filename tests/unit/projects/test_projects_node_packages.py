@@ -60,6 +60,13 @@ def lock(*contained: str) -> str:
     return json.dumps({"packages": packages | {f"node_modules/{name}": {} for name in contained}})
 
 
+@pytest.mark.parametrize("native", ["@esbuild/linux-x64", "turbo-linux-64", "lightningcss-linux-x64-gnu"])
+def test_native_packages_are_recognised_by_their_names(plan_of: PlanOf, native: str) -> None:
+    packages = {"": {}, "node_modules/tool": {"optionalDependencies": {native: "1", "tool-darwin-arm64": "1"}}}
+    files = {"package.json": WEB, "package-lock.json": json.dumps({"packages": packages})}
+    assert f"lacks {native}:" in str(only(plan_of(files))[1].install)
+
+
 @pytest.mark.parametrize(
     ("content", "install"),
     [

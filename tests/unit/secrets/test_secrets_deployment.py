@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.access.signing import SignatureRefused, Signer
+from sandbox.domain.caller import SignedInBy
 from sandbox.secrets.deployment import adopt_keys
 from sandbox.secrets.keys import KEY_BYTES, KeyRing, KeysUnusable
 from tests.fakes.world import World, one_role
@@ -41,7 +42,7 @@ async def test_the_signing_key_of_an_earlier_release_leaves_the_database(world: 
     # The containers of running sessions have such tokens.
     assert signer.read_exports(forger.sign_exports(session.session_id, "ada")) == (session.session_id, "ada")
     with pytest.raises(SignatureRefused):
-        signer.read_preview(forger.sign_preview(session.session_id, "ada", None), session.session_id)
+        signer.read_preview(forger.sign_preview(session.session_id, SignedInBy("ada")), session.session_id)
 
 
 async def test_a_database_is_used_with_its_own_keys_only(world: World) -> None:

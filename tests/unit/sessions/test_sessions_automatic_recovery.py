@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.domain.events import EventType
 from sandbox.domain.session import Session, SessionStatus
-from sandbox.sessions.recovery.automatic import REPETITIONS, AutomaticRecovery
+from sandbox.sessions.recovery.automatic import MOST_LAUNCHES, AutomaticRecovery
 from sandbox.sessions.recovery.compare import Action
 from tests.fakes.processes import Script
 from tests.fakes.world import World, eventually, one_role, two_roles
@@ -139,6 +139,60 @@ async def test_after_a_restart_of_the_engine_sessions_come_back(world: World) ->
         assert (after.run_id, after.error.code) == (session.run_id, code)
 
 
+@pytest.fixture
+def engine_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is brought back because the engine answers, so that what is seen has another cause."""
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic._ended_with_the_engine", lambda _: False)
+
+
+@pytest.mark.usefixtures("engine_stays")
+@pytest.mark.parametrize("loss", ["kill", "destroy", "disconnect", "remove_network"])
+async def test_what_something_outside_has_ended_or_removed_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROUND_SECONDS", 0.05)
+    session = await world.launched(two_roles())
+    await world.guest(session, "backend").write_file("edited", b"by the user")
+    async with started(world):
+        role = () if loss == "remove_network" else ("backend",)
+        getattr(world.engine, loss)(session.session_id, *role)
+        await world.until(session, lambda row: row.run_id != session.run_id and row.status is SessionStatus.RUNNING)
+    codes = [event.data["code"] for event in await world.events(session, EventType.PROBLEM)]
+    expected = {"kill": "container_exited", "destroy": "container_gone"}.get(loss, "network_lost")
+    assert codes == [expected]
+    assert await world.guest(session, "backend").stat("edited") is not None
+
+
+@pytest.mark.usefixtures("engine_stays")
+async def test_what_was_lost_just_now_is_left_for_a_round(world: World) -> None:
+    """Who has done it may be about to put it right."""
+    session = await world.launched(two_roles())
+    async with started(world):
+        world.engine.disconnect(session.session_id, "backend")
+        await world.until_status(session, SessionStatus.ERROR)
+        world.engine.reconnect(session.session_id, "backend")
+        await world.until_status(session, SessionStatus.RUNNING)
+    assert (await world.read(session)).run_id == session.run_id
+
+
+@pytest.mark.usefixtures("engine_stays")
+async def test_a_session_that_is_lost_again_and_again_is_left_in_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROUND_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.MOST_LOSSES", 1)
+    session = await world.launched(one_role())
+    async with started(world):
+        world.engine.kill(session.session_id, "main")
+        await world.until(session, lambda row: row.run_id != session.run_id and row.status is SessionStatus.RUNNING)
+        second = await world.read(session)
+        world.engine.kill(session.session_id, "main")
+        await world.until_status(session, SessionStatus.ERROR)
+        await asyncio.sleep(0.3)
+    after = await world.read(session)
+    assert (after.run_id, after.status) == (second.run_id, SessionStatus.ERROR)
+
+
 async def refused_for_space(world: World) -> Session:
     """A session whose launch failed because there was no disk space. The next install succeeds."""
     session = await world.create_project(one_role())
@@ -151,11 +205,11 @@ async def refused_for_space(world: World) -> Session:
     return session
 
 
+@pytest.mark.usefixtures("engine_stays")
 async def test_a_launch_that_a_full_disk_ended_is_repeated_once_there_is_room(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROOM_SECONDS", 0.05)
-    monkeypatch.setattr("sandbox.sessions.recovery.automatic._ended_with_the_engine", lambda _: False)
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROUND_SECONDS", 0.05)
     session = await refused_for_space(world)
     world.guest(session).script("install", Script(b"installed\n"))
     room = False
@@ -169,7 +223,7 @@ async def test_a_launch_that_a_full_disk_ended_is_repeated_once_there_is_room(
 async def test_a_launch_that_never_has_enough_room_is_repeated_a_few_times(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROOM_SECONDS", 0.05)
+    monkeypatch.setattr("sandbox.sessions.recovery.automatic.ROUND_SECONDS", 0.05)
     session = await refused_for_space(world)
 
     async def runs() -> int:
@@ -177,9 +231,9 @@ async def test_a_launch_that_never_has_enough_room_is_repeated_a_few_times(
         return sum(event.data["status"] == "creating" for event in events)
 
     async def all_repeated() -> bool:
-        return await runs() == 1 + REPETITIONS and (await world.read(session)).status is SessionStatus.ERROR
+        return await runs() == 1 + MOST_LAUNCHES and (await world.read(session)).status is SessionStatus.ERROR
 
     async with started(world):
         await eventually(all_repeated)
         await asyncio.sleep(0.3)
-        assert await runs() == 1 + REPETITIONS
+        assert await runs() == 1 + MOST_LAUNCHES

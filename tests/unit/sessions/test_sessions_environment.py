@@ -42,7 +42,7 @@ async def stored(world: World, session: Session) -> str:
 
 
 async def environment(world: World, session: Session) -> dict[str, str]:
-    _, env = await world.sessions.commands(CALLER, session.session_id, None)
+    _, env, _ = await world.sessions.commands(CALLER, session.session_id, None)
     return env
 
 
@@ -126,7 +126,7 @@ async def test_secrets_are_redacted_where_apps_print_them(world: World) -> None:
     assert "[secret key]" in error.message
     assert VALUE not in await stored(world, session)
     lines_of_app = [line async for line in await world.sessions.app_lines(
-        CALLER, session.session_id, None, follow=False, resume=None)]  # fmt: skip
+        CALLER, session.session_id, [], follow=False, resume=None)]  # fmt: skip
     assert VALUE not in str(lines_of_app)
     assert "[secret key]" in str(lines_of_app)
 
