@@ -6,10 +6,10 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up down unit test soak chaos bench corpus check format lock sbom pin clean environment
+.PHONY: help demo up down unit test soak chaos bench bench-keep bench-compare corpus check format lock sbom pin clean environment
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: environment ## Start everything, launch examples/fullstack and print the URL of its preview
 	@$(BIN)/sandbox demo
@@ -21,13 +21,15 @@ down: ## Stop what was started; data stays
 	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox down; fi
 
 # A file is never split, because its tests may share a fixture; the order is that of the command line.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := --dist loadfile --no-loadscope-reorder
+# Of `make test`. More than a small machine has cores, because most of the time a test waits for containers.
+WORKERS ?= 3
 
 unit: environment ## Run the tests that need neither a container engine nor root nor a browser (about a minute)
-	@$(BIN)/pytest $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
+	@$(BIN)/pytest -n logical --maxprocesses 8 $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
 
-test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some
-	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
+test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some, WORKERS=2 fewer at once
+	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -n $(WORKERS) $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
 
 soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_EXAMPLES, SOAK_SEED)
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -s tests/soak
@@ -37,6 +39,12 @@ chaos: environment ## Let 1000 faults happen under load, count what is lost (CHA
 
 bench: environment ## Measure, each figure as a ratio against its reference; BENCH="bench_api bench_records" runs some
 	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench $(BENCH)
+
+bench-keep: environment ## Measure, and keep the ratios in tests/bench/kept.json as those to compare with
+	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench --keep $(BENCH)
+
+bench-compare: environment ## Measure, and print which ratios differ by more than a quarter from those that were kept
+	@$(BIN)/python tests/prerequisites.py $(BIN)/python -m tests.bench --compare $(BENCH)
 
 corpus: environment ## Launch projects of many frameworks without configuration; writes docs/corpus.md (about an hour)
 	@$(BIN)/sandbox up

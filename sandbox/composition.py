@@ -75,6 +75,7 @@ from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports import coverage, junit, upload
 from sandbox.records.reports.reading import ReportReader
+from sandbox.records.space import RecordSpace
 from sandbox.secrets.deployment import adopt_keys
 from sandbox.secrets.environments import Environments
 from sandbox.secrets.keys import load_keys
@@ -159,7 +160,9 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
         watcher = await _start_watcher(stack, core, session_service, recovery_service)
         replica = await _start_reconciler(stack, core, project_service, watcher, refiner, door)
         await _start_pool(stack, core)
-        receiver = Receiver(core.intake, require_room=core.disk.require_room)
+        limit = settings.records_mb_per_user * MIB
+        space = await started(stack, RecordSpace(core.db, limit=limit, days=settings.retention_logs_days))
+        receiver = Receiver(core.intake, space, require_room=core.disk.require_room)
         exports = await _start_exports(stack, core, replica, receiver)
         parts, history = (core.db, core.engine, recovery_service, core.environments), settings.session_history_days
         await started(stack, Housekeeper(*parts, history_days=history))
@@ -193,6 +196,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             intake=core.intake,
             recorder=core.recorder,
             receiver=receiver,
+            space=space,
             exports=exports,
             reports=ReportReader(workers),
             tail=tail,
@@ -200,7 +204,7 @@ async def running(settings: Settings, *, edge: bool) -> AsyncIterator[Running]:
             outcomes=Outcomes(alerts),
             documents=DocumentReader(workers),
             search=await started(stack, DocumentSearch(core.db, EmbeddingModel.of(settings))),
-            memory=MemoryService(core.db),
+            memory=MemoryService(core.db, bytes_per_user=settings.memory_mb_per_user * MIB),
         )
         connections = await started(stack, OpenConnections(access))
         yield Running(services, core.tracing, previews, connections)

@@ -208,6 +208,17 @@ class Settings(BaseSettings):
     documents_mb_per_user: int = Field(
         256, ge=0, description="Text of documents that one user may store, MiB; 0 means no limit. Admins have none"
     )
+    records_mb_per_user: int = Field(
+        8192,
+        ge=0,
+        description="Records and reports that one user may send within SANDBOX_RETENTION_LOGS_DAYS, MiB; 0 means no "
+        "limit. What admins send themselves is not counted",
+    )
+    memory_mb_per_user: int = Field(
+        256,
+        ge=0,
+        description="Values in a user's memory namespaces, with their history, MiB; 0 means no limit. Admins have none",
+    )
     max_body_kb: int = Field(1024, ge=1, description="Largest JSON body, KiB")
     max_file_mb: int = Field(1024, ge=1, description="Largest file that is written to a sandbox, MiB")
     requests_per_user: int = Field(

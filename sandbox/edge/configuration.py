@@ -5,12 +5,14 @@ It never changes while the service runs. All paths in it are relative to the edg
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from sandbox.edge.access_log import access_logs, server_logs, skip_handler
 from sandbox.edge.cookies import surplus_cookies
 from sandbox.edge.folder import ADMIN_SOCKET, LOCAL_SOCKET, SERVICE_SOCKET, STORAGE
 from sandbox.edge.preview_routes import preview_routes
+from sandbox.edge.problems import problem
 from sandbox.edge.translation import Addresses
 from sandbox.settings import Settings
 
@@ -34,12 +36,6 @@ STREAM_CLOSE_DELAY = "8760h"
 #: Names of this machine that the edge's own authority certifies, besides the preview hosts.
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 SERVICE = f"unix/{SERVICE_SOCKET}"
-_UNAVAILABLE = (
-    '{"type":"about:blank","title":"Service Unavailable","status":503,"code":"service_unavailable",'
-    '"detail":"The service does not answer.","message":"The service does not answer.",'
-    '"hint":"It is starting, or has ended. Try again; on its machine: sandbox doctor",'
-    '"request_id":"{http.request.uuid}"}'
-)
 
 
 def edge_configuration(settings: Settings) -> Json:
@@ -147,19 +143,8 @@ def _to_service() -> Json:
 
 
 def _service_unavailable() -> Json:
-    return {
-        "match": [{"vars": {"{http.error.status_code}": ["502", "503", "504"]}}],
-        "handle": [
-            {
-                "handler": "static_response",
-                "status_code": 503,
-                "headers": {
-                    "Retry-After": ["1"],
-                    "Cache-Control": ["no-store"],
-                    "Content-Type": ["application/problem+json"],
-                    "X-Request-Id": ["{http.request.uuid}"],
-                },
-                "body": _UNAVAILABLE,
-            }
-        ],
-    }
+    hint = "It is starting, or has ended. Try again; on its machine: sandbox doctor"
+    answer = problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable", "The service does not answer.", hint, Retry_After="1"
+    )
+    return {"match": [{"vars": {"{http.error.status_code}": ["502", "503", "504"]}}], "handle": [answer]}

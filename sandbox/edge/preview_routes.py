@@ -10,10 +10,12 @@ answer, is first asked about at the service (`preview/app.py`): it answers with 
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 from sandbox.domain.hosts import ANSWER_HEADER
 from sandbox.edge.access_log import log_handlers
+from sandbox.edge.problems import problem
 from sandbox.edge.translation import Addresses, request_headers, response_headers, translation_routes
 from sandbox.preview.access import LINK_PARAMETER
 from sandbox.preview.headers import (
@@ -44,11 +46,6 @@ _CREDENTIALS = ("Cookie", "X-Api-Key", "Authorization")
 _KEEPALIVE = {"idle_timeout": "4s", "max_idle_conns": 1024, "max_idle_conns_per_host": 32}
 #: Most that the head of an app's answer may have.
 _APP_HEADER_BYTES = 256 * 1024
-_HUNG_UP = (
-    '{"type":"about:blank","title":"The app did not answer","status":502,"code":"app_hung_up",'
-    '"detail":"The app did not answer.","message":"The app did not answer.",'
-    '"hint":"Try again; it may have ended just now.","request_id":"{http.request.uuid}"}'
-)
 
 
 def preview_routes(addresses: Addresses, *, service: str, stream_close_delay: str) -> list[Json]:
@@ -208,17 +205,11 @@ def _to_app(addresses: Addresses, stream_close_delay: str) -> Json:
 
 def _hung_up() -> Json:
     """The second attempt failed too. The page of the service for it comes with the next request."""
-    return {
-        "handle": [
-            {
-                "handler": "static_response",
-                "status_code": 502,
-                "headers": {
-                    "Cache-Control": ["no-store"],
-                    "Content-Type": ["application/problem+json"],
-                    ANSWER_HEADER: ["app_hung_up"],
-                },
-                "body": _HUNG_UP,
-            }
-        ]
-    }
+    answer = problem(
+        HTTPStatus.BAD_GATEWAY,
+        "app_hung_up",
+        "The app did not answer.",
+        "Try again; it may have ended just now.",
+        **{ANSWER_HEADER: "app_hung_up"},
+    )
+    return {"handle": [answer]}

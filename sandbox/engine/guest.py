@@ -126,8 +126,12 @@ class Guest(Protocol):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
+        paced: bool = False,
     ) -> ProcessInfo:
         """Start a named process whose output is stored in the container.
+
+        Old output is dropped to make room for new, unless it is `paced`: then the process waits while its output is not
+        read, so that none is lost, and it must be read.
 
         If a process of this name is running, it is returned and no second one is started. If one has finished, it is
         started again, or returned if `restart_finished` is False.

@@ -67,8 +67,8 @@ class _Feed:
             return []
         if not self.buffer or self.buffer[0][0] > seq + 1:
             return None
-        skip = seq + 1 - self.buffer[0][0]
-        return [data for index, (_, data) in enumerate(self.buffer) if index >= skip]
+        # Counted from the end, near which a deque is quick.
+        return [self.buffer[index][1] for index in range(seq - self.last_seq, 0)]
 
     def wake(self) -> None:
         """Wake every client that waits for a change."""

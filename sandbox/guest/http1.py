@@ -44,7 +44,7 @@ class Connection:
         while (position := self._buffer.find(end)) < 0:
             if len(self._buffer) > HEAD_LIMIT:
                 raise bad_request("a line or the head of the request is too long")
-            await self._fill(PIECE)
+            await self._fill(HEAD_LIMIT)
         data = bytes(self._buffer[:position])
         del self._buffer[: position + len(end)]
         return data
@@ -52,9 +52,13 @@ class Connection:
     async def read_some(self, limit: int) -> bytes:
         """At least one byte and at most `limit`. Raises HungUp at the end."""
         if not self._buffer:
-            await self._fill(min(limit, PIECE))
-        data = bytes(self._buffer[:limit])
-        del self._buffer[:limit]
+            data = await receive(self.sock, min(limit, PIECE))
+            if not data:
+                raise HungUp
+            return data
+        with memoryview(self._buffer) as view:
+            data = bytes(view[:limit])
+        del self._buffer[: len(data)]
         return data
 
     async def read_exactly(self, length: int) -> bytes:
@@ -88,18 +92,20 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         future = loop.create_future()
+        # The number, not the socket: the selector writes an error message with what it is given that it does not know.
+        fd = self.sock.fileno()
 
         def check() -> None:
-            loop.remove_reader(self.sock)
+            loop.remove_reader(fd)
             if self._at_end() and not future.done():
                 future.set_result(None)
 
         if not self._buffer:
-            loop.add_reader(self.sock, check)
+            loop.add_reader(fd, check)
         try:
             yield future
         finally:
-            loop.remove_reader(self.sock)
+            loop.remove_reader(fd)
 
     def _at_end(self) -> bool:
         try:

@@ -23,6 +23,8 @@ PIECE = 64 * 1024
 #: Most that is read after a process has ended before its end is reported. What a process in the background goes on
 #: printing is appended later.
 FINAL_OUTPUT = 1024 * 1024
+#: How far a process may be ahead of the reader of its output, if it is to wait for it.
+AHEAD = 8 * 1024 * 1024
 #: How long `write` waits for a process that does not read its input.
 STDIN_SECONDS = 10.0
 #: Different notes that are written to the logs of apps.
@@ -32,9 +34,10 @@ _APP = "app-"
 
 
 class Process:
-    """One named process."""
+    """One named process. If it is `paced`, what it prints is not read while its reader is too far behind, so that it
+    waits and nothing is lost."""
 
-    def __init__(self, name: str, command: str | list[str], spool: Spool) -> None:
+    def __init__(self, name: str, command: str | list[str], spool: Spool, *, paced: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.name = name
         self._command = command if isinstance(command, str) else " ".join(command)
@@ -42,6 +45,10 @@ class Process:
         self._child: Child | None = None
         #: Descriptors of its output, and which stream each is (0 stdout, 1 stderr).
         self._outputs: dict[int, int] = {}
+        self._paced = paced
+        self._paused = False
+        #: Offset up to which the reader has the output.
+        self._taken = 0
         self._stdin: int | None = None
         self._stdin_lock = asyncio.Lock()
         self._kills = out_of_memory_kills()
@@ -83,11 +90,35 @@ class Process:
             return 0
         if data:
             self.spool.write(self._outputs[fd], data)
+            if self._paced and self.spool.end - self._taken > AHEAD:
+                self._pause()
         else:
             self._loop.remove_reader(fd)
             os.close(fd)
             del self._outputs[fd]
         return len(data)
+
+    def _pause(self) -> None:
+        self._paused = True
+        for fd in self._outputs:
+            self._loop.remove_reader(fd)
+
+    def taken(self, offset: int) -> None:
+        """A reader has the output before this offset."""
+        self._taken = max(self._taken, offset)
+        if self.spool.end - self._taken <= AHEAD:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            for fd in self._outputs:
+                self._loop.add_reader(fd, self._read, fd)
+
+    def release(self) -> None:
+        """Nobody reads its output any more: what goes on in the background does not wait."""
+        self._paced = False
+        self._resume()
 
     def _exited(self) -> None:
         """Read the rest of its output, then report its end."""
@@ -186,14 +217,14 @@ class Processes:
         self._notes: set[str] = set()
 
     async def start(
-        self, name: str, command: str | list[str], cwd: str, env: dict[str, str], restart_finished: bool
+        self, name: str, command: str | list[str], cwd: str, env: dict[str, str], restart_finished: bool, paced: bool
     ) -> Process:
         """The process of that name if it runs, else a new one. Without `restart_finished` also one that has ended."""
         async with self._lock:
             present = self._by_name.get(name)
             if present is not None and (present.running or not restart_finished):
                 return present
-            process = Process(name, command, Spool(self._folder))
+            process = Process(name, command, Spool(self._folder), paced=paced)
             await process.start(self._launcher, to_argv(command), cwd, env)
             self._by_name[name] = process
             self._forget_oldest()
@@ -206,7 +237,10 @@ class Processes:
 
     def forget(self, name: str) -> Process | None:
         """Free the name; returns the process that had it. Its output is deleted once no client reads it any more."""
-        return self._by_name.pop(name, None)
+        process = self._by_name.pop(name, None)
+        if process is not None:
+            process.release()
+        return process
 
     def get(self, name: str) -> Process:
         """The process of that name. Raises Refused `process_not_found`."""

@@ -6,7 +6,7 @@ stats | ports                                        `GuestStats` | {ports: [...
 stats_history                                        {samples: [`UsageSample`, oldest first]}
 set_variables {variables}                            {}; for everything that is started after that
 exec {command, cwd?, env?, timeout?, max_output}     stdin as raw body -> {exit_code, ..., stdout: length} stdout stderr
-start {name, command, cwd?, env?, restart_finished}  `ProcessInfo`
+start {name, command, cwd?, env?, restart_finished, paced?}     `ProcessInfo`
 process {name} | processes                           {process: ...|null} | {processes: [...]}
 wait {name, seconds}                                 `ProcessInfo`, when it has ended or the time is over
 signal {name, signal} | kill_all                     {} | {killed}
@@ -158,7 +158,8 @@ async def _start(state: GuestState, request: Request) -> None:
     if not name:
         raise bad_request("the name is empty")
     restart = argument(request.args, "restart_finished", bool, True)
-    process = await state.processes.start(name, command, cwd, env, restart)
+    paced = argument(request.args, "paced", bool, False)
+    process = await state.processes.start(name, command, cwd, env, restart, paced)
     await request.answer(process.info())
 
 
@@ -250,6 +251,7 @@ async def _output(state: GuestState, request: Request) -> None:
                 break
             parts.append(FRAME.pack(0, offset, 0))
         await request.write(*parts)
+        process.taken(offset)
     await request.end_stream()
 
 

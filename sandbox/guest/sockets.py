@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
-PIECE = 64 * 1024
+#: Most that is read at once: as much as a unix socket holds.
+PIECE = 256 * 1024
 #: Pause after a connection could not be accepted for lack of memory or file descriptors.
 _ACCEPT_PAUSE_SECONDS = 0.05
 #: SO_LINGER on, zero seconds: closing the socket resets the connection.
@@ -36,7 +37,7 @@ async def receive(sock: socket.socket, limit: int = PIECE) -> bytes:
 
 async def send(sock: socket.socket, *parts: bytes | bytearray) -> None:
     """Send all of it. Cancelling leaves an unknown part of it sent."""
-    await asyncio.get_running_loop().sock_sendall(sock, b"".join(parts))
+    await asyncio.get_running_loop().sock_sendall(sock, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 @contextlib.contextmanager

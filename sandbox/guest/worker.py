@@ -15,7 +15,7 @@ from .errors import HungUp, Refused
 from .request import LAST_CHUNK, STREAM_HEAD, encode_answer, encode_chunk
 
 LENGTH = struct.Struct(">I")
-PIECE = 64 * 1024
+PIECE = 256 * 1024
 
 
 class WorkerRequest:

@@ -58,6 +58,7 @@ _DELETIONS = {
         "status = 'resolved' AND coalesce(resolved_at, timestamp) < NOW() - :keep * INTERVAL '1 day'",
     ),
     "audit": _Deletion("audit_log", "delete", "entry_id", "time < NOW() - :keep * INTERVAL '1 day'"),
+    "record_space": _Deletion("record_space", "delete", "user_id, day", "day <= CURRENT_DATE - CAST(:keep AS integer)"),
     "memory": _Deletion("agent_memory", "delete expired", "namespace, key", "expires_at < NOW()"),
     "memory_history": _Deletion(
         "agent_memory_history", "delete", "change_id", "changed_at < NOW() - :keep * INTERVAL '1 day'"
@@ -92,6 +93,7 @@ async def run(db: Database, settings: Settings, *, dry_run: bool) -> list[Step]:
         ("test_results", settings.retention_test_results_days),
         ("alerts", settings.retention_alerts_days),
         ("audit", settings.retention_audit_days),
+        ("record_space", settings.retention_logs_days),
         ("memory", 0),
         ("memory_history", settings.retention_memory_history_days),
     ):

@@ -15,6 +15,8 @@ MOST_SESSIONS = 1000
 MOST_REQUESTS = 50
 KEPT_SECONDS = 3600
 FAILED_FROM = 400
+#: The edge's status of a request that the visitor gave up, such as by reloading: no answer of the app.
+GIVEN_UP = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class FailedRequests:
         self._by_session: TTLCache[UUID, deque[FailedRequest]] = TTLCache(MOST_SESSIONS, KEPT_SECONDS)
 
     def note(self, session_id: UUID, method: str, path: str, status: int) -> None:
-        """An app has answered a request just now. One that has not failed is ignored."""
-        if status < FAILED_FROM:
+        """An app has answered a request just now. One that has not failed, or was given up, is ignored."""
+        if status < FAILED_FROM or status == GIVEN_UP:
             return
         kept = self._by_session.get(session_id) or deque(maxlen=MOST_REQUESTS)
         kept.append(FailedRequest(datetime.now(UTC), method, path[:500], status))

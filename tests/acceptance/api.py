@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.waiting import wait_until
 
 SESSIONS = "/api/v1/sessions"
 
@@ -81,10 +82,7 @@ class Api:
         """Terminate the session and wait until its status is `terminated`."""
         answer = self.http.delete(f"/api/v1/sessions/{session_id}")
         assert answer.status_code == 202, answer.text
-        deadline = time.monotonic() + 60
-        while self.get(session_id)["status"] != "terminated":
-            assert time.monotonic() < deadline, "not terminated after 60 s"
-            time.sleep(0.05)
+        wait_until(lambda: self.get(session_id)["status"] == "terminated")
 
 
 def sign_in_link(url: str, token: str) -> str:

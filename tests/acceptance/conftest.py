@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import docker
@@ -22,9 +22,11 @@ from sandbox.db.embedded import EmbeddedPostgres
 from sandbox.engine import labels
 from tests.acceptance.api import Api
 from tests.acceptance.browsers import FLAGS, program
-from tests.acceptance.console import EXPECT_MS, NewPage
+from tests.acceptance.console import EXPECT_MS, NewPage, new_context
 from tests.acceptance.service import ADMIN_TOKEN, SESSIONS_PER_USER, QuickService, Service
 from tests.firewall import remove_rules
+
+MakeService = Callable[..., Service]
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +36,27 @@ def docker_client() -> Iterator[docker.DockerClient]:
     client.close()
 
 
-@pytest.fixture(scope="session")
-def make_service() -> Iterator[Callable[..., Service]]:
+@pytest.fixture(scope="module")
+def make_service() -> Iterator[MakeService]:
     """Return a function that makes a service, not started, with these environment variables.
 
     Without `home` it gets a new data folder; two services of one `home` are replicas of one deployment. With
-    `quick=False` it is started by the command that users type instead of being forked. At the end every service is
-    stopped and all that it made is removed.
+    `quick=False` it is started by the command that users type instead of being forked. At the end of the module every
+    service is stopped and all that it made is removed.
     """
+    with _services() as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def make_shared_service() -> Iterator[MakeService]:
+    """The same as `make_service`, for services that the tests of several modules use."""
+    with _services() as make:
+        yield make
+
+
+@contextmanager
+def _services() -> Iterator[MakeService]:
     made: list[Service] = []
 
     def make(home: Path | None = None, *, quick: bool = True, **env: str) -> Service:
@@ -62,17 +77,14 @@ def make_service() -> Iterator[Callable[..., Service]]:
 
 
 def _remove_everything(home: Path) -> None:
-    """End the sessions that tests did not end; remove the deployment's networks, its database and its data folder."""
+    """Remove what the deployment has on the engine, its firewall rules, its database and its data folder."""
     if (home / "postgres").exists():
         with psycopg.connect(asyncio.run(EmbeddedPostgres(home).start())) as connection:
-            left = connection.execute("SELECT 1 FROM sandbox_sessions WHERE status <> 'terminated'").fetchone()
             (deployment_id,) = connection.execute("SELECT deployment_id FROM deployment").fetchone() or (None,)
-        if left:
-            _end_sessions(home)
         with closing(docker.from_env()) as client:
             label = {"label": f"{labels.DEPLOYMENT}={deployment_id}"}
             for container in client.containers.list(all=True, filters=label, ignore_removed=True):
-                container.remove(force=True)  # It waits in the pool.
+                container.remove(force=True)
             for resource in (*client.volumes.list(filters=label), *client.networks.list(filters=label)):
                 resource.remove()
         if deployment_id is not None:
@@ -81,22 +93,10 @@ def _remove_everything(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _end_sessions(home: Path) -> None:
-    cleaner = QuickService(home)
-    cleaner.start()
-    api = Api(cleaner.url, ADMIN_TOKEN)
-    for session in api.http.get("/api/v1/sessions", params={"limit": 500}).json()["items"]:
-        if session["status"] != "terminated":
-            api.end(session["session_id"])
-    api.http.close()
-    cleaner.stop()
-    cleaner.stop_edge()
-
-
 @pytest.fixture(scope="session")
-def service(make_service: Callable[..., Service]) -> Service:
+def service(make_shared_service: MakeService) -> Service:
     """A running service with the default settings, which no test may stop."""
-    running = make_service(quick=False)
+    running = make_shared_service(quick=False)
     running.start()
     return running
 
@@ -138,9 +138,9 @@ def blank(admin: Api) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def strict_service(make_service: Callable[..., Service]) -> Service:
+def strict_service(make_shared_service: MakeService) -> Service:
     """A running service with short timeouts and small limits."""
-    running = make_service(
+    running = make_shared_service(
         SANDBOX_INSTALL_TIMEOUT_SECONDS="60",
         SANDBOX_HEALTH_TIMEOUT_SECONDS="60",
         SANDBOX_MEMORY_MB="256",
@@ -192,7 +192,7 @@ async def new_page(browser: Browser) -> AsyncIterator[NewPage]:
     contexts = []
 
     async def make() -> Page:
-        contexts.append(await browser.new_context())
+        contexts.append(await new_context(browser))
         return await contexts[-1].new_page()
 
     yield make

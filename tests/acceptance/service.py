@@ -106,7 +106,7 @@ class Service:
             time.sleep(0.1)
         raise AssertionError(f"the service was not ready after {READY_SECONDS} s:\n{self.tail()}")
 
-    def wait_dead(self, seconds: float = 60) -> int:
+    def wait_dead(self, seconds: float = READY_SECONDS) -> int:
         """Wait for the process to end; return its exit code, which is negative after a signal."""
         assert self.process is not None
         return self.process.wait(seconds)
@@ -151,7 +151,7 @@ class Service:
     def _end(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(READY_SECONDS)
         self.process = None
 
     def tail(self, lines: int = 60) -> str:

@@ -146,10 +146,12 @@ def test_an_admin_recovers_the_session_by_a_bulk_recovery(api: Api, running: str
     assert_recovered(api, running)
 
 
-def test_an_app_that_exits_while_the_service_is_down(api: Api, replica: Service, running: str) -> None:
-    command = "(sleep 2; python3 -c \"import urllib.request as u; u.urlopen('http://127.0.0.1:8000/exit?code=5')\") &"
-    api.exec(running, command, role="backend")
+def test_an_app_that_exits_while_the_service_is_down(
+    api: Api, replica: Service, docker_client: docker.DockerClient, running: str
+) -> None:
+    container = docker_client.containers.get(api.get(running)["containers"]["backend"]["id"])
     replica.kill()
+    assert container.exec_run(["python3", "-c", GET.format("exit?code=5")]).exit_code != 0
     replica.start()
     session = wait_for(api, running, in_error)
     assert "ended with exit code 5" in session["error"]["message"]

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.acceptance.api import Api, sign_in_link
-from tests.acceptance.console import LAUNCH_MS, NewPage, preview, status_of
+from tests.acceptance.api import Api
+from tests.acceptance.console import LAUNCH_MS, NewPage, new_context, preview, sign_in_by_link, status_of, visit
 from tests.acceptance.service import ADMIN_TOKEN, Service
 
 STAGES = ["plan", "network", "containers", "workspace", "dependencies", "services", "health", "preview"]
@@ -88,8 +88,8 @@ class Watched:
     log: str
 
 
-async def _launch_in_console(page: Page, url: str, project_id: str) -> str:
-    await page.goto(sign_in_link(url, ADMIN_TOKEN))
+async def _launch_in_console(page: Page, service: Service, project_id: str) -> str:
+    await sign_in_by_link(page, service)
     await page.get_by_role("link", name="New session").first.click()
     await page.get_by_role("tab", name="Existing project").click()
     project = page.get_by_label("Project", exact=True)
@@ -114,10 +114,10 @@ async def _running(page: Page) -> None:
 async def watched(browser: Browser, service: Service, admin: Api) -> AsyncIterator[Watched]:
     """The project HOT, launched in the console and followed there."""
     await asyncio.to_thread(admin.upload, "hot", HOT)
-    context = await browser.new_context()
+    context = await new_context(browser)
     page = await context.new_page()
     await page.add_init_script(NOTE_STATES)
-    session_id = await _launch_in_console(page, service.url, "hot")
+    session_id = await _launch_in_console(page, service, "hot")
     await _running(page)
     await expect(_stage(page, "preview")).to_have_attribute("data-state", "completed")
     yield Watched(session_id, await page.evaluate("window.states"), await _whole_log(page))
@@ -137,7 +137,7 @@ async def test_the_console_shows_every_stage_as_it_happens(watched: Watched) -> 
 
 async def test_preview_in_the_console_and_in_another_tab(watched: Watched, service: Service, new_page: NewPage) -> None:
     page = await new_page()
-    await page.goto(sign_in_link(service.url, ADMIN_TOKEN))
+    await sign_in_by_link(page, service)
     assert "code" not in page.url
     await page.get_by_role("link", name="hot").first.click()
     await expect(preview(page).locator("h1")).to_have_text("first")
@@ -159,10 +159,10 @@ async def test_a_changed_file_reaches_the_page_without_a_reload(
     watched: Watched, service: Service, admin: Api, new_page: NewPage
 ) -> None:
     console = await new_page()
-    await console.goto(sign_in_link(service.url, ADMIN_TOKEN))
-    await console.goto(f"{service.url}/sessions/{watched.session_id}")
+    await sign_in_by_link(console, service)
+    await visit(console, f"{service.url}/sessions/{watched.session_id}")
     tab = await new_page()
-    await tab.goto(admin.get(watched.session_id)["preview_url"])
+    await visit(tab, admin.get(watched.session_id)["preview_url"])
     shown = [tab.locator("body"), preview(console).locator("body")]
     for body in shown:
         await expect(body.locator("p")).to_have_text("connected")
@@ -173,7 +173,7 @@ async def test_a_changed_file_reaches_the_page_without_a_reload(
     try:
         assert admin.http.put(files_path, params=params, content='export const text = "second";\n').is_success
         for body in shown:
-            await expect(body.locator("h1")).to_have_text("second", timeout=30_000)
+            await expect(body.locator("h1")).to_have_text("second")
             assert await body.evaluate("() => window.marker") == "as it was"
     finally:
         admin.http.put(files_path, params=params, content=HOT["frontend/text.js"])
@@ -204,16 +204,14 @@ async def test_a_preview_is_not_found_without_a_valid_link(
     nowhere = f"http://{'0' * 8}-0000-4000-8000-{'0' * 12}.preview.localhost:{service.port}"
     signed = admin.get(watched.session_id)["preview_url"]
     for address in (f"{there}/", f"{there}/text.js", f"{signed[:-4]}AAAA", f"{nowhere}/", f"{nowhere}/?x={signed}"):
-        answer = await page.goto(address)
-        assert answer is not None
+        answer = await visit(page, address)
         assert answer.status == 404, address
         assert "first" not in await page.content()
 
 
 async def test_a_wrong_token_leads_to_the_login_form(service: Service, new_page: NewPage) -> None:
     page = await new_page()
-    answer = await page.goto(f"{service.url}/sign-in?code=mistyped")
-    assert answer is not None
+    answer = await visit(page, f"{service.url}/sign-in?code=mistyped")
     assert answer.status == 401
     await expect(page.get_by_role("alert")).to_contain_text("This link has been used already")
     await page.get_by_label("Access token").fill("mistyped again")
@@ -238,9 +236,9 @@ async def test_following_a_launch_goes_on_across_a_restart_of_the_service(
     await asyncio.to_thread(api.upload, "gated", GATED)
     watching, reloading = await new_page(), await new_page()
     await watching.add_init_script(NOTE_STATES)
-    session_id = await _launch_in_console(watching, own.url, "gated")
-    await reloading.goto(sign_in_link(own.url, ADMIN_TOKEN))
-    await reloading.goto(f"{own.url}/sessions/{session_id}")
+    session_id = await _launch_in_console(watching, own, "gated")
+    await sign_in_by_link(reloading, own)
+    await visit(reloading, f"{own.url}/sessions/{session_id}")
     for page in (watching, reloading):
         await expect(_printed(page, "waiting for the gate")).to_be_visible(timeout=LAUNCH_MS)
 
@@ -273,7 +271,7 @@ async def test_an_app_that_exits_is_shown_and_recovered(service: Service, admin:
     files = {"sandbox.toml": f'[backend]\nruntime = "python312"\n{start}\nport = 8000\n', "index.html": "<h1>up</h1>"}
     await asyncio.to_thread(admin.upload, "ends-later", files)
     page = await new_page()
-    session_id = await _launch_in_console(page, service.url, "ends-later")
+    session_id = await _launch_in_console(page, service, "ends-later")
     await _running(page)
     await expect(page.get_by_test_id("problem")).to_be_hidden()
     killed = await asyncio.to_thread(admin.exec, session_id, "kill -9 $(cat pid)")

@@ -18,7 +18,7 @@ CHATTY = {
     "sandbox.toml": """
 [web]
 runtime = "python312"
-start = "seq -f 'row %.0f of many' 0 199999; exec python3 -m http.server 8000"
+start = "sleep 1; seq -f 'row %.0f of many' 0 199999; exec python3 -m http.server 8000"
 port = 8000
 
 [api]
@@ -51,7 +51,7 @@ async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, s
     await expect(found).to_have_count(1, timeout=60_000)
     await found.locator(".log-time").click()
     linked = page.url
-    await visit(page, "about:blank")
+    await page.goto("about:blank")
     # The page after the line of the link arrives when the reader is already at the first line that has been read.
     at_top = asyncio.Event()
     await hold(page, re.compile("/lines\\?.*after="), at_top)
@@ -73,7 +73,7 @@ async def test_many_lines_are_searched_on_the_server_and_linked_to(page: Page, s
     assert [rows[0], rows[-1], len(rows)] == ["row 0 of many", "row 199999 of many", 200_000]
     assert [line for line in downloaded if line.endswith(" api: the api is ready")] != []
 
-    await page.get_by_role("textbox", name="Roles").click()
+    await page.get_by_role("combobox", name="Roles").click()
     await page.get_by_role("option", name="api").click()
     line = log.locator(".log-line").filter(has_text="the api is ready")
     await expect(line.locator(".log-role")).to_have_text("api")

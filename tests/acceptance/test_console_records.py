@@ -134,6 +134,11 @@ async def test_a_secret_is_set_replaced_and_removed(page: Page, service: Service
     await confirm(page)
     await expect(row).to_have_count(0)
     assert await _secrets(admin, name) == []
+    await visit(page, f"{service.url}/platform/audit")
+    await page.get_by_label("Kind").select_option("secret")
+    actions = page.get_by_label("Audit log").get_by_role("row").filter(has_text=name)
+    await expect(actions).to_have_count(3)
+    await expect(actions.filter(has_text="secret.remove")).to_contain_text("succeeded")
 
 
 async def _secrets(api: Api, name: str) -> list[dict[str, Any]]:

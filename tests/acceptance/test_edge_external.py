@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
-import httpx
 import pytest
 import yaml
 from docker.models.containers import Container
@@ -21,7 +18,8 @@ from sandbox.settings import Settings
 from tests.acceptance.api import Api
 from tests.acceptance.previews import page, preview
 from tests.acceptance.service import ADMIN_TOKEN, Service
-from tests.acceptance.test_edge import cookie_of, launch, open_websocket
+from tests.acceptance.test_edge import answers, cookie_of, is_open, launch, open_websocket
+from tests.waiting import wait_until
 
 COMPOSE = yaml.safe_load((Path(__file__).resolve().parents[2] / "docker-compose.yml").read_text())["services"]
 IN_COMPOSE = "/var/lib/purple8-sandbox/edge-8000"
@@ -69,7 +67,7 @@ def edge(own: Service, docker_client: docker.DockerClient) -> Iterator[Container
 def api(own: Service, edge: Container) -> Iterator[Api]:
     """A service that was started before its edge."""
     own.spawn()
-    assert_soon(lambda: own.log.exists() and "No edge answers" in own.log.read_text())
+    wait_until(lambda: own.log.exists() and "No edge answers" in own.log.read_text())
     edge.start()
     own.wait_ready()
     made = Api(own.url, ADMIN_TOKEN)
@@ -82,20 +80,6 @@ def session(api: Api) -> Iterator[dict[str, Any]]:
     made = launch(api)
     yield made
     api.end(made["session_id"])
-
-
-def assert_soon(condition: Callable[[], bool], explanation: Callable[[], object] = str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, explanation()
-        time.sleep(0.1)
-
-
-def answers(get: Callable[[], httpx.Response], status: int = 200) -> bool:
-    try:
-        return get().status_code == status
-    except httpx.TransportError:
-        return False
 
 
 def test_the_service_passes_its_own_checks(own: Service, api: Api) -> None:
@@ -113,8 +97,7 @@ async def test_previews_outlive_the_service(own: Service, api: Api, session: dic
         assert api.http.get("/api/v1/sessions").status_code == 503
         own.start()
         page(browser)
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(websocket.recv(), 2)
+        assert await is_open(websocket)
         await websocket.close()
 
 
@@ -126,7 +109,7 @@ def test_an_edge_that_was_killed_continues_with_what_it_had(
         own.kill()
         edge.kill()
         edge.start()
-        assert_soon(lambda: answers(lambda: browser.get("/")), edge.logs)
+        wait_until(lambda: answers(lambda: browser.get("/")), edge.logs)
         own.start()
 
 
@@ -139,4 +122,4 @@ def test_an_edge_that_lost_everything_is_given_it_again(
         shutil.rmtree(folder_of(own).path / "caddy")
         shutil.rmtree(folder_of(own).path / "grants" / session["session_id"][-12:])
         edge.start()
-        assert_soon(lambda: answers(lambda: browser.get("/")), edge.logs)
+        wait_until(lambda: answers(lambda: browser.get("/")), edge.logs)

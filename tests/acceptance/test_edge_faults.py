@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,9 @@ from tests.acceptance.console import NewPage
 from tests.acceptance.previews import page as page_of
 from tests.acceptance.previews import preview
 from tests.acceptance.service import ADMIN_TOKEN, Service
-from tests.acceptance.test_edge import launch
+from tests.acceptance.test_edge import answers, launch
 from tests.ports import reserve_port
+from tests.waiting import wait_until
 
 #: A page whose second module is held back by the dev server until there is a file `gate`.
 GATED_PAGE = {
@@ -128,10 +128,8 @@ async def test_a_page_that_is_loading_and_hot_reload_go_on_without_the_service(
 
     modules = len(finished) - before
     own.start()
-    deadline = time.monotonic() + 60
-    while counted(api, session) < modules:  # requests that were made without the service are counted by it later
-        assert time.monotonic() < deadline, (counted(api, session), modules)
-        await asyncio.sleep(0.2)
+    # Requests that were made without the service are counted by it later.
+    await asyncio.to_thread(wait_until, lambda: counted(api, session) >= modules)
 
     killed = own.edge().pid()
     assert killed is not None
@@ -173,19 +171,9 @@ def balancer(tmp_path: Path) -> Iterator[Callable[[int, list[Service]], None]]:
         process.wait()
 
 
-def answers(get: Callable[[], httpx.Response]) -> bool:
-    try:
-        return get().status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def soon(get: Callable[[], httpx.Response], seconds: float = 30) -> None:
+def soon(get: Callable[[], httpx.Response]) -> None:
     """Wait until the answer is 200."""
-    deadline = time.monotonic() + seconds
-    while not answers(get):
-        assert time.monotonic() < deadline, get().text
-        time.sleep(0.05)
+    wait_until(lambda: answers(get), lambda: get().text)
 
 
 def assert_any_edge_serves_any_session(replicas: list[Service], session: dict[str, Any]) -> None:
@@ -203,10 +191,7 @@ def assert_any_edge_serves_any_session(replicas: list[Service], session: dict[st
                 seen += [partial(browser.get, f"{edge.url}/") for edge in replicas]
         assert [get().status_code for get in seen] == [200] * 8
         admins[0].http.delete(f"/api/v1/tokens/{issued['token_id']}").raise_for_status()
-        deadline = time.monotonic() + 30
-        while (found := {get().status_code for get in seen}) != {404}:
-            assert time.monotonic() < deadline, found
-            time.sleep(0.1)
+        wait_until(lambda: {get().status_code for get in seen} == {404})
     admins[0].end(sessions[1]["session_id"])
     for api in (*admins, *visitors):
         api.http.close()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import docker
-import httpx
 import psutil
 import pytest
 
@@ -16,6 +15,7 @@ from tests.acceptance.api import Api
 from tests.acceptance.previews import page, preview
 from tests.acceptance.service import Service
 from tests.acceptance.test_edge import cookie_of, open_websocket
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 BODY_BYTES = 1024 * MIB
@@ -152,26 +152,26 @@ def test_requests_are_counted_and_are_no_rows(admin: Api, session: dict[str, Any
     with preview(admin, session) as browser:
         for _ in range(5):
             page(browser, "/counted-and-not-logged")
-    deadline = time.monotonic() + 60
     counted = f'sandbox_preview_requests_total{{code="200",session="{session_id}"}}'
-    while not any(line.startswith(counted) for line in metrics(admin).splitlines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(lambda: any(line.startswith(counted) for line in metrics(admin).splitlines()))
     rows = admin.http.get("/api/v1/logs", params={"limit": 500}).json()["items"]
     assert "counted-and-not-logged" not in str(rows)
 
 
 def test_a_session_that_is_used_by_its_preview_only_does_not_expire(admin: Api) -> None:
     admin.upload("traffic", project())
-    used, _ = admin.launch(project_id="traffic", idle_timeout_seconds=12)
     unused, _ = admin.launch(project_id="traffic", idle_timeout_seconds=12)
-    deadline = time.monotonic() + 120
+    used, _ = admin.launch(project_id="traffic", idle_timeout_seconds=12)
+    would_end = datetime.fromisoformat(used["expires_at"])
     with preview(admin, used) as browser:
-        while admin.get(unused["session_id"])["status"] != "terminated":
+
+        def unused_is_over() -> bool:
             page(browser)
-            assert time.monotonic() < deadline
-            time.sleep(1)
-        page(browser)
+            over = admin.get(unused["session_id"])["status"] == "terminated"
+            return over and datetime.fromisoformat(admin.get(used["session_id"])["expires_at"]) > would_end
+
+        wait_until(unused_is_over, pause=0.5)
+        wait_until(lambda: page(browser) and datetime.now(UTC) > would_end, pause=0.5)
     assert admin.get(used["session_id"])["status"] == "running"
     admin.end(used["session_id"])
 
@@ -182,13 +182,12 @@ def test_a_session_that_asks_for_it_has_its_requests_in_its_logs(admin: Api) -> 
     session_id = logged["session_id"]
     with preview(admin, logged) as browser:
         page(browser, "/seen-in-logs?secret=1")
-    deadline = time.monotonic() + 60
-    rows: list[dict[str, Any]] = []
-    while not rows:
-        assert time.monotonic() < deadline
-        answer: httpx.Response = admin.http.get("/api/v1/logs", params={"limit": 500})
-        rows = [row for row in answer.json()["items"] if "/seen-in-logs" in row["message"]]
-        time.sleep(0.5)
+
+    def logged_rows() -> list[dict[str, Any]]:
+        items = admin.http.get("/api/v1/logs", params={"limit": 500}).json()["items"]
+        return [row for row in items if "/seen-in-logs" in row["message"]]
+
+    rows = wait_until(logged_rows)
     assert "secret" not in str(rows)
     assert session_id in str(rows[0])
     admin.end(session_id)

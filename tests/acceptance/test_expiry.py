@@ -14,20 +14,47 @@ from websockets.sync.client import connect
 
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import assert_nothing_left
+from tests.waiting import WAIT_SECONDS, wait_until
+
+#: A timeout that lets a launch end on a busy machine, and a test soon.
+SHORT_SECONDS = 15
+
+
+def project(start: str) -> dict[str, str]:
+    """Return a project with a silent server; `start` is run before it."""
+    serve = "exec python3 -m http.server $PORT > /dev/null 2>&1"
+    return {"sandbox.toml": f'[main]\nruntime = "python312"\nstart = "{start} {serve}"\nport = 8000\n'}
+
+
+@pytest.fixture(scope="module")
+def expiring(admin: Api) -> dict[str, dict[str, Any]]:
+    """Sessions with short timeouts by name, launched at the same time so that their timeouts pass at the same time."""
+    admin.upload("silent", project("echo starting;"))
+    admin.upload("talking", project("(while sleep 0.5; do echo tick; done) &"))
+    made = {
+        "idle": admin.create(idle_timeout_seconds=SHORT_SECONDS),
+        "old": admin.create(max_lifetime_seconds=SHORT_SECONDS),
+        "talking": admin.create(project_id="talking", idle_timeout_seconds=SHORT_SECONDS),
+        "silent": admin.create(project_id="silent", idle_timeout_seconds=SHORT_SECONDS),
+    }
+    return {name: launched(admin, session["session_id"]) for name, session in made.items()}
+
+
+def launched(api: Api, session_id: str) -> dict[str, Any]:
+    """The session as it is when its launch has ended."""
+    list(api.events(session_id))
+    return api.get(session_id)
 
 
 def wait_until_terminated(api: Api, session_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 90
-    while (session := api.get(session_id))["status"] != "terminated":
-        assert time.monotonic() < deadline, session
-        time.sleep(0.2)
-    return session
+    wait_until(lambda: api.get(session_id)["status"] == "terminated", pause=0.2)
+    return api.get(session_id)
 
 
-def test_idle_and_old_sessions_are_warned_and_then_terminated(admin: Api, docker_client: docker.DockerClient) -> None:
-    idle, _ = admin.launch(idle_timeout_seconds=12)
-    old, _ = admin.launch(max_lifetime_seconds=12)
-    for session in (idle, old):
+def test_idle_and_old_sessions_are_warned_and_then_terminated(
+    admin: Api, expiring: dict[str, dict[str, Any]], docker_client: docker.DockerClient
+) -> None:
+    for session in (expiring["idle"], expiring["old"]):
         session_id = session["session_id"]
         ends = datetime.fromisoformat(session["expires_at"])
         over = wait_until_terminated(admin, session_id)
@@ -39,19 +66,10 @@ def test_idle_and_old_sessions_are_warned_and_then_terminated(admin: Api, docker
         assert_nothing_left(docker_client, session_id)
 
 
-def project(start: str) -> dict[str, str]:
-    """Return a project with a silent server; `start` is run before it."""
-    serve = "exec python3 -m http.server $PORT > /dev/null 2>&1"
-    return {"sandbox.toml": f'[main]\nruntime = "python312"\nstart = "{start} {serve}"\nport = 8000\n'}
-
-
-def test_output_of_an_app_is_activity(admin: Api) -> None:
-    admin.upload("silent", project("echo starting;"))
-    admin.upload("talking", project("(while sleep 0.5; do echo tick; done) &"))
-    talking, _ = admin.launch(project_id="talking", idle_timeout_seconds=12)
-    silent, _ = admin.launch(project_id="silent", idle_timeout_seconds=12)
+def test_output_of_an_app_is_activity(admin: Api, expiring: dict[str, dict[str, Any]]) -> None:
+    talking, silent = expiring["talking"], expiring["silent"]
     assert (talking["status"], silent["status"]) == ("running", "running"), (talking, silent)
-    # The one with output was launched first, has the same idle timeout and was not used otherwise either.
+    # They have the same idle timeout, and neither was used.
     over = wait_until_terminated(admin, silent["session_id"])
     stays = admin.get(talking["session_id"])
     assert stays["status"] == "running"
@@ -61,10 +79,10 @@ def test_output_of_an_app_is_activity(admin: Api) -> None:
 
 
 def moved_by(api: Api, session_id: str, use: Callable[[], object]) -> bool:
-    """Whether the session's `last_active` changes within 20 seconds after `use` was called."""
+    """Whether the session's `last_active` changes soon after `use` was called."""
     before = api.get(session_id)["last_active"]
     use()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_SECONDS
     while api.get(session_id)["last_active"] == before:
         if time.monotonic() > deadline:
             return False

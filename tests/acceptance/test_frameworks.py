@@ -295,7 +295,6 @@ def _generate(api: Api, requested: set[str]) -> dict[str, bytes]:
             api.end(session_id)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PROJECTS)
 def test_project_is_recognised_launched_and_previewed(
     admin: Api, launched: Callable[[str], dict[str, Any]], browser: Browser, name: str
@@ -316,7 +315,6 @@ def test_project_is_recognised_launched_and_previewed(
     admin.end(made["session_id"])
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [FULLSTACK])
 def test_front_end_and_back_end_together(
     admin: Api, launched: Callable[[str], dict[str, Any]], browser: Browser, name: str
@@ -336,7 +334,6 @@ def test_front_end_and_back_end_together(
     admin.end(made["session_id"])
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [PROXIED])
 def test_a_front_end_that_proxies_to_localhost_reaches_the_back_end(
     admin: Api, launched: Callable[[str], dict[str, Any]], name: str

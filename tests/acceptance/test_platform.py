@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.api import Api
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.waiting import wait_until
 
 TESTS = """
 import warnings
@@ -56,7 +57,7 @@ def quick_alerts(make_service: Callable[..., Service], webhook: tuple[str, list[
     """A service that reports an agent as silent after a few seconds and posts this to the webhook."""
     service = make_service(
         SANDBOX_AGENT_WARNING_SECONDS="3",
-        SANDBOX_AGENT_ERROR_SECONDS="5",
+        SANDBOX_AGENT_ERROR_SECONDS="8",
         SANDBOX_ALERT_INTERVAL_SECONDS="1",
         SANDBOX_ALERT_WEBHOOK_URL=webhook[0],
         SANDBOX_ALERT_WEBHOOK_SECRET="a-secret-of-sixteen",
@@ -70,14 +71,6 @@ def root(quick_alerts: Service) -> Iterator[Api]:
     api = Api(quick_alerts.url, ADMIN_TOKEN)
     yield api
     api.http.close()
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
 
 
 def test_ci_sends_its_reports(quick_alerts: Service, root: Api, tmp_path: Path) -> None:
@@ -112,17 +105,17 @@ def test_a_silent_agent_is_one_alert(root: Api, webhook: tuple[str, list[dict[st
         return [event["event"] for event in webhook[1] if event["alert"]["metadata"].get("subject") == "Unit Testing"]
 
     assert root.http.put("/api/v1/agents/Unit Testing/heartbeat", json={"uptime": 99}).json()["status"] == "healthy"
-    until(lambda: agent()["status"] == "warning")
-    until(lambda: agent()["status"] == "error")
-    until(events)
-    root.http.put("/api/v1/agents/Unit Testing/heartbeat", json={})
-    assert (agent()["status"], agent()["uptime"]) == ("healthy", 99)
-    until(lambda: agent()["status"] == "error")  # silent again before the alert was resolved
+    wait_until(lambda: agent()["status"] == "warning")
+    wait_until(lambda: agent()["status"] == "error")
+    wait_until(events)
+    again = root.http.put("/api/v1/agents/Unit Testing/heartbeat", json={}).json()
+    assert (again["status"], again["uptime"]) == ("healthy", 99)
+    wait_until(lambda: agent()["status"] == "error")  # silent again before the alert was resolved
     assert events() == ["opened"]
     (alert,) = root.http.get("/api/v1/alerts", params={"source": "rules", "status": "active"}).json()["items"]
     assert alert["title"] == "agent-in-error: Unit Testing"
     root.http.post(f"/api/v1/alerts/{alert['alert_id']}/acknowledge")
-    until(lambda: events() == ["opened", "acknowledged"])
+    wait_until(lambda: events() == ["opened", "acknowledged"])
     # The service's own components are never silent, however short the settings are.
     parts = root.http.get("/api/v1/agents", params={"category": "infrastructure", "status": "healthy"}).json()["items"]
     assert {"PostgreSQL", "Container Engine", "Sandbox Manager"} <= {part["name"] for part in parts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from sandbox.db.driver import connection_params
 from sandbox.db.embedded import EmbeddedPostgres
 from tests.acceptance.api import Api
 from tests.acceptance.service import Service
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,8 @@ def eventually(
     sql: psycopg.Connection[dict[str, Any]], query: str, values: list[Any], least: int
 ) -> list[dict[str, Any]]:
     """Return the rows of a query once there are at least `least`, because records are written in batches."""
-    deadline = time.monotonic() + 20
-    while True:
-        rows = sql.execute(query, values).fetchall()
-        if len(rows) >= least or time.monotonic() > deadline:
-            assert len(rows) >= least, rows
-            return rows
-        time.sleep(0.1)
+    wait_until(lambda: len(sql.execute(query, values).fetchall()) >= least)
+    return sql.execute(query, values).fetchall()
 
 
 def test_a_launch_leaves_one_trace_and_logs_of_its_request(sql: psycopg.Connection[dict[str, Any]], user: Api) -> None:

@@ -18,6 +18,7 @@ from docker.models.containers import Container
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.waiting import wait_until
 
 APP = """\
 import http.server, sys
@@ -72,11 +73,8 @@ def container_of(client: docker.DockerClient, session_id: str) -> Container:
 
 
 def wait_for_status(api: Api, session_id: str, *statuses: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while (session := api.get(session_id))["status"] not in statuses:
-        assert time.monotonic() < deadline, f"still {session['status']}: {session['error']}"
-        time.sleep(0.02)
-    return session
+    wait_until(lambda: api.get(session_id)["status"] in statuses, lambda: api.get(session_id))
+    return api.get(session_id)
 
 
 def assert_recovered(api: Api, session_id: str) -> None:
@@ -186,10 +184,8 @@ def test_a_start_brings_back_what_ended_while_the_service_was_down(
     small.kill()
     container_of(docker_client, running).kill()
     small.start(SANDBOX_RECOVER_AT_START="true")
-    deadline = time.monotonic() + 60
-    while "launched again" not in api.http.get(f"/api/v1/sessions/{running}/pipeline-log").text:
-        assert time.monotonic() < deadline, small.tail()
-        time.sleep(0.1)
+    log = f"/api/v1/sessions/{running}/pipeline-log"
+    wait_until(lambda: "launched again" in api.http.get(log).text, small.tail)
     assert_recovered(api, running)
     small.stop()
     small.start()

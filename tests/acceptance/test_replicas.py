@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import PROJECT, Viewer, assert_complete, assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.waiting import wait_until
 
 Replicas = tuple[Service, Service]
 
@@ -77,10 +77,7 @@ def test_the_launch_of_a_hung_replica_is_taken_over_and_it_writes_nothing_afterw
     events = viewer.finish()
     first.thaw()
     first.wait_ready()
-    deadline = time.monotonic() + 30
-    while "does not own the launch of session" not in first.log.read_text():
-        assert time.monotonic() < deadline, first.tail()
-        time.sleep(0.05)
+    wait_until(lambda: "does not own the launch of session" in first.log.read_text(), first.tail)
     for service in (first, second):
         api = Api(service.url, ADMIN_TOKEN)
         assert_complete(api, session_id, events)

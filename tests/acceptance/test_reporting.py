@@ -17,6 +17,7 @@ from docker.models.containers import Container
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import assert_nothing_left
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.waiting import wait_until
 
 PYTHON = Path(__file__).resolve().parents[2] / "examples" / "instrumented"
 NODE = {
@@ -271,11 +272,8 @@ def test_another_replica_takes_over_from_one_that_dies_or_hangs(
     try:
         for hangs in (False, True):
             second.start()
-            deadline = time.monotonic() + 30
             # One of the two collects and the other does not; which one depends on the numbers of the replicas.
-            while sorted([collected(mortal), collected(second)]) != [0, 1]:
-                assert time.monotonic() < deadline, (collected(mortal), collected(second))
-                time.sleep(0.1)
+            wait_until(lambda: sorted([collected(mortal), collected(second)]) == [0, 1])
             fetching, other = (mortal, second) if collected(mortal) else (second, mortal)
             trace_of(api, buy(docker_client, shop))
             if hangs:

@@ -14,6 +14,7 @@ from sandbox.domain.stages import PROJECT_STAGES
 from tests.acceptance.api import Api
 from tests.acceptance.crashed_launches import (
     PROJECT,
+    ROLES,
     TICKS,
     Viewer,
     assert_complete,
@@ -21,6 +22,7 @@ from tests.acceptance.crashed_launches import (
     create_with_retries,
 )
 from tests.acceptance.service import ADMIN_TOKEN, Service
+from tests.waiting import wait_until
 
 #: Every named crash point of a launch, in order. Each stage is started with the checkpoint of the one before it.
 POINTS = [
@@ -68,21 +70,35 @@ def test_one_launch_is_killed_at_every_crash_point(
     assert_nothing_left(docker_client, session_id)
 
 
+#: The project, whose installs wait after the second tick until there is a file `go`.
+HELD = PROJECT | {
+    "sandbox.toml": PROJECT["sandbox.toml"].replace(
+        "sleep 0.1;", "test $i -ne 2 || until test -e go; do sleep 0.1; done;"
+    )
+}
+
+
 def test_an_install_continues_while_the_service_is_down(
     mortal: Service, api: Api, docker_client: docker.DockerClient
 ) -> None:
-    session_id = api.create(project_id="mortal")["session_id"]
+    api.upload("held", HELD)
+    session_id = api.create(project_id="held")["session_id"]
     viewer = Viewer(api, session_id)
-    viewer.wait_for("tick 2")
+
+    def held() -> set[str]:
+        lines = [event.data for event in list(viewer.events) if event.event == "log"]
+        return {data["role"] for data in lines if data["line"] == "tick 2"}
+
+    wait_until(lambda: held() == set(ROLES))
     mortal.kill()
-    received = len(viewer.events)
-    (container,) = docker_client.containers.list(
-        filters={"label": [f"sandbox.session_id={session_id}", "sandbox.role=backend"]}
-    )
-    deadline = time.monotonic() + 60
-    while container.exec_run("cat /workspace/ticks").output.split()[-1] != str(TICKS).encode():
-        assert time.monotonic() < deadline, "the install did not go on"
-    assert not any(f"tick {TICKS}" in str(event.data) for event in viewer.events[:received])
+    containers = docker_client.containers.list(filters={"label": f"sandbox.session_id={session_id}"})
+    for container in containers:
+        assert container.exec_run(["touch", "/workspace/go"]).exit_code == 0
+
+    def ticks() -> set[bytes]:
+        return {container.exec_run("tail -n 1 /workspace/ticks").output.strip() for container in containers}
+
+    wait_until(lambda: ticks() == {str(TICKS).encode()})
     mortal.start()
     assert_complete(api, session_id, viewer.finish())
     api.end(session_id)
@@ -109,10 +125,7 @@ def test_an_interrupted_termination_is_finished(mortal: Service, api: Api, docke
     assert api.http.delete(f"/api/v1/sessions/{session_id}").status_code == 202
     mortal.kill()
     mortal.start()
-    deadline = time.monotonic() + 60
-    while api.get(session_id)["status"] != "terminated":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: api.get(session_id)["status"] == "terminated")
     assert_nothing_left(docker_client, session_id)
 
 

@@ -112,7 +112,7 @@ def test_commands(sandbox: Sandbox) -> None:
     result = sandbox.commands.run("echo $A; pwd; cat; exit 7", cwd="/tmp", env={"A": "b c"}, stdin="piped in")
     assert (result.exit_code, result.ok, result.stdout, result.stderr) == (7, False, "b c\n/tmp\npiped in", "")
     assert sandbox.commands.run(["printf", "%s|", "a b", "$HOME"], role="backend").stdout == "a b|$HOME|"
-    late = sandbox.commands.run("echo before; sleep 60", timeout=1)
+    late = sandbox.commands.run("echo before; sleep 60", timeout=3)
     assert (late.timed_out, late.stdout) == (True, "before\n")
 
 

@@ -93,5 +93,5 @@ def _output(api: Api, session_id: str) -> None:
         for chunk in response.iter_raw():
             received += len(chunk)
     print_ratio("MB of output a second to a reader", received / 1e6 / (time.perf_counter() - start), "100 or more")
-    # Output is rotated away before a reader that is too slow for it, and a command ends after a minute.
+    # A command is killed after a minute.
     print_ratio("share of the output that arrived", received / (lines * 128), "1 or more")

@@ -11,6 +11,7 @@ from tests.bench.measure import p50, print_durations, print_ratio
 from tests.bench.service import launching_service
 
 ROUNDS = 5
+INSTALLS_MB = "2048"
 PROJECT = Path(__file__).resolve().parents[2] / "examples" / "fullstack"
 
 
@@ -25,7 +26,7 @@ class Launch:
 def main() -> None:
     first: list[Launch] = []
     second: list[Launch] = []
-    with launching_service() as api:
+    with launching_service(SANDBOX_INSTALLS_MB=INSTALLS_MB, SANDBOX_POOL_MAX="4") as api:
         api.upload_folder("fullstack", PROJECT)
         for _ in range(ROUNDS):
             api.http.delete("/api/v1/cache").raise_for_status()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tests.bench.results import RESULTS
+
 #: The number of consecutive calls of one kind, and the pause before them. A container engine goes on cleaning up after
 #: it has answered, and the pause keeps this out of the next measurement.
 BLOCK = 10
@@ -43,4 +45,5 @@ def print_durations(what: str, values: list[float]) -> None:
 
 
 def print_ratio(what: str, value: float, target: str) -> None:
+    RESULTS.add(what, value)
     print(f"  {what:<44} {value:8.3f}        wanted: {target}", flush=True)

@@ -51,7 +51,7 @@ async def test_a_killed_container_is_started_again_with_its_files(engine_under_t
     engine, spec = engine_under_test.engine, engine_under_test.spec()
     first = await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     await guest.write_file("stored", b"content")
     engine_under_test.kill(spec, first.id)
     ended = await engine.inspect_container(spec.session_id, "main")
@@ -62,7 +62,7 @@ async def test_a_killed_container_is_started_again_with_its_files(engine_under_t
     assert unreachable.value.code == "agent_unreachable"
     again = await engine.ensure_container(spec)
     assert (again.id, again.status) == (first.id, "running")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     assert [file.path for file in await guest.list_files(".")] == ["stored"]
 
 
@@ -82,7 +82,7 @@ async def test_a_container_removed_alone_leaves_its_volume_to_the_next(engine_un
     engine, spec = engine_under_test.engine, engine_under_test.spec()
     first = await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     await guest.write_file("stored", b"content")
     resource = Resource(ResourceKind.CONTAINER, first.name, spec.session_id, "main", None)
     assert await engine.remove(resource) is True
@@ -91,7 +91,7 @@ async def test_a_container_removed_alone_leaves_its_volume_to_the_next(engine_un
     again = await engine.ensure_container(spec)
     assert again.id != first.id
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     assert [file.path for file in await guest.list_files(".")] == ["stored"]
 
 
@@ -192,7 +192,7 @@ async def test_a_container_of_the_pool_becomes_a_roles_with_its_volume(engine_un
     engine, member = engine_under_test.engine, engine_under_test.spec(POOL_ROLE)
     made = await engine.ensure_container(member)
     guest = engine.guest(member.session_id, POOL_ROLE)
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     wanted = replace(member.limits, memory_bytes=member.limits.memory_bytes * 2)
     plain = engine_under_test.spec()
     network = await engine.ensure_network(plain.session_id)
@@ -212,7 +212,7 @@ async def test_a_container_of_the_pool_becomes_a_roles_with_its_volume(engine_un
     again = await engine.ensure_container(spec)
     assert again.id != made.id
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     assert b"".join([part async for part in await guest.read_file("stored")]) == b"content"
     for owner in (member.session_id, spec.session_id):
         await engine.remove_session(owner)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sandbox.engine.docker.errors import unreachable as engine_unreachable
-from sandbox.engine.guest_client.http import guest_error
-from sandbox.engine.guest_client.http import unreachable as guest_unreachable
+from sandbox.engine.guest_client.errors import guest_error
+from sandbox.engine.guest_client.errors import unreachable as guest_unreachable
 from sandbox.errors import EngineError, GuestError, SandboxError
 
 __all__ = ["EngineError", "GuestError", "ScriptedFailures", "engine_unreachable", "guest_error", "guest_unreachable"]

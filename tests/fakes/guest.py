@@ -155,6 +155,7 @@ class FakeGuest:
         cwd: str | None = None,
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
+        paced: bool = False,
     ) -> ProcessInfo:
         processes = (await self._enter("start")).processes
         present = processes.get(name)

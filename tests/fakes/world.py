@@ -72,6 +72,7 @@ from tests.fakes.processes import Script, app
 from tests.fakes.secrets import environments
 from tests.fakes.source import FakeImages, FakeProjects
 from tests.fakes.workers import InlineWorkers
+from tests.waiting import WAIT_SECONDS
 
 CALLER = Caller("ada", CallerRole.USER, "token")
 #: More than any test makes.
@@ -80,6 +81,12 @@ MANY = 1000
 OWNER = 1
 LEASE_SECONDS = 15.0
 LIMITS = Limits(memory_bytes=256 << 20, cpus=1.0, pids=64)
+
+#: The tables in which tests leave rows, those that refer to others first.
+_WRITTEN = (
+    "sandbox_sessions", "pool_containers", "alerts", "launch_failures", "agent_lesson_applications", "agent_lessons",
+    "refined_test_results", "agent_refinement_runs", "agent_learning_stats",
+)  # fmt: skip
 
 INSTALL = "install dependencies"
 START = "start the app"
@@ -274,13 +281,13 @@ class World:
     async def read(self, session: Session) -> Session:
         return await self.sessions.get(replace(CALLER, user_id=session.user_id), session.session_id)
 
-    async def until(self, session: Session, condition: Callable[[Session], bool], seconds: float = 20) -> Session:
+    async def until(self, session: Session, condition: Callable[[Session], bool]) -> Session:
         """Poll the session's row until the condition holds for it."""
 
         async def holds() -> bool:
             return condition(await self.read(session))
 
-        await eventually(holds, seconds)
+        await eventually(holds)
         return await self.read(session)
 
     async def until_status(self, session: Session, status: SessionStatus) -> Session:
@@ -316,13 +323,8 @@ class World:
 
     async def aclose(self) -> None:
         await self.engine.aclose()
-        await self.execute("DELETE FROM sandbox_sessions")
-        await self.execute("DELETE FROM pool_containers")
-        for table in (
-            "alerts", "launch_failures", "agent_lesson_applications", "agent_lessons", "refined_test_results",
-            "agent_refinement_runs", "agent_learning_stats",
-        ):  # fmt: skip
-            await self.execute(f"DELETE FROM {table}")
+        # In one statement, because hundreds of tests do this.
+        await self.execute(f"DO $$ BEGIN {' '.join(f'DELETE FROM {table};' for table in _WRITTEN)} END $$")
 
     async def _lines_by_role(self, session: Session) -> list[tuple[str, str]]:
         return [(event.data["role"], event.data["line"]) for event in await self.events(session, EventType.LOG)]
@@ -364,8 +366,8 @@ class QuickAsyncio:
             await asyncio.sleep(seconds * self._factor)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Poll until the condition holds. Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not await condition():
             await asyncio.sleep(0.01)

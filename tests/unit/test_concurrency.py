@@ -24,7 +24,7 @@ async def test_a_part_that_does_not_close_is_cancelled_and_the_others_are_closed
         finally:
             closed.append("second, cancelled")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with AsyncExitStack() as stack:
             close_at_end(stack, close_first)
             close_at_end(stack, close_second, seconds=0.01)

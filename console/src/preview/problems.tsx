@@ -5,7 +5,7 @@
  *   addEventListener("error", (event) => parent.postMessage({ type: "sandbox-error", message: event.message }, "*"));
  */
 import { Text } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type RefObject, useEffect, useState } from "react";
 import { json, type Schemas, type Session, sessionPath } from "../api/client";
 import { plainText } from "../log/ansi";
@@ -14,6 +14,8 @@ import { Time } from "../ui/time";
 const REFRESH_MS = 3000;
 const SHOWN = 8;
 const MAX_CHARACTERS = 500;
+/** New errors that are read at once. */
+const NEW_LINES = 500;
 
 interface Reported {
   id: number;
@@ -36,13 +38,15 @@ export function PreviewProblems({ session, frame, origin }: Props) {
     refetchInterval: REFRESH_MS,
   });
   const roles = Object.keys(session.containers);
+  const queries = useQueryClient();
+  const outputKey = ["error lines", id, session.pipeline_run_id, roles];
   const output = useQuery({
-    queryKey: ["error lines", id, roles],
-    queryFn: () => Promise.all(roles.map((role) => errorLines(id, role))),
+    queryKey: outputKey,
+    queryFn: () => withNewErrors(id, roles, queries.getQueryData(outputKey)),
     refetchInterval: REFRESH_MS,
   });
   const failed = requests.data?.items.slice(0, SHOWN) ?? [];
-  const lines = output.data?.flat().slice(-SHOWN) ?? [];
+  const lines = output.data?.lines ?? [];
   const count = reported.length + failed.length + lines.length;
   return (
     <details className="preview-problems" open={count > 0 || undefined} data-testid="preview-problems">
@@ -64,18 +68,34 @@ export function PreviewProblems({ session, frame, origin }: Props) {
           </li>
         ))}
       </ul>
-      {count === 0 && (
-        <Text size="xs" c="dimmed">
-          Failed requests, errors in the output, and what the page reports with postMessage are shown here.
-        </Text>
-      )}
+      <Text size="xs" c="dimmed">
+        {count === 0 &&
+          "Failed requests, errors in the output, and what the page reports with postMessage are shown here. "}
+        Failed requests are those of the last hour. They are not stored: after a restart of the service the
+        list begins anew.
+      </Text>
     </details>
   );
 }
 
-async function errorLines(id: string, role: string): Promise<Schemas["LineView"][]> {
-  const query = new URLSearchParams({ source: "output", role, level: "error", limit: String(SHOWN) });
-  return (await json<Schemas["LinesPage"]>(`${sessionPath(id)}/lines?${query}`)).items;
+interface ErrorLines {
+  lines: Schemas["LineView"][];
+  /** The place up to which the output has been read. */
+  end: string;
+}
+
+/** The last errors in the output. All of it is searched once, and from then on what is new. */
+async function withNewErrors(
+  id: string,
+  roles: string[],
+  before: ErrorLines | undefined,
+): Promise<ErrorLines> {
+  const limit = before ? NEW_LINES : SHOWN;
+  const query = new URLSearchParams({ source: "output", level: "error", limit: String(limit) });
+  for (const role of roles) query.append("role", role);
+  if (before) query.set("after", before.end);
+  const { items, end } = await json<Schemas["LinesPage"]>(`${sessionPath(id)}/lines?${query}`);
+  return { lines: [...(before?.lines ?? []), ...items].slice(-SHOWN), end };
 }
 
 /** What the page in the frame has reported, newest first. Text only, whatever it sends. */

@@ -91,7 +91,7 @@ export function SessionsPage() {
         <Empty title={sessions.data.length === 0 ? "No sessions yet" : "No session matches"}>
           {sessions.data.length === 0 ? (
             <>
-              Drop a folder at <Link href="/new">New session</Link>, or run <code>sandbox launch</code>.
+              Drop a folder at <Link href="/new">New session</Link>, or run <code>sandbox create PATH</code>.
             </>
           ) : (
             "Change the search or the status."

@@ -23,9 +23,9 @@ export default function Chart({ times, values, label, isBytes = false, height = 
     const element = box.current;
     if (!element) return;
     const style = getComputedStyle(element);
-    const text = style.getPropertyValue("--mantine-color-dimmed");
+    const text = style.color;
     const line = style.getPropertyValue("--mantine-primary-color-filled");
-    const grid = { stroke: style.getPropertyValue("--log-line"), width: 1 };
+    const grid = { stroke: style.getPropertyValue("--mantine-color-default-border"), width: 1 };
     const axis = { stroke: text, grid, ticks: grid, font: "11px system-ui" };
     const plot = new UPlot(
       {
@@ -38,7 +38,7 @@ export default function Chart({ times, values, label, isBytes = false, height = 
           { ...axis, space: 60 },
           {
             ...axis,
-            size: 56,
+            size: 64,
             space: 26,
             values: (_, ticks) => ticks.map((it) => (isBytes ? bytes(it) : String(it))),
           },

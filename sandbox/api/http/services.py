@@ -26,6 +26,7 @@ from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
+from sandbox.records.space import RecordSpace
 from sandbox.secrets.service import SecretService
 from sandbox.sessions.exports.service import ExportService
 from sandbox.sessions.feed import SessionFeed
@@ -56,6 +57,7 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    space: RecordSpace
     exports: ExportService
     reports: ReportReader
     tail: LogTail

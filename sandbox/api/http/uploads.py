@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 from fastapi import Request
 
+from sandbox.api.http.services import Services
+from sandbox.db.tables import Row, Table
+from sandbox.domain.caller import Caller
 from sandbox.errors import Kind, SandboxError
+from sandbox.records import store
 from sandbox.records.reports.upload import Upload
 
 
@@ -49,6 +54,16 @@ async def received_report(request: Request, max_bytes: int) -> AsyncIterator[Upl
         await save_body(request, file, max_bytes, lambda: IntakeTooLarge(max_bytes))
         headers = request.headers
         yield Upload(file, headers.get("content-type", ""), headers.get("content-encoding", ""), max_bytes)
+
+
+async def store_report(
+    services: Services, caller: Caller, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """Store rows of a report. Raises SandboxError `storage_limit` if the caller has sent too much."""
+    if not caller.is_admin:
+        services.space.require(caller.user_id)
+        services.space.add_rows(caller.user_id, rows)
+    return await store.insert(services.db, table, rows)
 
 
 async def _chunks(request: Request, max_bytes: int, too_large: Callable[[], SandboxError]) -> AsyncIterator[bytes]:

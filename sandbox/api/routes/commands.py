@@ -64,6 +64,8 @@ class CommandResult(BaseModel):
 
 
 DEFAULT_TIMEOUT = 60.0
+#: Output that is searched for secrets at once, which takes less time than handing it to a thread.
+SHORT_OUTPUT = 4096
 
 
 @router.post("/{session_id}/exec", response_model=CommandResult)
@@ -95,14 +97,19 @@ async def exec_command(
     return JSONResponse(
         {
             "exit_code": result.exit_code,
-            # In a thread: up to 2 MiB are searched for each value.
-            "stdout": await asyncio.to_thread(hide.text, result.stdout.decode("utf-8", "replace")),
-            "stderr": await asyncio.to_thread(hide.text, result.stderr.decode("utf-8", "replace")),
+            "stdout": await _hidden(hide, result.stdout),
+            "stderr": await _hidden(hide, result.stderr),
             "duration_ms": result.duration_ms,
             "timed_out": result.timed_out,
             "truncated": result.truncated,
         }
     )
+
+
+async def _hidden(hide: Redactor, output: bytes) -> str:
+    """The output without the session's secrets. Much of it is searched in a thread: up to 2 MiB for each value."""
+    text = output.decode("utf-8", "replace")
+    return hide.text(text) if len(text) < SHORT_OUTPUT else await asyncio.to_thread(hide.text, text)
 
 
 async def _stream(guest: Guest, body: Command, env: dict[str, str], hide: Redactor) -> AsyncIterator[bytes]:
@@ -111,11 +118,12 @@ async def _stream(guest: Guest, body: Command, env: dict[str, str], hide: Redact
     When the client disconnects, the command is killed.
     """
     name = f"exec-{uuid4().hex}"
+    writing: asyncio.Task[None] | None = None
     seq = count(1)
     try:
-        started = await guest.start(name, body.command, cwd=body.cwd, env=env)
+        started = await guest.start(name, body.command, cwd=body.cwd, env=env, paced=True)
         yield _event(next(seq), "start", {"pid": started.pid})
-        await guest.write_stdin(name, (body.stdin or "").encode(), close=True)
+        writing = asyncio.create_task(_write_stdin(guest, name, (body.stdin or "").encode()))
         decoders = {stream: getincrementaldecoder("utf-8")("replace") for stream in Stream}
         hidden = {stream: StreamRedactor(hide) for stream in Stream}
         timed_out = False
@@ -136,7 +144,15 @@ async def _stream(guest: Guest, body: Command, env: dict[str, str], hide: Redact
         data = {"exit_code": None, "timed_out": False, "code": error.code, "message": error.message}
         yield _event(next(seq), "exit", data)
     finally:
+        if writing is not None:
+            writing.cancel()
         await asyncio.shield(_forget(guest, name))
+
+
+async def _write_stdin(guest: Guest, name: str, data: bytes) -> None:
+    """Write the command's input while its output is read: it may print much before it reads, or not read at all."""
+    with contextlib.suppress(GuestError):
+        await guest.write_stdin(name, data, close=True)
 
 
 async def _forget(guest: Guest, name: str) -> None:

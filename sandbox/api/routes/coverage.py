@@ -13,7 +13,7 @@ from sandbox.api.http.auth import CurrentCaller
 from sandbox.api.http.pages import Page
 from sandbox.api.http.record_models import Body, Int, JsonObject, Name, Percent, Time, TimedQuery, View, answer_page
 from sandbox.api.http.services import Injected, Services
-from sandbox.api.http.uploads import received_report
+from sandbox.api.http.uploads import received_report, store_report
 from sandbox.api.routes.test_results import TestType
 from sandbox.domain.caller import Caller
 from sandbox.records import store
@@ -73,9 +73,9 @@ async def list_coverage(
 
 
 @router.post("", status_code=201)
-async def add_coverage(body: NewCoverage, _: CurrentCaller, services: Injected) -> CoverageView:
+async def add_coverage(body: NewCoverage, caller: CurrentCaller, services: Injected) -> CoverageView:
     """Store a coverage measurement."""
-    (row,) = await store.insert(services.db, store.COVERAGE, [body.model_dump(exclude_none=True)])
+    (row,) = await store_report(services, caller, store.COVERAGE, [body.model_dump(exclude_none=True)])
     return CoverageView.model_validate(row)
 
 
@@ -109,5 +109,5 @@ async def _add_report(
     async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
         found = await services.reports.read(caller.user_id, upload, read)
     rows = [row | {"test_type": test_type} for row in found]
-    stored = await store.insert(services.db, store.COVERAGE, rows)
+    stored = await store_report(services, caller, store.COVERAGE, rows)
     return {"items": [CoverageView.model_validate(row) for row in stored]}

@@ -23,7 +23,7 @@ from sandbox.api.http.record_models import (
     answer_page,
 )
 from sandbox.api.http.services import Injected
-from sandbox.api.http.uploads import received_report
+from sandbox.api.http.uploads import received_report, store_report
 from sandbox.errors import NotFound
 from sandbox.records import store
 from sandbox.records.reports.junit import read_junit
@@ -139,7 +139,7 @@ async def add_junit_report(
     async with received_report(request, services.settings.max_intake_mb * 1024 * 1024) as upload:
         values = await services.reports.read(caller.user_id, upload, read_junit, ("report", "output"))
     values |= query.model_dump(exclude_none=True)
-    (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
+    (row,) = await store_report(services, caller, store.TEST_RESULTS, [values])
     return TestResultView.model_validate(row)
 
 
@@ -161,10 +161,10 @@ async def get_test_result(test_id: Annotated[RecordId, Path()], _: CurrentCaller
 
 
 @router.post("", status_code=201)
-async def add_test_result(body: NewTestResult, _: CurrentCaller, services: Injected) -> TestResultView:
+async def add_test_result(body: NewTestResult, caller: CurrentCaller, services: Injected) -> TestResultView:
     """Store a test run."""
     values: dict[str, Any] = body.model_dump(exclude_none=True)
     values["failed_tests"] = [test.model_dump(exclude_none=True) for test in body.failed_tests]
     values["warning_details"] = [warning.model_dump(exclude_none=True) for warning in body.warning_details]
-    (row,) = await store.insert(services.db, store.TEST_RESULTS, [values])
+    (row,) = await store_report(services, caller, store.TEST_RESULTS, [values])
     return TestResultView.model_validate(row)

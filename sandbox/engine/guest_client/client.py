@@ -11,15 +11,9 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
+from sandbox.engine.guest_client.errors import ANSWER_BYTES, answer_too_large, guest_error, unreachable
 from sandbox.engine.guest_client.exports import ExportsConnection
-from sandbox.engine.guest_client.http import (
-    ANSWER_BYTES,
-    Connector,
-    GuestHttp,
-    answer_too_large,
-    guest_error,
-    unreachable,
-)
+from sandbox.engine.guest_client.http import Connector, GuestHttp
 from sandbox.engine.guest_data import (
     Changes,
     ExecResult,
@@ -106,9 +100,10 @@ class GuestClient:
         cwd: str | None = None,
         env: dict[str, str] | None = None,
         restart_finished: bool = True,
+        paced: bool = False,
     ) -> ProcessInfo:
-        args = {"name": name, "command": command, "cwd": cwd, "env": env, "restart_finished": restart_finished}
-        answer, _ = await self._http.call("start", args)
+        args = {"name": name, "command": command, "cwd": cwd, "env": env}
+        answer, _ = await self._http.call("start", {**args, "restart_finished": restart_finished, "paced": paced})
         return ProcessInfo(**answer)
 
     async def process(self, name: str) -> ProcessInfo | None:
@@ -121,7 +116,7 @@ class GuestClient:
 
     async def output(self, name: str, *, offset: int = 0, follow: bool = True) -> AsyncIterator[OutputChunk]:
         args = {"name": name, "offset": offset, "follow": follow}
-        async with contextlib.aclosing(
+        with contextlib.closing(
             await self._http.open("output", args, silence_seconds=_STREAM_SILENCE_SECONDS)
         ) as response:
             buffer, frames = bytearray(), _OutputFrames()
@@ -190,7 +185,7 @@ class GuestClient:
         return bool(answer["removed"])
 
     async def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        async with contextlib.aclosing(
+        with contextlib.closing(
             await self._http.open("watch", {"path": path}, silence_seconds=_STREAM_SILENCE_SECONDS)
         ) as response:
             rest = b""
@@ -220,9 +215,7 @@ class GuestClient:
         self, folders: Sequence[str], *, since: str | None = None, excluded: Sequence[str] = ()
     ) -> AsyncIterator[bytes]:
         args = {"folders": list(folders), "since": since, "excluded": list(excluded)}
-        async with contextlib.aclosing(
-            await self._http.open("pack_changes", args, silence_seconds=_LONG_SECONDS)
-        ) as response:
+        with contextlib.closing(await self._http.open("pack_changes", args, silence_seconds=_LONG_SECONDS)) as response:
             async for part in response:
                 yield part
 
@@ -287,7 +280,7 @@ class GuestClient:
         self._http.interrupt(error)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        self._http.close()
 
 
 class _OutputFrames:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from sandbox.engine.guest_client.http import unreachable
+from sandbox.engine.guest_client.errors import unreachable
 from sandbox.engine.guest_data import Export, ExportAnswer
 
 _HEAD = struct.Struct(">II")

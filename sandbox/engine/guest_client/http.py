@@ -1,4 +1,4 @@
-"""HTTP to a guest agent over any connected socket, and the translation of its errors.
+"""Calls of a guest agent by HTTP over any connected socket.
 
 A call is `POST /function` with JSON arguments first in the body and raw bytes after them; `sandbox/guest/request.py` is
 the other side.
@@ -7,17 +7,16 @@ the other side.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
-import httpcore
-
-from sandbox.engine.guest_client.socket_stream import ConnectBackend
-from sandbox.errors import GuestError, Kind
+from sandbox.engine.guest_client.connections import HEAD_LIMIT, Answer, ConnectionPool
+from sandbox.engine.guest_client.errors import answer_too_large, guest_error, unreachable
+from sandbox.errors import GuestError
 
 #: Returns a connected, non-blocking socket to the guest agent. Raises GuestError `agent_unreachable`, or OSError.
 Connector = Callable[[], Awaitable[socket.socket]]
@@ -25,61 +24,14 @@ Connector = Callable[[], Awaitable[socket.socket]]
 ARGS_LENGTH = "Sandbox-Args-Length"
 #: Longest path of a unix socket address on Linux, in bytes.
 LONGEST_SOCKET_PATH = 107
-#: Writes of less than this are delayed until the answer is read.
-COALESCE_BYTES = 16 * 1024
 CONNECT_SECONDS = 10.0
 #: Requests to one container at once.
 CONNECTIONS = 64
 IDLE_CONNECTIONS = 4
-HEAD_LIMIT = 16 * 1024
-#: Most bytes of an answer that is read as a whole. The longest are the two outputs of a command, 1 MiB each.
-ANSWER_BYTES = 8 * 1024 * 1024
 #: While a request waits for its answer and nothing has been heard from the guest agent for so long, it is asked whether
 #: it is there. The first number is the silence after which it is asked, the second how long it has to answer.
 QUIET_SECONDS = 6.0
 ALIVE_SECONDS = 6.0
-
-_KINDS = {
-    "process_not_found": Kind.NOT_FOUND,
-    "file_not_found": Kind.NOT_FOUND,
-    "process_exists": Kind.CONFLICT,
-    "file_refused": Kind.INVALID,
-    "command_not_found": Kind.INVALID,
-    "disk_full": Kind.UNAVAILABLE,
-    "port_not_open": Kind.UNAVAILABLE,
-    "agent_unreachable": Kind.UNAVAILABLE,
-    "agent_refused": Kind.CONFLICT,
-    "answer_too_large": Kind.TOO_LARGE,
-}
-_HINTS = {
-    "process_not_found": "List the processes to see which names are known.",
-    "file_not_found": "List the folder to see what is there; relative paths are below /workspace.",
-    "process_exists": "Choose another name, or end the process first.",
-    "file_refused": "Choose a path that the sandbox's user may use in this way.",
-    "disk_full": "Remove files in the sandbox, or free disk space on its host, then try again.",
-    "command_not_found": "Install the program first, or give its full path.",
-    "port_not_open": "Wait until the app listens; its log says why it does not.",
-    "agent_unreachable": "See whether the container runs, and what its log says.",
-    "answer_too_large": "Ask for less: a subfolder, or fewer levels.",
-    "agent_refused": "See what the container is doing: its processes, memory and log.",
-}
-
-
-def guest_error(code: str, message: str) -> GuestError:
-    """The error for a code of the guest agent, with its kind and hint. An unknown code becomes `agent_refused`."""
-    if code not in _KINDS:
-        code = "agent_refused"
-    return GuestError(message, code=code, kind=_KINDS[code], hint=_HINTS[code])
-
-
-def unreachable(reason: object) -> GuestError:
-    """The error for a guest agent that does not answer."""
-    return guest_error("agent_unreachable", f"the agent in the container does not answer: {reason}")
-
-
-def answer_too_large() -> GuestError:
-    """The error for an answer, or a part of a stream, with more than ANSWER_BYTES."""
-    return guest_error("answer_too_large", f"the agent in the container answers with more than {ANSWER_BYTES:,} bytes")
 
 
 class UnixConnector:
@@ -124,58 +76,8 @@ async def connect(connector: Connector) -> socket.socket:
         raise unreachable(error.strerror or error) from error
 
 
-class Response:
-    """An answer whose head has been read and is not an error. It must be read to its end or closed."""
-
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-        headers = {name.lower(): value for name, value in response.headers}
-        self.json_length = int(headers.get(ARGS_LENGTH.lower().encode(), b"0"))
-        self._parts = self._read()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._parts)
-        except httpcore.TimeoutException as error:
-            await self.aclose()
-            raise unreachable(error) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            await self.aclose()
-            raise unreachable(f"it broke off ({error})") from error
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        async for part in self._response.aiter_stream():
-            yield part
-
-    async def document(self) -> tuple[dict[str, Any], bytes]:
-        """The whole answer: its JSON, and the raw bytes after it. Raises GuestError `answer_too_large`."""
-        body = bytearray()
-        async for part in self:
-            body += part
-            if len(body) > ANSWER_BYTES:
-                await self.aclose()
-                raise answer_too_large()
-        return json.loads(body[: self.json_length]), bytes(body[self.json_length :])
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-
-
 def _encode(args: dict[str, Any]) -> bytes:
     return json.dumps(args, separators=(",", ":")).encode("ascii")
-
-
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for part in rest:
-        if part:
-            yield part
 
 
 class _Waiting:
@@ -203,10 +105,8 @@ class GuestHttp:
         self._heard = 0.0
         #: The requests that wait for their answers.
         self._waiting: set[_Waiting] = set()
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=CONNECTIONS,
-            max_keepalive_connections=IDLE_CONNECTIONS,
-            network_backend=ConnectBackend(lambda _host, _port: connect(connector), COALESCE_BYTES),
+        self._pool = ConnectionPool(
+            lambda: connect(connector), most=CONNECTIONS, most_idle=IDLE_CONNECTIONS, seconds=CONNECT_SECONDS
         )
 
     async def open(
@@ -216,39 +116,27 @@ class GuestHttp:
         *,
         raw: bytes | AsyncIterator[bytes] = b"",
         silence_seconds: float | None = 120.0,
-    ) -> Response:
+    ) -> Answer:
         """Send a request and read the head of its answer. Raises GuestError for every failure and refusal.
 
         `silence_seconds` is the longest time in which nothing may be received or sent; None for no limit.
         """
-        head = _encode(args)
-        headers: dict[bytes | str, bytes | str] = {ARGS_LENGTH: str(len(head)), "Host": "agent"}
+        encoded = _encode(args)
+        lines = f"POST /{function} HTTP/1.1\r\nHost: agent\r\n{ARGS_LENGTH}: {len(encoded)}\r\n"
+        body: AsyncIterator[bytes] | None = None
         if isinstance(raw, bytes):
-            content: bytes | AsyncIterator[bytes] = head + raw
-            headers["Content-Length"] = str(len(head) + len(raw))
+            head = f"{lines}Content-Length: {len(encoded) + len(raw)}\r\n\r\n".encode("ascii") + encoded + raw
         else:
-            content = _chain(head, raw)
-            headers["Transfer-Encoding"] = "chunked"
-        request = httpcore.Request(
-            "POST",
-            f"http://agent/{function}",
-            headers=headers,
-            content=content,
-            extensions={"timeout": {"read": silence_seconds, "write": silence_seconds, "pool": CONNECT_SECONDS}},
-        )
-        try:
-            answer = await self._answered(request)
-        except httpcore.PoolTimeout:
-            raise guest_error("agent_refused", f"more than {CONNECTIONS} requests to this container at once") from None
-        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise unreachable(error or "it hung up") from error
-        response = Response(answer)
-        if answer.status != 200:
-            document, _ = await response.document()
+            body = raw
+            chunked = f"{lines}Transfer-Encoding: chunked\r\n\r\n{len(encoded):x}\r\n"
+            head = b"%b%b\r\n" % (chunked.encode("ascii"), encoded)
+        answer = await self._answered(self._pool.request(head, body, silence_seconds))
+        if answer.status != HTTPStatus.OK:
+            document = json.loads(await answer.read_all())
             raise guest_error(document["code"], document["message"])
-        return response
+        return answer
 
-    async def _answered(self, request: httpcore.Request) -> httpcore.Response:
+    async def _answered(self, request: Awaitable[Answer]) -> Answer:
         """Send the request and wait for its answer, for as long as the guest agent is there.
 
         A command may run for hours without an answer. In a container that is paused, it would do nothing for as long.
@@ -266,7 +154,7 @@ class GuestHttp:
                 self._waiting.add(waiting)
                 timer = loop.call_later(QUIET_SECONDS, begin)
                 try:
-                    answer = await self._pool.handle_async_request(request)
+                    answer = await request
                 finally:
                     timer.cancel()
                     self._waiting.discard(waiting)
@@ -315,8 +203,9 @@ class GuestHttp:
         silence_seconds: float | None = 120.0,
     ) -> tuple[dict[str, Any], bytes]:
         """Send a request and read the whole answer: its JSON, and the raw bytes after it."""
-        response = await self.open(function, args or {}, raw=raw, silence_seconds=silence_seconds)
-        return await response.document()
+        answer = await self.open(function, args or {}, raw=raw, silence_seconds=silence_seconds)
+        body, length = await answer.read_all(), int(answer.headers.get(ARGS_LENGTH.lower(), "0"))
+        return json.loads(body[:length]), body[length:]
 
     async def switch(
         self, method: str, target: str, args: dict[str, Any] | None = None
@@ -344,9 +233,9 @@ class GuestHttp:
             raise
         return sock, headers
 
-    async def aclose(self) -> None:
-        with contextlib.suppress(RuntimeError):  # httpcore raises it if requests are in progress; they fail then
-            await self._pool.aclose()
+    def close(self) -> None:
+        """Close the connections. Requests in progress fail."""
+        self._pool.close()
 
 
 async def _read_switched(sock: socket.socket) -> dict[str, str]:

@@ -6,6 +6,7 @@ what others may do with it: nothing, read, or write. A namespace without an owne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sandbox.db.connection import Database
 from sandbox.db.tables import Row
+from sandbox.db.user_space import require_space
 from sandbox.domain.caller import Caller
 from sandbox.errors import Conflict, Kind, NotFound, SandboxError
 from sandbox.knowledge.memory import store
@@ -35,8 +37,10 @@ def missing(namespace: str, key: str) -> NotFound:
 class MemoryService:
     """Reads and writes entries on behalf of a caller."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, bytes_per_user: int = 0) -> None:
+        """`bytes_per_user` is the most that the namespaces of one user may hold; 0 means no limit."""
         self._db = db
+        self._bytes_per_user = bytes_per_user
 
     async def check_readable(self, caller: Caller, namespace: str) -> bool:
         """Whether the caller may read the namespace."""
@@ -59,7 +63,8 @@ class MemoryService:
         """Write an entry: `values` has value, agent_name and ttl_seconds.
 
         With `expected`, only if the entry has that version (0: it does not exist); otherwise raises an error of this
-        kind (`memory_version_conflict`). Raises MemoryForbidden.
+        kind (`memory_version_conflict`). Raises MemoryForbidden, and `storage_limit` if the
+        namespaces of this one's owner would hold too much.
         """
         bound = {**values, "namespace": namespace, "key": key, "written_by": caller.user_id}
         async with self._db.transaction() as conn:
@@ -67,6 +72,8 @@ class MemoryService:
             # If the entry does not exist, the statement would insert it without comparing versions.
             if expected and await store.locked_version(conn, namespace, key) == 0:
                 raise _other_version(namespace, key, expected, kind)
+            if not caller.is_admin:
+                await self._require_space(conn, namespace, values["value"])
             row = await store.write(conn, bound, expected)
             if row is None:
                 raise _other_version(namespace, key, expected, kind)
@@ -103,6 +110,13 @@ class MemoryService:
                 )
             new_owner = owner or (known["owner"] if known else caller.user_id)
             return await store.share(conn, namespace, new_owner, access)
+
+    async def _require_space(self, conn: AsyncConnection, namespace: str, value: Any) -> None:
+        """Raise `storage_limit` if the namespace's owner has no space for the value and its copy in the history."""
+        known = await store.namespace(conn, namespace)
+        if known is not None:
+            size, owner = 2 * len(json.dumps(value)), {"user_id": known["owner"]}
+            await require_space(conn, "memory", store.SPACE_OF_USER, owner, added=size, limit=self._bytes_per_user)
 
     async def _check_writable(self, conn: AsyncConnection, caller: Caller, namespace: str) -> None:
         """Raise MemoryForbidden unless the caller may write. A namespace that does not exist becomes the caller's."""

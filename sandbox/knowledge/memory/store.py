@@ -65,6 +65,13 @@ _WRITE = text(f"""
         OR :expected = CASE WHEN memory.expires_at <= NOW() THEN 0 ELSE memory.version END
     RETURNING {", ".join(MEMORY.columns)}
 """)
+#: With what a row itself takes, so that many small values count as well.
+SPACE_OF_USER = text("""
+    SELECT coalesce(sum(pg_column_size(value) + 100), 0)
+      FROM (SELECT namespace, value FROM agent_memory UNION ALL
+            SELECT namespace, value FROM agent_memory_history WHERE NOT removed) AS stored
+     WHERE namespace IN (SELECT namespace FROM memory_namespaces WHERE owner = :user_id)
+""")
 _DELETE = text("DELETE FROM agent_memory WHERE namespace = :namespace AND key = :key")
 
 

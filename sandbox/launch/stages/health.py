@@ -32,6 +32,7 @@ from sandbox.launch.port_search import OTHER_SECONDS, Found, PortSearch
 from sandbox.launch.stage import StageContext, StageResult
 from sandbox.launch.visitor import App, Seen, look
 
+#: The app is asked again after a tenth of the time for which it has been waited for, within these limits.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 #: After this long without the planned port, the log names the ports that are open.
@@ -168,7 +169,6 @@ class _RoleHealth:
     async def _wait_until_up(self, following: asyncio.Task[None]) -> Found | None:
         process = await self._guest.process(self._process)
         began = process.started_at if process else time.time()
-        pause = FIRST_PAUSE
         while True:
             process = await self._guest.process(self._process)
             if process is None or not process.running:
@@ -192,8 +192,7 @@ class _RoleHealth:
                 await self._log_other_ports()
             if waited > PORT_CLAIM_GRACE_SECONDS:
                 await self._forwarding.allow(self._role)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            await asyncio.sleep(min(max(FIRST_PAUSE, waited / 10), LONGEST_PAUSE))
 
     async def _cause(self) -> Cause:
         """What the app's output says of its failure."""

@@ -14,6 +14,8 @@ class Stored:
     written: int
     rejected: int
     reason: str = ""
+    #: Of the rows that were written.
+    size: int = 0
 
     @property
     def records(self) -> int:

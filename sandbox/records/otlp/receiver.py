@@ -15,13 +15,14 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sandbox.errors import Kind, Unavailable
+from sandbox.errors import Kind, SandboxError
 from sandbox.records.otlp import messages
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.messages import RecordKind
 from sandbox.records.otlp.outcome import TOO_MANY_RECORDS, Outcome, Refused, Stored
 from sandbox.records.otlp.owner import Owner
 from sandbox.records.otlp.worker import Body
+from sandbox.records.space import RecordSpace
 from sandbox.statuses import RETRY_AFTER_SECONDS, STATUS
 from sandbox.telemetry.metrics.collectors import INTAKE, PUSHED_BACK
 
@@ -39,9 +40,10 @@ class Answer:
 class Receiver:
     """Passes bodies to the intake and counts the outcomes. Not thread-safe."""
 
-    def __init__(self, intake: Intake, *, require_room: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, intake: Intake, space: RecordSpace, *, require_room: Callable[[], None] = lambda: None) -> None:
         """`require_room` raises `disk_low` while there is too little disk space for something new."""
         self._intake = intake
+        self._space = space
         self._require_room = require_room
 
     async def accept(
@@ -64,14 +66,19 @@ class Receiver:
         except messages.EncodingUnknown as error:
             return Refused.from_error(error)
         try:
+            if owner is not None:
+                self._space.require(owner.user_id)
             self._require_room()
-        except Unavailable as error:
-            PUSHED_BACK.labels(what).inc()
+        except SandboxError as error:
+            if error.kind is Kind.UNAVAILABLE:
+                PUSHED_BACK.labels(what).inc()
             return Refused.from_error(error)
         outcome = await self._intake.store(Body(what, body, media_type, encoding, owner, max_records, secrets or {}))
         if isinstance(outcome, Stored):
             INTAKE.labels(what, "written").inc(outcome.written)
             INTAKE.labels(what, "rejected").inc(outcome.rejected)
+            if owner is not None:
+                self._space.add(owner.user_id, outcome.size)
         elif outcome.kind in (Kind.TOO_MANY, Kind.UNAVAILABLE) and outcome.code != TOO_MANY_RECORDS:
             PUSHED_BACK.labels(what).inc()
         return outcome

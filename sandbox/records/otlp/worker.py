@@ -136,7 +136,7 @@ def _exit_with_parent() -> None:
 
 
 def _stored(mapped: Mapped) -> Stored:
-    return Stored(len(mapped.rows), mapped.rejected, mapped.reason)
+    return Stored(len(mapped.rows), mapped.rejected, mapped.reason, sum(map(len, mapped.rows)))
 
 
 def _read(body: Body, max_bytes: int) -> Mapped | Refused:

@@ -68,7 +68,7 @@ async def test_a_task_is_cancelled_though_the_rollback_fails(database: Database)
     task = asyncio.create_task(work())
     await entered.wait()
     task.cancel()
-    await asyncio.wait({task}, timeout=20)
+    await asyncio.wait({task}, timeout=60)
     assert task.cancelled()
     await database.ping()
 

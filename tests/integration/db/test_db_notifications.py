@@ -17,7 +17,7 @@ async def test_notifications_and_reconnects_are_reported(
     received: asyncio.Queue[str | None] = asyncio.Queue()
     listener = asyncio.create_task(listen(database, "a_channel", received.put_nowait))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await received.get() is None
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute("SELECT pg_notify('a_channel', 'first')")

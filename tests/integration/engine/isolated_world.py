@@ -40,7 +40,7 @@ class Sandbox:
         return json.loads(result.stdout)
 
     async def answers(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await self.run("echo", "here")).stdout == b"here\n"
 
 

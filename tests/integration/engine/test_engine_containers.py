@@ -72,7 +72,7 @@ async def test_two_deployments_do_not_see_each_other(make_engine, make_spec, tmp
     with pytest.raises(EngineError) as refused:
         await theirs.ensure_container(spec)
     assert refused.value.code == "container_mismatch"
-    await ours.guest(spec.session_id, "main").wait_ready(20)
+    await ours.guest(spec.session_id, "main").wait_ready(60)
 
 
 async def test_remove_session_removes_everything(make_engine, make_spec, tmp_path):
@@ -124,7 +124,7 @@ async def test_the_socket_folder_is_private_and_recreated(make_engine, make_spec
         path.unlink()
     folder.rmdir()
     assert (await engine.ensure_container(spec)).status == "running"
-    await engine.guest(spec.session_id, "main").wait_ready(20)
+    await engine.guest(spec.session_id, "main").wait_ready(60)
     assert [path.name for path in folder.iterdir()] == ["agent.sock"]
 
 

@@ -53,7 +53,7 @@ async def test_closing_the_iterator_ends_the_reader(engine, make_spec):
         await asyncio.sleep(0)
         reading.cancel()
         await asyncio.wait({reading})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while any(thread.name == "docker-events" for thread in threading.enumerate()):
             await asyncio.sleep(0.02)
 
@@ -80,13 +80,13 @@ async def test_events_end_when_the_engine_stops(tmp_path):
     events = engine.events()
     reading = asyncio.ensure_future(anext(events))
     before = len(writers)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(writers) == before:
             await asyncio.sleep(0.02)
     server.close()
     for writer in writers:
         writer.transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with pytest.raises(EngineError) as ended:
             await reading
     assert ended.value.code == "engine_unreachable"

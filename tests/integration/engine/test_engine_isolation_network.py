@@ -34,7 +34,7 @@ while True:
 async def serve(sandbox: Sandbox) -> str:
     """Start a server on all of the sandbox's addresses, and return them."""
     await sandbox.guest.start("server", ["python3", "-c", SERVER, str(SERVER_PORT)])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while SERVER_PORT not in await sandbox.guest.listening_ports():
             await asyncio.sleep(0.02)
     return f"{sandbox.state.ip}:{SERVER_PORT}"

@@ -25,7 +25,7 @@ while True:
 
 
 async def bridges_end() -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(thread.name == "exec-bridge" for thread in threading.enumerate()):
             await asyncio.sleep(0.02)
 
@@ -36,7 +36,7 @@ async def test_the_guest_agent_answers(make_engine, make_spec, transport):
     await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
     assert engine.guest(spec.session_id, "main") is guest
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
 
     size = 700_000
     long = await guest.exec(["python3", "-c", f"import sys; sys.stdout.write('x' * {size}); sys.stderr.write('e')"])
@@ -46,7 +46,7 @@ async def test_the_guest_agent_answers(make_engine, make_spec, transport):
     assert [result.stdout for result in at_once] == [f"{number}\n".encode() for number in range(8)]
 
     await guest.start("echo", ["python3", "-c", ECHO])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while 7000 not in await guest.listening_ports():
             await asyncio.sleep(0.02)
     loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ async def test_closed_exec_connections_leave_no_process_in_the_container(make_en
     engine, spec = make_engine(agent_transport="exec"), make_spec(uuid4())
     state = await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     await guest.start("quiet", ["sleep", "600"])
     following = asyncio.ensure_future(anext(guest.output("quiet")))
     terminal = await guest.pty()
@@ -103,7 +103,7 @@ async def test_auto_uses_the_shared_socket_if_possible(make_engine, make_spec):
     engine, spec = make_engine(), make_spec(uuid4())
     await engine.ensure_container(spec)
     guest = engine.guest(spec.session_id, "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     bridged = any(thread.name == "exec-bridge" for thread in threading.enumerate())
     assert bridged == (os.geteuid() != 0)
 
@@ -123,7 +123,7 @@ async def main(home, deployment_id, session_id, image):
         ContainerSpec(UUID(session_id), "main", image, "python312", None, Limits(256 << 20, 1, 64))
     )
     guest = engine.guest(UUID(session_id), "main")
-    await guest.wait_ready(20)
+    await guest.wait_ready(60)
     print((await guest.exec(["id", "-un"])).stdout.decode().strip())
     await engine.aclose()
 

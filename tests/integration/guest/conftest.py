@@ -59,7 +59,7 @@ async def client(running_guest: RunningGuest) -> AsyncIterator[GuestClient]:
 async def bridged(running_guest: RunningGuest, client: GuestClient) -> AsyncIterator[GuestClient]:
     connector = BridgeConnector(running_guest.socket)
     guest = GuestClient(connector)
-    await guest.wait_ready(10)
+    await guest.wait_ready(60)
     yield guest
     await guest.aclose()
     for bridge in connector.bridges:

@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 import sandbox.guest
 from sandbox.engine.guest_client.client import GuestClient
+from tests.ports import reserve_port
 
 GUEST = Path(sandbox.guest.__file__).parent
 USER = 1000
@@ -34,15 +35,9 @@ class RunningGuest:
     exports_port: int
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start_guest(folder: Path, exports_port: int | None = None) -> RunningGuest:
     """Start a guest agent with its paths below the folder. `exports_port` None means any free port."""
-    port = exports_port or free_port()
+    port = exports_port or reserve_port()
     workspace = folder / "workspace"
     workspace.mkdir()
     path = folder / "run" / "agent.sock"

@@ -22,8 +22,8 @@ def alive(pid: int) -> bool:
 
 
 async def ends(pid: int) -> bool:
-    """Whether the process ends within a few seconds."""
-    for _ in range(200):
+    """whether the process ends."""
+    for _ in range(1200):
         if not alive(pid):
             return True
         await asyncio.sleep(0.05)
@@ -120,7 +120,7 @@ async def test_timeout_of_a_command_that_never_stops_printing(client: GuestClien
 
 async def test_the_command_of_a_cancelled_call_is_killed(client: GuestClient) -> None:
     call = asyncio.create_task(client.exec("echo $$ > mine; exec sleep 600"))
-    for _ in range(200):
+    for _ in range(1200):
         if (info := await client.stat("mine")) and info.size:
             break
         await asyncio.sleep(0.02)
@@ -137,7 +137,7 @@ async def test_a_background_process_survives_and_does_not_delay_the_answer(clien
     command = "(sleep 1; echo late; echo late; touch survived) & echo now"
     result = await client.exec(command, timeout_seconds=30)
     assert result.stdout == b"now\n"
-    for _ in range(200):
+    for _ in range(1200):
         if await client.stat("survived"):
             return
         await asyncio.sleep(0.05)

@@ -74,7 +74,7 @@ async def test_the_guest_agent_answers_during_a_fork_bomb(contained: GuestContai
     await client.start("bomb", ["python3", "-c", BOMB])
     while (await client.stats()).pids < PIDS:
         await asyncio.sleep(0.05)
-    await client.wait_ready(10)
+    await client.wait_ready(60)
     assert [info.name for info in await client.processes()] == ["bomb"]
     with pytest.raises(GuestError) as refusal:
         await client.exec(["true"], timeout_seconds=10)

@@ -78,7 +78,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(client: GuestClient, fol
 
     with pytest.raises(OSError, match="the source broke"):
         await client.write_file(f"{folder}/kept", broken())
-    for _ in range(100):
+    for _ in range(1200):
         if [info.path for info in await client.list_files(folder)] == [f"{folder}/kept"]:
             break
         await asyncio.sleep(0.05)

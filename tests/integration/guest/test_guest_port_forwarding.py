@@ -14,16 +14,14 @@ from sandbox.engine.guest_client.client import GuestClient
 from sandbox.errors import GuestError
 from sandbox.guest.port_forwarding import CONNECTIONS
 from tests.integration.guest.running_guests import RunningGuest
+from tests.ports import reserve_port
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 
 
 @pytest.fixture
 def port() -> int:
-    """One that is free on every address."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    return reserve_port()
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def joined(chunks: list[OutputChunk]) -> bytes:
 
 
 async def printed(client: GuestClient, name: str, expected: bytes) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if expected in joined(await collect(client, name, follow=False)):
             return
         await asyncio.sleep(0.05)
@@ -99,7 +99,7 @@ async def test_forgetting_a_process_kills_it(client: GuestClient, name: str) -> 
     info = await client.start(name, "echo kept; exec sleep 600")
     await client.forget(name)
     assert await client.process(name) is None
-    for _ in range(200):
+    for _ in range(1200):
         if (await client.exec(["kill", "-0", str(info.pid)])).exit_code:
             break
         await asyncio.sleep(0.05)
@@ -145,6 +145,32 @@ async def test_the_log_is_bounded_and_its_first_offset_is_reported(client: Guest
     assert first > 0
     assert first + size == 40_000_000
     assert 24_000_000 < size < 40_000_000
+
+
+async def test_a_process_waits_for_the_reader_of_its_output_if_it_is_paced(client: GuestClient, name: str) -> None:
+    await client.start(name, "yes 0123456 | head -c 60000000; touch printed", paced=True)
+    size = 0
+    async for chunk in client.output(name):
+        if not size:  # the spool holds less than half of it: without waiting, the first bytes would be gone
+            assert await client.stat("printed") is None
+        assert chunk.offset == size
+        size += len(chunk.data)
+    assert size == 60_000_000
+    assert await client.stat("printed") is not None
+    await client.remove("printed")
+
+
+async def test_what_goes_on_in_the_background_does_not_wait_for_a_reader_that_is_gone(
+    client: GuestClient, name: str
+) -> None:
+    await client.start(name, "(yes | head -c 30000000; touch printed) & sleep 0.1", paced=True)
+    await client.wait(name)
+    assert await client.stat("printed") is None
+    await client.forget(name)
+    async with asyncio.timeout(30):
+        while await client.stat("printed") is None:
+            await asyncio.sleep(0.05)
+    await client.remove("printed")
 
 
 async def test_stdin_is_written_and_closed(client: GuestClient, name: str) -> None:

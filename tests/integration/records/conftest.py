@@ -27,6 +27,7 @@ from sandbox.records.log_tail import LogTail
 from sandbox.records.otlp.intake import Intake
 from sandbox.records.otlp.receiver import Receiver
 from sandbox.records.reports.reading import ReportReader
+from sandbox.records.space import RecordSpace
 from sandbox.sessions.exports.service import ExportService
 from sandbox.settings import Settings
 from sandbox.telemetry.recorder import Recorder
@@ -43,6 +44,7 @@ class Services:
     intake: Intake
     recorder: Recorder
     receiver: Receiver
+    space: RecordSpace
     signer: Signer
     exports: ExportService
     reports: ReportReader
@@ -72,7 +74,8 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         max_waiting_bytes=settings.intake_queue_mb * 1024 * 1024,
         timeout_seconds=60,
     )
-    receiver = Receiver(intake)
+    space = RecordSpace(database, limit=10_000, days=30)
+    receiver = Receiver(intake, space)
     exports = ExportService(
         database, signer, receiver, environments(database), records_per_minute=settings.session_records_per_minute
     )
@@ -84,6 +87,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         intake,
         recorder,
         receiver,
+        space,
         signer,
         exports,
         ReportReader(workers),
@@ -92,7 +96,7 @@ async def services(dsn: str, database: Database, settings: Settings) -> AsyncIte
         Outcomes(Alerts(notify=False)),
         DocumentReader(workers),
         DocumentSearch(database),
-        MemoryService(database),
+        MemoryService(database, bytes_per_user=100_000),
     )
     await tail.close()
     await intake.close()

@@ -125,6 +125,7 @@ async def test_retention_removes_exactly_what_is_too_old(database, admin):
         ("agent_memory", "delete expired"): 1,
         ("agent_memory_history", "delete"): 0,
         ("audit_log", "delete"): 0,
+        ("record_space", "delete"): 0,
     }
     assert await old_and_young(database) == {
         (table, "young") for table in ("logs", "traces", "coverage", "test_results", "alerts", "agent_memory")

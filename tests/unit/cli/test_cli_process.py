@@ -15,6 +15,7 @@ import pytest
 from sandbox.cli import process
 from sandbox.errors import Conflict, Unavailable
 from sandbox.settings import Settings
+from tests.ports import reserve_port
 
 HOLDER = """
 import time
@@ -44,10 +45,7 @@ with process.claim(Settings()):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Settings(home=tmp_path, port=port)
+    return Settings(home=tmp_path, port=reserve_port())
 
 
 @pytest.fixture

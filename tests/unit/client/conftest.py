@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from sandbox.client import ClientConfig
+from tests.ports import reserve_port
 
 SESSION_ID = "3f2a0000-0000-4000-8000-000000000001"
 
@@ -205,10 +205,7 @@ def _app(peer: Peer) -> FastAPI:
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    found = Peer(port)
+    found = Peer(reserve_port())
     await found.start()
     yield found
     await found.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.domain.session import SessionStatus
-from sandbox.engine.guest_client.http import guest_error
+from sandbox.engine.guest_client.errors import guest_error
 from tests.fakes.processes import Script
 from tests.fakes.world import World
 

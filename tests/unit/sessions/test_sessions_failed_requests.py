@@ -10,6 +10,7 @@ def test_the_latest_failed_requests_of_each_session_are_kept() -> None:
     for number in range(2 * MOST_REQUESTS):
         failed.note(session, "GET", f"/{number}", 500)
         failed.note(session, "GET", "/fine", 302)
+        failed.note(session, "GET", "/given-up", 499)
     failed.note(other, "POST", "/x" * 1000, 404)
     kept = failed.of(session)
     assert [each.path for each in kept] == [f"/{99 - number}" for number in range(MOST_REQUESTS)]
