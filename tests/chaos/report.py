@@ -16,7 +16,7 @@ what they did. This is the result of {faults} faults in {minutes:.0f} minutes, w
 - **doubled**, **missing**: events that were stored or seen twice or not at all, and installs that ran twice
 - **misreported**: states that were shown and were still not true after two minutes, and answers with status 500
 - **recovered**: sessions that an admin's `recover` brought back
-- **true after**: seconds from the end of the fault until the state that is shown is true and no launch is under way
+- **true after**: seconds from the end of the fault until the state that is shown is true and stays so
 
 The line `several at once` has the rounds in which a fault of the whole service met others; which of them had an effect
 is not known then.

@@ -42,7 +42,7 @@ class Verification:
         return seconds
 
     def _until_true(self, kept: Kept, fault: str, names: str) -> float:
-        """Seconds until the state that is shown is true and no launch is under way."""
+        """Wait until no launch is under way; the seconds from when on the state that is shown was true."""
         began = time.monotonic()
         true_since: float | None = None
         while time.monotonic() - began < TRUTH_SECONDS:
