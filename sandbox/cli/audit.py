@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from sandbox.cli import output
 from sandbox.cli.output import Json
-from sandbox.client.aio import pages
-from sandbox.client.transport import Transport
+from sandbox.client.audit import AsyncAudit
 
 
 def audit(
@@ -28,8 +27,8 @@ def audit(
 
     Example: sandbox audit --user alice --limit 20
     """
-    params = {"user_id": user, "action": action, "resource": resource, "from": since}
-    items = output.run(_read(ctx, params, limit))
+    log = AsyncAudit(config=output.config_of(ctx))
+    items = output.run(log.list(user_id=user, action=action, resource=resource, since=since, limit=limit))
     if as_json:
         output.print_json({"items": items})
         return
@@ -39,11 +38,3 @@ def audit(
         time = f"{datetime.fromisoformat(item['time']):%Y-%m-%d %H:%M:%S}"
         listing.add_row(time, *(Text(output.plain(value)) for value in texts), (item["request_id"] or "-")[:12])
     output.out().print(listing)
-
-
-async def _read(ctx: typer.Context, params: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    transport = Transport(output.config_of(ctx))
-    try:
-        return [item async for item in pages(transport, "/api/v1/audit", params, limit)]
-    finally:
-        await transport.aclose()

@@ -9,6 +9,7 @@ Example:
 """
 
 from sandbox.client.aio import AsyncSandbox
+from sandbox.client.audit import AsyncAudit, Audit
 from sandbox.client.cache import AsyncCache, Cache
 from sandbox.client.config import ClientConfig, resolve
 from sandbox.client.errors import (
@@ -37,9 +38,11 @@ from sandbox.client.terminal import Terminal
 
 __all__ = [
     "ApiError",
+    "AsyncAudit",
     "AsyncCache",
     "AsyncSandbox",
     "AsyncSecrets",
+    "Audit",
     "AuthenticationError",
     "Cache",
     "ClientConfig",

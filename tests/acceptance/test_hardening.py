@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
+from sandbox.client import ApiError, Audit
 from tests.acceptance.api import SESSIONS, Api, parse_sse, problem, tar_of
 from tests.acceptance.service import Service
 from tests.waiting import wait_until
@@ -141,6 +142,19 @@ def test_secrets_are_not_in_the_output_of_commands(tenant: Api, ident: str) -> N
     with tenant.http.stream("POST", f"{SESSIONS}/{ident}/exec", json=body, headers=headers) as answer:
         printed = [event.data["data"] for event in parse_sse(answer.iter_lines()) if event.event == "stdout"]
     assert "".join(printed) == "[secret deploy-key]\na key of"
+
+
+def test_the_audit_log_is_read_by_sdk_and_command_line(service: Service, tenant: Api, admin: Api, ident: str) -> None:
+    tenant.exec(ident, "true")
+    log = Audit(base_url=service.url, token=admin.token)
+    deadline = time.monotonic() + 30
+    while not (found := log.list(resource=ident, action="session.exec", user_id="tenant", limit=1)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert [(entry["outcome"], entry["resource"]) for entry in found] == [("succeeded", ident)]
+    assert json.loads(service.command("audit", "--resource", ident, "--json").stdout)["items"]
+    with pytest.raises(ApiError):
+        Audit(base_url=service.url, token=tenant.token).list()
 
 
 def test_names_that_are_not_utf8_are_listed(tenant: Api, ident: str) -> None:
