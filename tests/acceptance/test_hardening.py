@@ -147,10 +147,7 @@ def test_secrets_are_not_in_the_output_of_commands(tenant: Api, ident: str) -> N
 def test_the_audit_log_is_read_by_sdk_and_command_line(service: Service, tenant: Api, admin: Api, ident: str) -> None:
     tenant.exec(ident, "true")
     log = Audit(base_url=service.url, token=admin.token)
-    deadline = time.monotonic() + 30
-    while not (found := log.list(resource=ident, action="session.exec", user_id="tenant", limit=1)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    found = wait_until(lambda: log.list(resource=ident, action="session.exec", user_id="tenant", limit=1))
     assert [(entry["outcome"], entry["resource"]) for entry in found] == [("succeeded", ident)]
     assert json.loads(service.command("audit", "--resource", ident, "--json").stdout)["items"]
     with pytest.raises(ApiError):
