@@ -22,13 +22,13 @@ down: ## Stop what was started; data stays
 
 # A file is never split, because its tests may share a fixture; the order is that of the command line.
 PARALLEL := --dist loadfile --no-loadscope-reorder
-# Of `make test`. More than a small machine has cores, because most of the time a test waits for containers.
-WORKERS ?= 3
+# Of `make test`. More of them take longer on two cores, because containers, databases and browsers need these as well.
+WORKERS ?= 2
 
 unit: environment ## Run the tests that need neither a container engine nor root nor a browser (about a minute)
 	@$(BIN)/pytest -n logical --maxprocesses 8 $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
 
-test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some, WORKERS=2 fewer at once
+test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some, WORKERS=4 more at once
 	@$(BIN)/python tests/prerequisites.py $(BIN)/pytest -n $(WORKERS) $(PARALLEL) $(if $(TESTS),$(TESTS),tests/acceptance tests/integration tests/contract tests/unit)
 
 soak: environment ## Kill the service 200 times during launches, then send it damaged input (SOAK_KILLS, SOAK_INPUTS, SOAK_EXAMPLES, SOAK_SEED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -16,13 +17,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from sandbox.db import driver
 from sandbox.errors import DatabaseFull, DatabaseUnavailable
 
 #: Seconds that a caller waits for a connection of the pool.
 POOL_TIMEOUT = 30
+#: How often closing looks whether all connections have been given back, and seconds between.
+RETURN_ATTEMPTS = 200
+RETURN_SECONDS = 0.01
 #: Seconds for which a write that the disk had no room for counts, unless there is another. The recorder tries again
 #: more often than this while it has rows.
 FULL_SECONDS = 15.0
@@ -161,7 +165,16 @@ class Database:
 
     async def close(self) -> None:
         """Close the pool. Transactions in progress are aborted. Using the object again opens a new pool."""
+        # The connection of a caller that was cancelled may be on its way back to the pool, in a task of SQLAlchemy's.
+        for _ in range(RETURN_ATTEMPTS):
+            if not self._pooled_in_use():
+                break
+            await asyncio.sleep(RETURN_SECONDS)
         await self.engine.dispose()
+
+    def _pooled_in_use(self) -> int:
+        pool = self.engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     @property
     def is_full(self) -> bool:

@@ -109,7 +109,10 @@ class Service:
     def wait_dead(self, seconds: float = READY_SECONDS) -> int:
         """Wait for the process to end; return its exit code, which is negative after a signal."""
         assert self.process is not None
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the service had not ended after {seconds} s:\n{self.tail()}") from None
 
     def freeze(self) -> None:
         """Send SIGSTOP: the process does not run until `thaw` or `kill`."""
