@@ -25,7 +25,7 @@ PARALLEL := --dist loadfile --no-loadscope-reorder
 # Of `make test`. More of them take longer on two cores, because containers, databases and browsers need these as well.
 WORKERS ?= 2
 
-unit: environment ## Run the tests that need neither a container engine nor root nor a browser (about a minute)
+unit: environment ## Run the tests that need neither a container engine nor root nor a browser (a minute or two)
 	@$(BIN)/pytest -n logical --maxprocesses 8 $(PARALLEL) tests/unit tests/contract -m "not engine and not root and not browser"
 
 test: environment ## Run all tests, with what they need; TESTS="tests/unit -k name" runs some, WORKERS=4 more at once
