@@ -238,7 +238,7 @@ def end_processes(pid: int, seconds: float) -> list[int]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended. One that nobody has waited for has."""
+    """Whether a process is running. A zombie, whose exit status has not been collected, is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -59,7 +59,7 @@ class PostgresSupervisor:
                 await self._check()
             except DatabaseUnavailable as error:
                 self._failure = error
-                log.error("%s", error)  # noqa: TRY400 - the message says it all
+                log.error("%s", error)  # noqa: TRY400 - the message is sufficient without a stack trace
             except Exception:
                 log.exception("the embedded PostgreSQL could not be checked")
 

@@ -52,7 +52,7 @@ class Liveness:
                 if unanswered and unanswered % REPLACE_ATTEMPTS == 0:
                     await self._replace()
             except DatabaseUnavailable as error:
-                log.error("%s", error)  # noqa: TRY400 - the message says it all
+                log.error("%s", error)  # noqa: TRY400 - the message is sufficient without a stack trace
             except Exception:
                 log.exception("the database could not be checked")
             if unanswered == ATTEMPTS:

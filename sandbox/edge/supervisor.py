@@ -70,7 +70,7 @@ class EdgeSupervisor:
             except SandboxError as error:
                 if str(error) != failure:
                     failure = str(error)
-                    log.error("%s", error)  # noqa: TRY400 - the message says it all
+                    log.error("%s", error)  # noqa: TRY400 - the message is sufficient without a stack trace
                 continue
             failure = ""
             log.info("the edge runs")

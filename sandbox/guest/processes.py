@@ -116,7 +116,7 @@ class Process:
                 self._loop.add_reader(fd, self._read, fd)
 
     def release(self) -> None:
-        """Nobody reads its output any more: what goes on in the background does not wait."""
+        """Stop waiting for a reader of the output, so that a full pipe does not block background processes."""
         self._paced = False
         self._resume()
 

@@ -162,7 +162,7 @@ def _ignore_engines(case: Case) -> Change | None:
     change = _with_env(case, {"npm_config_engine_strict": "false"}, "uses the engine version that is installed")
     install, edit = case.plan.install or "", "npm pkg delete engines.pnpm"
     if re.search(r"\bpnpm\b", install) and edit not in install:
-        # pnpm refuses its own version whatever this variable says.
+        # pnpm checks its own version even if engine checks are turned off by the variable.
         plan = change.plan if change else case.plan
         return _changed(
             replace(case, plan=plan), {"install": f"{edit} && {install}"}, "uses the versions that are installed"

@@ -6,7 +6,7 @@
    retrieval (the remedy for an earlier failure with the same signature, word for word).
 3. The outcome is whether the preview answers, and the seconds until then. Arms are compared by pairs.
 
-The arms are data: a copy of the project with the evidence of its failure, changed as the arm says. All launches share
+An arm is data: a copy of the project with the evidence of its failure, which the arm may replace. All launches share
 the installs that are kept, as in production. A launch that cannot be measured, for example because a request timed out,
 is left out with its pairs and counted. `BENCH_FAMILIES` restricts the families, by comma.
 """

@@ -43,7 +43,7 @@ _MARK = "cat marker 2>/dev/null || echo {marker} > marker"
 #: How long a command may take. On a busy machine a program takes many seconds to start, which shows nothing.
 _COMMAND_SECONDS = 60
 _TIMEOUT_SECONDS = _COMMAND_SECONDS + 15
-#: The end of the line with which a launch says that it has lost a container and replaces it.
+#: The end of the log line of a launch that has lost a container and replaces it.
 _REPLACED = "and the launch goes on from there"
 
 

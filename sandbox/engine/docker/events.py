@@ -93,7 +93,7 @@ class _Reader:
         except EngineError as error:
             self._put(error)
         except Exception as error:
-            # Whoever reads the events would wait for ever if this thread ended without an error.
+            # Without this error the reader of the events would wait for ever.
             log.exception("the engine's events cannot be read")
             self._put(unreachable(f"its events cannot be read: {error!r}"))
 

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 #: Attempts that find the engine but leave something undone. What is left then is for an admin's recovery.
 ATTEMPTS = 10
-#: How often sessions are looked for that a full disk or something outside has ended. A launch has failed, and a session
-#: is lost, for at least as long before it is launched again: the free space is measured in between, and whoever has
-#: removed a container or a network on purpose may be about to put another one there.
+#: Seconds between two searches for sessions that a full disk or an outside event has ended. A session is launched again
+#: at the second search that finds it: in between the free space is measured, and an operator who has removed a
+#: container or a network on purpose has time to replace it.
 ROUND_SECONDS = 10.0
 #: How often a session is launched again within `WINDOW_SECONDS`: one whose launch fails, and one that is lost at rest.
 MOST_LAUNCHES = 3
